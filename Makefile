@@ -1,0 +1,40 @@
+# Every target does its own set-up: a virtual environment with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := openvino,zoo,bench,test,lint
+BENCH_DIR ?= results/local
+
+.DEFAULT_GOAL := help
+.PHONY: help venv bench test serve lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## create the virtual environment (every target below does it by itself)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 10) else "thriftpipe needs Python >= 3.10, got %d.%d; name another with make PYTHON=/path/to/python" % v)'
+	@echo "setting up $(VENV) (once; some minutes)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+bench: $(STAMP) ## compare the handlers on this machine (within 10 minutes on 2 cores)
+	$(BIN)/python -m loadtest compare --output_dir $(BENCH_DIR)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
+	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""Engines: one ONNX model in, batches of tensors through it."""

@@ -1,0 +1,207 @@
+"""What an engine is: a loaded model, and the execution contexts that run batches through it.
+
+The words are TensorRT's. An `Engine` holds the weights and is shared; an `ExecutionContext` holds
+what one run at a time needs (input buffers, a stream, an inference request) and belongs to one
+thread. A provider subclasses both and writes three short hooks: `Engine._load`,
+`Engine.create_context` and `ExecutionContext._execute`; the base classes own every check, so that
+all providers refuse the same mistakes with the same words (an idea of Polygraphy's runners).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from engine.onnx_model import OnnxModel
+
+
+class EngineError(Exception):
+    """A model, engine or setting that cannot work; the message says what would."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: the tensor's name in the ONNX graph.
+        dtype: the element type.
+        shape: logical shape with the batch dimension first and None for it: (None, 3, 224, 224).
+        channels_last: True where the graph wants the memory order N, H, W, C. The logical shape
+            stays (N, C, H, W), as with `torch.channels_last`.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int | None, ...]
+    channels_last: bool = False
+
+    @property
+    def item_shape(self) -> tuple[int | None, ...]:
+        """The shape of one row, without the batch dimension."""
+        return self.shape[1:]
+
+    def allocate(self, rows: int, device: torch.device | str = "cpu") -> torch.Tensor:
+        """An uninitialised buffer of `rows` rows in the memory order that the graph wants."""
+        shape = [rows, *(size or 1 for size in self.item_shape)]
+        if self.channels_last:
+            return torch.empty(
+                shape, dtype=self.dtype, device=device, memory_format=torch.channels_last
+            )
+        return torch.empty(shape, dtype=self.dtype, device=device)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine is to run.
+
+    Attributes:
+        precision: "fp32", "bf16", ... one of the provider's `precisions`.
+        max_batch_size: rows of the largest batch.
+        num_contexts: how many contexts will run at the same time.
+        threads_per_context: CPU threads that one run may use. `num_contexts` times this should be
+            the cores of the host: `engine.cpu.threads_per_context` computes it.
+        device_id: which GPU, where the engine runs on one.
+        cache_path: file in which to keep what was prepared from the model, or None. It is used
+            again only if it was made from the same model and settings by the same version.
+    """
+
+    precision: str = "fp32"
+    max_batch_size: int = 1
+    num_contexts: int = 1
+    threads_per_context: int = 1
+    device_id: int = 0
+    cache_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("max_batch_size", "num_contexts", "threads_per_context"):
+            if (value := getattr(self, field)) < 1:
+                raise EngineError(f"{field} must be at least 1, got {value}")
+
+
+class ExecutionContext(ABC):
+    """Runs batches, one at a time.
+
+    Create it in the thread that will run it: a GPU provider binds its stream to that thread, and
+    a CPU provider its thread count.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._max_batch_size = engine.options.max_batch_size
+        self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
+
+    def run(self, items: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+        """Run one batch.
+
+        Args:
+            items: one entry per request, each with one tensor per model input. A tensor has a
+                leading dimension of one or more rows, the input's item shape behind it, and any
+                dtype that converts to the input's without loss of meaning (uint8 to float32).
+
+        Returns:
+            One tensor per model output, with the rows of all items in order. They may be views of
+            buffers that the next run overwrites.
+
+        Raises:
+            EngineError: no rows, more rows than `max_batch_size`, or a tensor of another shape.
+        """
+        rows = 0
+        for item in items:
+            rows = self._place(item, rows)
+        if rows == 0:
+            raise EngineError("a batch needs at least one row, got none")
+        return self._execute(rows)
+
+    def _place(self, item: Sequence[torch.Tensor], start: int) -> int:
+        """Copy one item into the input buffers from row `start`; return the row after it."""
+        if len(item) != len(self._inputs):
+            raise EngineError(
+                f"the model has {len(self._inputs)} inputs, got {len(item)} tensors for one item"
+            )
+        stop = start + item[0].shape[0]
+        if stop > self._max_batch_size:
+            raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {stop}")
+        for tensor, buffer, spec in zip(item, self._inputs, self.engine.inputs, strict=True):
+            check_item(tensor, spec)
+            buffer[start:stop].copy_(tensor)
+        return stop
+
+    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
+        return spec.allocate(self._max_batch_size)
+
+    @abstractmethod
+    def _execute(self, rows: int) -> list[torch.Tensor]:
+        """Run the first `rows` rows of the input buffers; return one tensor per output."""
+
+    def close(self) -> None:  # noqa: B027 (most contexts hold nothing that must be freed by hand)
+        """Free what the context holds outside of Python. The context is unusable afterwards."""
+
+
+def check_item(tensor: torch.Tensor, spec: TensorSpec) -> None:
+    """Raise EngineError unless `tensor` is one or more rows of `spec`."""
+    given, wanted = tuple(tensor.shape), (None, *spec.item_shape)
+    fits = len(given) == len(wanted) and all(
+        w is None or g == w for g, w in zip(given, wanted, strict=True)
+    )
+    if not fits:
+        text = "x".join("N" if size is None else str(size) for size in wanted)
+        got = "x".join(map(str, given)) or "a scalar"
+        raise EngineError(f"input {spec.name!r} takes {text}, got {got}")
+
+
+class Engine(ABC):
+    """A model loaded by one provider.
+
+    Attributes:
+        name: the provider's name, as `--engine` spells it.
+        precisions: what `EngineOptions.precision` may be here.
+        device: "cpu" or "cuda".
+        thread_safe: True where any thread may create contexts at will and cheaply, so that a
+            server may run the engine without a lock and without planning for instances.
+        inputs: the model's inputs, as `ExecutionContext.run` takes them.
+        outputs: the model's outputs.
+        versions: package name to version of what runs the model.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    device: ClassVar[str]
+    thread_safe: ClassVar[bool]
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __init__(self, model: OnnxModel, options: EngineOptions) -> None:
+        if options.precision not in self.precisions:
+            raise EngineError(
+                f"engine {self.name!r} runs {' or '.join(self.precisions)}, "
+                f"got precision {options.precision!r}"
+            )
+        self.model = model
+        self.options = options
+        self.inputs = model.inputs
+        self.outputs = model.outputs
+        self._load()
+
+    @property
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Package name to version of what runs the model."""
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Load `self.model` as `self.options` say."""
+
+    @abstractmethod
+    def create_context(self) -> ExecutionContext:
+        """A context for the calling thread."""
+
+    def close(self) -> None:  # noqa: B027 (most providers free everything with the object)
+        """Free the model. Contexts must be closed before."""

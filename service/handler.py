@@ -1,0 +1,124 @@
+"""What the service asks of a handler, and what a handler gets from the service.
+
+Both handlers implement `Handler`; the service knows them only through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ConfigurationError(Exception):
+    """A setting, model or configuration that cannot work. The message is one line for the user."""
+
+
+class ImageFailure(Exception):
+    """Why one image has no scores; its neighbours in the call are not affected."""
+
+
+class InvalidImageError(ImageFailure):
+    """The bytes are not an image that can be decoded."""
+
+
+class DeadlineExceededError(ImageFailure):
+    """The image was not finished within the call's time limit."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The end of a call's stay, on the monotonic clock."""
+
+    at_s: float
+    timeout_ms: int
+
+    @classmethod
+    def after(cls, timeout_ms: int) -> Deadline:
+        """The deadline of a call that arrives now."""
+        return cls(time.monotonic() + timeout_ms / 1000, timeout_ms)
+
+    def remaining_s(self) -> float:
+        """Seconds left; negative when it has passed."""
+        return self.at_s - time.monotonic()
+
+    def check(self) -> None:
+        """Raise DeadlineExceededError if it has passed."""
+        if self.remaining_s() <= 0:
+            raise DeadlineExceededError(f"not finished within timeout_ms = {self.timeout_ms}")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a handler says of one image.
+
+    Attributes:
+        probabilities: float32 array of shape (classes,).
+        stage_times_ms: stage name to milliseconds, in the order the stages ran.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    stage_times_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HandlerInfo:
+    """What runs, for `server_info`. See ServerInfo in the IDL for the fields."""
+
+    engine: str
+    precision: str
+    model: str
+    model_sha256: str
+    config_sha256: str
+    num_classes: int
+    versions: dict[str, str]
+    settings: dict[str, str]
+
+
+class Handler(Protocol):
+    """Classifies images; called from many threads at once."""
+
+    def classify(
+        self, images: Sequence[bytes], deadline: Deadline | None
+    ) -> list[Scores | ImageFailure]:
+        """One outcome per image, in order. A bad image yields its failure and is not raised."""
+
+    def info(self) -> HandlerInfo:
+        """What runs."""
+
+    def close(self) -> None:
+        """Stop the handler's threads and free its engine. No call is in progress."""
+
+
+@dataclass(frozen=True)
+class HandlerSettings:
+    """What the command line says, for a handler to build itself from.
+
+    Attributes:
+        engine: a provider's name, or "auto".
+        precision: precision to run, or None for the configuration's or the default.
+        model: a model file, a name from the model zoo, or None for the configuration's or the
+            default.
+        weights: state-dict file for the zoo's model, or None for seeded or packaged weights.
+        config: the pipeline's TOML file, or None for the shipped one.
+        overrides: "KEY" or "NODE.KEY" to value, laid over the TOML.
+        mean: what is subtracted from each channel in 0..255, or None for the model's own.
+        std: what each channel is divided by then, or None for the model's own.
+        lock: False runs the baseline without its lock.
+        max_batch_size: rows of the largest batch of the baseline's engine.
+    """
+
+    engine: str = "auto"
+    precision: str | None = None
+    model: str | None = None
+    weights: str | None = None
+    config: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    lock: bool = True
+    max_batch_size: int = 4
