@@ -1,0 +1,1 @@
+"""One module a provider, imported only where that provider was chosen."""

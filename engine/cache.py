@@ -1,0 +1,127 @@
+"""What an engine prepared from a model, kept in a file and used again only if it still fits.
+
+The file is one line that names the format, one line of JSON (the key, and the payload's SHA-256),
+and then the payload as the provider wrote it. Nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from engine.atomic_file import write_atomically
+from engine.interface import EngineError
+
+if TYPE_CHECKING:
+    from engine.interface import Engine
+
+_MAGIC = b"thriftpipe engine cache 1\n"
+_MAX_HEADER_BYTES = 65_536
+
+_logger = logging.getLogger(__name__)
+
+
+class _UnusableError(Exception):
+    """Why a cache file cannot be used again."""
+
+
+def cache_key(
+    engine: Engine, graph: bytes, *, device: str, settings: Mapping[str, str]
+) -> dict[str, str]:
+    """Everything that a prepared engine depends on.
+
+    Args:
+        engine: the engine that prepares it.
+        graph: the serialized graph that it prepares it from.
+        device: identity of the CPU or GPU that it is prepared for.
+        settings: whatever else of the provider's settings is built into it.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(engine.versions.items()))
+    return {
+        "provider": engine.name,
+        "provider version": versions,
+        "model": engine.model.sha256,
+        "graph": hashlib.sha256(graph).hexdigest(),
+        "precision": engine.options.precision,
+        "device": device,
+        **settings,
+    }
+
+
+def load_or_build(path: Path, key: Mapping[str, str], build: Callable[[], bytes]) -> bytes:
+    """The payload of the cache file, or a new one, which then is kept there.
+
+    Args:
+        path: the cache file.
+        key: what the payload depends on; it is used again only if this is equal.
+        build: makes a new payload.
+
+    Raises:
+        EngineError: the file cannot be written.
+    """
+    try:
+        payload = _read(path, key)
+    except FileNotFoundError:
+        _logger.info("cache %s: made now", path)
+    except _UnusableError as reason:
+        _logger.info("cache %s: made again: %s", path, reason)
+    else:
+        _logger.info("cache %s: used", path)
+        return payload
+    payload = build()
+    header = {"key": dict(key), "payload_sha256": hashlib.sha256(payload).hexdigest()}
+    try:
+        write_atomically(
+            path, b"".join([_MAGIC, json.dumps(header, sort_keys=True).encode(), b"\n", payload])
+        )
+    except OSError as error:
+        raise EngineError(f"cannot write the engine cache {path}: {error.strerror}") from error
+    return payload
+
+
+def _read(path: Path, key: Mapping[str, str]) -> bytes:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _UnusableError(f"it cannot be read ({error.strerror})") from error
+    with file:
+        _check_owner(os.fstat(file.fileno()))
+        stored_key, payload_sha256 = _read_header(file)
+        if differing := _difference(stored_key, key):
+            raise _UnusableError(f"it was made for another {differing}")
+        payload = file.read()
+    if hashlib.sha256(payload).hexdigest() != payload_sha256:
+        raise _UnusableError("its content is damaged")
+    return payload
+
+
+def _check_owner(status: os.stat_result) -> None:
+    """What lies in the file is run: it must come from this user (or root) and from no one else."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise _UnusableError("it belongs to another user")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _UnusableError("other users may write to it")
+
+
+def _read_header(file: BinaryIO) -> tuple[dict[str, str], str]:
+    """The key, and the SHA-256 of the payload."""
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise _UnusableError("it is not an engine cache of this version")
+    try:
+        header = json.loads(file.readline(_MAX_HEADER_BYTES))
+        return dict(header["key"]), str(header["payload_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _UnusableError("its header is damaged") from error
+
+
+def _difference(stored: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    names = {**wanted, **stored}
+    return ", ".join(name for name in names if stored.get(name) != wanted.get(name))

@@ -1,0 +1,57 @@
+"""What a handler needs to know of a classifier beyond its graph."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.interface import EngineError
+from engine.onnx_model import IMAGENET_NORMALIZATION, Normalization, OnnxModel
+
+logger = logging.getLogger(__name__)
+
+
+def classifier_normalization(
+    model: OnnxModel, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Normalization:
+    """How the model wants its pixels: as given, else as the model declares, else ImageNet's.
+
+    Raises:
+        EngineError: only one of mean and std is given.
+    """
+    if (mean is None) != (std is None):
+        raise EngineError(
+            f"mean and std go together; {'mean' if mean is None else 'std'} is missing"
+        )
+    if mean is not None and std is not None:
+        return Normalization(mean, std)
+    if model.declared_normalization is not None:
+        return model.declared_normalization
+    logger.info("%s declares no mean and std: using ImageNet's; see --mean and --std", model.name)
+    return IMAGENET_NORMALIZATION
+
+
+def classifier_input_size(model: OnnxModel) -> tuple[int, int]:
+    """Height and width in pixels of the images that the model takes.
+
+    Raises:
+        EngineError: the model leaves them open.
+    """
+    if model.input_size is None:
+        raise EngineError(
+            f"{model.name} leaves the height and width of its input open; "
+            "export it with a fixed size"
+        )
+    return model.input_size
+
+
+def probabilities(output: torch.Tensor, model: OnnxModel) -> npt.NDArray[np.float32]:
+    """The model's output as float32 probabilities of shape (rows, classes)."""
+    scores = output.detach().reshape(output.shape[0], -1).float()
+    if not model.outputs_probabilities:
+        scores = torch.softmax(scores, dim=1)
+    array: npt.NDArray[np.float32] = scores.cpu().numpy()
+    return array

@@ -1,0 +1,96 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import onnxruntime
+import torch
+
+from engine.cache import cache_key, load_or_build
+from engine.cpu import cpu_identity
+from engine.host_context import HostContext
+from engine.interface import Engine, EngineError
+
+_PROVIDERS = ["CPUExecutionProvider"]
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine(Engine):
+    """One session for all contexts: `run` may be called from many threads at once."""
+
+    name: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    device: ClassVar[str] = "cpu"
+    thread_safe: ClassVar[bool] = True
+
+    session: onnxruntime.InferenceSession
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of onnxruntime."""
+        return {"onnxruntime": onnxruntime.__version__}
+
+    def _load(self) -> None:
+        options = self._session_options()
+        content = self.model.serialized()
+        try:
+            if self.options.cache_path is not None:
+                key = cache_key(self, content, device=cpu_identity(), settings={})
+                content = load_or_build(
+                    self.options.cache_path, key, lambda: _optimized(self.model.serialized())
+                )
+                options.graph_optimization_level = (
+                    onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                )
+            self.session = onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
+        except EngineError:
+            raise
+        except Exception as error:
+            # onnxruntime's own exception classes share no other base.
+            raise EngineError(
+                f"onnxruntime cannot load {self.model.path}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _session_options(self) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions()
+        contexts, threads = self.options.num_contexts, self.options.threads_per_context
+        # The pool is shared and holds one thread less than this number; every thread that calls
+        # `run` works, too. Together they are contexts x threads.
+        options.intra_op_num_threads = contexts * (threads - 1) + 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        if contexts > 1 or threads == 1:
+            # A pool thread that spins takes its core from the other contexts.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def create_context(self) -> OnnxRuntimeContext:
+        """A context for the calling thread."""
+        return OnnxRuntimeContext(self)
+
+
+class OnnxRuntimeContext(HostContext):
+    """Input buffers for one run at a time of the shared session."""
+
+    engine: OnnxRuntimeEngine
+
+    def _execute(self, rows: int) -> list[torch.Tensor]:
+        feeds = {
+            spec.name: array
+            for spec, array in zip(self.engine.inputs, self._arrays(rows), strict=True)
+        }
+        return [torch.from_numpy(output) for output in self.engine.session.run(None, feeds)]
+
+
+def _optimized(content: bytes) -> bytes:
+    """The graph as onnxruntime optimizes it for this CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
+        return path.read_bytes()

@@ -1,0 +1,90 @@
+"""From a torch network to an ONNX file that any runtime reads."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from engine.onnx_model import Normalization, declare_normalization
+
+OPSET = 17
+# Part of the name of every exported file: raise it when this module exports something else.
+EXPORTER_VERSION = 1
+
+
+class _Probabilities(nn.Module):
+    """A classifier with Softmax behind its logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits.softmax(dim=1)
+
+
+def export_classifier(
+    network: nn.Module, normalization: Normalization, height: int, width: int
+) -> bytes:
+    """Export a classifier with a dynamic batch.
+
+    Args:
+        network: normalized float32 images (N, 3, height, width) to logits (N, classes).
+        normalization: what it expects of its pixels; goes into the metadata.
+        height: of the images.
+        width: of the images.
+
+    Returns:
+        A serialized ONNX model: input "input", output "scores" (probabilities), BatchNorm folded
+        into the convolutions, standard operators only.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        exported = Path(folder, "exported.onnx")
+        _export(_Probabilities(network).eval(), torch.zeros(1, 3, height, width), exported)
+        proto = _with_constants_folded(exported, Path(folder, "folded.onnx"))
+    declare_normalization(proto, normalization)
+    onnx.checker.check_model(proto, full_check=True)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _export(network: nn.Module, images: Tensor, path: Path) -> None:
+    with warnings.catch_warnings():
+        # The exporter that traces is the faster one, and these networks have no control flow.
+        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export")
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        # What it leaves is folded below.
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be")
+        torch.onnx.export(
+            network,
+            (images,),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["scores"],
+            dynamic_axes={"input": {0: "batch"}, "scores": {0: "batch"}},
+        )
+
+
+def _with_constants_folded(source: Path, target: Path) -> onnx.ModelProto:
+    """The model without the chains of nodes that compute constants, such as padding sizes."""
+    options = onnxruntime.SessionOptions()
+    # The higher levels put onnxruntime's own operators into the file.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    proto = onnx.load(target)
+    # onnxruntime declares all the operator sets that it knows, and other runtimes refuse those.
+    used = {node.domain for node in proto.graph.node}
+    kept = [opset for opset in proto.opset_import if opset.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+    return proto
