@@ -1,0 +1,1 @@
+"""The baseline: preprocessing on the CPU, then one engine behind a lock."""

@@ -1,0 +1,36 @@
+"""Decoding and preprocessing, one image after the other, as the quick-start does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.onnx_model import Normalization
+from service.image_decoding import decode_bgr
+
+
+class Preprocessor:
+    """Encoded image to normalised tensor: imdecode, cvtColor, resize, ToTensor, Normalize.
+
+    ToTensor and Normalize do what torchvision's transforms of those names do, and cost the same.
+    """
+
+    def __init__(self, size: tuple[int, int], normalization: Normalization) -> None:
+        self._height, self._width = size
+        self._mean = torch.tensor(normalization.mean).div(255).view(-1, 1, 1)
+        self._std = torch.tensor(normalization.std).div(255).view(-1, 1, 1)
+
+    def decode(self, data: Any) -> npt.NDArray[np.uint8]:
+        """Decode to uint8 (height, width, 3) in B, G, R order; InvalidImageError if it is none."""
+        return decode_bgr(data)
+
+    def transform(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Float32 tensor of shape (1, 3, height, width) from a decoded image."""
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        resized = cv2.resize(rgb, (self._width, self._height))
+        tensor = torch.from_numpy(resized.transpose(2, 0, 1)).contiguous().float().div(255)
+        return tensor.sub(self._mean).div_(self._std).unsqueeze(0)

@@ -1,0 +1,164 @@
+"""What a backend is: the code that a node's instances run."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.settings import Setting
+
+# An item on its way: the caller's keys, with `data` as the input of the current backend.
+Item: TypeAlias = dict[str, Any]
+
+
+@dataclass
+class SharedResources:
+    """What the instances of one node share, such as a model's weights; made once, by the first."""
+
+    _values: dict[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get_or_create(self, key: str, create: Callable[[], Any]) -> Any:
+        """The value under `key`; the first caller makes it while the others wait."""
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = create()
+            return self._values[key]
+
+    def get(self, key: str) -> Any:
+        """The value under `key`, which some instance has made."""
+        with self._lock:
+            return self._values[key]
+
+    def close(self) -> None:
+        """Close every value that can be closed."""
+        with self._lock:
+            for value in self._values.values():
+                if hasattr(value, "close"):
+                    value.close()
+            self._values.clear()
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """What one instance of a node is initialised with.
+
+    Attributes:
+        node: the node's name.
+        settings: typed settings by name, defaults filled in.
+        instance_num: how many instances the node has.
+        engine: which engine stands behind TensorrtTensor: a provider's name or "auto".
+        shared: what the node's instances share.
+    """
+
+    node: str
+    settings: Mapping[str, Any]
+    instance_num: int
+    engine: str
+    shared: SharedResources
+
+
+class Backend(ABC):
+    """Runs items. One object per instance; `init` and `forward` run in that instance's thread.
+
+    Attributes:
+        settings: the settings that the backend reads.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = ()
+
+    @property
+    def min(self) -> int:
+        """Fewest items that `forward` wants at once."""
+        return 1
+
+    @property
+    def max(self) -> int:
+        """Most items that `forward` takes at once."""
+        return 1
+
+    @classmethod
+    def fitting_instance_num(cls, instance_num: int) -> int:
+        """How many of `instance_num` instances make sense on this host."""
+        return instance_num
+
+    @abstractmethod
+    def init(self, config: InstanceConfig) -> None:
+        """Load what `forward` needs. An exception here fails the load of the whole pipeline."""
+
+    @abstractmethod
+    def forward(self, items: Sequence[Item]) -> None:
+        """Set `result` of every item from its `data`.
+
+        An exception fails all items of the call, so a backend that takes several and can tell
+        which one is at fault calls `fail` for it instead.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most backends hold nothing that must be freed)
+        """Free what `init` loaded; runs in the instance's thread."""
+
+
+class ItemBackend(Backend):
+    """A backend that turns one item's data into its result, independently of other items."""
+
+    def init(self, config: InstanceConfig) -> None:
+        """Keep nothing by default."""
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Process the items one after the other."""
+        for item in items:
+            item[TASK_RESULT_KEY] = self.process(item[TASK_DATA_KEY])
+
+    @abstractmethod
+    def process(self, data: Any) -> Any:
+        """The result for `data`; an exception fails the item."""
+
+
+class Container(Backend):
+    """A backend that runs the backends in its brackets."""
+
+    def __init__(self, inner: Sequence[Backend]) -> None:
+        self._inner = tuple(inner)
+
+    def close(self) -> None:
+        """Close the inner backends."""
+        for backend in self._inner:
+            backend.close()
+
+
+# Where a failed item keeps its exception until its node hands it back.
+FAILURE_KEY = "_failure"
+
+
+def fail(item: Item, cause: Exception) -> None:
+    """Fail one item of a batch and let its neighbours live."""
+    item.pop(TASK_RESULT_KEY, None)
+    item[FAILURE_KEY] = cause
+
+
+def forward_isolated(backend: Backend, items: Sequence[Item]) -> None:
+    """Forward a batch so that an exception fails nobody but the item that causes it.
+
+    If the batch raises and holds several items, each runs once more by itself.
+    """
+    try:
+        backend.forward(items)
+    except Exception as error:  # noqa: BLE001 (whatever a backend raises belongs to its items)
+        if len(items) == 1:
+            fail(items[0], error)
+            return
+        for item in items:
+            item.pop(FAILURE_KEY, None)
+            forward_isolated(backend, [item])
+
+
+def result_becomes_data(item: Item) -> bool:
+    """Hand an item's result on as the next backend's data; False if it has none."""
+    if TASK_RESULT_KEY not in item:
+        return False
+    item[TASK_DATA_KEY] = item.pop(TASK_RESULT_KEY)
+    return True

@@ -1,0 +1,184 @@
+"""Reading a pipeline's TOML file (or the same as a dictionary) into checked node settings.
+
+Everything that can be known without loading a model is checked here, so that a mistake is reported
+at once and by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from engine.names import closest_name_hint, unknown_name
+from pipeline.assembly import expression_settings
+from pipeline.errors import PipelineConfigError
+from pipeline.expression import Expression, parse_expression
+from pipeline.registry import backend_settings
+from pipeline.settings import REQUIRED, SCHEDULING, Setting
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """One node.
+
+    Attributes:
+        name: its name, the TOML table's.
+        backend: its backend expression.
+        next: the node that gets its results, or None if they are the pipeline's.
+        instance_num: how many instances it asks for.
+        batching_timeout_ms: longest wait for `min` items.
+        settings: typed value of every setting that its backends read.
+    """
+
+    name: str
+    backend: Expression
+    next: str | None
+    instance_num: int
+    batching_timeout_ms: float
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The nodes by name, in the order of the file, and the SHA-256 of what they were read from."""
+
+    nodes: Mapping[str, NodeConfig]
+    sha256: str
+
+    def roots(self) -> list[str]:
+        """The nodes that no other node names as its next."""
+        followers = {node.next for node in self.nodes.values()}
+        return [name for name in self.nodes if name not in followers]
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The document of a TOML file; PipelineConfigError if there is none or it does not parse."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PipelineConfigError(f"cannot read the configuration {path}: {reason}") from error
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise PipelineConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def apply_overrides(document: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """A copy of the document with "KEY" (a global) and "NODE.KEY" replaced.
+
+    A value is read as TOML where it is TOML (`0`, `true`, `"text"`) and as plain text otherwise.
+    """
+    changed = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()
+    }
+    for target, text in overrides.items():
+        node, dot, key = target.partition(".")
+        table = changed
+        if dot:
+            nodes = [name for name, value in changed.items() if isinstance(value, dict)]
+            if node not in nodes:
+                raise PipelineConfigError(unknown_name("node", node, nodes))
+            table = changed[node]
+        table[key if dot else node] = _override_value(text)
+    return changed
+
+
+def _override_value(text: str) -> Any:
+    try:
+        return tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        return text
+
+
+def parse_config(document: Mapping[str, Any]) -> PipelineConfig:
+    """Check a document and turn it into node settings.
+
+    Raises:
+        PipelineConfigError: an unknown key, node or backend (with the closest known name), a value
+            of the wrong type, a `next` that leads nowhere or round in a circle, or no node at all.
+    """
+    tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
+    globals_ = {key: value for key, value in document.items() if key not in tables}
+    if not tables:
+        raise PipelineConfigError("the configuration has no node: add a table such as [decoder]")
+    known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
+    parsed_globals = _parse_table(globals_, known, "global setting")
+    nodes = {
+        name: _parse_node(name, table, parsed_globals, known) for name, table in tables.items()
+    }
+    _check_next(nodes)
+    canonical = json.dumps(document, sort_keys=True, default=str)
+    return PipelineConfig(nodes, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def _parse_table(
+    table: Mapping[str, Any], known: Mapping[str, Setting], where: str
+) -> dict[str, Any]:
+    parsed = {}
+    for key, value in table.items():
+        if key not in known:
+            raise PipelineConfigError(f"{where}: {unknown_name('key', key, known)}")
+        parsed[key] = known[key].parse(value, where)
+    return parsed
+
+
+def _parse_node(
+    name: str,
+    table: Mapping[str, Any],
+    globals_: Mapping[str, Any],
+    known: Mapping[str, Setting],
+) -> NodeConfig:
+    where = f"[{name}]"
+    given = {**globals_, **_parse_table(table, known, where)}
+    if "backend" not in given:
+        raise PipelineConfigError(f"{where}: backend is missing: which backend does it run?")
+    try:
+        backend = parse_expression(given["backend"])
+        read_here = (*SCHEDULING, *expression_settings(backend))
+    except PipelineConfigError as error:
+        raise PipelineConfigError(f"{where} backend: {error}") from error
+    values = {}
+    for setting in read_here:
+        values[setting.name] = given.get(setting.name, setting.default)
+        if values[setting.name] is REQUIRED:
+            raise PipelineConfigError(f"{where}: {setting.name} is missing: {setting.expected}")
+    following = values.pop("next")
+    if len(following) > 1:
+        raise PipelineConfigError(
+            f"{where}: next = {', '.join(following)!r}: several successors are not supported; "
+            "name one node"
+        )
+    values.pop("backend")
+    return NodeConfig(
+        name=name,
+        backend=backend,
+        next=following[0] if following else None,
+        instance_num=values.pop("instance_num"),
+        batching_timeout_ms=values.pop("batching_timeout"),
+        settings=values,
+    )
+
+
+def _check_next(nodes: Mapping[str, NodeConfig]) -> None:
+    for node in nodes.values():
+        if node.next is not None and node.next not in nodes:
+            raise PipelineConfigError(
+                f"node {node.name!r} names next = {node.next!r}, which is no node"
+                f"{closest_name_hint(node.next, nodes)} Nodes: {', '.join(nodes)}"
+            )
+    for start in nodes:
+        path = [start]
+        while (following := nodes[path[-1]].next) is not None:
+            path.append(following)
+            if following == start:
+                raise PipelineConfigError(f"nodes form a cycle: {' -> '.join(path)}")
+            if following in path[:-1]:
+                break  # a cycle further on, reported from one of its own nodes

@@ -1,0 +1,29 @@
+"""What can go wrong when a pipeline is loaded, called or run."""
+
+from __future__ import annotations
+
+
+class PipelineConfigError(ValueError):
+    """A configuration that cannot run; the message names the node, the key and a way out."""
+
+
+class PipelineInputError(ValueError):
+    """A call with arguments that no configuration accepts; nothing of it was run."""
+
+
+class NodeError(Exception):
+    """Why one item got no result. It stands under `TASK_ERROR_KEY` of that item alone.
+
+    Attributes:
+        node: name of the node in which the item failed.
+        cause: what the node's backend raised.
+    """
+
+    def __init__(self, node: str, cause: BaseException) -> None:
+        super().__init__(f"node {node!r}: {cause}")
+        self.node = node
+        self.cause = cause
+
+
+class DeadlinePassedError(Exception):
+    """The item was not finished within the time limit of its call."""

@@ -1,0 +1,165 @@
+"""The pipeline handler: every image is one item of a `pipe`, whose instances batch them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from engine.classifier import classifier_input_size, classifier_normalization, probabilities
+from engine.interface import Engine, EngineError
+from engine.registry import choose_engine, stand_in_precision
+from engine.zoo import open_model
+from pipeline.backends.inference import ENGINE
+from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
+from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
+from pipeline.keys import (
+    TASK_DATA_KEY,
+    TASK_ERROR_KEY,
+    TASK_RESULT_KEY,
+    TASK_STAGE_TIMES_KEY,
+)
+from pipeline.pipe import Pipe
+from service.handler import (
+    ConfigurationError,
+    Deadline,
+    DeadlineExceededError,
+    HandlerInfo,
+    HandlerSettings,
+    ImageFailure,
+    Scores,
+)
+
+logger = logging.getLogger(__name__)
+
+SHIPPED_CONFIG = "resnet50_cpu.toml"
+
+
+def create_handler(settings: HandlerSettings) -> PipelineHandler:
+    """Build the handler; ConfigurationError says which setting cannot work."""
+    try:
+        return PipelineHandler(settings)
+    except (EngineError, PipelineConfigError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+class PipelineHandler:
+    """Implements `service.handler.Handler`."""
+
+    def __init__(self, settings: HandlerSettings) -> None:
+        config = parse_config(handler_document(settings))
+        model_node = engine_node(config)
+        self._pipe = Pipe(config, engine=settings.engine)
+        self._engine: Engine = self._pipe.nodes[model_node].shared.get(ENGINE)
+
+    def classify(
+        self, images: Sequence[bytes], deadline: Deadline | None
+    ) -> list[Scores | ImageFailure]:
+        """One outcome per image, in order."""
+        items: list[dict[str, Any]] = [{TASK_DATA_KEY: data} for data in images]
+        timeout_ms = None if deadline is None else deadline.remaining_s() * 1000
+        self._pipe(items, timeout_ms=timeout_ms)
+        return [self._outcome(item, deadline) for item in items]
+
+    def info(self) -> HandlerInfo:
+        """What runs."""
+        model = self._engine.model
+        options = self._engine.options
+        packages = ("torch", "numpy", "opencv-python-headless")
+        instances = {
+            f"{name}.instances": str(n.instance_num) for name, n in self._pipe.nodes.items()
+        }
+        return HandlerInfo(
+            engine=self._engine.name,
+            precision=options.precision,
+            model=model.name,
+            model_sha256=model.sha256,
+            config_sha256=self._pipe.config.sha256,
+            num_classes=model.num_classes,
+            versions={**{name: version(name) for name in packages}, **self._engine.versions},
+            settings={
+                **instances,
+                "max_batch_size": str(options.max_batch_size),
+                "threads_per_context": str(options.threads_per_context),
+            },
+        )
+
+    def close(self) -> None:
+        """Stop the instances and free the engine."""
+        self._pipe.close()
+
+    def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
+        error = item.get(TASK_ERROR_KEY)
+        if error is None:
+            row = probabilities(item[TASK_RESULT_KEY], self._engine.model)[0]
+            return Scores(row, item[TASK_STAGE_TIMES_KEY])
+        cause = error.cause if isinstance(error, NodeError) else error
+        if isinstance(cause, ImageFailure):
+            return cause
+        if isinstance(cause, DeadlinePassedError) and deadline is not None:
+            return DeadlineExceededError(f"not finished within timeout_ms = {deadline.timeout_ms}")
+        failure = ImageFailure(str(error))
+        failure.__cause__ = cause
+        return failure
+
+
+def handler_document(settings: HandlerSettings) -> dict[str, Any]:
+    """The TOML document that the settings ask for.
+
+    Without `--config` the shipped file is a template: model, normalisation and image size come
+    from the model. With it the file is taken at its word, and `--model`, `--mean`, `--std` and
+    `--precision` replace only what they name. `--set` comes last.
+    """
+    given = settings.config is not None
+    path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIG
+    document = apply_overrides(read_toml(str(path)), {})
+    node = document[engine_node(parse_config(document))]
+    if not given or settings.model is not None or settings.weights is not None:
+        model = open_model(settings.model, settings.weights)
+        node["model"] = str(model.path)
+        if not given:
+            normalization = classifier_normalization(model, settings.mean, settings.std)
+            node["mean"], node["std"] = list(normalization.mean), list(normalization.std)
+            _resize_to(document, classifier_input_size(model))
+            shape = "x".join(map(str, (3, *classifier_input_size(model))))
+            for key in ("min", "max"):
+                rows = str(node.get(key, 1)).partition("x")[0]
+                node[key] = f"{rows}x{shape}"
+    if given and settings.mean is not None:
+        node["mean"] = list(settings.mean)
+    if given and settings.std is not None:
+        node["std"] = list(settings.std)
+    if settings.precision is not None:
+        _check_precision(settings.engine, settings.precision)
+        node["precision"] = settings.precision
+    return apply_overrides(document, settings.overrides)
+
+
+def engine_node(config: PipelineConfig) -> str:
+    """The one node that runs a model."""
+    names = [
+        name for name, node in config.nodes.items() if "TensorrtTensor" in node.backend.names()
+    ]
+    if len(names) != 1:
+        raise PipelineConfigError(
+            "the service classifies with one model: the configuration needs exactly one node "
+            f"with TensorrtTensor, got {', '.join(names) or 'none'}"
+        )
+    return names[0]
+
+
+def _resize_to(document: Mapping[str, Any], size: tuple[int, int]) -> None:
+    for table in document.values():
+        if isinstance(table, dict) and "resize_h" in table:
+            table["resize_h"], table["resize_w"] = size
+
+
+def _check_precision(engine: str, precision: str) -> None:
+    """Refuse what the engine cannot run: a precision that the user names is not replaced."""
+    choice = choose_engine(engine, precision)
+    if (runs := stand_in_precision(choice.name, precision)) != precision:
+        raise ConfigurationError(
+            f"engine {choice.name!r} cannot run --precision {precision} here; it runs {runs}"
+        )

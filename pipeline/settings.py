@@ -1,0 +1,123 @@
+"""The settings that a TOML file may give, how each is read, and what it means.
+
+A backend declares the settings that it reads; the scheduler's own are `SCHEDULING`. A setting that
+nobody declares is refused at load, so that a typo never passes silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import PipelineConfigError
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a node.
+
+    Attributes:
+        name: the key, as torchpipe spells it.
+        read: turns the TOML value into the typed one; raises ValueError or TypeError.
+        expected: what `read` accepts, for the error message.
+        default: the value where neither the node nor a global gives one; REQUIRED if it must.
+    """
+
+    name: str
+    read: Callable[[Any], Any]
+    expected: str
+    default: Any = None
+
+    def parse(self, value: Any, where: str) -> Any:
+        """The typed value; PipelineConfigError says what was given and what is allowed."""
+        try:
+            return self.read(value)
+        except (TypeError, ValueError) as error:
+            raise PipelineConfigError(
+                f"{where}: {self.name} = {value!r}: expected {self.expected}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """`min` or `max`: rows of a batch and, where given, the shape of one row."""
+
+    rows: int
+    item_shape: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return "x".join(map(str, (self.rows, *(self.item_shape or ()))))
+
+
+def read_count(value: Any) -> int:
+    """A whole number of at least 1, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    count = int(value)
+    if count < 1:
+        raise ValueError(value)
+    return count
+
+
+def read_milliseconds(value: Any) -> float:
+    """A number of at least 0, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    milliseconds = float(value)
+    if not 0 <= milliseconds < float("inf"):
+        raise ValueError(value)
+    return milliseconds
+
+
+def read_text(value: Any) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    if not value.strip():
+        raise ValueError(value)
+    return value
+
+
+def read_floats(value: Any) -> tuple[float, ...]:
+    """Numbers, as a list or as text with commas: "123.675, 116.28, 103.53"."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(float(part) for part in parts)
+
+
+def read_batch_shape(value: Any) -> BatchShape:
+    """Rows, or rows and the shape of a row: 4, "4", "4x3x224x224"."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    rows, *item_shape = (read_count(part) for part in str(value).split("x"))
+    return BatchShape(rows, tuple(item_shape) or None)
+
+
+def read_names(value: Any) -> tuple[str, ...]:
+    """Node names with commas between them."""
+    names = tuple(name.strip() for name in read_text(value).split(","))
+    if not all(names):
+        raise ValueError(value)
+    return names
+
+
+def choice(*allowed: str) -> Callable[[Any], str]:
+    """A reader that accepts these words in any case and gives them in lower case."""
+
+    def read(value: Any) -> str:
+        word = read_text(value).lower()
+        if word not in allowed:
+            raise ValueError(value)
+        return word
+
+    return read
+
+
+SCHEDULING = (
+    Setting("backend", read_text, "a backend expression such as S[DecodeMat,ResizeMat]", REQUIRED),
+    Setting("next", read_names, "the name of the node that comes after this one", ()),
+    Setting("instance_num", read_count, "a whole number of at least 1", 1),
+    Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
+)

@@ -1,0 +1,69 @@
+"""One call of a pipeline, and its items on their way through the nodes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.backend import Item
+
+
+class Call:
+    """What the items of one call share: the caller waits for the last of them."""
+
+    def __init__(self, count: int, deadline_s: float | None) -> None:
+        self._remaining = count
+        self._lock = threading.Lock()
+        self._all_done = threading.Event()
+        self.deadline_s = deadline_s
+
+    def item_done(self) -> None:
+        """Count one item; the last one wakes the caller."""
+        with self._lock:
+            self._remaining -= 1
+            last = self._remaining == 0
+        if last:
+            self._all_done.set()
+
+    def wait(self) -> None:
+        """Block until all items are done or the deadline has passed."""
+        if self.deadline_s is None:
+            self._all_done.wait()
+        else:
+            self._all_done.wait(max(0.0, self.deadline_s - time.monotonic()))
+
+    def expired(self) -> bool:
+        """Whether nobody waits for the items any more."""
+        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
+
+
+class Task:
+    """One item of a call.
+
+    Attributes:
+        item: a copy of the caller's item, so that work that ends after the call's deadline never
+            touches what the caller holds.
+        call: the call that it belongs to.
+        queued_at_s: when it entered the current node's queue, on the monotonic clock.
+        stage_times_ms: "NODE.queue" and "NODE.forward" of every node passed.
+        done: True once nothing changes the item any more.
+        error: why it has no result, or None.
+    """
+
+    __slots__ = ("call", "done", "error", "item", "queued_at_s", "stage_times_ms")
+
+    def __init__(self, item: Item, call: Call) -> None:
+        self.item = item
+        self.call = call
+        self.queued_at_s = 0.0
+        self.stage_times_ms: dict[str, float] = {}
+        self.done = False
+        self.error: Exception | None = None
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The item's way ends here."""
+        self.error = error
+        self.done = True
+        self.call.item_done()

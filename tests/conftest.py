@@ -1,0 +1,43 @@
+"""What several folders' tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+import skimage
+import sklearn.datasets
+
+# Photographs whose ImageNet label EfficientNet-Lite0 gets right, with words of that label.
+LABELLED_PHOTOGRAPHS = {
+    "chelsea.png": ("cat",),
+    "coffee.png": ("espresso",),
+    "camera.png": ("tripod",),
+    "motorcycle_left.png": ("moped",),
+    "china.jpg": ("bell cote",),
+    "flower.jpg": ("daisy",),
+}
+
+
+def _photograph(name: str) -> Path:
+    folders = (
+        Path(skimage.__file__).parent / "data",
+        Path(sklearn.datasets.__file__).parent / "images",
+    )
+    return next(folder / name for folder in folders if (folder / name).is_file())
+
+
+@pytest.fixture(scope="session")
+def labelled_photographs() -> list[tuple[bytes, tuple[str, ...]]]:
+    """JPEG bytes of real photographs, each with words of which one is in its ImageNet label."""
+    return [
+        (cv2.imencode(".jpg", cv2.imread(str(_photograph(name))))[1].tobytes(), words)
+        for name, words in LABELLED_PHOTOGRAPHS.items()
+    ]
+
+
+@pytest.fixture(scope="session")
+def photographs(labelled_photographs: list[tuple[bytes, tuple[str, ...]]]) -> list[bytes]:
+    """JPEG bytes of real photographs."""
+    return [data for data, _ in labelled_photographs]

@@ -1,0 +1,92 @@
+"""Backends and documents that the pipeline's tests share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from pipeline.backend import Backend, InstanceConfig, Item
+from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.registry import register
+from pipeline.settings import Setting, read_count
+
+
+@register("TestDouble")
+class Double(Backend):
+    """Doubles numbers, several at a time; "boom" raises for the whole batch."""
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("test_max", read_count, "a count", 1),
+        Setting("test_min", read_count, "a count", 1),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        self._max = config.settings["test_max"]
+        self._min = config.settings["test_min"]
+        self._thread = threading.get_ident()
+
+    @property
+    def min(self) -> int:
+        return int(self._min)
+
+    @property
+    def max(self) -> int:
+        return int(self._max)
+
+    def forward(self, items: Sequence[Item]) -> None:
+        assert threading.get_ident() == self._thread, "init and forward in one thread"
+        assert len(items) <= self.max
+        if any(item[TASK_DATA_KEY] == "boom" for item in items):
+            raise ValueError("boom is no number")
+        for item in items:
+            item[TASK_RESULT_KEY] = item[TASK_DATA_KEY] * 2
+
+
+class Gate:
+    """Holds every forward of TestGated until `open` is set, and counts those inside."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Semaphore(0)
+        self.batches: list[list[Any]] = []
+
+
+@register("TestGated")
+class Gated(Double):
+    """Doubles once the gate is open."""
+
+    gate: ClassVar[Gate]
+
+    def forward(self, items: Sequence[Item]) -> None:
+        gate = Gated.gate
+        gate.batches.append([item[TASK_DATA_KEY] for item in items])
+        gate.entered.release()
+        assert gate.open.wait(30)
+        super().forward(items)
+
+
+@register("TestBrokenInit")
+class BrokenInit(Double):
+    """Cannot be initialised."""
+
+    def init(self, config: InstanceConfig) -> None:
+        raise OSError(f"no device for {config.node}")
+
+
+@register("TestNoResult")
+class NoResult(Double):
+    """Gives no result and raises nothing."""
+
+    def forward(self, items: Sequence[Item]) -> None:
+        pass
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """The gate of every TestGated in this test; opened at the end, so that no thread is left."""
+    Gated.gate = Gate()
+    yield Gated.gate
+    Gated.gate.open.set()

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import apply_overrides, parse_config, read_toml
+from pipeline.errors import PipelineConfigError
+from pipeline.settings import BatchShape
+
+DECODE = {"backend": "DecodeMat"}
+
+
+def refusal(document: dict) -> str:
+    with pytest.raises(PipelineConfigError) as caught:
+        parse_config(document)
+    return str(caught.value)
+
+
+def test_a_node_takes_what_it_does_not_say_itself_from_the_globals() -> None:
+    config = parse_config(
+        {
+            "instance_num": 3,
+            "batching_timeout": 5,
+            "a": {"backend": "DecodeMat", "next": "b"},
+            "b": {"backend": "S[ResizeMat]", "instance_num": 2, "resize_h": "4", "resize_w": 6},
+        }
+    )
+    assert config.nodes["a"].instance_num == 3
+    assert config.nodes["b"].instance_num == 2
+    assert config.nodes["b"].batching_timeout_ms == 5.0
+    assert dict(config.nodes["b"].settings) == {"resize_h": 4, "resize_w": 6}
+    assert config.roots() == ["a"]
+
+
+def test_defaults_fill_what_nobody_gives() -> None:
+    node = parse_config({"m": {"backend": "TensorrtTensor", "model": "x.onnx"}}).nodes["m"]
+    assert node.instance_num == 1
+    assert node.batching_timeout_ms == 2.0
+    assert node.settings["max"] == BatchShape(1)
+    assert node.settings["precision"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [
+        (4, BatchShape(4)),
+        ("4", BatchShape(4)),
+        ("4x3x224x224", BatchShape(4, (3, 224, 224))),
+    ],
+)
+def test_min_and_max_are_rows_or_shapes(value: object, shape: BatchShape) -> None:
+    node = parse_config({"m": {"backend": "TensorrtTensor", "max": value}}).nodes["m"]
+    assert node.settings["max"] == shape
+
+
+def test_the_quick_starts_dangling_next_names_both_nodes_and_the_closest() -> None:
+    message = refusal(
+        {
+            "cpu_decoder": {"backend": "DecodeMat", "next": "cpu_posprocess"},
+            "cpu_posdecoder": {"backend": "Mat2Tensor", "next": "resnet50"},
+            "resnet50": {"backend": "TensorrtTensor"},
+        }
+    )
+    assert "node 'cpu_decoder' names next = 'cpu_posprocess'" in message
+    assert "did you mean 'cpu_posdecoder'?" in message
+
+
+def test_an_unknown_key_is_refused_with_the_closest_one() -> None:
+    message = refusal({"a": {**DECODE, "instance_nun": 2}})
+    assert "[a]" in message
+    assert "unknown key 'instance_nun'; did you mean 'instance_num'?" in message
+
+
+def test_an_unknown_global_is_refused_too() -> None:
+    message = refusal({"batching_timeot": 2, "a": DECODE})
+    assert "global setting" in message
+    assert "did you mean 'batching_timeout'?" in message
+
+
+def test_an_unknown_backend_is_refused_with_the_closest_one() -> None:
+    message = refusal({"a": {"backend": "S[DecodeMatt]"}})
+    assert "[a] backend: unknown backend 'DecodeMatt'; did you mean 'DecodeMat'?" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("instance_num", 0, "a whole number of at least 1"),
+        ("instance_num", True, "a whole number of at least 1"),
+        ("batching_timeout", -1, "milliseconds, at least 0"),
+        ("batching_timeout", "soon", "milliseconds, at least 0"),
+        ("max", "4y3", "rows, or a shape"),
+        ("precision", "fp8", '"fp32", "fp16", "bf16" or "int8"'),
+        ("mean", "1, 2, red", "a number a channel"),
+        ("next", "", "the name of the node"),
+        ("model", 7, "an ONNX file"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_says_what_is_allowed(
+    key: str, value: object, allowed: str
+) -> None:
+    message = refusal({"m": {"backend": "TensorrtTensor", key: value}})
+    assert message.startswith(f"[m]: {key} = {value!r}: expected {allowed}")
+
+
+def test_a_cycle_is_refused_with_its_path() -> None:
+    document = {name: {**DECODE, "next": following} for name, following in ("ab", "bc", "ca")}
+    assert "nodes form a cycle: a -> b -> c -> a" in refusal(document)
+
+
+def test_a_cycle_behind_an_entry_is_refused_too() -> None:
+    document = {name: {**DECODE, "next": following} for name, following in ("ab", "bc", "cb")}
+    assert "nodes form a cycle: b -> c -> b" in refusal(document)
+
+
+def test_several_successors_are_refused_by_name() -> None:
+    message = refusal({"a": {**DECODE, "next": "b,c"}, "b": DECODE, "c": DECODE})
+    assert "several successors are not supported" in message
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({}, "has no node"),
+        ({"a": {"next": "b"}}, "[a]: backend is missing"),
+        ({"a": {"backend": "S"}}, "S needs backends in brackets"),
+        ({"a": {"backend": "DecodeMat[ResizeMat]"}}, "write S[DecodeMat,ResizeMat]"),
+        ({"a": {"backend": "Torch[DecodeMat,ResizeMat]"}}, "Torch[Sequential[...]]"),
+    ],
+)
+def test_other_mistakes_say_what_to_write(document: dict, expected: str) -> None:
+    assert expected in refusal(document)
+
+
+def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(PipelineConfigError, match=r"cannot read .*none\.toml: No such file"):
+        read_toml(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("a = [1,")
+    with pytest.raises(PipelineConfigError, match=r"broken\.toml is not valid TOML"):
+        read_toml(broken)
+
+
+def test_overrides_replace_globals_and_node_keys_and_leave_the_original_alone() -> None:
+    document = {"batching_timeout": 5, "a": dict(DECODE)}
+    changed = apply_overrides(
+        document, {"batching_timeout": "0", "a.instance_num": "3", "a.backend": "S[DecodeMat]"}
+    )
+    assert changed == {
+        "batching_timeout": 0,
+        "a": {"backend": "S[DecodeMat]", "instance_num": 3},
+    }
+    assert document == {"batching_timeout": 5, "a": DECODE}
+
+
+def test_an_override_of_an_unknown_node_names_the_closest() -> None:
+    with pytest.raises(PipelineConfigError, match="did you mean 'decoder'"):
+        apply_overrides({"decoder": DECODE}, {"decodr.max": "2"})
+
+
+def test_the_hash_follows_the_content() -> None:
+    one = parse_config({"a": DECODE})
+    assert one.sha256 == parse_config({"a": dict(DECODE)}).sha256
+    assert one.sha256 != parse_config({"a": {**DECODE, "instance_num": 2}}).sha256

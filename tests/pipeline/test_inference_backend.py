@@ -1,0 +1,188 @@
+"""TensorrtTensor with a real engine behind it, and the quick-start's own configuration."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from engine.cpu import available_cores
+from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, pipe
+
+# The quick-start's file with its model paths and its dangling `next` to be filled in.
+QUICK_START = """
+batching_timeout = 5
+instance_num = 4
+precision = "fp16"
+
+[cpu_decoder]
+backend = "Torch[Sequential[DecodeMat]]"
+next = "{after_decoder}"
+
+[cpu_posdecoder]
+backend = "Torch[Sequential[ResizeMat,cvtColorMat, Mat2Tensor]]"
+
+### resize
+resize_h = 224
+resize_w = 224
+
+### cvtColorMat
+color = "rgb"
+
+next = "resnet50"
+
+[resnet50]
+backend = "Torch[TensorrtTensor]"
+min = "1x3x224x224"
+max = "4x3x224x224"
+
+model = "{model}"
+
+mean="123.675, 116.28, 103.53" # 255*"0.485, 0.456, 0.406"
+std="58.395, 57.120, 57.375" # 255*"0.229, 0.224, 0.225"
+
+# TensorrtTensor
+"model::cache"="{cache}" # or resnet50.trt.encrypted
+"""
+
+
+@pytest.fixture(scope="session")
+def channel_means(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose three outputs are the means of the channels of an 8x8 image."""
+    shape = ["batch", 3, 8, 8]
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+            helper.make_node("Reshape", ["pooled", "shape"], ["output"]),
+        ],
+        "channel_means",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.array([-1, 3], dtype=np.int64), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = tmp_path_factory.mktemp("models") / "channel_means.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def node(model: Path, **settings: Any) -> dict[str, Any]:
+    return {"m": {"backend": "Torch[TensorrtTensor]", "model": str(model), **settings}}
+
+
+def plain_image(value: int) -> torch.Tensor:
+    """Red = value, green = value + 1, blue = value + 2."""
+    channels = torch.tensor([value, value + 1, value + 2], dtype=torch.uint8)
+    return channels.view(1, 3, 1, 1).expand(1, 3, 8, 8)
+
+
+def test_mean_and_std_are_fused_so_that_uint8_goes_in(channel_means: Path) -> None:
+    document = node(channel_means, mean="10, 20, 30", std="2, 4, 5", max="2x3x8x8")
+    with pipe(document) as run:
+        item = {"data": plain_image(100)}
+        run(item)
+        assert run.nodes["m"].shared.get("engine").inputs[0].dtype == torch.uint8
+    expected = [(100 - 10) / 2, (101 - 20) / 4, (102 - 30) / 5]
+    assert item[TASK_RESULT_KEY].tolist() == [pytest.approx(expected)]
+
+
+def test_results_belong_to_their_items_whatever_the_batches(channel_means: Path) -> None:
+    document = node(channel_means, max=4, instance_num=2)
+    with pipe(document) as run, ThreadPoolExecutor(12) as callers:
+
+        def call(value: int) -> bool:
+            items = [{"data": plain_image(value)}, {"data": plain_image(value + 50)[0]}]
+            run(items)
+            return [item[TASK_RESULT_KEY][0, 0].item() for item in items] == [value, value + 50]
+
+        assert all(callers.map(call, list(range(200)) * 2))
+        counts = run.nodes["m"].batch_counts
+        assert sum(size * number for size, number in counts.by_size.items()) == 800
+
+
+def test_an_item_of_the_wrong_shape_fails_alone(channel_means: Path) -> None:
+    with pipe(node(channel_means, max=4)) as run:
+        items = [{"data": plain_image(1)}, {"data": torch.zeros(1, 3, 9, 8)}, {"data": "text"}]
+        run(items)
+    assert items[0][TASK_RESULT_KEY][0, 0] == 1
+    assert "takes Nx3x8x8, got 1x3x9x8" in str(items[1][TASK_ERROR_KEY])
+    assert "expected a tensor, such as Mat2Tensor gives, got str" in str(items[2][TASK_ERROR_KEY])
+
+
+def test_instances_are_never_more_than_cores(
+    channel_means: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cores = available_cores()
+    with caplog.at_level(logging.INFO), pipe(node(channel_means, instance_num=cores + 3)) as run:
+        options = run.nodes["m"].shared.get("engine").options
+        assert run.nodes["m"].instance_num == cores
+        assert options.num_contexts * options.threads_per_context <= cores
+    assert f"instance_num {cores + 3} becomes {cores}, one a core" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max": "4x3x9x9"}, r"\[m\] max = 4x3x9x9, but one row of the model's input is 3x8x8"),
+        ({"min": 3, "max": 2}, r"\[m\] min = 3 is more than max = 2"),
+        ({"mean": "1,2,3"}, r"\[m\] mean and std go together; std is missing"),
+        ({"mean": "1,2,3", "std": "1,0,1"}, r"\[m\] std must be positive"),
+        ({"model": "chanel_means.onnx"}, r"\[m\] .*chanel_means\.onnx"),
+    ],
+)
+def test_what_cannot_run_is_refused_at_load_and_leaves_no_thread(
+    channel_means: Path, settings: dict[str, Any], message: str
+) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(PipelineConfigError, match=message):
+        pipe({"m": {**node(channel_means)["m"], **settings}})
+    assert set(threading.enumerate()) == before
+
+
+def test_an_unknown_engine_is_refused_with_the_closest(channel_means: Path) -> None:
+    with pytest.raises(PipelineConfigError, match="did you mean 'onnxruntime'"):
+        pipe(node(channel_means), engine="onxruntime")
+
+
+def quick_start(tmp_path: Path, after_decoder: str) -> Path:
+    path = tmp_path / "resnet50_cpu.toml"
+    cache = tmp_path / "resnet50.trt"
+    path.write_text(QUICK_START.format(after_decoder=after_decoder, model="resnet50", cache=cache))
+    return path
+
+
+def test_the_quick_starts_own_toml_and_loop_run_unchanged(
+    tmp_path: Path, photographs: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        classifier = pipe(quick_start(tmp_path, "cpu_posdecoder"))
+    with classifier:
+        bin_data_list: list[dict[str, Any]] = [
+            {"data": data, "node_name": "cpu_decoder"} for data in [*photographs, b"no image"]
+        ]
+        classifier(bin_data_list)
+    scores = [
+        np.squeeze(item["result"].cpu().numpy()) for item in bin_data_list if "result" in item
+    ]
+    assert len(scores) == len(photographs)
+    assert all(row.shape == (1000,) and abs(row.sum() - 1) < 1e-3 for row in scores)
+    assert "result" not in bin_data_list[-1]
+    assert "engine onnxruntime stands in for TensorRT" in caplog.text
+    assert "onnxruntime runs fp32 instead of fp16" in caplog.text
+
+
+def test_the_quick_starts_dangling_next_fails_at_load(tmp_path: Path) -> None:
+    with pytest.raises(PipelineConfigError) as caught:
+        pipe(quick_start(tmp_path, "cpu_posprocess"))
+    message = str(caught.value)
+    assert "'cpu_posprocess'" in message
+    assert "node 'cpu_decoder'" in message
+    assert "did you mean 'cpu_posdecoder'?" in message

@@ -1,0 +1,224 @@
+"""The callable: results, failures, threads, deadlines, closing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pipeline import (
+    TASK_DATA_KEY,
+    TASK_ERROR_KEY,
+    TASK_RESULT_KEY,
+    DeadlinePassedError,
+    NodeError,
+    PipelineConfigError,
+    PipelineInputError,
+    pipe,
+)
+from pipeline.batch_queue import LeaveReason
+
+CHAIN = {
+    "first": {"backend": "TestDouble", "next": "second", "instance_num": 2},
+    "second": {"backend": "S[TestDouble,TestDouble]", "test_max": 4, "instance_num": 2},
+}
+
+
+def items(*data: Any) -> list[dict[str, Any]]:
+    return [{TASK_DATA_KEY: value} for value in data]
+
+
+def test_one_dict_or_a_list_of_dicts_is_filled_in_place() -> None:
+    with pipe(CHAIN) as run:
+        one = {TASK_DATA_KEY: 1, "mine": "kept"}
+        run(one)
+        several = items(1, 2, 3)
+        run(several)
+    assert (one[TASK_RESULT_KEY], one[TASK_DATA_KEY], one["mine"]) == (8, 1, "kept")
+    assert [item[TASK_RESULT_KEY] for item in several] == [8, 16, 24]
+
+
+def test_stage_times_name_every_node_in_order() -> None:
+    with pipe(CHAIN) as run:
+        one = {TASK_DATA_KEY: 1}
+        run(one)
+    assert list(one["stage_times_ms"]) == [
+        "first.queue",
+        "first.forward",
+        "second.queue",
+        "second.forward",
+    ]
+
+
+def test_many_threads_get_their_own_results() -> None:
+    with pipe(CHAIN) as run, ThreadPoolExecutor(16) as callers:
+
+        def call(number: int) -> bool:
+            batch = items(number, number + 0.5)
+            run(batch)
+            return [item[TASK_RESULT_KEY] for item in batch] == [number * 8, number * 8 + 4]
+
+        assert all(callers.map(call, range(2000)))
+
+
+def test_a_bad_item_loses_only_itself_even_inside_a_batch(gate: Any) -> None:
+    document = {"only": {"backend": "TestGated", "test_max": 4}}
+    with pipe(document) as run:
+        # The first item occupies the instance, so that the other four leave as one batch.
+        blocker = threading.Thread(target=run, args=({TASK_DATA_KEY: 0},))
+        blocker.start()
+        gate.entered.acquire()
+        batch = items(1, "boom", 2, 3)
+        caller = threading.Thread(target=run, args=(batch,))
+        caller.start()
+        gate.open.set()
+        blocker.join(30)
+        caller.join(30)
+    assert [item.get(TASK_RESULT_KEY) for item in batch] == [2, None, 4, 6]
+    error = batch[1][TASK_ERROR_KEY]
+    assert isinstance(error, NodeError)
+    assert str(error) == "node 'only': boom is no number"
+    assert all(TASK_ERROR_KEY not in batch[index] for index in (0, 2, 3))
+
+
+def test_a_failed_item_goes_no_further_in_a_sequence() -> None:
+    with pipe({"only": {"backend": "S[TestDouble,TestDouble]", "test_max": 3}}) as run:
+        batch = items("boom", 5)
+        run(batch)
+    assert TASK_RESULT_KEY not in batch[0]
+    assert batch[1][TASK_RESULT_KEY] == 20
+
+
+def test_a_backend_without_a_result_is_an_error_that_names_the_node() -> None:
+    with pipe({"silent": {"backend": "TestNoResult", "next": "b"}, "b": CHAIN["second"]}) as run:
+        one = {TASK_DATA_KEY: 1, TASK_RESULT_KEY: "stale"}
+        run(one)
+    assert TASK_RESULT_KEY not in one
+    assert str(one[TASK_ERROR_KEY]) == "node 'silent': the backend gave no result"
+
+
+def test_an_error_of_an_earlier_call_is_gone_when_the_item_succeeds() -> None:
+    with pipe(CHAIN) as run:
+        one: dict[str, Any] = {TASK_DATA_KEY: "boom"}
+        run(one)
+        assert TASK_ERROR_KEY in one
+        one[TASK_DATA_KEY] = 1
+        run(one)
+    assert one[TASK_RESULT_KEY] == 8
+    assert TASK_ERROR_KEY not in one
+
+
+def test_items_that_wait_while_all_instances_work_leave_together(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated", "test_max": 4}}) as run:
+        first = threading.Thread(target=run, args=({TASK_DATA_KEY: 0},))
+        first.start()
+        gate.entered.acquire()
+        rest = threading.Thread(target=run, args=(items(1, 2, 3, 4, 5, 6),))
+        rest.start()
+        # All six are queued before the gate opens: the queue counts what it holds.
+        queue = run.nodes["only"]._queue
+        with queue._changed:
+            assert queue._changed.wait_for(lambda: len(queue._tasks) == 6, 30)
+        gate.open.set()
+        first.join(30)
+        rest.join(30)
+        assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+        assert run.nodes["only"].batch_counts.by_reason == {
+            LeaveReason.IDLE: 2,
+            LeaveReason.FULL: 1,
+        }
+
+
+def test_a_second_idle_instance_takes_an_item_while_the_first_works(gate: Any) -> None:
+    """No item waits for its batching_timeout while an instance is idle."""
+    document = {
+        "batching_timeout": 60_000,
+        "only": {"backend": "TestGated", "test_max": 4, "instance_num": 2},
+    }
+    with pipe(document) as run:
+        callers = [
+            threading.Thread(target=run, args=({TASK_DATA_KEY: number},)) for number in (1, 2)
+        ]
+        for caller in callers:
+            caller.start()
+            assert gate.entered.acquire(timeout=30)
+        gate.open.set()
+        for caller in callers:
+            caller.join(30)
+    assert gate.batches == [[1], [2]]
+
+
+def test_the_deadline_frees_the_caller_and_drops_what_has_not_begun(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated"}}) as run:
+        batch = items(1, 2)
+        run(batch, timeout_ms=30)
+        assert all(isinstance(item[TASK_ERROR_KEY], DeadlinePassedError) for item in batch)
+        before = [dict(item) for item in batch]
+        gate.open.set()
+    # Closing has run what was queued: the first item late, the second not at all, and neither
+    # has touched what the caller holds.
+    assert gate.batches == [[1]]
+    assert batch == before
+
+
+def test_node_name_chooses_the_entry() -> None:
+    with pipe(CHAIN) as run:
+        one = {TASK_DATA_KEY: 1, "node_name": "second"}
+        run(one)
+        assert one[TASK_RESULT_KEY] == 4
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({}, "an item needs 'data'"),
+        ({TASK_DATA_KEY: 1, "node_name": "secnd"}, "did you mean 'second'"),
+    ],
+)
+def test_a_call_that_makes_no_sense_runs_nothing(item: dict[str, Any], message: str) -> None:
+    with pipe(CHAIN) as run:
+        good = {TASK_DATA_KEY: 1}
+        with pytest.raises(PipelineInputError, match=message):
+            run([good, item])
+    assert good == {TASK_DATA_KEY: 1}
+
+
+def test_several_roots_need_a_node_name() -> None:
+    with pipe({"a": {"backend": "TestDouble"}, "b": {"backend": "TestDouble"}}) as run:
+        with pytest.raises(PipelineInputError, match="needs 'node_name': one of a, b"):
+            run({TASK_DATA_KEY: 1})
+        one = {TASK_DATA_KEY: 1, "node_name": "b"}
+        run(one)
+    assert one[TASK_RESULT_KEY] == 2
+
+
+def test_an_empty_list_is_no_work() -> None:
+    with pipe(CHAIN) as run:
+        run([])
+
+
+def test_a_failed_init_is_reported_and_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(PipelineConfigError, match=r"\[bad\] no device for bad"):
+        pipe({"good": {"backend": "TestDouble"}, "bad": {"backend": "TestBrokenInit"}})
+    assert set(threading.enumerate()) == before
+
+
+def test_closing_ends_every_thread_and_a_later_call_is_refused() -> None:
+    before = set(threading.enumerate())
+    run = pipe(CHAIN)
+    assert len(threading.enumerate()) == len(before) + 4
+    run.close()
+    run.close()
+    assert set(threading.enumerate()) == before
+    with pytest.raises(PipelineInputError, match="closed"):
+        run({TASK_DATA_KEY: 1})
+
+
+def test_a_pipe_that_is_dropped_stops_its_threads() -> None:
+    before = set(threading.enumerate())
+    run = pipe(CHAIN)
+    del run
+    assert set(threading.enumerate()) == before
