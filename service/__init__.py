@@ -1,0 +1,1 @@
+"""The Thrift server, and everything that both handlers share."""

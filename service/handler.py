@@ -18,7 +18,7 @@ class ConfigurationError(Exception):
     """A setting, model or configuration that cannot work. The message is one line for the user."""
 
 
-class ImageFailure(Exception):
+class ImageFailure(Exception):  # noqa: N818 (an outcome that is returned, not an error that is raised)
     """Why one image has no scores; its neighbours in the call are not affected."""
 
 

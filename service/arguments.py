@@ -1,0 +1,168 @@
+"""What the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+from engine.names import unknown_name
+from service.handler import HandlerSettings
+from service.handlers import HANDLERS
+from service.server_settings import ServerSettings
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, with the closest option where one was mistyped."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+    def parse_options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            name = unknown[0].split("=")[0]
+            known = [text for text in self._option_string_actions if text.startswith("--")]
+            self.error(unknown_name("option", name, known))
+        return options
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line.
+
+    Options of the model that were not given are not in the result; the server's always are.
+    A mistake is told in one line, and ends the process with exit code 2.
+    """
+    parser = _Parser(
+        prog="python -m service",
+        description="Serve image classification over Thrift (binary protocol, framed or not).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--handler",
+        required=True,
+        metavar=f"{{{','.join(HANDLERS)}}}",
+        help="what classifies: the locked baseline, the batching pipeline, or null, a measuring "
+        "aid that answers at once and so shows the cost of the server itself",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--engine", help="provider that runs the model (default: auto)")
+    model.add_argument(
+        "--precision",
+        help="precision to run, such as fp32 or bf16 (default: the configuration's, or fp32)",
+    )
+    model.add_argument(
+        "--model",
+        metavar="NAME_OR_FILE",
+        help="a model of the zoo or an ONNX file (default: the configuration's, or resnet50)",
+    )
+    model.add_argument("--weights", metavar="FILE", help="state dict for the zoo's model")
+    model.add_argument(
+        "--config", metavar="FILE.toml", help="the pipeline's graph (default: the shipped one)"
+    )
+    model.add_argument(
+        "--set",
+        action="append",
+        metavar="[NODE.]KEY=VALUE",
+        help="change one value of the pipeline's graph; may be given more than once",
+    )
+    model.add_argument(
+        "--mean",
+        type=_channels,
+        metavar="R,G,B",
+        help="subtracted from each channel, in 0..255 (default: the model's own)",
+    )
+    model.add_argument(
+        "--std",
+        type=_channels,
+        metavar="R,G,B",
+        help="each channel is divided by it then, in 0..255 (default: the model's own)",
+    )
+    model.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names, one a line (default: ImageNet's, where the model has 1000 classes)",
+    )
+    model.add_argument(
+        "--no-lock",
+        action="store_true",
+        help="run the baseline without its lock, where the engine allows it",
+    )
+    model.add_argument(
+        "--max-batch-size",
+        type=int,
+        metavar="N",
+        help="rows of the largest batch of the baseline's engine "
+        f"(default: {HandlerSettings().max_batch_size})",
+    )
+    _add_server_options(parser)
+    return parser.parse_options(arguments)
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_argument_group("server")
+    defaults = ServerSettings()
+    server.add_argument("--host", default=defaults.host, help="name or address to listen on")
+    server.add_argument(
+        "--port", type=int, default=defaults.port, help="port to listen on; 0 picks a free one"
+    )
+    server.add_argument(
+        "--max-frame-bytes",
+        type=int,
+        default=defaults.max_frame_bytes,
+        metavar="N",
+        help="size of the largest message",
+    )
+    server.add_argument(
+        "--max-in-flight-images",
+        type=int,
+        default=defaults.max_in_flight_images,
+        metavar="N",
+        help="images in the server at a time; more are refused as Overloaded",
+    )
+    server.add_argument(
+        "--max-connections",
+        type=int,
+        default=defaults.max_connections,
+        metavar="N",
+        help="connections at a time; more wait until one closes",
+    )
+    server.add_argument(
+        "--message-timeout-s",
+        type=float,
+        default=defaults.message_timeout_s,
+        metavar="S",
+        help="longest time that a message may take to arrive, or a reply to be taken",
+    )
+    server.add_argument(
+        "--drain-timeout-s",
+        type=float,
+        default=defaults.drain_timeout_s,
+        metavar="S",
+        help="longest time to finish requests in flight after SIGTERM or SIGINT",
+    )
+    server.add_argument(
+        "--log-level",
+        choices=_LOG_LEVELS,
+        default="info",
+        help="least severe log lines; the ready line is an info line",
+    )
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    """One number, or one a channel."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(
+            f"takes one number or three with commas between, such as 123.675,116.28,103.53; "
+            f"got {text!r}"
+        )
+    return values

@@ -1,0 +1,205 @@
+"""Decodes a call, makes it, and encodes the reply or the exception."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TApplicationException, TException, TMessageType, TType
+from thriftpy2.transport import TCyMemoryBuffer
+
+from idl import inference
+from service.framing import RETAINED_BUFFER_BYTES, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+# The library's annotations cover its pure Python twin only.
+_BinaryProtocol: Any = TCyBinaryProtocol
+
+INTERNAL_ERROR_MESSAGE = "the server failed; its log has the cause under this error_id"
+
+
+def new_error_id() -> str:
+    """A short id that the client gets and that stands in the server's log."""
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the service.
+
+    Attributes:
+        name: as in the IDL.
+        args: thriftpy2's struct of the arguments.
+        result: thriftpy2's struct of the result or declared exception.
+        call: the implementation.
+        parameters: argument names in order.
+        required: those without which it cannot be called.
+        exceptions: declared exception class to the result's field.
+    """
+
+    name: str
+    args: type[Any]
+    result: type[Any]
+    call: Callable[..., Any]
+    parameters: tuple[str, ...]
+    required: frozenset[str]
+    exceptions: dict[type[TException], str]
+
+
+MethodTable = dict[bytes, Method]
+
+
+def method_table(service: type[Any], implementation: object) -> MethodTable:
+    """The methods of a service by wire name.
+
+    Args:
+        service: the service as thriftpy2 loaded it.
+        implementation: an object with a method of each name; a parameter without a default is a
+            required argument (the IDL does not tell required arguments from optional ones).
+    """
+    table: MethodTable = {}
+    for name in service.thrift_services:
+        args = getattr(service, f"{name}_args")
+        result = getattr(service, f"{name}_result")
+        call = getattr(implementation, name)
+        signature = inspect.signature(call).parameters.values()
+        table[name.encode()] = Method(
+            name=name,
+            args=args,
+            result=result,
+            call=call,
+            parameters=tuple(field[1] for field in args.thrift_spec.values()),
+            required=frozenset(p.name for p in signature if p.default is p.empty),
+            exceptions={
+                field[2]: field[1] for number, field in result.thrift_spec.items() if number != 0
+            },
+        )
+    return table
+
+
+class Processor:
+    """Answers the calls of one connection, one at a time; its buffers are used again."""
+
+    def __init__(self, methods: MethodTable) -> None:
+        self._methods = methods
+        self._new_buffers()
+
+    def _new_buffers(self) -> None:
+        self._input = TCyMemoryBuffer()
+        self._output = TCyMemoryBuffer()
+        self._decoder = _BinaryProtocol(self._input)
+        self._encoder = _BinaryProtocol(self._output)
+
+    def process(self, message: Message) -> bytes:
+        """The encoded reply to a call, without a frame header.
+
+        Never raises: whatever fails is answered with an exception that the client understands.
+        """
+        method = self._methods.get(message.name)
+        if method is None:
+            known = ", ".join(name.decode() for name in self._methods)
+            given = message.name.decode("utf-8", "replace")
+            return self.encode_exception(
+                message.name,
+                message.sequence_id,
+                TApplicationException.UNKNOWN_METHOD,
+                f"unknown method {given!r}; this service has {known}",
+            )
+        try:
+            reply = self._answer(method, message)
+        except TApplicationException as error:
+            reply = self.encode_exception(message.name, message.sequence_id, error.type, str(error))
+        except Exception as error:  # noqa: BLE001 (the connection and its neighbours must live)
+            reply = self._internal_error(method, message, error)
+        if max(len(message.body), len(reply)) > RETAINED_BUFFER_BYTES:
+            self._new_buffers()
+        return reply
+
+    def encode_exception(
+        self, name: bytes, sequence_id: int, exception_type: int, text: str
+    ) -> bytes:
+        """An encoded TApplicationException, without a frame header."""
+        return self._encode(
+            name,
+            TMessageType.EXCEPTION,
+            sequence_id,
+            TApplicationException(exception_type, text),
+        )
+
+    def _answer(self, method: Method, message: Message) -> bytes:
+        result = method.result()
+        try:
+            outcome = method.call(*self._decode(method, message))
+        except TException as error:
+            field = method.exceptions.get(type(error))
+            if field is None:
+                raise
+            setattr(result, field, error)
+        else:
+            if outcome is not None:
+                result.success = outcome
+        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+
+    def _decode(self, method: Method, message: Message) -> list[Any]:
+        args = method.args()
+        self._input.clean()
+        self._input.write(message.body)
+        self._decoder.read_struct(args)
+        values = vars(args)
+        if missing := _missing_field(args, method.required):
+            raise TApplicationException(
+                TApplicationException.PROTOCOL_ERROR,
+                f"{method.name} needs the field {missing!r}, and the call lacks it",
+            )
+        return [values[name] for name in method.parameters]
+
+    def _internal_error(self, method: Method, message: Message, error: Exception) -> bytes:
+        error_id = new_error_id()
+        _log.error("%s failed, error_id %s", method.name, error_id, exc_info=error)
+        field = method.exceptions.get(inference.InternalError)
+        if field is None:
+            return self.encode_exception(
+                message.name,
+                message.sequence_id,
+                TApplicationException.INTERNAL_ERROR,
+                f"{INTERNAL_ERROR_MESSAGE}: {error_id}",
+            )
+        result = method.result()
+        setattr(result, field, inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id))
+        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+
+    def _encode(self, name: bytes, message_type: int, sequence_id: int, struct: Any) -> bytes:
+        self._output.clean()
+        self._encoder.write_message_begin(name, message_type, sequence_id)
+        self._encoder.write_struct(struct)
+        encoded: bytes = self._output.getvalue()
+        return encoded
+
+
+def _missing_field(struct: Any, required: frozenset[str] | None = None) -> str:
+    """The path of the first required field that was not on the wire, or "".
+
+    thriftpy2 leaves such a field None. `required` overrides what the struct declares.
+    """
+    values = vars(struct)
+    for field_type, name, *rest in struct.thrift_spec.values():
+        value = values[name]
+        if value is None:
+            if rest[-1] if required is None else name in required:
+                return str(name)
+        elif field_type == TType.STRUCT:
+            if missing := _missing_field(value):
+                return f"{name}.{missing}"
+        elif field_type == TType.LIST and isinstance(rest[0], tuple) and rest[0][0] == TType.STRUCT:
+            for index, element in enumerate(value):
+                if missing := _missing_field(element):
+                    return f"{name}[{index}].{missing}"
+    return ""

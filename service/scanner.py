@@ -1,0 +1,226 @@
+"""Finds where a Thrift binary message ends, and refuses a malformed one before it costs memory.
+
+thriftpy2's decoder trusts the lengths in a message, so nothing reaches it that has not been walked
+here first. The walk is resumable: it stops where the bytes end and goes on when more have come.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+# Wire types of the binary protocol.
+_STOP, _STRING, _STRUCT, _MAP, _SET, _LIST = 0, 11, 12, 13, 14, 15
+_FIXED_BYTES = {2: 1, 3: 1, 4: 8, 6: 2, 8: 4, 10: 8}  # bool, i8, double, i16, i32, i64
+_LEAST_BYTES = {**_FIXED_BYTES, _STRING: 4, _STRUCT: 1, _MAP: 6, _SET: 5, _LIST: 5}
+
+_STRICT_VERSION = 0x8001
+_HEADER = Struct(">HxBi")
+_I32 = Struct(">i")
+_LIST_HEADER = Struct(">Bi")
+_MAP_HEADER = Struct(">BBi")
+
+MAX_METHOD_NAME_BYTES = 255
+MAX_DEPTH = 32
+"""How deep structs and containers may nest; thriftpy2 decodes up to 64."""
+MAX_VALUES = 100_000
+"""Values that are walked one by one. An empty struct is one byte on the wire and some hundred
+bytes once decoded, so the size limit alone does not bound what a message costs."""
+
+PROTOCOL_ERROR = 7
+"""TApplicationException's type of that name."""
+
+
+class ProtocolError(Exception):
+    """Bytes that are no acceptable Thrift message; the connection cannot go on after them.
+
+    Attributes:
+        exception_type: the TApplicationException type that tells the client.
+    """
+
+    def __init__(self, message: str, exception_type: int = PROTOCOL_ERROR) -> None:
+        super().__init__(message)
+        self.exception_type = exception_type
+
+
+class MessageScanner:
+    """Walks one message at a time.
+
+    Attributes:
+        name: the method's name as it stands on the wire.
+        message_type: 1 for a call.
+        sequence_id: the client's number for the call.
+        body_start: offset of the arguments' struct.
+        end: offset behind the message; 0 until it is complete.
+    """
+
+    __slots__ = (
+        "_bound",
+        "_limit",
+        "_position",
+        "_stack",
+        "_values",
+        "body_start",
+        "end",
+        "message_type",
+        "name",
+        "sequence_id",
+    )
+
+    def __init__(self) -> None:
+        self.reset(0, "")
+
+    def reset(self, limit: int, bound: str) -> None:
+        """Start with a new message.
+
+        Args:
+            limit: bytes that the message may have.
+            bound: what sets that limit, for messages.
+        """
+        self._limit = limit
+        self._bound = bound
+        self._position = 0
+        self._values = 0
+        # One entry per open struct (None) or container ([values left, next type, type after]).
+        self._stack: list[list[int] | None] = [None]
+        self.name = b""
+        self.message_type = 0
+        self.sequence_id = 0
+        self.body_start = 0
+        self.end = 0
+
+    def scan(self, view: memoryview) -> int:
+        """Walk on through the bytes that are there.
+
+        Args:
+            view: the message from its first byte, as far as it has arrived.
+
+        Returns:
+            How many bytes the message has at least. Once `end` is set, exactly that many.
+
+        Raises:
+            ProtocolError: the bytes are no message, or one that passes a limit.
+        """
+        if self._position == 0 and (needed := self._scan_header(view)):
+            return needed
+        available = len(view)
+        position, stack = self._position, self._stack
+        while stack:
+            container = stack[-1]
+            if container is None:
+                if position >= available:
+                    return self._pause(position, position)
+                value_type = view[position]
+                if value_type == _STOP:
+                    position += 1
+                    stack.pop()
+                    continue
+                value = position + 3
+            elif container[0] == 0:
+                stack.pop()
+                continue
+            else:
+                value_type = container[1]
+                value = position
+
+            inner: list[int] | None = None
+            if value_type == _STRING:
+                after = value + 4
+                if after <= available:
+                    length = _I32.unpack_from(view, value)[0]
+                    if length < 0:
+                        raise ProtocolError(f"a string has the negative length {length}")
+                    after += length
+            elif value_type in _FIXED_BYTES:
+                after = value + _FIXED_BYTES[value_type]
+            elif value_type == _STRUCT:
+                after = value
+            elif value_type in (_LIST, _SET, _MAP):
+                after, inner = self._scan_container(view, value, value_type)
+            else:
+                raise ProtocolError(f"unknown wire type {value_type} at byte {position}")
+
+            if after > available:
+                return self._pause(position, after)
+            position = after
+            self._count_value()
+            if container is not None:
+                container[0] -= 1
+                container[1], container[2] = container[2], container[1]
+            if value_type == _STRUCT or inner is not None:
+                if len(stack) == MAX_DEPTH:
+                    raise ProtocolError(f"the message nests deeper than {MAX_DEPTH} levels")
+                stack.append(inner)
+        self.end = self._position = position
+        return position
+
+    def _pause(self, position: int, after: int) -> int:
+        """Remember where to go on; every open struct needs its stop byte yet."""
+        self._position = position
+        return self._within_limit(after + self._stack.count(None))
+
+    def _within_limit(self, needed: int) -> int:
+        if needed > self._limit:
+            raise ProtocolError(
+                f"the message needs {needed} bytes or more, {self._bound} allows {self._limit}"
+            )
+        return needed
+
+    def _count_value(self) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise ProtocolError(f"the message holds more than {MAX_VALUES} values")
+
+    def _scan_header(self, view: memoryview) -> int:
+        """Read version, type, name and sequence id; return the bytes needed if too few."""
+        if len(view) < _HEADER.size:
+            return _HEADER.size
+        version, self.message_type, length = _HEADER.unpack_from(view)
+        if version != _STRICT_VERSION:
+            raise ProtocolError(
+                f"the message starts with 0x{version:04x}; this port speaks Thrift's strict binary "
+                "protocol, whose messages start with 0x8001"
+            )
+        if not 0 <= length <= MAX_METHOD_NAME_BYTES:
+            raise ProtocolError(
+                f"the method's name has {length} bytes, at most {MAX_METHOD_NAME_BYTES} are allowed"
+            )
+        name_end = _HEADER.size + length
+        body_start = name_end + _I32.size
+        if len(view) <= body_start:
+            return self._within_limit(body_start + 1)
+        self.name = bytes(view[_HEADER.size : name_end])
+        self.sequence_id = _I32.unpack_from(view, name_end)[0]
+        self.body_start = self._position = body_start
+        return 0
+
+    def _scan_container(
+        self, view: memoryview, value: int, value_type: int
+    ) -> tuple[int, list[int] | None]:
+        """Read a list's, set's or map's header.
+
+        Returns:
+            The offset behind the part that needs no walk, and the stack entry for the part that
+            does (None where all elements have a fixed size).
+        """
+        header = _MAP_HEADER if value_type == _MAP else _LIST_HEADER
+        after = value + header.size
+        if after > len(view):
+            return after, None
+        *types, count = header.unpack_from(view, value)
+        if count < 0:
+            raise ProtocolError(f"a container has the negative count {count}")
+        if count == 0:
+            return after, None
+        least = 0
+        for element_type in types:
+            if element_type not in _LEAST_BYTES:
+                raise ProtocolError(f"unknown wire type {element_type} of a container's elements")
+            least += _LEAST_BYTES[element_type]
+        if after + count * least > self._limit:
+            raise ProtocolError(
+                f"a container of {count} elements does not fit: "
+                f"{self._bound} allows {self._limit} bytes"
+            )
+        if all(element_type in _FIXED_BYTES for element_type in types):
+            return after + count * least, None
+        return after, [count * len(types), types[0], types[-1]]
