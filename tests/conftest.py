@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -41,3 +42,9 @@ def labelled_photographs() -> list[tuple[bytes, tuple[str, ...]]]:
 def photographs(labelled_photographs: list[tuple[bytes, tuple[str, ...]]]) -> list[bytes]:
     """JPEG bytes of real photographs."""
     return [data for data, _ in labelled_photographs]
+
+
+@pytest.fixture(scope="session")
+def imagenet_labels() -> list[str]:
+    """The 1,000 labels, by class id."""
+    return (files("service") / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()

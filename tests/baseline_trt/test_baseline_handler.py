@@ -1,0 +1,146 @@
+"""The locked baseline, its lock-free control, and the preprocessing they share."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from baseline_trt.handler import BaselineHandler, create_handler
+from baseline_trt.inference import LockedInference
+from baseline_trt.preprocessing import Preprocessor
+from engine.interface import EngineOptions
+from engine.onnx_model import IMAGENET_NORMALIZATION
+from engine.registry import choose_engine, load_engine
+from engine.zoo import open_model
+from service.handler import (
+    ConfigurationError,
+    Deadline,
+    DeadlineExceededError,
+    HandlerSettings,
+    InvalidImageError,
+    Scores,
+)
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["lock", "no-lock"])
+def handler(request: pytest.FixtureRequest, engine_name: str) -> BaselineHandler:
+    return create_handler(
+        HandlerSettings(engine=engine_name, model="efficientnet_lite0", lock=request.param)
+    )
+
+
+def labels_of(handler: BaselineHandler, images: list[bytes], names: list[str]) -> list[str]:
+    outcomes = handler.classify(images, None)
+    assert all(isinstance(outcome, Scores) for outcome in outcomes)
+    return [names[int(outcome.probabilities.argmax())] for outcome in outcomes]
+
+
+def test_real_photographs_get_their_labels(
+    handler: BaselineHandler,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    imagenet_labels: list[str],
+) -> None:
+    """Six images, so that they also do not fit into one batch of four."""
+    found = labels_of(handler, [data for data, _ in labelled_photographs], imagenet_labels)
+    for label, (_, words) in zip(found, labelled_photographs, strict=True):
+        assert any(word in label for word in words), label
+
+
+def test_many_threads_get_their_own_results(
+    handler: BaselineHandler, photographs: list[bytes], imagenet_labels: list[str]
+) -> None:
+    expected = labels_of(handler, photographs, imagenet_labels)
+    with ThreadPoolExecutor(6) as callers:
+        found = list(
+            callers.map(
+                lambda data: labels_of(handler, [data], imagenet_labels)[0], photographs * 3
+            )
+        )
+    assert found == expected * 3
+
+
+def test_a_bad_image_fails_alone_and_in_its_place(
+    handler: BaselineHandler, photographs: list[bytes]
+) -> None:
+    first, bad, last = handler.classify([photographs[0], b"no image", photographs[1]], None)
+    assert isinstance(bad, InvalidImageError)
+    (alone,) = handler.classify([photographs[1]], None)
+    assert isinstance(first, Scores)
+    assert isinstance(last, Scores)
+    assert isinstance(alone, Scores)
+    assert int(last.probabilities.argmax()) == int(alone.probabilities.argmax())
+
+
+def test_stage_times_are_those_of_the_code_path(
+    handler: BaselineHandler, photographs: list[bytes]
+) -> None:
+    (outcome,) = handler.classify(photographs[:1], None)
+    assert isinstance(outcome, Scores)
+    assert list(outcome.stage_times_ms) == ["decode", "preprocess", "lock", "infer"]
+
+
+def test_a_deadline_that_has_passed_stops_the_work(
+    handler: BaselineHandler, photographs: list[bytes]
+) -> None:
+    outcomes = handler.classify(photographs[:2], Deadline(at_s=0.0, timeout_ms=7))
+    assert [str(outcome) for outcome in outcomes] == ["not finished within timeout_ms = 7"] * 2
+    assert all(isinstance(outcome, DeadlineExceededError) for outcome in outcomes)
+
+
+def test_info_says_what_runs(handler: BaselineHandler, engine_name: str) -> None:
+    info = handler.info()
+    assert (info.engine, info.precision, info.num_classes) == (engine_name, "fp32", 1000)
+    assert len(info.model_sha256) == len(info.config_sha256) == 64
+    assert info.settings["lock"] in ("on", "off")
+
+
+def test_preprocessing_is_the_quick_starts_arithmetic(photographs: list[bytes]) -> None:
+    preprocessor = Preprocessor((224, 224), IMAGENET_NORMALIZATION)
+    image = preprocessor.decode(photographs[0])
+    tensor = preprocessor.transform(image)
+    assert tensor.shape == (1, 3, 224, 224)
+    pixels = cv2.resize(image[:, :, ::-1], (224, 224)).astype(np.float64) / 255
+    expected = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(tensor[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_waiting_for_the_lock_ends_with_the_deadline(engine_name: str) -> None:
+    choice = choose_engine(engine_name, None)
+    engine = load_engine(choice, open_model("efficientnet_lite0"), EngineOptions())
+    inference = LockedInference(engine)
+    with inference._lock, pytest.raises(DeadlineExceededError, match="waited for the lock"):
+        inference.run(torch.zeros(1, 3, 224, 224), Deadline.after(timeout_ms=5))
+    engine.close()
+
+
+def test_no_lock_is_refused_on_an_engine_that_is_not_thread_safe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No engine for a CPU is of that kind, so one is told to say so."""
+    engine_class = type(load_engine(choose_engine("auto", None), open_model(None), EngineOptions()))
+    monkeypatch.setattr(engine_class, "thread_safe", False)
+    with pytest.raises(ConfigurationError, match="'onnxruntime' is not thread-safe"):
+        create_handler(HandlerSettings(lock=False))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
+        (HandlerSettings(model="efficientnet_lite"), "did you mean 'efficientnet_lite0'"),
+        (HandlerSettings(mean=(1.0, 2.0, 3.0)), "std is missing"),
+        (HandlerSettings(engine="onnxruntime", precision="bf16"), "bf16"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: HandlerSettings, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        create_handler(settings)

@@ -1,0 +1,149 @@
+"""The pipeline handler: real photographs, failures, and which setting wins."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baseline_trt.handler import create_handler as create_baseline
+from pipeline.handler import PipelineHandler, create_handler, handler_document
+from service.handler import (
+    ConfigurationError,
+    Deadline,
+    DeadlineExceededError,
+    HandlerSettings,
+    InvalidImageError,
+    Scores,
+)
+
+SHIPPED = str(files("pipeline") / "configs" / "resnet50_cpu.toml")
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
+def handler(request: pytest.FixtureRequest) -> PipelineHandler:
+    return create_handler(HandlerSettings(engine=request.param, model="efficientnet_lite0"))
+
+
+def scores(outcome: object) -> np.ndarray:
+    assert isinstance(outcome, Scores)
+    return outcome.probabilities
+
+
+def test_real_photographs_get_their_labels(
+    handler: PipelineHandler,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    imagenet_labels: list[str],
+) -> None:
+    outcomes = handler.classify([data for data, _ in labelled_photographs], None)
+    for outcome, (_, words) in zip(outcomes, labelled_photographs, strict=True):
+        label = imagenet_labels[int(scores(outcome).argmax())]
+        assert any(word in label for word in words), label
+
+
+def test_the_scores_are_those_of_the_baseline(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    baseline = create_baseline(HandlerSettings(model="efficientnet_lite0"))
+    for ours, theirs in zip(
+        handler.classify(photographs, None), baseline.classify(photographs, None), strict=True
+    ):
+        np.testing.assert_allclose(scores(ours), scores(theirs), atol=1e-4)
+    baseline.close()
+
+
+def test_many_threads_get_their_own_results(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    expected = [int(scores(o).argmax()) for o in handler.classify(photographs, None)]
+    with ThreadPoolExecutor(6) as callers:
+        found = list(
+            callers.map(
+                lambda data: int(scores(handler.classify([data], None)[0]).argmax()),
+                photographs * 3,
+            )
+        )
+    assert found == expected * 3
+
+
+def test_a_bad_image_fails_alone_and_in_its_place(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    cut = photographs[0][: len(photographs[0]) // 2]
+    outcomes = handler.classify([photographs[0], b"no image", cut, photographs[1]], None)
+    assert [type(outcome) for outcome in outcomes] == [
+        Scores,
+        InvalidImageError,
+        InvalidImageError,
+        Scores,
+    ]
+
+
+def test_a_deadline_that_has_passed_is_a_failure_of_each_image(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    outcomes = handler.classify(photographs[:2], Deadline(at_s=0.0, timeout_ms=7))
+    assert all(isinstance(outcome, DeadlineExceededError) for outcome in outcomes)
+    assert "timeout_ms = 7" in str(outcomes[0])
+
+
+def test_info_says_what_runs(handler: PipelineHandler) -> None:
+    info = handler.info()
+    assert (info.precision, info.num_classes) == ("fp32", 1000)
+    assert info.model.startswith("efficientnet_lite0")
+    assert set(info.settings) >= {"cpu_decoder.instances", "resnet50.instances", "max_batch_size"}
+
+
+def test_the_shipped_file_is_a_template_for_any_model() -> None:
+    document = handler_document(HandlerSettings(model="efficientnet_lite0"))
+    node = document["resnet50"]
+    assert "efficientnet_lite0" in node["model"]
+    assert node["mean"] == pytest.approx([0.498 * 255])
+    assert node["std"] == pytest.approx([0.502 * 255])
+    assert node["max"] == "4x3x224x224"
+
+
+def test_a_file_that_is_named_is_taken_at_its_word() -> None:
+    document = handler_document(HandlerSettings(config=SHIPPED, model="efficientnet_lite0"))
+    assert document["resnet50"]["mean"] == "123.675, 116.28, 103.53"
+    assert "efficientnet_lite0" in document["resnet50"]["model"]
+
+
+def test_flags_win_over_the_file_and_set_over_everything() -> None:
+    document = handler_document(
+        HandlerSettings(
+            config=SHIPPED,
+            mean=(1.0, 2.0, 3.0),
+            std=(4.0, 5.0, 6.0),
+            overrides={"resnet50.max": "8x3x224x224", "batching_timeout": "0"},
+        )
+    )
+    assert document["resnet50"]["mean"] == [1.0, 2.0, 3.0]
+    assert document["resnet50"]["std"] == [4.0, 5.0, 6.0]
+    assert document["resnet50"]["max"] == "8x3x224x224"
+    assert document["batching_timeout"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (HandlerSettings(config="none.toml"), r"cannot read the configuration none\.toml"),
+        (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
+        (HandlerSettings(model="resnet5"), "did you mean 'resnet50'"),
+        (HandlerSettings(overrides={"resnet50.maxx": "4"}), "did you mean 'max'"),
+        (HandlerSettings(engine="onnxruntime", precision="bf16"), "bf16"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: HandlerSettings, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        create_handler(settings)
+
+
+def test_a_configuration_without_a_model_cannot_classify(tmp_path: Path) -> None:
+    config = tmp_path / "decode.toml"
+    config.write_text('[decoder]\nbackend = "DecodeMat"\n')
+    with pytest.raises(ConfigurationError, match="exactly one node with TensorrtTensor, got none"):
+        create_handler(HandlerSettings(config=str(config)))
