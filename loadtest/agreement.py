@@ -1,0 +1,158 @@
+"""Before anything is timed: do all variants run the same model and give the same answers?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idl import inference
+from loadtest.errors import LoadTestError
+from loadtest.images import LoadImage
+from loadtest.rpc import ServerIdentity, connection, server_identity
+from loadtest.server_process import ServerProcess
+from loadtest.variants import HOST, ServerOptions, Variant
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says of one image sent alone.
+
+    Attributes:
+        label: the best class.
+        score: its probability.
+        margin: how far the second class is behind.
+    """
+
+    label: str
+    score: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The variants agree on every image.
+
+    Attributes:
+        images: how many were compared.
+        score_tolerance: largest difference of scores that was allowed.
+        largest_score_difference: largest difference that was seen.
+        expected_labels: image name to the label that it must get under load too. An image whose
+            two best classes lie within the tolerance is left out: there rounding may decide.
+    """
+
+    images: int
+    score_tolerance: float
+    largest_score_difference: float
+    expected_labels: dict[str, str]
+
+    def as_record(self) -> dict[str, Any]:
+        """What run.json keeps."""
+        return {
+            "images": self.images,
+            "score_tolerance": self.score_tolerance,
+            "largest_score_difference": self.largest_score_difference,
+            "labels_checked_under_load": len(self.expected_labels),
+            "expected_labels": self.expected_labels,
+        }
+
+
+def check_identity(
+    server: ServerProcess, variant: Variant, options: ServerOptions
+) -> ServerIdentity:
+    """Make sure that the server just started is the one that answers, and is what was asked for.
+
+    Raises:
+        LoadTestError: another process answers, or another handler, engine or precision runs.
+    """
+    identity = server_identity(HOST, options.port)
+    if identity.pid != server.pid:
+        raise LoadTestError(
+            f"process {identity.pid} answers on port {options.port}, "
+            f"but the {variant.name} server is process {server.pid}; stop the other one"
+        )
+    wanted = {"handler": variant.handler, "precision": options.precision}
+    if options.engine != "auto":
+        wanted["engine"] = options.engine
+    for what, value in wanted.items():
+        if getattr(identity, what) != value:
+            raise LoadTestError(
+                f"the {variant.name} server runs {what} {getattr(identity, what)!r}, "
+                f"asked for {value!r}"
+            )
+    return identity
+
+
+def check_same_model(identities: Mapping[str, ServerIdentity]) -> None:
+    """Refuse variants that would not run the same model in the same way.
+
+    Raises:
+        LoadTestError: two differ in engine, precision or model.
+    """
+    (first_name, first), *others = identities.items()
+    for name, identity in others:
+        for what in ("engine", "precision", "model_sha256"):
+            one, other = getattr(first, what), getattr(identity, what)
+            if one != other:
+                raise LoadTestError(
+                    f"nothing was timed: {first_name} runs {what} {one!r}, "
+                    f"{name} runs {other!r}; compare like with like"
+                )
+
+
+def ask(images: Sequence[LoadImage], port: int) -> dict[str, Answer]:
+    """Send every image alone, one after the other.
+
+    Raises:
+        LoadTestError: the server has no answer to an image, or the two calls of the interface
+            answer differently.
+    """
+    answers = {}
+    with connection(HOST, port) as client:
+        for image in images:
+            request = inference.InferenceParams(uuid=image.name, data=image.path.read_bytes())
+            options = inference.InferOptions(top_k=2)
+            result = client.infer_images([request], options)[0]
+            if result.error is not None:
+                raise LoadTestError(f"{image.name}: the server says: {result.error.message}")
+            single = client.infer_batch(request)
+            if single.label != result.label:
+                raise LoadTestError(
+                    f"{image.name}: infer_batch says {single.label!r}, "
+                    f"infer_images says {result.label!r}"
+                )
+            best = [entry.score for entry in result.top_k or ()]
+            margin = best[0] - best[1] if len(best) > 1 else 1.0
+            answers[image.name] = Answer(result.label, result.score, margin)
+    return answers
+
+
+def compare_answers(
+    answers: Mapping[str, Mapping[str, Answer]], score_tolerance: float
+) -> Agreement:
+    """Compare what the variants said.
+
+    Args:
+        answers: variant name to image name to answer.
+        score_tolerance: largest difference of two scores for the same image.
+
+    Raises:
+        LoadTestError: two variants differ; the message names the image, labels and scores.
+    """
+    (first_name, first), *others = answers.items()
+    largest = 0.0
+    for name, theirs in others:
+        for image, answer in first.items():
+            other = theirs[image]
+            difference = abs(answer.score - other.score)
+            largest = max(largest, difference)
+            if answer.label != other.label or difference > score_tolerance:
+                raise LoadTestError(
+                    f"nothing was timed: {image}: {first_name} says {answer.label!r} "
+                    f"{answer.score:.4f}, {name} says {other.label!r} {other.score:.4f} "
+                    f"(scores may differ by {score_tolerance:g}, see --score_tolerance)"
+                )
+    expected = {
+        image: answer.label for image, answer in first.items() if answer.margin > score_tolerance
+    }
+    return Agreement(len(first), score_tolerance, largest, expected)

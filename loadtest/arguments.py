@@ -1,0 +1,186 @@
+"""The flags of the load test. Their spelling follows torchpipe's published test tool."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from loadtest.variants import DEFAULT_VARIANTS, VARIANTS
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    # argparse names the type in its message for text that is no number.
+    parse.__name__ = "whole number"
+    return parse
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 86400 s, got {text}")
+    return value
+
+
+def _seconds_or_zero(text: str) -> float:
+    return 0.0 if float(text) == 0 else _seconds(text)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"must be 1 to 65535, got {text}")
+    return value
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return value
+
+
+def _folder_name(text: str) -> str:
+    if not text or text in {".", ".."} or "/" in text:
+        raise argparse.ArgumentTypeError(f"must be a plain folder name, got {text!r}")
+    return text
+
+
+for _parse, _name in (
+    (_seconds, "number of seconds"),
+    (_seconds_or_zero, "number of seconds"),
+    (_port, "port"),
+    (_tolerance, "tolerance"),
+):
+    _parse.__name__ = _name
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m loadtest`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtest", description="Load the service, compare its handlers, report."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_images(commands.add_parser("images", help="make the deterministic photo set"))
+    _add_run(commands.add_parser("run", help="load a server that already runs"))
+    _add_compare(commands.add_parser("compare", help="compare the handlers on this machine"))
+    _add_report(commands.add_parser("report", help="rebuild report and plots from the raw files"))
+    _add_null_request(
+        commands.add_parser("null_request", help="measure the server's CPU time per request")
+    )
+    for command in commands.choices.values():
+        command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    return parser
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", required=True, help="folder to write the photographs to")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="localhost", help="where the server is")
+    _add_load(parser)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--total_number", type=_at_least(1), help="requests that end the measured window"
+    )
+    length.add_argument(
+        "--duration_s", type=_seconds, default=10.0, help="length of the measured window"
+    )
+    parser.add_argument("--output_dir", help="folder for raw data, report and plots")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--name", type=_folder_name, default="local", help="write to results/NAME")
+    place.add_argument("--output_dir", help="write to this folder instead")
+    parser.add_argument(
+        "--workloads",
+        default="resnet50,efficientnet_lite0",
+        help="models of the zoo or ONNX files, separated by commas",
+    )
+    parser.add_argument(
+        "--variants",
+        default=",".join(DEFAULT_VARIANTS),
+        help=f"rows of the tables, separated by commas; known: {', '.join(VARIANTS)}",
+    )
+    parser.add_argument("--engine", default="auto", help="the service's --engine")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="what all run")
+    parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
+    _add_load(parser)
+    parser.add_argument(
+        "--duration_s", type=_seconds, default=5.0, help="length of every measured window"
+    )
+    parser.add_argument(
+        "--repeats", type=_at_least(1), default=5, help="windows per workload and variant"
+    )
+    parser.add_argument(
+        "--score_tolerance",
+        type=_tolerance,
+        help="largest difference of two variants' scores for one image; "
+        "where unset 0.001 for fp32 and 0.02 for bf16",
+    )
+    _add_server_start(parser)
+    parser.set_defaults(total_number=None)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a measured folder")
+
+
+def _add_null_request(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--requests", type=_at_least(1), default=20_000, help="requests to measure")
+    parser.add_argument(
+        "--payload_bytes", type=_at_least(1), default=100_000, help="size of a request's data"
+    )
+    _add_clients(parser)
+    _add_server_start(parser)
+    parser.add_argument("--output_dir", help="folder for raw data, report and plots")
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--img_dir", help="folder of images; where unset the photo set in .bench/images"
+    )
+    parser.add_argument(
+        "--request_batch",
+        type=_at_least(1),
+        default=1,
+        help="images in a request: 1 calls infer_batch, more call infer_images",
+    )
+    parser.add_argument(
+        "--request_timeout_s", type=_seconds, default=30.0, help="longest wait for one reply"
+    )
+    _add_clients(parser)
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=8095, help="the server's port")
+    parser.add_argument(
+        "--request_client", type=_at_least(1), default=10, help="closed-loop clients"
+    )
+    parser.add_argument(
+        "--client_processes", type=_at_least(1), default=1, help="processes that they share"
+    )
+    parser.add_argument(
+        "--warmup_s", type=_seconds_or_zero, default=1.0, help="load that is not measured"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides the order of the images")
+
+
+def _add_server_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--launch_prefix",
+        default="",
+        help="words before every command that is measured, such as 'taskset -c 0,1'",
+    )
+    parser.add_argument(
+        "--ready_timeout_s", type=_seconds, default=180.0, help="longest wait for a server"
+    )

@@ -1,0 +1,249 @@
+"""The closed-loop clients, as the load test drives them: start, wait, collect."""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+from loadtest.child_process import ChildProcess
+from loadtest.client_protocol import ClientConfig
+from loadtest.errors import LoadTestError
+from loadtest.images import LoadImage
+from loadtest.measured_run import Record
+
+_LOAD_TIMEOUT_S = 60.0
+_COLLECT_TIMEOUT_S = 60.0
+# Every user has failed to connect several times in a row: the server is gone.
+_HOPELESS_FAILURES_PER_USER = 4
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """The load of a measurement.
+
+    Attributes:
+        host: where the server is.
+        port: where the server is.
+        request_client: closed-loop clients, over all processes.
+        request_batch: images in a request.
+        client_processes: processes that the clients share.
+        seed: decides the order of the images.
+        warmup_s: seconds of load before the window opens.
+        duration_s: length of the window, or None where `total_number` ends it.
+        total_number: requests that end the window, or None where `duration_s` does.
+        request_timeout_s: longest wait for one reply.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8095
+    request_client: int = 10
+    request_batch: int = 1
+    client_processes: int = 1
+    seed: int = 0
+    warmup_s: float = 1.0
+    duration_s: float | None = 10.0
+    total_number: int | None = None
+    request_timeout_s: float = 30.0
+
+
+class Clients:
+    """Client processes; the context kills them.
+
+    They load when they are made, so that they can do it while a server starts; `start` sets them
+    off.
+
+    Args:
+        settings: the load.
+        images: what to send.
+        expected_labels: image name to the label that it must get; other images may get any.
+    """
+
+    def __init__(
+        self,
+        settings: LoadSettings,
+        images: Sequence[LoadImage],
+        expected_labels: Mapping[str, str],
+    ) -> None:
+        self._settings = settings
+        self._names = [image.name for image in images]
+        self._lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
+        self._progress: dict[ChildProcess, dict[str, Any]] = {}
+        self._records: list[Record] = []
+        self._window_start_s = math.inf
+        self._completed_before: dict[ChildProcess, int] = {}
+        self._stack = ExitStack()
+        self._processes: list[ChildProcess] = []
+        processes = min(settings.client_processes, settings.request_client)
+        with ExitStack() as stack:
+            first = 0
+            for number in range(processes):
+                users = (settings.request_client + number) // processes
+                config = ClientConfig(
+                    host=settings.host,
+                    port=settings.port,
+                    image_paths=[str(image.path) for image in images],
+                    expected_labels=[expected_labels.get(name) for name in self._names],
+                    users=users,
+                    first_user=first,
+                    request_batch=settings.request_batch,
+                    seed=settings.seed,
+                    request_timeout_s=settings.request_timeout_s,
+                )
+                first += users
+                command = [sys.executable, "-m", "loadtest.client_process"]
+                process = ChildProcess(command, "client process", self._lines, merge_stderr=False)
+                self._processes.append(stack.enter_context(process))
+                process.write_line(json.dumps(asdict(config)))
+            self._stack = stack.pop_all()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the clients."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def completed(self) -> int:
+        """Requests completed since `start`, as of the last reports."""
+        return sum(progress["completed"] for progress in self._progress.values())
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return sum(progress["failed"] for progress in self._progress.values())
+
+    def start(self) -> None:
+        """Start the load in all processes; return when every client runs.
+
+        Raises:
+            LoadTestError: a client process ended, or is not there in time.
+        """
+        self._receive_until(
+            lambda events: events.count("loaded") == len(self._processes), _LOAD_TIMEOUT_S
+        )
+        for process in self._processes:
+            process.write_line('{"command": "start"}')
+        self._receive_until(lambda _: self._running_users() == self._settings.request_client)
+
+    def _running_users(self) -> int:
+        return sum(progress["users"] for progress in self._progress.values())
+
+    def open_window(self, start_s: float) -> None:
+        """Count what completes from here on; `start_s` is on the monotonic clock."""
+        self._window_start_s = start_s
+        self._completed_before.clear()
+
+    @property
+    def completed_in_window(self) -> int:
+        """A lower bound of the requests completed since the window opened."""
+        return sum(
+            self._progress[process]["completed"] - before
+            for process, before in self._completed_before.items()
+        )
+
+    def wait(self, until_s: float, watch: Callable[[], None], completed: int | None = None) -> None:
+        """Let the load run until a time, or until so many requests completed.
+
+        Args:
+            until_s: end on the monotonic clock (`time.perf_counter`).
+            watch: called with every report of a client process (five a second); may raise.
+            completed: requests in the window that end the wait earlier.
+
+        Raises:
+            LoadTestError: a client process ended, or no client reaches the server any more.
+        """
+        while (remaining_s := until_s - time.perf_counter()) > 0:
+            if completed is not None and self.completed_in_window >= completed:
+                return
+            try:
+                self._handle(*self._lines.get(timeout=remaining_s))
+            except queue.Empty:
+                return
+            watch()
+            self._refuse_lost_server()
+
+    def _refuse_lost_server(self) -> None:
+        failures = sum(progress["connection_failures"] for progress in self._progress.values())
+        if failures >= _HOPELESS_FAILURES_PER_USER * self._settings.request_client:
+            error = next(p["last_error"] for p in self._progress.values() if p["last_error"])
+            raise LoadTestError(
+                f"the server at {self._settings.host}:{self._settings.port} "
+                f"no longer answers: {error}"
+            )
+
+    def stop(self, start_s: float, end_s: float) -> list[Record]:
+        """End the load.
+
+        Returns:
+            The requests that completed within [start_s, end_s], in the order they completed.
+
+        Raises:
+            LoadTestError: a client process ended before it had told all.
+        """
+        command = json.dumps({"command": "stop", "start_s": start_s, "end_s": end_s})
+        for process in self._processes:
+            process.write_line(command)
+        self._records, self._window_start_s = [], start_s
+        self._receive_until(
+            lambda events: events.count("end") == len(self._processes), _COLLECT_TIMEOUT_S
+        )
+        return sorted(self._records, key=lambda record: record.completed_s)
+
+    def _receive_until(
+        self, done: Callable[[list[str]], bool], timeout_s: float = _LOAD_TIMEOUT_S
+    ) -> None:
+        events: list[str] = []
+        deadline_s = time.perf_counter() + timeout_s
+        while not done(events):
+            try:
+                remaining_s = max(0.0, deadline_s - time.perf_counter())
+                events.append(self._handle(*self._lines.get(timeout=remaining_s)))
+            except queue.Empty:
+                raise LoadTestError(
+                    f"a client process did not answer within {timeout_s:g} s"
+                ) from None
+
+    def _handle(self, process: ChildProcess, line: str | None) -> str:
+        if line is None:
+            if self._progress.get(process, {}).get("ended"):
+                return "eof"
+            raise LoadTestError(f"a client process ended: {process.last_line}")
+        event = json.loads(line)
+        if event["event"] == "progress":
+            self._progress[process] = event
+            if event["at_s"] >= self._window_start_s:
+                self._completed_before.setdefault(process, event["completed"])
+        elif event["event"] == "records":
+            self._records.extend(self._record(*row) for row in event["rows"])
+        elif event["event"] == "end":
+            self._progress[process]["ended"] = True
+        return str(event["event"])
+
+    def _record(
+        self, completed_s: float, latency_ms: float, images: list[int], failed: int, error: str
+    ) -> Record:
+        return Record(
+            completed_s=completed_s - self._window_start_s,
+            latency_ms=latency_ms,
+            image=";".join(self._names[image] for image in images),
+            failed_images=failed,
+            error=error,
+        )
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()

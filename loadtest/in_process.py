@@ -1,0 +1,78 @@
+"""The in-process limit: the same preprocessing and engine without a server around them."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Sequence
+
+from loadtest.child_process import ChildProcess
+from loadtest.errors import LoadTestError
+from loadtest.gpu import GpuMonitor
+from loadtest.measured_run import Repeat
+from loadtest.sampling import Sampler
+from loadtest.variants import IN_PROCESS
+
+_REQUIRED = {"images_per_s", "batch_size", "threads", "by_batch_size"}
+
+
+def measure_limit(
+    command: Sequence[str], repeat: int, gpus: GpuMonitor, timeout_s: float
+) -> Repeat:
+    """Run the limit once.
+
+    Its samples cover its whole life, loading included: they tell whether somebody else used the
+    machine meanwhile, not what the measured part used.
+
+    Raises:
+        LoadTestError: it fails, prints no result, or takes too long.
+    """
+    title = f"the {IN_PROCESS} limit"
+    lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
+    result: dict[str, object] = {}
+    with (
+        ChildProcess(command, title, lines, merge_stderr=False) as process,
+        Sampler(process.pid, [], gpus) as sampler,
+    ):
+        start_s = sampler.sample()
+        deadline_s = time.perf_counter() + timeout_s
+        while True:
+            try:
+                _, line = lines.get(timeout=max(0.0, deadline_s - time.perf_counter()))
+            except queue.Empty:
+                raise LoadTestError(
+                    f"{title} did not end within {timeout_s:g} s; "
+                    f"its last line: {process.last_line}"
+                ) from None
+            if line is None:
+                break
+            result = _parse(line) or result
+        # Its counters stay readable until its exit code is collected below.
+        end_s = sampler.sample()
+        code = process.wait(timeout_s)
+        if code != 0 or not result:
+            raise LoadTestError(
+                f"{title} ended with exit code {code} and "
+                f"{'a' if result else 'no'} result; its last line: {process.last_line}"
+            )
+        samples = sampler.samples(start_s)
+    images_per_s = float(str(result.pop("images_per_s")))
+    if images_per_s <= 0:
+        raise LoadTestError(f"{title} measured {images_per_s:g} images/s")
+    return Repeat(
+        variant=IN_PROCESS,
+        repeat=repeat,
+        length_s=end_s - start_s,
+        samples=samples,
+        images_per_s=images_per_s,
+        details=result,
+    )
+
+
+def _parse(line: str) -> dict[str, object] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and value.keys() >= _REQUIRED else None

@@ -1,0 +1,251 @@
+"""report.md and the plots, made from the raw files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from loadtest import plots, raw_files, tables
+from loadtest.errors import LoadTestError
+from loadtest.measured_run import MeasuredRun, WorkloadRun
+from loadtest.null_request import cpu_us_per_request
+from loadtest.summary import VariantSummary, summarise
+from loadtest.verdict import verdict
+
+REPORT_FILE = "report.md"
+_ENOUGH_REPEATS = 5
+
+
+def build(folder: Path) -> MeasuredRun:
+    """Read a measured folder and write its report.md and plots.
+
+    Returns:
+        What the raw files hold.
+
+    Raises:
+        LoadTestError: the raw files are missing or damaged, or the folder is not writable.
+    """
+    run = raw_files.read(folder)
+    sections = [_head(run)]
+    try:
+        for workload in run.workloads:
+            rows = summarise(run, workload)
+            pictures = plots.draw(folder, workload, rows)
+            sections.append(_workload(run, workload, rows, pictures))
+        sections += [_reading(run), _reproduce(run)]
+        (folder / REPORT_FILE).write_text("\n".join(sections), encoding="utf-8")
+    except OSError as error:
+        raise LoadTestError(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
+    return run
+
+
+def terminal_tables(run: MeasuredRun) -> str:
+    """The tables of every workload, for the end of a run."""
+    clients, memory_bytes = _clients(run), _memory_bytes(run)
+    parts = []
+    for workload in run.workloads:
+        rows = summarise(run, workload)
+        parts.append(
+            f"{workload.name} ({workload.engine} {workload.precision}), {clients} clients\n\n"
+            + "\n".join(_tables(rows, clients, memory_bytes))
+            + "\n"
+            + "\n".join(verdict(rows, clients))
+            + "\n"
+        )
+    return "\n".join(parts)
+
+
+def quick_rows(run: MeasuredRun) -> str:
+    """The quick start's rows of a run with one server, its counts and its first errors."""
+    row = summarise(run, run.workloads[0])[0]
+    length_s = run.workloads[0].repeats[0].length_s
+    lines = [
+        tables.short_rows(row, _memory_bytes(run)),
+        f"{row.requests} requests in {length_s:.2f} s, {row.failed_images} images failed; "
+        f"QPS x mean latency = {tables.number(row.concurrency, 2)} for {_clients(run)} clients; "
+        f"clients' CPU {tables.percent(row.usage.clients_cpu_percent, 1)}, "
+        f"foreign CPU {tables.percent(row.usage.foreign_percent, 1)}; "
+        f"marks: {tables.marks(row, _clients(run))}",
+        *(f"error ({count} times): {error}" for error, count in row.first_errors),
+    ]
+    return "\n".join(lines)
+
+
+def _clients(run: MeasuredRun) -> int:
+    return int(run.settings["request_client"])
+
+
+def _memory_bytes(run: MeasuredRun) -> int:
+    return int(run.machine["memory_bytes"])
+
+
+def _head(run: MeasuredRun) -> str:
+    title = {
+        "compare": "Comparison of the handlers",
+        "run": "Load on a running server",
+        "null_request": "Server CPU time per null request",
+    }[run.kind]
+    machine, source = run.machine, run.source
+    commit = source["commit"] or "not in a git checkout"
+    dirty = " with uncommitted changes" if source["dirty"] else ""
+    gpus = machine["gpus"] if isinstance(machine["gpus"], str) else ", ".join(machine["gpus"])
+    mean_kb = sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000
+    lines = [
+        f"# {title}",
+        "",
+        f"- Measured: {run.started}, commit {commit}{dirty}",
+        f"- Machine: {machine['cpu_model']}, {machine['cpu_cores_usable']} cores usable, "
+        f"{machine['memory_bytes'] / 2**30:.1f} GiB memory, {machine['kernel']}, "
+        f"Python {machine['python']}, GPU: {gpus}",
+        f"- Load: {_clients(run)} closed-loop clients in "
+        f"{run.settings['client_processes']} process(es), {run.settings['request_batch']} "
+        f"image(s) a request, window {_window(run.settings)}, "
+        f"warm-up {run.settings['warmup_s']:g} s, on the server's machine unless said otherwise",
+        f"- Payload: {len(run.images)} files, {mean_kb:.1f} KB in the mean",
+        "",
+    ]
+    repeats = run.settings.get("repeats")
+    if repeats is not None and repeats < _ENOUGH_REPEATS:
+        lines += [
+            f"**Only {repeats} repeats**: {_ENOUGH_REPEATS} are the least for numbers to rely on.",
+            "",
+        ]
+    if run.kind == "null_request":
+        lines += [
+            f"**{cpu_us_per_request(run):.1f} us of server CPU time (user and system) per "
+            f"request** with {run.settings['payload_bytes']} bytes in, label and score out.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _window(settings: dict[str, Any]) -> str:
+    if settings["total_number"] is not None:
+        return f"of {settings['total_number']} requests"
+    return f"{settings['duration_s']:g} s"
+
+
+def _tables(rows: list[VariantSummary], clients: int, memory_bytes: int) -> list[str]:
+    return [
+        tables.qps_table(rows, clients),
+        tables.latency_table(rows, clients),
+        tables.utilisation_table(rows, memory_bytes),
+    ]
+
+
+def _workload(
+    run: MeasuredRun, workload: WorkloadRun, rows: list[VariantSummary], pictures: list[str]
+) -> str:
+    clients = _clients(run)
+    qps, latency, utilisation = _tables(rows, clients, _memory_bytes(run))
+    parts = [
+        f"## {workload.name}: {workload.engine} {workload.precision}",
+        "",
+        f"Model {workload.model}, SHA-256 {workload.model_sha256 or 'none'}.",
+        _agreement(workload),
+        "",
+        "### What it says",
+        "",
+        *verdict(rows, clients),
+        "",
+        "### Throughput: images per second",
+        "",
+        qps,
+        "### Response time",
+        "",
+        latency,
+        "### Utilisation",
+        "",
+        utilisation,
+        *(f"![{name}]({name})" for name in pictures),
+        "",
+        "### Variants",
+        "",
+        *(_variant(row) for row in rows),
+        "",
+    ]
+    errors = [
+        f"- {row.variant.name}: {count} times {error}"
+        for row in rows
+        for error, count in row.first_errors
+    ]
+    if errors:
+        parts += ["### First errors", "", *errors, ""]
+    return "\n".join(parts)
+
+
+def _agreement(workload: WorkloadRun) -> str:
+    found = workload.agreement
+    if found is None:
+        return "Answers were not compared: one server alone was measured."
+    return (
+        f"Before timing, all servers gave the same labels to {found['images']} images; scores "
+        f"differed by {found['largest_score_difference']:.2g} at most (allowed: "
+        f"{found['score_tolerance']:g}). Under load every reply's label was compared with that "
+        f"answer for {found['labels_checked_under_load']} of them; the others are near ties."
+    )
+
+
+def _variant(row: VariantSummary) -> str:
+    server = row.variant.server
+    if server is None:
+        return f"- `{row.variant.name}`: {row.variant.description}."
+    settings = ", ".join(f"{key}={value}" for key, value in server["settings"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in server["versions"].items())
+    return (
+        f"- `{row.variant.name}`: {row.variant.description}. Settings: {settings or 'none'}. "
+        f"Versions: {versions or 'none'}. Configuration SHA-256 "
+        f"{server['config_sha256'] or 'none'}."
+    )
+
+
+def _reading(run: MeasuredRun) -> str:
+    lines = [
+        "## How to read it",
+        "",
+        "- QPS is images with a right answer per second of wall time; the value is the median of "
+        "the repeats.",
+        "- TPxx is sorted[int(q * n)] of the raw latencies of all repeats together. Its 95 % "
+        "interval comes from order statistics and assumes no distribution, but it assumes "
+        "independent requests; `?` is a bound for which n is too small.",
+        "- `x baseline` is paired repeat by repeat: median, extremes, and the t interval of the "
+        "mean log ratio.",
+        "- QPS x mean latency must equal the number of clients (Little's law); more than 5 % off "
+        "is marked with `!`.",
+        "- CPU: 100 % is one core, as in `top`; means over exactly the measured windows. Memory "
+        "is the resident size of the server's process tree. GPU is the busiest one. `n/a` is "
+        "not measurable, never 0.",
+        "- Marks: `unstable`: a repeat's QPS is more than 10 % off the median; `noisy`: "
+        "processes outside of the measurement used more than 10 % of a core; `errors`: images "
+        "failed or got another label than alone.",
+        "",
+    ]
+    if run.kind == "compare":
+        lines += [
+            "For reference, the rows that torchpipe's quick start publishes. **Other hardware** "
+            "(GTX 1080, 8 CPU cores, ResNet-50 by TensorRT, 10 clients): only the ratio of its "
+            "two rows can be set beside the tables above.",
+            "",
+            tables.published_table(),
+        ]
+    return "\n".join(lines)
+
+
+def _reproduce(run: MeasuredRun) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return "\n".join(
+        [
+            "## How to reproduce it",
+            "",
+            "```",
+            run.command,
+            "```",
+            "",
+            "`python -m loadtest report DIR` makes this page and the plots again from "
+            f"`{raw_files.RUN_FILE}` and `{raw_files.LATENCY_FILE}`, which also hold the hashes "
+            "of all images, every repeat and every request.",
+            "",
+            f"Client side: {versions}.",
+            "",
+        ]
+    )
