@@ -1,19 +1,25 @@
-"""Contexts of engines that read their inputs from host memory through NumPy."""
+"""Input buffers as a graph reads them, and contexts that pass them on through NumPy."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from engine.interface import ExecutionContext
+from engine.interface import ExecutionContext, TensorSpec
+
+
+def in_graph_order(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """A view of an input, logically (N, C, H, W), with its dimensions as the graph names them."""
+    return tensor.permute(0, 2, 3, 1) if spec.channels_last else tensor
 
 
 class HostContext(ExecutionContext):
-    """Input buffers in host memory, in the order in which the graph reads them."""
+    """Input buffers in host memory."""
 
     def _arrays(self, rows: int) -> list[npt.NDArray[np.generic]]:
-        """The first `rows` rows of every input buffer, without a copy and contiguous."""
+        """The first `rows` rows of every input buffer, contiguous and without a copy."""
         return [
-            (buffer.permute(0, 2, 3, 1) if spec.channels_last else buffer)[:rows].numpy()
+            in_graph_order(buffer, spec)[:rows].numpy()
             for buffer, spec in zip(self._inputs, self.engine.inputs, strict=True)
         ]

@@ -1,0 +1,112 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, ClassVar
+
+import openvino
+import torch
+
+from engine.cache import cache_key, load_or_build
+from engine.cpu import cpu_identity
+from engine.host_context import HostContext
+from engine.interface import Engine, EngineError
+
+_DEVICE = "CPU"
+_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoEngine(Engine):
+    """One compiled model for all contexts, with one stream a context."""
+
+    name: ClassVar[str] = "openvino"
+    precisions: ClassVar[tuple[str, ...]] = tuple(_PRECISION_HINTS)
+    device: ClassVar[str] = "cpu"
+    thread_safe: ClassVar[bool] = True
+
+    compiled: openvino.CompiledModel
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version of OpenVINO."""
+        return {"openvino": openvino.__version__}
+
+    def _load(self) -> None:
+        core = openvino.Core()
+        if self.options.precision == "bf16":
+            require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+        content = self.model.serialized()
+        settings = self.settings()
+        try:
+            if self.options.cache_path is None:
+                self.compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
+                return
+            key = cache_key(
+                self,
+                content,
+                device=cpu_identity(),
+                settings={name: str(value) for name, value in settings.items()},
+            )
+
+            def compile_for_cache() -> bytes:
+                compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
+                blob: bytes = compiled.export_model()
+                return blob
+
+            blob = load_or_build(self.options.cache_path, key, compile_for_cache)
+            self.compiled = core.import_model(io.BytesIO(blob), _DEVICE, settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise EngineError(f"openvino cannot load {self.model.path}: {reason}") from error
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that shapes the speed; OpenVINO guesses what it is not told."""
+        contexts, threads = self.options.num_contexts, self.options.threads_per_context
+        return {
+            "NUM_STREAMS": str(contexts),
+            "INFERENCE_NUM_THREADS": contexts * threads,
+            # On a CPU with bf16 the default is bf16, whatever the model holds.
+            "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.options.precision],
+            "PERFORMANCE_HINT": "LATENCY" if contexts == 1 else "THROUGHPUT",
+            # The number of threads is given above, in logical cores of any kind; pinned threads
+            # would get stuck behind others that the scheduler has put on their core.
+            "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": True,
+            "SCHEDULING_CORE_TYPE": "ANY_CORE",
+        }
+
+    def create_context(self) -> OpenVinoContext:
+        """A context for the calling thread."""
+        return OpenVinoContext(self)
+
+
+class OpenVinoContext(HostContext):
+    """An inference request and its input buffers."""
+
+    engine: OpenVinoEngine
+
+    def __init__(self, engine: OpenVinoEngine) -> None:
+        super().__init__(engine)
+        self._request = engine.compiled.create_infer_request()
+
+    def _execute(self, rows: int) -> list[torch.Tensor]:
+        results = self._request.infer(
+            dict(enumerate(self._arrays(rows))), share_inputs=True, share_outputs=True
+        )
+        return [
+            torch.from_numpy(results[index]) for index in range(len(self.engine.compiled.outputs))
+        ]
+
+
+def require_bf16(capabilities: list[str]) -> None:
+    """Raise EngineError unless the CPU computes in bf16.
+
+    Args:
+        capabilities: OpenVINO's OPTIMIZATION_CAPABILITIES of the CPU.
+    """
+    if "BF16" not in capabilities:
+        raise EngineError(
+            f"this CPU has no bf16 instructions (AVX512_BF16 or AMX); it runs "
+            f"{', '.join(sorted(capabilities))}: use precision fp32"
+        )
