@@ -119,8 +119,13 @@ def _latency_bar(
 
 
 def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), [name.replace("-", "-\n", 1) for name in names])
+    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names])
     axes.grid(visible=False, axis="x")
+
+
+def _wrapped(name: str) -> str:
+    """A long name on two lines."""
+    return name.replace("-", "-\n", 1) if len(name) > 12 else name
 
 
 def _distribution(workload: WorkloadRun, served: Sequence[VariantSummary]) -> Figure:
@@ -135,7 +140,7 @@ def _distribution(workload: WorkloadRun, served: Sequence[VariantSummary]) -> Fi
         )
     for share, name in ((0.50, "TP50"), (0.99, "TP99")):
         axes.axhline(share, color="#888888", linewidth=0.8, linestyle=":")
-        axes.annotate(name, (0.002, share), xycoords=("axes fraction", "data"), va="bottom")
+        axes.annotate(name, (0.006, share), xycoords=("axes fraction", "data"), va="bottom")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.06)
     axes.set_xlabel("latency in ms")
@@ -182,8 +187,7 @@ def _utilisation(workload: WorkloadRun, served: Sequence[VariantSummary]) -> Fig
     if with_gpu:
         axes[2].set_ylabel("busiest GPU in %")
     for panel in axes:
-        panel.set_ylim(bottom=0)
-        panel.margins(y=0.1)
+        panel.set_ylim(0, 1.15 * panel.get_ylim()[1])
     axes[-1].set_xlabel("time in the window, in s")
     axes[0].set_title(f"{_title(workload)}: one line per repeat", fontsize=11)
     if labelled:

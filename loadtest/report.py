@@ -146,7 +146,7 @@ def _workload(
         "",
         "### What it says",
         "",
-        *verdict(rows, clients),
+        *(f"- {sentence}" for sentence in verdict(rows, clients)),
         "",
         "### Throughput: images per second",
         "",
@@ -178,11 +178,13 @@ def _agreement(workload: WorkloadRun) -> str:
     found = workload.agreement
     if found is None:
         return "Answers were not compared: one server alone was measured."
+    near_ties = found["images"] - found["labels_checked_under_load"]
     return (
         f"Before timing, all servers gave the same labels to {found['images']} images; scores "
         f"differed by {found['largest_score_difference']:.2g} at most (allowed: "
         f"{found['score_tolerance']:g}). Under load every reply's label was compared with that "
-        f"answer for {found['labels_checked_under_load']} of them; the others are near ties."
+        f"answer for {found['labels_checked_under_load']} images; on the other {near_ties} the two "
+        "best classes are closer than that tolerance."
     )
 
 

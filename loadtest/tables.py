@@ -96,7 +96,7 @@ def qps_table(rows: Sequence[VariantSummary], clients: int) -> str:
                 number(row.qps.median),
                 bracket(row.qps),
                 *_ratio(row.ratio),
-                NOT_AVAILABLE if row.share_of_limit is None else f"{row.share_of_limit:.0%}",
+                percent(None if row.share_of_limit is None else 100 * row.share_of_limit),
                 str(row.requests) if row.latencies_ms or row.failed_images else NOT_AVAILABLE,
                 str(row.failed_images) if row.requests else NOT_AVAILABLE,
                 marks(row, clients),

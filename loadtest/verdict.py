@@ -30,8 +30,8 @@ def verdict(rows: Sequence[VariantSummary], clients: int) -> list[str]:
         sentences.append(_latency(pipeline, baseline))
     if pipeline is not None and pipeline.share_of_limit is not None:
         sentences.append(
-            f"`{PIPELINE}` reaches {pipeline.share_of_limit:.0%} of what its preprocessing and "
-            f"engine do without a server (`{IN_PROCESS}`)."
+            f"`{PIPELINE}` reaches {100 * pipeline.share_of_limit:.0f} % of what its preprocessing "
+            f"and engine do without a server (`{IN_PROCESS}`)."
         )
     sentences += _warnings(rows, clients)
     return sentences or ["One server alone was measured; there is nothing to compare it with."]
@@ -51,14 +51,14 @@ def _compare(name: str, reference: str, ratio: Ratio) -> str:
 
 def _explained_by_lock(pipeline: Ratio, control: Ratio) -> str:
     gain, without_lock = pipeline.spread.median, control.spread.median
-    if gain <= 1:
-        return f"`{PIPELINE}` gains nothing over `{BASELINE}`, so there is no gain to explain."
+    if gain <= 1 or not pipeline.is_distinct:
+        return f"`{PIPELINE}` has no proven gain over `{BASELINE}` that the lock could explain."
     if without_lock <= 1:
         return "Taking the lock away alone gains nothing here; the whole gain has other reasons."
     share = log(without_lock) / log(gain)
     if share >= 1:
         return "Taking the lock away alone explains the whole gain."
-    return f"Taking the lock away alone explains {share:.0%} of the gain (as logarithms)."
+    return f"Taking the lock away alone explains {100 * share:.0f} % of the gain (as logarithms)."
 
 
 def _latency(pipeline: VariantSummary, baseline: VariantSummary) -> str:

@@ -1,0 +1,137 @@
+"""report.md, its plots and its sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+
+from loadtest import raw_files, report
+from loadtest.measured_run import MeasuredRun, Repeat
+
+Repeats = Callable[..., Repeat]
+Runs = Callable[..., MeasuredRun]
+
+
+def _written(folder: Path, run: MeasuredRun) -> str:
+    raw_files.write(folder, run)
+    report.build(folder)
+    return (folder / report.REPORT_FILE).read_text()
+
+
+def _compared(repeat_of: Repeats, measured_run: Runs, requests: dict[str, int]) -> MeasuredRun:
+    """Five repeats; a variant answers that many requests a second, a little more each time."""
+    repeats = [
+        repeat_of(name, number, [10_000 / (n + number)] * (n + number), 1.0)
+        for number in range(1, 6)
+        for name, n in requests.items()
+    ]
+    return measured_run(list(requests), repeats)
+
+
+def test_a_rebuilt_report_is_identical(repeat_of: Repeats, measured_run: Runs, tmp_path: Path):
+    run = _compared(repeat_of, measured_run, {"baseline": 100, "pipeline": 150})
+    first = _written(tmp_path, run)
+    pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    (tmp_path / report.REPORT_FILE).unlink()
+    for name in pictures:
+        (tmp_path / name).unlink()
+    report.build(tmp_path)
+    assert (tmp_path / report.REPORT_FILE).read_text() == first
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == pictures
+
+
+def test_every_plot_is_a_picture_that_the_report_shows(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    text = _written(
+        tmp_path, _compared(repeat_of, measured_run, {"baseline": 100, "pipeline": 150})
+    )
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == [
+        "tiny-latency-distribution.png",
+        "tiny-throughput-and-latency.png",
+        "tiny-utilisation.png",
+    ]
+    for name in pictures:
+        assert f"]({name})" in text
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture is not None
+        assert picture.std() > 5  # not a blank page
+
+
+def test_a_pipeline_that_loses_is_called_slower(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    run = _compared(
+        repeat_of, measured_run, {"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}
+    )
+    text = _written(tmp_path, run)
+    assert "`pipeline` serves 0.50 times" in text
+    assert "it is slower" in text
+    assert "no proven gain" in text
+
+
+def test_the_gain_that_the_lock_explains_is_computed(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    """1.41 times by taking the lock away, 2 times in all: half of the gain as logarithms."""
+    run = _compared(
+        repeat_of,
+        measured_run,
+        {"baseline": 1000, "baseline-no-lock": 1414, "pipeline": 2000},
+    )
+    assert "Taking the lock away alone explains 50 % of the gain" in _written(tmp_path, run)
+
+
+def test_a_difference_within_chance_is_called_that(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    counts = [(100, 104), (104, 99), (98, 101), (103, 102)]
+    repeats = [
+        repeat_of(name, number, [10.0] * n, 1.0)
+        for number, pair in enumerate(counts, 1)
+        for name, n in zip(("baseline", "pipeline"), pair, strict=True)
+    ]
+    text = _written(tmp_path, measured_run(["baseline", "pipeline"], repeats))
+    assert "no difference beyond chance" in text
+    assert "Only 4 repeats" in text
+
+
+def test_a_gpu_that_is_not_there_is_not_available_and_not_zero(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    text = _written(tmp_path, _compared(repeat_of, measured_run, {"baseline": 100}))
+    utilisation = text.split("### Utilisation")[1]
+    row = next(line for line in utilisation.splitlines() if line.startswith("| baseline"))
+    assert row.split("|")[2].strip() == "n/a"
+
+
+def test_marks_and_errors_are_shown(repeat_of: Repeats, measured_run: Runs, tmp_path: Path):
+    repeat = repeat_of("baseline", 1, [10.0] * 100, 1.0, foreign_cores=0.5)
+    repeat.records[0] = replace(repeat.records[0], failed_images=1, error="OVERLOADED: queue full")
+    text = _written(tmp_path, measured_run(["baseline"], [repeat]))
+    assert "noisy, off Little's law, errors" in text
+    assert "1 times OVERLOADED: queue full" in text
+
+
+def test_published_rows_are_labelled_as_other_hardware(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    text = _written(tmp_path, _compared(repeat_of, measured_run, {"baseline": 100}))
+    assert "**Other hardware** (GTX 1080" in text
+    assert "776.62" in text
+
+
+def test_a_variant_without_requests_has_no_latency_row(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+):
+    variant = "in-process"
+    limit = replace(repeat_of(variant, 1, [1.0], 1.0), records=[], images_per_s=250.0)
+    run = measured_run(["baseline", variant], [repeat_of("baseline", 1, [10.0] * 100, 1.0), limit])
+    text = _written(tmp_path, run)
+    latency = text.split("### Response time")[1].split("###")[0]
+    assert variant not in latency
+    assert f"| {variant}" in text.split("### Throughput")[1].split("###")[0]
