@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import selectors
 import socket
@@ -100,6 +101,9 @@ class Server:
         admission = Admission(self._settings.max_in_flight_images)
         service = InferenceService(self._handler_name, self._handler, labels, admission)
         self._methods = method_table(inference.InferenceService, service)
+        # What start-up made stays for good; collections that pass over it would stall requests.
+        gc.collect()
+        gc.freeze()
         self._listener.setblocking(False)
         listen(self._listener, _BACKLOG)
         self.address = self._listener.getsockname()[:2]
