@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         return _fail(error, 2)
     except OSError as error:
-        return _fail(error.strerror or error, 1)
+        text = error.strerror or str(error)
+        return _fail(f"{error.filename}: {text}" if error.filename else text, 1)
     if cut_off:
         # Calls still run in the handler; tearing the interpreter down under them may crash.
         logging.shutdown()

@@ -130,5 +130,16 @@ def test_upstreams_client_skips_what_it_does_not_know(upstream: Any) -> None:
     assert vars(reader.read_struct(upstream.InferenceResult())) == {"label": "tench", "score": 1.0}
 
 
+def test_upstreams_client_never_takes_an_exception_for_a_result(upstream: Any) -> None:
+    """Its IDL declares none: it sees a reply without a result, which its library reports."""
+    failed = inference.InferenceService.infer_batch_result(
+        invalid_image=inference.InvalidImage("no image", "u1")
+    )
+    protocol: Any = TCyBinaryProtocol
+    reader = protocol(TCyMemoryBuffer(encoded("infer_batch", 2, failed)))
+    reader.read_message_begin()
+    assert reader.read_struct(upstream.InferenceService.infer_batch_result()).success is None
+
+
 def test_the_contract_is_loaded_once() -> None:
     assert idl._load() is inference
