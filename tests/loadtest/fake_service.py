@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from thriftpy2.transport import TCyFramedTransportFactory
 from idl import inference
 
 REQUESTS_BEFORE_DEATH = 100
+
+
+def _log(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 class _Service:
@@ -46,14 +52,16 @@ class _Service:
         )
 
     def infer_batch(self, params: Any) -> Any:
+        del params
         with self.lock:
             self.requests += 1
         if self.mode == "dies-midway" and self.requests > REQUESTS_BEFORE_DEATH:
-            print("out of imaginary memory", flush=True)
+            _log("out of imaginary memory")
             os._exit(9)
         return inference.InferenceResult(label=self._label(), score=0.75)
 
     def infer_images(self, requests: list[Any], options: Any) -> Any:
+        del options
         scores = [0.75, 0.25]
         return [
             inference.InferenceResult(
@@ -79,9 +87,9 @@ def main() -> None:
     if mode == "never-ready":
         child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         Path(rest[0]).write_text(f"{os.getpid()} {child.pid}\n")
-        print("loading for ever", flush=True)
+        _log("loading for ever")
         signal.pause()
-    arguments = dict(zip(rest, rest[1:], strict=False))
+    arguments = dict(pairwise(rest))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(7 if mode == "dirty-exit" else 0))
     server = make_server(
         inference.InferenceService,
@@ -94,7 +102,9 @@ def main() -> None:
     assert isinstance(server, TThreadedServer)
     server.daemon = True
     server.trans.listen()
-    print("ready: fake", flush=True)
+    # serve() would listen a second time, on a socket beside the one that is ready.
+    server.trans.listen = lambda: None
+    _log("ready: fake")
     server.serve()
 
 

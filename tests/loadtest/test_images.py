@@ -41,7 +41,7 @@ def test_the_manifest_says_what_the_files_are(photo_folder: Path):
 
 
 def test_a_missing_folder_is_named_with_the_command_that_makes_one(tmp_path: Path):
-    with pytest.raises(LoadTestError, match="'nowhere' does not exist.*loadtest images"):
+    with pytest.raises(LoadTestError, match=r"'nowhere' does not exist.*loadtest images"):
         read_folder(Path("nowhere"))
     with pytest.raises(LoadTestError, match="holds no image"):
         read_folder(tmp_path)

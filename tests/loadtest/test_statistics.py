@@ -97,7 +97,7 @@ def test_one_pair_has_no_interval():
 
 @pytest.mark.parametrize(("values", "references"), [([1.0], [1.0, 2.0]), ([], []), ([1.0], [0.0])])
 def test_pairs_that_make_no_ratio_are_refused(values: list[float], references: list[float]):
-    with pytest.raises(ValueError, match="paired|positive"):
+    with pytest.raises(ValueError, match=r"paired|positive"):
         paired_ratio(values, references)
 
 
