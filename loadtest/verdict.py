@@ -83,7 +83,9 @@ def _warnings(rows: Sequence[VariantSummary], clients: int) -> list[str]:
             [row.variant.name for row in rows if not row.is_stable],
         ),
         (
-            f"QPS x mean latency is more than 5 % off the {clients} clients",
+            f"QPS x mean latency is more than 5 % off the {clients} clients, so time passes "
+            "outside of the calls; where the clients' CPU is near 100 %, take more "
+            "--client_processes",
             [row.variant.name for row in rows if row.little_mismatch(clients)],
         ),
         (

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from thriftpy2.rpc import make_server
-from thriftpy2.server import TThreadedServer
 from thriftpy2.transport import TCyFramedTransportFactory
 
 from idl import inference
@@ -30,10 +29,11 @@ def _log(line: str) -> None:
 
 
 class _Service:
-    def __init__(self, handler: str, mode: str) -> None:
+    def __init__(self, handler: str, mode: str, fifo: Path) -> None:
         self.handler = handler
         self.mode = mode
         self.requests = 0
+        self.fifo = fifo
         self.lock = threading.Lock()
 
     def server_info(self) -> Any:
@@ -55,6 +55,8 @@ class _Service:
         del params
         with self.lock:
             self.requests += 1
+            if self.mode == "tells-of-load" and self.requests == REQUESTS_BEFORE_DEATH:
+                self.fifo.write_text(f"{os.getpid()}\n")
         if self.mode == "dies-midway" and self.requests > REQUESTS_BEFORE_DEATH:
             _log("out of imaginary memory")
             os._exit(9)
@@ -91,20 +93,22 @@ def main() -> None:
         signal.pause()
     arguments = dict(pairwise(rest))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(7 if mode == "dirty-exit" else 0))
-    server = make_server(
+    server: Any = make_server(
         inference.InferenceService,
-        _Service(arguments["--handler"], mode),
+        _Service(arguments["--handler"], mode, Path(rest[0])),
         "127.0.0.1",
         int(arguments["--port"]),
         trans_factory=TCyFramedTransportFactory(),
-        client_timeout=None,
+        client_timeout=60_000,
     )
-    assert isinstance(server, TThreadedServer)
     server.daemon = True
-    server.trans.listen()
-    # serve() would listen a second time, on a socket beside the one that is ready.
-    server.trans.listen = lambda: None
-    _log("ready: fake")
+    listen = server.trans.listen
+
+    def listen_and_tell() -> None:
+        listen()
+        _log("ready: fake")
+
+    server.trans.listen = listen_and_tell
     server.serve()
 
 

@@ -23,7 +23,7 @@ FakeService = Callable[..., str]
 
 def test_a_real_comparison_of_both_handlers_and_the_limit(
     loadtest: LoadTest, port: int, few_photographs: Path, tmp_path: Path
-):
+) -> None:
     done = loadtest(
         *("compare", "--workloads", "efficientnet_lite0", "--repeats", 1, "--duration_s", 0.5),
         *("--warmup_s", 0.2, "--port", port, "--img_dir", few_photographs),
@@ -100,13 +100,13 @@ def compare_fakes(
 )
 def test_a_server_that_misbehaves_ends_the_comparison(
     mode: str, words: list[str], compare_fakes: Callable[..., subprocess.CompletedProcess[str]]
-):
+) -> None:
     _fails(compare_fakes(mode), *words)
 
 
 def test_answers_that_get_mixed_up_under_load_are_errors_in_the_report(
     compare_fakes: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-):
+) -> None:
     done = compare_fakes("mixes-answers", "--duration_s", 0.5)
     assert done.returncode == 0, done.stderr
     records = raw_files.read(tmp_path / "out").workloads[0].repeats[0].records
@@ -148,7 +148,7 @@ def test_a_server_that_never_gets_ready_is_killed_with_its_children(
     tmp_path: Path,
     few_photographs: Path,
     port: int,
-):
+) -> None:
     process, served = _start_never_ready(
         start_loadtest, fake_service, tmp_path, few_photographs, port, ready_timeout_s=1
     )
@@ -175,7 +175,7 @@ def test_an_interrupted_comparison_leaves_nothing_behind(
     tmp_path: Path,
     few_photographs: Path,
     port: int,
-):
+) -> None:
     process, served = _start_never_ready(
         start_loadtest, fake_service, tmp_path, few_photographs, port, ready_timeout_s=60
     )
@@ -187,13 +187,44 @@ def test_an_interrupted_comparison_leaves_nothing_behind(
     assert _gone(served)
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_no_child_outlives_a_comparison_that_ends_under_load(
+    number: signal.Signals,
+    code: int,
+    start_loadtest: StartLoadTest,
+    fake_service: FakeService,
+    tmp_path: Path,
+    few_photographs: Path,
+    port: int,
+) -> None:
+    """Server and client processes go, whether the load test can clean up or is killed itself."""
+    fifo = tmp_path / "pids"
+    os.mkfifo(fifo)
+    process = start_loadtest(
+        *("compare", "--workloads", "fake", "--variants", "baseline", "--duration_s", 60),
+        *("--port", port, "--img_dir", few_photographs, "--output_dir", "out"),
+        *("--launch_prefix", fake_service("tells-of-load", fifo)),
+    )
+    server_pid = int(fifo.read_text())
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert server_pid in {child.pid for child in children}
+    assert len(children) >= 2
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    assert _gone(children)
+
+
 def test_a_killed_comparison_takes_its_server_along(
     start_loadtest: StartLoadTest,
     fake_service: FakeService,
     tmp_path: Path,
     few_photographs: Path,
     port: int,
-):
+) -> None:
     process, served = _start_never_ready(
         start_loadtest, fake_service, tmp_path, few_photographs, port, ready_timeout_s=60
     )
@@ -202,7 +233,9 @@ def test_a_killed_comparison_takes_its_server_along(
     served[1].kill()  # a child of the server is the server's own business
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(loadtest: LoadTest, few_photographs: Path):
+def test_a_port_in_use_is_refused_before_anything_starts(
+    loadtest: LoadTest, few_photographs: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
         done = loadtest("compare", "--port", taken, "--img_dir", few_photographs)
@@ -218,20 +251,22 @@ def test_a_port_in_use_is_refused_before_anything_starts(loadtest: LoadTest, few
         (["--workloads", "none.onnx"], ["'none.onnx' of --workloads does not exist"]),
     ],
 )
-def test_bad_input_is_one_line(loadtest: LoadTest, arguments: list[str], words: list[str]):
+def test_bad_input_is_one_line(loadtest: LoadTest, arguments: list[str], words: list[str]) -> None:
     done = loadtest("compare", *arguments)
     _fails(done, *words)
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_empty_image_folder_and_a_broken_image_are_one_line(loadtest: LoadTest, tmp_path: Path):
+def test_an_empty_image_folder_and_a_broken_image_are_one_line(
+    loadtest: LoadTest, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     _fails(loadtest("compare", "--img_dir", "empty"), "holds no image")
     (tmp_path / "empty" / "broken.jpg").write_bytes(b"no image")
     _fails(loadtest("run", "--img_dir", "empty"), "'broken.jpg'", "cannot be decoded")
 
 
-def test_scores_may_differ_by_the_tolerance_and_no_more():
+def test_scores_may_differ_by_the_tolerance_and_no_more() -> None:
     answers = {"baseline": {"a.jpg": Answer("cat", 0.700, 0.3)}}
     near = {**answers, "pipeline": {"a.jpg": Answer("cat", 0.7009, 0.3)}}
     far = {**answers, "pipeline": {"a.jpg": Answer("cat", 0.7011, 0.3)}}
@@ -242,7 +277,7 @@ def test_scores_may_differ_by_the_tolerance_and_no_more():
         compare_answers(far, 0.001)
 
 
-def test_a_near_tie_is_not_checked_under_load():
+def test_a_near_tie_is_not_checked_under_load() -> None:
     """Rounding may decide between two classes that are closer than the tolerance."""
     answers = {"baseline": {"a.jpg": Answer("cat", 0.5, 0.0005)}}
     assert compare_answers(answers, 0.001).expected_labels == {}

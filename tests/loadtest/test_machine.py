@@ -21,19 +21,19 @@ from loadtest.machine import client_versions, describe_machine, without_paths
         ("1/2", "1/2"),
     ],
 )
-def test_absolute_paths_become_bare_names(given: str, kept: str):
+def test_absolute_paths_become_bare_names(given: str, kept: str) -> None:
     assert without_paths(given) == kept
 
 
 def test_paths_below_the_current_folder_become_relative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     value = {"model": [f"{tmp_path}/models/net.onnx", 3, None]}
     assert without_paths(value) == {"model": ["models/net.onnx", 3, None]}
 
 
-def test_the_machine_and_the_versions_are_known():
+def test_the_machine_and_the_versions_are_known() -> None:
     machine = describe_machine([])
     assert machine["cpu_model"]
     assert machine["cpu_cores_usable"] >= 1

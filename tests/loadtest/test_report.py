@@ -31,7 +31,9 @@ def _compared(repeat_of: Repeats, measured_run: Runs, requests: dict[str, int]) 
     return measured_run(list(requests), repeats)
 
 
-def test_a_rebuilt_report_is_identical(repeat_of: Repeats, measured_run: Runs, tmp_path: Path):
+def test_a_rebuilt_report_is_identical(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
     run = _compared(repeat_of, measured_run, {"baseline": 100, "pipeline": 150})
     first = _written(tmp_path, run)
     pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
@@ -45,7 +47,7 @@ def test_a_rebuilt_report_is_identical(repeat_of: Repeats, measured_run: Runs, t
 
 def test_every_plot_is_a_picture_that_the_report_shows(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     text = _written(
         tmp_path, _compared(repeat_of, measured_run, {"baseline": 100, "pipeline": 150})
     )
@@ -64,7 +66,7 @@ def test_every_plot_is_a_picture_that_the_report_shows(
 
 def test_a_pipeline_that_loses_is_called_slower(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     run = _compared(
         repeat_of, measured_run, {"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}
     )
@@ -76,7 +78,7 @@ def test_a_pipeline_that_loses_is_called_slower(
 
 def test_the_gain_that_the_lock_explains_is_computed(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     """1.41 times by taking the lock away, 2 times in all: half of the gain as logarithms."""
     run = _compared(
         repeat_of,
@@ -88,7 +90,7 @@ def test_the_gain_that_the_lock_explains_is_computed(
 
 def test_a_difference_within_chance_is_called_that(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     counts = [(100, 104), (104, 99), (98, 101), (103, 102)]
     repeats = [
         repeat_of(name, number, [10.0] * n, 1.0)
@@ -102,14 +104,14 @@ def test_a_difference_within_chance_is_called_that(
 
 def test_a_gpu_that_is_not_there_is_not_available_and_not_zero(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     text = _written(tmp_path, _compared(repeat_of, measured_run, {"baseline": 100}))
     utilisation = text.split("### Utilisation")[1]
     row = next(line for line in utilisation.splitlines() if line.startswith("| baseline"))
     assert row.split("|")[2].strip() == "n/a"
 
 
-def test_marks_and_errors_are_shown(repeat_of: Repeats, measured_run: Runs, tmp_path: Path):
+def test_marks_and_errors_are_shown(repeat_of: Repeats, measured_run: Runs, tmp_path: Path) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 100, 1.0, foreign_cores=0.5)
     repeat.records[0] = replace(repeat.records[0], failed_images=1, error="OVERLOADED: queue full")
     text = _written(tmp_path, measured_run(["baseline"], [repeat]))
@@ -119,7 +121,7 @@ def test_marks_and_errors_are_shown(repeat_of: Repeats, measured_run: Runs, tmp_
 
 def test_published_rows_are_labelled_as_other_hardware(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     text = _written(tmp_path, _compared(repeat_of, measured_run, {"baseline": 100}))
     assert "**Other hardware** (GTX 1080" in text
     assert "776.62" in text
@@ -127,7 +129,7 @@ def test_published_rows_are_labelled_as_other_hardware(
 
 def test_a_variant_without_requests_has_no_latency_row(
     repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-):
+) -> None:
     variant = "in-process"
     limit = replace(repeat_of(variant, 1, [1.0], 1.0), records=[], images_per_s=250.0)
     run = measured_run(["baseline", variant], [repeat_of("baseline", 1, [10.0] * 100, 1.0), limit])

@@ -26,7 +26,7 @@ LoadTest = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_every_request_of_a_counted_window_is_recorded(
     serve: Serve, loadtest: LoadTest, port: int, few_photographs: Path, tmp_path: Path
-):
+) -> None:
     """Two client processes, requests of four images, exactly --total_number requests."""
     with serve(port, "--handler", "null"):
         done = loadtest(
@@ -60,7 +60,7 @@ def _window(port: int, folder: Path, **settings: object) -> Window:
 
 def test_a_timed_window_holds_all_requests_that_completed_in_it(
     serve: Serve, port: int, few_photographs: Path
-):
+) -> None:
     with serve(port, "--handler", "null"):
         window = _window(port, few_photographs, duration_s=0.5)
     times = [record.completed_s for record in window.records]
@@ -76,7 +76,7 @@ def test_a_timed_window_holds_all_requests_that_completed_in_it(
 
 def test_images_without_a_result_are_errors_of_that_image(
     serve: Serve, port: int, few_photographs: Path
-):
+) -> None:
     """Bytes behind a good header pass the folder check here only because it is not run again."""
     images = read_folder(few_photographs)
     images[0].path.write_bytes(b"no image any more")
@@ -94,7 +94,7 @@ def test_images_without_a_result_are_errors_of_that_image(
 
 def test_a_label_that_differs_from_the_expected_one_is_an_error(
     serve: Serve, port: int, few_photographs: Path
-):
+) -> None:
     images = read_folder(few_photographs)
     settings = LoadSettings(
         port=port, request_client=2, warmup_s=0, duration_s=None, total_number=20
@@ -119,7 +119,9 @@ def _image_order(seed: int, user: int, image: Path) -> list[int]:
     return [int(pick) for pick in done.stdout.split()]
 
 
-def test_a_user_sends_every_image_in_turn_in_an_order_that_the_seed_decides(few_photographs: Path):
+def test_a_user_sends_every_image_in_turn_in_an_order_that_the_seed_decides(
+    few_photographs: Path,
+) -> None:
     image = next(few_photographs.iterdir())
     first = _image_order(seed=3, user=0, image=image)
     assert [sorted(first[start : start + 4]) for start in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
@@ -128,7 +130,7 @@ def test_a_user_sends_every_image_in_turn_in_an_order_that_the_seed_decides(few_
     assert _image_order(seed=4, user=0, image=image) != first
 
 
-def test_no_server_is_one_line(loadtest: LoadTest, port: int, few_photographs: Path):
+def test_no_server_is_one_line(loadtest: LoadTest, port: int, few_photographs: Path) -> None:
     done = loadtest("run", "--img_dir", few_photographs, "--port", port)
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -139,7 +141,7 @@ def test_no_server_is_one_line(loadtest: LoadTest, port: int, few_photographs: P
 
 def test_a_lost_server_ends_the_load_instead_of_a_busy_loop(
     serve: Serve, port: int, few_photographs: Path
-):
+) -> None:
     load = LoadSettings(port=port, request_client=2, warmup_s=0.05, duration_s=60)
     with (
         serve(port, "--handler", "null") as server,
@@ -154,7 +156,9 @@ def test_a_lost_server_ends_the_load_instead_of_a_busy_loop(
             measure(clients, load, None, GpuMonitor(), Progress(), "test", stop_server_once)
 
 
-def test_null_request_measures_cpu_time_per_request(loadtest: LoadTest, port: int, tmp_path: Path):
+def test_null_request_measures_cpu_time_per_request(
+    loadtest: LoadTest, port: int, tmp_path: Path
+) -> None:
     done = loadtest(
         *("null_request", "--requests", 2000, "--payload_bytes", 100_000, "--port", port),
         *("--warmup_s", 0.1, "--output_dir", "null"),
@@ -166,7 +170,7 @@ def test_null_request_measures_cpu_time_per_request(loadtest: LoadTest, port: in
     assert "per request**" in (tmp_path / "null" / "report.md").read_text()
 
 
-def test_the_load_test_itself_never_imports_locust():
+def test_the_load_test_itself_never_imports_locust() -> None:
     """Locust patches sockets; only the client process may import it."""
     code = "import sys, loadtest.cli; sys.exit('locust' in sys.modules or 'gevent' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

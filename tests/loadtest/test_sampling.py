@@ -41,7 +41,7 @@ sys.stdin.readline()
 """
 
 
-def test_cpu_time_of_the_whole_tree_is_counted_also_after_a_child_ended(start_child: Start):
+def test_cpu_time_of_the_whole_tree_is_counted_also_after_a_child_ended(start_child: Start) -> None:
     tree, next_line = start_child(BUSY_TREE)
     assert next_line() == "started\n"
     with Sampler(tree.pid, [], GpuMonitor()) as sampler:
@@ -61,7 +61,7 @@ def test_cpu_time_of_the_whole_tree_is_counted_also_after_a_child_ended(start_ch
     assert ended[-1].server_cpu_s >= burnt[-1].server_cpu_s - TICKS_S
 
 
-def test_resident_memory_of_the_tree_is_counted(start_child: Start):
+def test_resident_memory_of_the_tree_is_counted(start_child: Start) -> None:
     size = 60 * 2**20
     child, next_line = start_child(
         f"import sys\ndata = b'x' * {size}\nprint('held', flush=True)\nsys.stdin.readline()"
@@ -74,7 +74,7 @@ def test_resident_memory_of_the_tree_is_counted(start_child: Start):
     assert sample.server_rss_bytes > size
 
 
-def test_clients_are_counted_apart_from_the_server(start_child: Start):
+def test_clients_are_counted_apart_from_the_server(start_child: Start) -> None:
     server, server_line = start_child("print('idle', flush=True)\nimport sys; sys.stdin.readline()")
     client, client_line = start_child(
         "import sys, time\n"
@@ -91,7 +91,7 @@ def test_clients_are_counted_apart_from_the_server(start_child: Start):
     assert sample.server_cpu_s < sample.clients_cpu_s
 
 
-def test_a_server_that_is_gone_is_not_available_and_not_zero(start_child: Start):
+def test_a_server_that_is_gone_is_not_available_and_not_zero(start_child: Start) -> None:
     child, next_line = start_child("pass")
     with Sampler(child.pid, [], GpuMonitor()) as sampler:
         assert next_line() is None
@@ -101,12 +101,12 @@ def test_a_server_that_is_gone_is_not_available_and_not_zero(start_child: Start)
     assert (sample.server_cpu_s, sample.server_rss_bytes) == (None, None)
 
 
-def test_gpus_are_read_or_there_are_none():
+def test_gpus_are_read_or_there_are_none() -> None:
     monitor = GpuMonitor()
     assert len(monitor.read()) == len(monitor.names)
 
 
-def test_only_the_process_that_listens_here_is_taken_for_the_server():
+def test_only_the_process_that_listens_here_is_taken_for_the_server() -> None:
     """A pid from another machine may be that of any process here."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -118,5 +118,5 @@ def test_only_the_process_that_listens_here_is_taken_for_the_server():
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid"])
-def test_an_unknown_host_is_not_this_machine(host: str):
+def test_an_unknown_host_is_not_this_machine(host: str) -> None:
     assert local_server_pid(host, 1, os.getpid()) is None

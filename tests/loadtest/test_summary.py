@@ -17,7 +17,7 @@ Runs = Callable[..., MeasuredRun]
 
 def test_a_closed_loop_that_keeps_all_clients_busy_is_not_marked(
     repeat_of: Repeats, measured_run: Runs
-):
+) -> None:
     """200 requests of 50 ms in 1 s need 10 clients."""
     run = measured_run(["baseline"], [repeat_of("baseline", 1, [50.0] * 200, 1.0)], clients=10)
     row = summarise(run, run.workloads[0])[0]
@@ -28,7 +28,7 @@ def test_a_closed_loop_that_keeps_all_clients_busy_is_not_marked(
 @pytest.mark.parametrize(("latency_ms", "marked"), [(47.6, False), (47.4, True), (52.6, True)])
 def test_a_row_off_littles_law_by_more_than_5_percent_is_marked(
     latency_ms: float, marked: bool, repeat_of: Repeats, measured_run: Runs
-):
+) -> None:
     run = measured_run(["baseline"], [repeat_of("baseline", 1, [latency_ms] * 200, 1.0)])
     row = summarise(run, run.workloads[0])[0]
     assert row.little_mismatch(10) is marked
@@ -36,7 +36,7 @@ def test_a_row_off_littles_law_by_more_than_5_percent_is_marked(
 
 def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
     repeat_of: Repeats, measured_run: Runs
-):
+) -> None:
     """Repeat 1 runs at half the speed of repeat 2 for both; each ratio is still exactly 2."""
     run = measured_run(
         ["baseline", "pipeline"],
@@ -54,7 +54,9 @@ def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
     assert not pipeline.is_stable
 
 
-def test_the_share_of_the_in_process_limit_compares_medians(repeat_of: Repeats, measured_run: Runs):
+def test_the_share_of_the_in_process_limit_compares_medians(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
     limit = replace(repeat_of("in-process", 1, [1.0], 1.0), records=[], images_per_s=250.0)
     run = measured_run(
         ["pipeline", "in-process"], [repeat_of("pipeline", 1, [10.0] * 200, 1.0), limit]
@@ -67,7 +69,7 @@ def test_the_share_of_the_in_process_limit_compares_medians(repeat_of: Repeats, 
 
 def test_failed_images_count_as_errors_and_not_as_throughput(
     repeat_of: Repeats, measured_run: Runs
-):
+) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0)
     repeat.records[3] = Record(0.4, 9999.0, "photo-0.jpg", 1, "InvalidImage: no")
     run = measured_run(["baseline"], [repeat])
@@ -81,13 +83,13 @@ def test_failed_images_count_as_errors_and_not_as_throughput(
 @pytest.mark.parametrize(("foreign_cores", "noisy"), [(0.09, False), (0.11, True)])
 def test_foreign_load_above_a_tenth_of_a_core_marks_the_row(
     foreign_cores: float, noisy: bool, repeat_of: Repeats, measured_run: Runs
-):
+) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0, foreign_cores=foreign_cores)
     run = measured_run(["baseline"], [repeat])
     assert summarise(run, run.workloads[0])[0].is_noisy is noisy
 
 
-def test_usage_is_the_mean_over_the_window_alone(samples: Callable[..., list[Sample]]):
+def test_usage_is_the_mean_over_the_window_alone(samples: Callable[..., list[Sample]]) -> None:
     """The last sample lies behind the window's end."""
     usage = window_usage(samples(2.0, server_cores=1.5, foreign_cores=0.25), 1.0)
     assert usage.server_cpu_percent == pytest.approx(150.0)
@@ -97,7 +99,7 @@ def test_usage_is_the_mean_over_the_window_alone(samples: Callable[..., list[Sam
     assert usage.server_rss_bytes == 512 * 2**20
 
 
-def test_what_cannot_be_measured_is_none_and_not_zero(samples: Callable[..., list[Sample]]):
+def test_what_cannot_be_measured_is_none_and_not_zero(samples: Callable[..., list[Sample]]) -> None:
     unseen = [replace(s, server_cpu_s=None, server_rss_bytes=None) for s in samples(1.0)]
     usage = window_usage(unseen, 1.0)
     assert usage.server_cpu_percent is None
@@ -106,7 +108,7 @@ def test_what_cannot_be_measured_is_none_and_not_zero(samples: Callable[..., lis
     assert usage.gpu_percent is None
 
 
-def test_the_busiest_gpu_stands_for_all(samples: Callable[..., list[Sample]]):
+def test_the_busiest_gpu_stands_for_all(samples: Callable[..., list[Sample]]) -> None:
     gpus = [GpuReading(10.0, 100), GpuReading(90.0, 4000)]
     usage = window_usage([replace(s, gpus=gpus) for s in samples(1.0)], 1.0)
     assert (usage.gpu_percent, usage.gpu_memory_bytes) == (90.0, 4000)
