@@ -125,11 +125,14 @@ class ExecutionContext(ABC):
             raise EngineError(
                 f"the model has {len(self._inputs)} inputs, got {len(item)} tensors for one item"
             )
+        for tensor, spec in zip(item, self.engine.inputs, strict=True):
+            check_item(tensor, spec)
+        if len(row_counts := {tensor.shape[0] for tensor in item}) != 1:
+            raise EngineError(f"the tensors of one item have {sorted(row_counts)} rows")
         stop = start + item[0].shape[0]
         if stop > self._max_batch_size:
             raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {stop}")
-        for tensor, buffer, spec in zip(item, self._inputs, self.engine.inputs, strict=True):
-            check_item(tensor, spec)
+        for tensor, buffer in zip(item, self._inputs, strict=True):
             buffer[start:stop].copy_(tensor)
         return stop
 

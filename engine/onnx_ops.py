@@ -64,6 +64,11 @@ def _prelu(_node: Node, x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x < 0, x * slope, x)
 
 
+def _pow(_node: Node, x: Tensor, exponent: Tensor) -> Tensor:
+    # The result has the type of the base, whatever that of the exponent.
+    return torch.pow(x, exponent).to(x.dtype)
+
+
 def _softmax(node: Node, x: Tensor) -> Tensor:
     # In fp32 whatever the precision: probabilities of bf16 have two digits.
     if node.opset >= 13:
@@ -177,7 +182,7 @@ OPERATORS: dict[str, Operator] = {
     "Neg": _plain(torch.neg),
     "PRelu": _prelu,
     "Pad": pad,
-    "Pow": _plain(torch.pow),
+    "Pow": _pow,
     "Reciprocal": _plain(torch.reciprocal),
     "ReduceMax": _reduction(torch.amax),
     "ReduceMean": _reduction(torch.mean),

@@ -55,7 +55,8 @@ def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
 
 
 def _shape(node: Node, x: Tensor) -> Tensor:
-    return torch.tensor(x.shape[node.get("start", 0) : node.get("end", None)])
+    sizes = x.shape[node.get("start", 0) : node.get("end", None)]
+    return torch.tensor(sizes, dtype=torch.int64)
 
 
 def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:

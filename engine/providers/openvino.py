@@ -51,14 +51,16 @@ class OpenVinoEngine(Engine):
 
             def compile_for_cache() -> bytes:
                 compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
-                blob: bytes = compiled.export_model()
-                return blob
+                blob = io.BytesIO()
+                compiled.export_model(blob)
+                return blob.getvalue()
 
             blob = load_or_build(self.options.cache_path, key, compile_for_cache)
             self.compiled = core.import_model(io.BytesIO(blob), _DEVICE, settings)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"openvino cannot load {self.model.path}: {reason}") from error
+            raise EngineError(
+                f"openvino cannot load {self.model.path}: {_one_line(error)}"
+            ) from error
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""
@@ -110,3 +112,9 @@ def require_bf16(capabilities: list[str]) -> None:
             f"this CPU has no bf16 instructions (AVX512_BF16 or AMX); it runs "
             f"{', '.join(sorted(capabilities))}: use precision fp32"
         )
+
+
+def _one_line(error: RuntimeError) -> str:
+    """OpenVINO's message without the places in its source."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(("Exception", "Check ")))

@@ -59,6 +59,7 @@ def _export(network: nn.Module, images: Tensor, path: Path) -> None:
     with warnings.catch_warnings():
         # The exporter that traces is the faster one, and these networks have no control flow.
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export")
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         # What it leaves is folded below.
         warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be")

@@ -21,7 +21,6 @@ from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier
 from engine.zoo.weights import fill, read_state_dict
 
 DEFAULT_MODEL = "resnet50"
-_SEED = 0
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class ZooModel:
 
 def _build_resnet50(weights: Path | None) -> nn.Module:
     if weights is None:
-        return resnet.seeded_resnet50(_SEED)
+        return resnet.seeded_resnet50(resnet.SEED)
     tensors = read_state_dict(weights)
     # A network that was trained further may tell other classes apart.
     last = tensors.get("fc.weight")
@@ -150,7 +149,7 @@ def _identity(model: ZooModel, weights: Path | None) -> str:
     """A short digest of everything that the exported file depends on."""
     source = weights or model.own_weights()
     if source is None:
-        origin = f"seed {_SEED}"
+        origin = f"seed {resnet.SEED}"
     elif source.is_file():
         origin = hashlib.sha256(source.read_bytes()).hexdigest()
     else:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from engine.interface import EngineError, EngineOptions
+from engine.onnx_model import OnnxModel
+from engine.providers.openvino import OpenVinoEngine, require_bf16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("contexts", "threads"), [(1, 2), (2, 1)])
+def test_openvino_runs_what_it_was_told(
+    small_model: OnnxModel, precision: str, contexts: int, threads: int
+) -> None:
+    """One stream a context, as many threads as cores are meant for it, and this precision."""
+    options = EngineOptions(precision=precision, num_contexts=contexts, threads_per_context=threads)
+    compiled = OpenVinoEngine(small_model, options).compiled
+    assert compiled.get_property("NUM_STREAMS") == contexts
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == contexts * threads
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT")
+    assert hint.get_type_name() == {"fp32": "f32", "bf16": "bf16"}[precision]
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_a_cpu_without_bf16_is_told_what_it_runs() -> None:
+    with pytest.raises(EngineError, match=r"no bf16 instructions .* use precision fp32"):
+        require_bf16(["FP32", "INT8", "WINOGRAD"])
+    require_bf16(["FP32", "BF16"])
+
+
+def test_a_graph_that_it_cannot_load_is_one_line(
+    small_proto: Callable[..., onnx.ModelProto], tmp_path: Path
+) -> None:
+    proto = small_proto()
+    proto.graph.node[0].domain = "elsewhere"
+    proto.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = OnnxModel.load(tmp_path / "m.onnx")
+    with pytest.raises(EngineError, match=r"openvino cannot load .*m\.onnx: \S") as caught:
+        OpenVinoEngine(model, EngineOptions())
+    assert "\n" not in str(caught.value)
+    assert "Conv" in str(caught.value)
