@@ -15,7 +15,7 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
 
 
 def closest_name_hint(given: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'NAME'?" for the known name that is closest, or "." if none is near."""
+    """Text that goes on "; did you mean 'NAME'?" with the closest known name, or ends with "."."""
     # Half of the characters in common: the quick-start's own slip, cpu_posprocess for
     # cpu_posdecoder, is no closer.
     closest = get_close_matches(given, known, n=1, cutoff=0.5)

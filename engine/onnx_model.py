@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from engine.interface import EngineError, TensorSpec
+from engine.normalization import (
+    IMAGENET_NORMALIZATION,
+    Normalization,
+    fuse_normalization,
+    read_normalization,
+)
 from engine.onnx_batch import make_batch_dynamic, set_input_size
 from engine.onnx_file import read_onnx
+
+__all__ = ["IMAGENET_NORMALIZATION", "Normalization", "OnnxModel"]
 
 _TORCH_DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -28,40 +34,6 @@ _TORCH_DTYPES: dict[int, torch.dtype] = {
 }
 # What may stand between a Softmax and the output without changing what the numbers mean.
 _TRANSPARENT_OPS = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze"}
-_MEAN_KEY, _STD_KEY = "thriftpipe.mean", "thriftpipe.std"
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """What a model expects of its pixels: (value - mean) / std, in units of 0..255.
-
-    Attributes:
-        mean: one value, or one for each of R, G and B.
-        std: likewise; positive.
-
-    Raises:
-        EngineError: another number of values, one that is not finite, or a std that is not
-            positive.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for field, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, 3):
-                raise EngineError(f"{field} takes 1 value or 3 (R, G, B), got {len(values)}")
-            if not all(np.isfinite(values)):
-                raise EngineError(f"{field} takes finite numbers, got {_join(values)}")
-        if min(self.std) <= 0:
-            raise EngineError(f"std must be positive, got {_join(self.std)}")
-
-    def per_channel(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std with three values each."""
-        return self.mean * (3 // len(self.mean)), self.std * (3 // len(self.std))
-
-
-IMAGENET_NORMALIZATION = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
 class OnnxModel:
@@ -111,17 +83,7 @@ class OnnxModel:
     @cached_property
     def declared_normalization(self) -> Normalization | None:
         """The normalization that the file's metadata declares, or None."""
-        metadata = {entry.key: entry.value for entry in self._proto.metadata_props}
-        if _MEAN_KEY not in metadata or _STD_KEY not in metadata:
-            return None
-        try:
-            mean, std = (
-                tuple(float(text) for text in metadata[key].split(","))
-                for key in (_MEAN_KEY, _STD_KEY)
-            )
-        except ValueError as error:
-            raise EngineError(f"{self.path}: {_MEAN_KEY} or {_STD_KEY}: {error}") from error
-        return Normalization(mean, std)
+        return read_normalization(self._proto, self.path)
 
     @cached_property
     def outputs_probabilities(self) -> bool:
@@ -186,42 +148,8 @@ class OnnxModel:
             EngineError: the model does not take one floating-point image of 3 channels.
         """
         spec = self._image_input()
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self._proto)
-        graph = proto.graph
-        (value,) = (v for v in graph.input if v.name == spec.name)
-        dims = [_dim(dim) for dim in value.type.tensor_type.shape.dim]
-        element_type = value.type.tensor_type.elem_type
         pixels = f"{spec.name}_uint8"
-
-        mean, std = (np.array(v, dtype=np.float64) for v in normalization.per_channel())
-        factor, offset = (
-            (numbers.reshape(1, 3, 1, 1).astype(np.float32)) for numbers in (1 / std, -mean / std)
-        )
-        step = f"thriftpipe/{spec.name}"
-        # The transpose comes first because it moves a quarter of the bytes there.
-        nodes = [
-            helper.make_node("Transpose", [pixels], [f"{step}/nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Cast", [f"{step}/nchw"], [f"{step}/float"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{step}/float", f"{step}/factor"], [f"{step}/scaled"]),
-            helper.make_node("Add", [f"{step}/scaled", f"{step}/offset"], [f"{step}/normalized"]),
-            # To the old input's own type; engines drop it where nothing changes.
-            helper.make_node("Cast", [f"{step}/normalized"], [spec.name], to=element_type),
-        ]
-        for node in nodes:
-            node.name = node.output[0]
-        kept = list(graph.node)
-        del graph.node[:]
-        graph.node.extend([*nodes, *kept])
-        graph.initializer.extend(
-            numpy_helper.from_array(numbers, f"{step}/{name}")
-            for name, numbers in (("factor", factor), ("offset", offset))
-        )
-        graph.input.remove(value)
-        batch, _, height, width = dims
-        graph.input.insert(
-            0, helper.make_tensor_value_info(pixels, TensorProto.UINT8, [batch, height, width, 3])
-        )
+        proto = fuse_normalization(self._proto, spec.name, pixels, normalization)
         fused = OnnxModel(self.path, self.sha256, proto)
         fused.inputs = (TensorSpec(pixels, torch.uint8, spec.shape, channels_last=True),)
         return fused
@@ -242,35 +170,14 @@ class OnnxModel:
         return spec
 
 
-def declare_normalization(proto: onnx.ModelProto, normalization: Normalization) -> None:
-    """Write a normalization into a model's metadata, where `declared_normalization` reads it."""
-    helper.set_model_props(
-        proto,
-        {_MEAN_KEY: _join(normalization.mean), _STD_KEY: _join(normalization.std)},
-    )
-
-
-def _join(values: tuple[float, ...]) -> str:
-    return ",".join(str(value) for value in values)
-
-
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     if (dtype := _TORCH_DTYPES.get(tensor.elem_type)) is None:
         raise EngineError(f"tensor {value.name!r} has an element type that no engine takes")
     if not tensor.HasField("shape") or not tensor.shape.dim:
         raise EngineError(f"tensor {value.name!r} has no shape with a batch dimension in the file")
-    sizes = (_dim(dim) for dim in tensor.shape.dim)
-    return TensorSpec(
-        value.name, dtype, tuple(size if isinstance(size, int) else None for size in sizes)
-    )
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    """A dimension as `make_tensor_value_info` takes it: a size, a symbol, or unknown."""
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None
+    sizes = (dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, tuple(sizes))
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

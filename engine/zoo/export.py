@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from engine.onnx_model import Normalization, declare_normalization
+from engine.normalization import Normalization, declare_normalization
 
 OPSET = 17
 # Part of the name of every exported file: raise it when this module exports something else.

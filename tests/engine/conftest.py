@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import skimage
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from skimage import data
 from sklearn.datasets import load_sample_image
 
 from engine.onnx_model import OnnxModel
@@ -37,14 +37,17 @@ def labels() -> list[str]:
 def photos() -> dict[str, torch.Tensor]:
     """Real photographs: uint8 RGB of shape (1, 3, 224, 224)."""
     found = {
-        "chelsea": data.chelsea(),
-        "coffee": data.coffee(),
-        "camera": cv2.cvtColor(data.camera(), cv2.COLOR_GRAY2RGB),
-        "motorcycle": data.stereo_motorcycle()[0],
+        **{name: _read_rgb(name) for name in ("chelsea", "coffee", "camera", "motorcycle_left")},
         "china": load_sample_image("china.jpg"),
         "flower": load_sample_image("flower.jpg"),
     }
     return {name: _as_tensor(image) for name, image in found.items()}
+
+
+def _read_rgb(name: str) -> np.ndarray:
+    image = cv2.imread(str(Path(skimage.__file__).parent / "data" / f"{name}.png"))
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -68,7 +71,7 @@ def _small_proto(
 ) -> onnx.ModelProto:
     """A classifier of 5 classes: convolution, pooling, a matrix product, and `last`."""
     random = np.random.default_rng(seed=1)
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "kernel": random.normal(size=(4, 3, 3, 3)).astype(np.float32),
         "matrix": random.normal(size=(4, 5)).astype(np.float32),
         "shape": np.array(reshape_to or [0, 4], dtype=np.int64),

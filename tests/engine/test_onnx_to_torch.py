@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
-from onnx.backend.test.case.test_case import TestCase as ReferenceCase
 
 from engine.interface import EngineError, EngineOptions
 from engine.onnx_model import OnnxModel
@@ -37,6 +37,15 @@ REFUSED = {
 }
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A model of one operator, and what its inputs are to give."""
+
+    name: str
+    model: onnx.ModelProto
+    data_sets: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+
+
 def first_output_only(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Without outputs such as masks and statistics, which no classifier reads."""
     del proto.graph.output[1:]
@@ -44,17 +53,18 @@ def first_output_only(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def reference_cases() -> dict[str, list[ReferenceCase]]:
+def reference_cases() -> dict[str, list[Reference]]:
     """The published cases of single operators, by operator."""
-    cases = defaultdict(list)
+    cases: dict[str, list[Reference]] = defaultdict(list)
     with np.errstate(all="ignore"):
         collected = collect_testcases(None)
     for case in collected:
-        if case.model is None or len(case.model.graph.node) != 1:
+        if case.model is None or case.data_sets is None or len(case.model.graph.node) != 1:
             continue
         values = [as_array(v) for data_set in case.data_sets for side in data_set for v in side]
         if all(getattr(value, "dtype", None) in DTYPES for value in values):
-            cases[case.model.graph.node[0].op_type].append(case)
+            reference = Reference(case.name, case.model, case.data_sets)
+            cases[case.model.graph.node[0].op_type].append(reference)
     return cases
 
 
@@ -68,7 +78,7 @@ def as_tensors(values: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("op", sorted(OPERATORS))
 def test_operators_do_what_the_onnx_project_says(
-    op: str, reference_cases: dict[str, list[ReferenceCase]]
+    op: str, reference_cases: dict[str, list[Reference]]
 ) -> None:
     assert reference_cases[op]
     for case in reference_cases[op]:
