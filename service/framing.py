@@ -181,17 +181,13 @@ class MessageReader:
             # One system call for all that is missing: each one costs a switch of threads.
             received = self._socket.recv_into(self._buffer[self._end : stop], 0, socket.MSG_WAITALL)
         except BlockingIOError:
-            received = -1
+            raise self._too_slow() from None
         if received == 0:
             raise EOFError(
                 f"the client closed the connection after {self._end - self._start} bytes "
                 "of a message"
             )
-        self._end += max(received, 0)
-        if received < 0 or time.monotonic() > (self._deadline_s or 0):
-            raise TimeoutError(
-                f"a message did not arrive within --message-timeout-s = {self._message_timeout_s}"
-            )
+        self._end += received
 
     def _make_room(self, needed: int) -> None:
         """Leave space behind what has arrived; memory grows with the bytes, not with lengths."""
@@ -207,10 +203,21 @@ class MessageReader:
             self._buffer = larger
 
     def _arm(self) -> None:
-        """Start the message's time limit: the kernel's own, which costs no call per receive."""
+        """Start the message's time limit, or raise TimeoutError if it has passed.
+
+        It is the kernel's own, which costs no call per receive; this check is for those who send
+        a little at a time.
+        """
         if self._deadline_s is None:
             self._deadline_s = time.monotonic() + self._message_timeout_s
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._timeval)
+        elif time.monotonic() > self._deadline_s:
+            raise self._too_slow()
+
+    def _too_slow(self) -> TimeoutError:
+        return TimeoutError(
+            f"a message did not arrive within --message-timeout-s = {self._message_timeout_s}"
+        )
 
     def _disarm(self) -> None:
         if self._deadline_s is not None:

@@ -37,8 +37,8 @@ NUM_CLASSES = 5
 class ScriptedHandler:
     """Does what an image's bytes say, so that a client's request decides what happens.
 
-    b"invalid", b"late", b"broken" and b"nan" fail in that way, b"raise" raises, b"wait" waits until
-    `release` is set, and b"best=3" scores class 3 best. Anything else scores class 0 best.
+    b"invalid", b"late", b"broken" and b"nan" fail in that way, b"raise" raises, b"wait..." waits
+    until `release` is set, and b"best=3" scores class 3 best. Anything else scores class 0 best.
     """
 
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -61,7 +61,7 @@ class ScriptedHandler:
             return ImageFailure("secret cause")
         if image == b"raise":
             raise RuntimeError("secret cause")
-        if image == b"wait":
+        if image.startswith(b"wait"):
             self.entered.release()
             assert self.release.wait(TIMEOUT_S)
         best = int(image[5:]) if image.startswith(b"best=") else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import struct
 import threading
@@ -24,11 +25,6 @@ def assert_still_serves(server: Any) -> None:
     client = server.client()
     assert client.infer_batch(inference.InferenceParams("u", b"x")).label == "tench"
     client.close()
-
-
-def send_for_ever(sock: socket.socket, data: bytes) -> None:
-    while True:
-        sock.sendall(data)
 
 
 def refusal(reply: bytes) -> str:
@@ -250,17 +246,35 @@ def test_a_message_that_never_ends_is_given_up(
     assert "--message-timeout-s = 0.05" in caplog.text
 
 
+def send_byte_by_byte_for_ever(sock: socket.socket) -> None:
+    while True:
+        sock.sendall(b"x")
+
+
+def test_a_message_that_trickles_in_is_given_up(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is for the whole message: each byte in time does not extend it."""
+    caplog.set_level(logging.INFO, "service.connection")
+    server = serve(message_timeout_s=0.05)
+    with server.connect() as sock:
+        sock.sendall(struct.pack(">i", 16_000_000))
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            send_byte_by_byte_for_ever(sock)
+    server.stop()
+    assert "--message-timeout-s = 0.05" in caplog.text
+
+
 def test_the_time_limit_of_messages_does_not_touch_an_idle_connection(
     serve: Any, scripted: Any, wire: Any
 ) -> None:
     """Neither while it waits for a reply longer than the limit, nor between messages."""
     server = serve(scripted, message_timeout_s=0.05)
     with server.connect() as idle, server.connect() as dropped:
-        message = wire.infer_batch(b"wait")
-        idle.sendall(message[:20])
-        idle.sendall(message[20:])
+        # Larger than the first buffer, so that its time limit is set, and must be lifted again.
+        idle.sendall(wire.infer_batch(b"wait" + b"x" * 50_000))
         assert scripted.entered.acquire(timeout=30)
-        dropped.sendall(message[:20])
+        dropped.sendall(wire.infer_batch()[:20])
         assert wire.read_all(dropped) == b"", "the limit has passed"
         scripted.release.set()
         assert b"tench" not in idle.recv(1000)
@@ -269,12 +283,20 @@ def test_the_time_limit_of_messages_does_not_touch_an_idle_connection(
 
 
 def test_a_client_that_does_not_read_its_replies_is_given_up(
-    serve: Any, caplog: pytest.LogCaptureFixture
+    serve: Any, wire: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "service.connection")
     server = serve(message_timeout_s=0.1)
-    with server.connect() as sock, pytest.raises(OSError, match=r"reset|pipe"):
-        send_for_ever(sock, PING * 10_000)
+    params = wire.string(1, b"u1") + wire.string(2, b"x") + b"\0"
+    requests = b"\x0f\x00\x01\x0c\x00\x00\x00\x64" + params * 100
+    options = b"\x0c\x00\x02\x08\x00\x01\x00\x00\x03\xe8\x00"
+    call_for_megabytes = wire.header(b"infer_images") + requests + options + b"\0"
+    with server.connect() as sock:
+        sock.sendall(call_for_megabytes * 20)
+        # Unread calls are left when it closes, so the connection is reset: no need to read.
+        hang_up = select.poll()
+        hang_up.register(sock, 0)
+        assert hang_up.poll(30_000)
     server.stop()
     assert "did not take its reply" in caplog.text
 

@@ -141,7 +141,8 @@ def test_what_is_not_finished_in_time_is_cut_off_and_counted(
     serve: Any, scripted: Any, wire: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(scripted, drain_timeout_s=0.05)
-    with server.connect() as sock, server.connect() as idle:
+    # Accepted in this order: once the request runs, both connections are open.
+    with server.connect() as idle, server.connect() as sock:
         sock.sendall(wire.infer_batch(b"wait"))
         assert scripted.entered.acquire(timeout=30)
         server.stop()
@@ -209,7 +210,7 @@ def test_no_thread_is_left_behind(serve: Any) -> None:
     server.stop()
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     for client in clients:
         client.close()
 
