@@ -35,6 +35,8 @@ class Agreement:
 
     Attributes:
         images: how many were compared.
+        distinct_labels: how many different labels they got; with one alone, a server that mixed
+            up its answers would go unnoticed.
         score_tolerance: largest difference of scores that was allowed.
         largest_score_difference: largest difference that was seen.
         expected_labels: image name to the label that it must get under load too. An image whose
@@ -42,6 +44,7 @@ class Agreement:
     """
 
     images: int
+    distinct_labels: int
     score_tolerance: float
     largest_score_difference: float
     expected_labels: dict[str, str]
@@ -50,6 +53,7 @@ class Agreement:
         """What run.json keeps."""
         return {
             "images": self.images,
+            "distinct_labels": self.distinct_labels,
             "score_tolerance": self.score_tolerance,
             "largest_score_difference": self.largest_score_difference,
             "labels_checked_under_load": len(self.expected_labels),
@@ -155,4 +159,5 @@ def compare_answers(
     expected = {
         image: answer.label for image, answer in first.items() if answer.margin > score_tolerance
     }
-    return Agreement(len(first), score_tolerance, largest, expected)
+    distinct_labels = len({answer.label for answer in first.values()})
+    return Agreement(len(first), distinct_labels, score_tolerance, largest, expected)

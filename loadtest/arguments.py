@@ -116,7 +116,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
     _add_load(parser)
     parser.add_argument(
-        "--duration_s", type=_seconds, default=7.0, help="length of every measured window"
+        "--duration_s", type=_seconds, default=6.5, help="length of every measured window"
     )
     parser.add_argument(
         "--repeats", type=_at_least(1), default=5, help="windows per workload and variant"

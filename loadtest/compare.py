@@ -21,6 +21,7 @@ from loadtest.images import LoadImage
 from loadtest.in_process import measure_limit
 from loadtest.measured_run import MeasuredRun, Repeat, VariantRun, WorkloadRun
 from loadtest.measurement import measure
+from loadtest.plan import Plan
 from loadtest.progress import Progress, minutes
 from loadtest.rpc import ServerIdentity
 from loadtest.server_process import ServerProcess, require_free_port
@@ -34,8 +35,6 @@ from loadtest.variants import (
     server_command,
 )
 
-# What starting, stopping and collecting take on top of a window, until one was measured.
-_FIRST_GUESS_OVERHEAD_S = 6.0
 _LIMIT_SLACK_S = 60.0
 
 
@@ -62,43 +61,6 @@ class CompareSettings:
     images: Sequence[LoadImage]
 
 
-class _Plan:
-    """Counts measurements and predicts the end from those that are done."""
-
-    def __init__(self, settings: CompareSettings) -> None:
-        servers = [variant for variant in settings.variants if variant.handler is not None]
-        window_s = settings.load.warmup_s + (settings.load.duration_s or 0.0)
-        self._checks = len(settings.workloads) * len(servers)
-        self._measurements = len(settings.workloads) * len(settings.variants) * settings.repeats
-        self._check_s = [_FIRST_GUESS_OVERHEAD_S]
-        self._measurement_s = [_FIRST_GUESS_OVERHEAD_S + window_s]
-        self.total = self._measurements
-
-    def remaining_s(self) -> float:
-        """Predicted seconds to the end."""
-        return self._checks * _mean(self._check_s) + self._measurements * _mean(self._measurement_s)
-
-    def checked(self, seconds: float) -> None:
-        """One variant was checked."""
-        self._checks -= 1
-        self._check_s.append(seconds)
-
-    def measured(self, seconds: float) -> None:
-        """One window was measured."""
-        self._measurements -= 1
-        self._measurement_s.append(seconds)
-
-    @property
-    def done(self) -> int:
-        """Windows measured so far."""
-        return self.total - self._measurements
-
-
-def _mean(guess_and_measured: Sequence[float]) -> float:
-    values = guess_and_measured[1:] or guess_and_measured
-    return sum(values) / len(values)
-
-
 class Comparison:
     """One run of `compare`.
 
@@ -113,7 +75,13 @@ class Comparison:
         self._command = command
         self._progress = progress
         self._gpus = GpuMonitor()
-        self._plan = _Plan(settings)
+        servers = sum(variant.handler is not None for variant in settings.variants)
+        workloads = len(settings.workloads)
+        self._plan = Plan(
+            checks=workloads * servers,
+            measurements=workloads * len(settings.variants) * settings.repeats,
+            window_s=settings.load.warmup_s + (settings.load.duration_s or 0.0),
+        )
 
     def run(self) -> MeasuredRun:
         """Check and measure everything.

@@ -180,8 +180,9 @@ def _agreement(workload: WorkloadRun) -> str:
         return "Answers were not compared: one server alone was measured."
     near_ties = found["images"] - found["labels_checked_under_load"]
     return (
-        f"Before timing, all servers gave the same labels to {found['images']} images; scores "
-        f"differed by {found['largest_score_difference']:.2g} at most (allowed: "
+        f"Before timing, all servers gave the same labels to {found['images']} images "
+        f"({found['distinct_labels']} different labels); scores differed by "
+        f"{found['largest_score_difference']:.2g} at most (allowed: "
         f"{found['score_tolerance']:g}). Under load every reply's label was compared with that "
         f"answer for {found['labels_checked_under_load']} images; on the other {near_ties} the two "
         "best classes are closer than that tolerance."

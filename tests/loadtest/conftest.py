@@ -190,6 +190,7 @@ def _measured_run(variants: list[str], repeats: list[Repeat], clients: int = 10)
         precision="fp32",
         agreement={
             "images": 3,
+            "distinct_labels": 2,
             "score_tolerance": 0.001,
             "largest_score_difference": 1e-6,
             "labels_checked_under_load": 3,

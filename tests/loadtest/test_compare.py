@@ -38,6 +38,7 @@ def test_a_real_comparison_of_both_handlers_and_the_limit(
     assert (workload.engine, workload.precision) == ("onnxruntime", "fp32")
     assert workload.agreement is not None
     assert workload.agreement["largest_score_difference"] < 0.001
+    assert workload.agreement["distinct_labels"] > 1
     for repeat in workload.repeats[:2]:
         assert repeat.records
         assert not any(record.error for record in repeat.records)
