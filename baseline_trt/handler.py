@@ -121,6 +121,8 @@ class BaselineHandler:
         batch = torch.cat([tensor for _, tensor, _ in portion])
         try:
             output, waited_ms, ran_ms = self._inference.run(batch, deadline)
+            if deadline is not None:
+                deadline.check()
         except ImageFailure as failure:
             return [(index, failure) for index, _, _ in portion]
         rows = probabilities(output, self._engine.model)
