@@ -70,7 +70,8 @@ class TensorrtTensor(Backend):
 
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
-        smallest, largest = config.settings["min"], config.settings["max"]
+        smallest: BatchShape = config.settings["min"]
+        largest: BatchShape = config.settings["max"]
         if smallest.rows > largest.rows:
             raise PipelineConfigError(f"min = {smallest} is more than max = {largest}")
         self._min_rows, self._max_rows = smallest.rows, largest.rows
