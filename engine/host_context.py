@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from engine.interface import ExecutionContext, TensorSpec
+from engine.interface import Engine, ExecutionContext, TensorSpec
 
 
 def in_graph_order(tensor: Tensor, spec: TensorSpec) -> Tensor:
@@ -15,7 +16,13 @@ def in_graph_order(tensor: Tensor, spec: TensorSpec) -> Tensor:
 
 
 class HostContext(ExecutionContext):
-    """Input buffers in host memory."""
+    """Input buffers in host memory, filled by torch and read by another library."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        # Here torch only copies rows. By default it would share out even that to a team of
+        # OpenMP threads, in every calling thread, on cores that the engine has work for.
+        torch.set_num_threads(1)
 
     def _arrays(self, rows: int) -> list[npt.NDArray[np.generic]]:
         """The first `rows` rows of every input buffer, contiguous and without a copy."""

@@ -113,6 +113,9 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--engine", default="auto", help="the service's --engine")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="what all run")
+    parser.add_argument("--weights", help="the service's --weights, for a model of the zoo")
+    parser.add_argument("--mean", metavar="R,G,B", help="the service's --mean, in 0..255")
+    parser.add_argument("--std", metavar="R,G,B", help="the service's --std, in 0..255")
     parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
     _add_load(parser)
     parser.add_argument(

@@ -90,6 +90,7 @@ def _compare(options: argparse.Namespace, command: str, progress: Progress) -> N
     servers = ServerOptions(
         engine=options.engine,
         precision=options.precision,
+        model_args=_model_args(options),
         config=options.config,
         port=options.port,
         launch_prefix=parse_launch_prefix(options.launch_prefix),
@@ -111,6 +112,12 @@ def _compare(options: argparse.Namespace, command: str, progress: Progress) -> N
     _save(Comparison(settings, command, progress).run(), folder, progress)
     print(report.terminal_tables(raw_files.read(folder)))
     print(f"results: {folder}")
+
+
+def _model_args(options: argparse.Namespace) -> tuple[str, ...]:
+    """What the model needs, in one word a flag so that a negative mean is no flag of its own."""
+    given = {name: getattr(options, name) for name in ("weights", "mean", "std")}
+    return tuple(f"--{name}={value}" for name, value in given.items() if value is not None)
 
 
 def _null_request(options: argparse.Namespace, command: str, progress: Progress) -> None:

@@ -58,6 +58,12 @@ VARIANTS = {
             "the pipeline that never waits for a batch to fill",
         ),
         Variant(
+            "pipeline-batch-4",
+            "pipeline",
+            ("--set", "resnet50.max=4"),
+            "the pipeline with batches of up to 4, whatever suits the engine",
+        ),
+        Variant(
             IN_PROCESS,
             None,
             (),
@@ -88,6 +94,8 @@ class ServerOptions:
     Attributes:
         engine: the service's --engine.
         precision: the service's --precision.
+        model_args: what else the model needs, as the service and the limit spell it: --weights,
+            --mean, --std with their values.
         config: the pipeline's TOML file, or None for the shipped one.
         port: port to serve on.
         launch_prefix: words before every command, such as ("taskset", "-c", "0,1").
@@ -96,6 +104,7 @@ class ServerOptions:
 
     engine: str = "auto"
     precision: str = "fp32"
+    model_args: tuple[str, ...] = ()
     config: str | None = None
     port: int = 8095
     launch_prefix: tuple[str, ...] = ()
@@ -149,6 +158,7 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     """The command that serves a variant."""
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     command += ["--handler", str(variant.handler), "--model", workload.model]
+    command += [*options.model_args]
     command += ["--engine", options.engine, "--precision", options.precision]
     command += ["--host", HOST, "--port", str(options.port)]
     if variant.handler == "pipeline" and options.config is not None:
@@ -161,7 +171,8 @@ def limit_command(
 ) -> list[str]:
     """The command that measures the in-process limit with the engine that the servers chose."""
     command = [*options.launch_prefix, sys.executable, "-m", "pipeline.limit"]
-    command += ["--model", workload.model, "--engine", engine, "--precision", options.precision]
+    command += ["--model", workload.model, *options.model_args]
+    command += ["--engine", engine, "--precision", options.precision]
     if options.config is not None:
         command += ["--config", options.config]
     return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s:g}"]

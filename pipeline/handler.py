@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.classifier import classifier_input_size, classifier_normalization, probabilities
 from engine.interface import Engine, EngineError
-from engine.registry import choose_engine, stand_in_precision
+from engine.registry import choose_engine, stand_in_precision, suggested_batch_size
 from engine.zoo import open_model
 from pipeline.backends.inference import ENGINE
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
@@ -109,8 +109,9 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
     """The TOML document that the settings ask for.
 
     Without `--config` the shipped file is a template: model, normalisation and image size come
-    from the model. With it the file is taken at its word, and `--model`, `--mean`, `--std` and
-    `--precision` replace only what they name. `--set` comes last.
+    from the model, and the largest batch is what suits the engine. With it the file is taken at
+    its word, and `--model`, `--mean`, `--std` and `--precision` replace only what they name.
+    `--set` comes last.
     """
     given = settings.config is not None
     path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIG
@@ -123,10 +124,9 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
             normalization = classifier_normalization(model, settings.mean, settings.std)
             node["mean"], node["std"] = list(normalization.mean), list(normalization.std)
             _resize_to(document, classifier_input_size(model))
+            largest = suggested_batch_size(choose_engine(settings.engine, settings.precision))
             shape = "x".join(map(str, (3, *classifier_input_size(model))))
-            for key in ("min", "max"):
-                rows = str(node.get(key, 1)).partition("x")[0]
-                node[key] = f"{rows}x{shape}"
+            node["min"], node["max"] = f"1x{shape}", f"{largest}x{shape}"
     if given and settings.mean is not None:
         node["mean"] = list(settings.mean)
     if given and settings.std is not None:

@@ -25,9 +25,11 @@ from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.handler import engine_node, handler_document
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.settings import read_floats
 from service.handler import ConfigurationError, HandlerSettings
 
 _WARM_UP_S = 0.5
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass
@@ -139,12 +141,23 @@ def _run(chain: Sequence[Backend], images: Sequence[bytes]) -> None:
         raise EngineError("an image of the folder does not pass the pipeline")
 
 
+def _read_images(folder: Path) -> list[bytes]:
+    images = [
+        path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES
+    ]
+    if not images:
+        raise ConfigurationError(f"no images in {folder}: none of {', '.join(sorted(_SUFFIXES))}")
+    return images
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.limit", description=__doc__)
     parser.add_argument("--img_dir", type=Path, required=True, help="folder of images")
     parser.add_argument("--model", help="ONNX file or packaged model (default: resnet50)")
     parser.add_argument("--weights", help="state-dict file for the packaged model")
+    parser.add_argument("--mean", type=read_floats, metavar="R,G,B", help="in 0..255")
+    parser.add_argument("--std", type=read_floats, metavar="R,G,B", help="in 0..255")
     parser.add_argument("--config", help="TOML file (default: the shipped one)")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision")
@@ -157,11 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model=options.model,
         weights=options.weights,
         config=options.config,
+        mean=options.mean,
+        std=options.std,
     )
     try:
-        images = [path.read_bytes() for path in sorted(options.img_dir.glob("*.jpg"))]
-        if not images:
-            raise ConfigurationError(f"no *.jpg in {options.img_dir}")
+        images = _read_images(options.img_dir)
         sizes = [int(size) for size in options.batch_sizes.split(",")]
         measured = {
             size: measure_limit(settings, images, size, options.duration_s) for size in sizes

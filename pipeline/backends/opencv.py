@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from engine.cpu import fitting_contexts
 from pipeline.backend import InstanceConfig, ItemBackend
 from pipeline.errors import PipelineConfigError
 from pipeline.registry import register
@@ -15,19 +16,22 @@ from pipeline.settings import Setting, choice, read_count
 from service.image_decoding import decode_bgr
 
 
-def _one_thread_per_instance() -> None:
-    # Instances are the parallelism here: OpenCV's own worker threads would only compete with them
-    # for the cores.
-    cv2.setNumThreads(1)
+class CpuOperator(ItemBackend):
+    """An operator that keeps one core busy: instances are its parallelism."""
+
+    @classmethod
+    def fitting_instance_num(cls, instance_num: int) -> int:
+        """One instance a core at most: more would take turns on the cores."""
+        return fitting_contexts(instance_num)
+
+    def init(self, config: InstanceConfig) -> None:  # noqa: ARG002 (for those with settings)
+        """Keep OpenCV from starting threads of its own beside the instances'."""
+        cv2.setNumThreads(1)
 
 
 @register("DecodeMat")
-class DecodeMat(ItemBackend):
+class DecodeMat(CpuOperator):
     """Encoded bytes in, a matrix in B, G, R order out."""
-
-    def init(self, config: InstanceConfig) -> None:  # noqa: ARG002 (reads no setting)
-        """Nothing to load."""
-        _one_thread_per_instance()
 
     def process(self, data: Any) -> Any:
         """Decode; an InvalidImageError fails the item."""
@@ -35,7 +39,7 @@ class DecodeMat(ItemBackend):
 
 
 @register("ResizeMat")
-class ResizeMat(ItemBackend):
+class ResizeMat(CpuOperator):
     """Resizes to `resize_h` x `resize_w` pixels, bilinear, without keeping the aspect ratio."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
@@ -45,11 +49,11 @@ class ResizeMat(ItemBackend):
 
     def init(self, config: InstanceConfig) -> None:
         """Read the size."""
+        super().init(config)
         height, width = config.settings["resize_h"], config.settings["resize_w"]
         if height is None or width is None:
             raise PipelineConfigError("ResizeMat needs resize_h and resize_w, in pixels")
         self._size = (width, height)
-        _one_thread_per_instance()
 
     def process(self, data: Any) -> Any:
         """Resize one matrix."""
@@ -57,7 +61,7 @@ class ResizeMat(ItemBackend):
 
 
 @register("cvtColorMat", "CvtColorMat")
-class CvtColorMat(ItemBackend):
+class CvtColorMat(CpuOperator):
     """Converts B, G, R, which DecodeMat gives, to the order that `color` names."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
@@ -66,6 +70,7 @@ class CvtColorMat(ItemBackend):
 
     def init(self, config: InstanceConfig) -> None:
         """Read the order."""
+        super().init(config)
         self._swap = config.settings["color"] == "rgb"
 
     def process(self, data: Any) -> Any:
@@ -74,7 +79,7 @@ class CvtColorMat(ItemBackend):
 
 
 @register("Mat2Tensor")
-class Mat2Tensor(ItemBackend):
+class Mat2Tensor(CpuOperator):
     """A matrix in, a uint8 tensor of shape (1, 3, height, width) out, without copying.
 
     The tensor keeps the matrix's memory order, which is `torch.channels_last`, and which the model

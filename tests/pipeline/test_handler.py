@@ -103,7 +103,7 @@ def test_the_shipped_file_is_a_template_for_any_model() -> None:
     assert "efficientnet_lite0" in node["model"]
     assert node["mean"] == pytest.approx([0.498 * 255])
     assert node["std"] == pytest.approx([0.502 * 255])
-    assert node["max"] == "4x3x224x224"
+    assert node["max"] == "1x3x224x224"
 
 
 def test_a_file_that_is_named_is_taken_at_its_word() -> None:
