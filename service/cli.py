@@ -64,11 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         text = error.strerror or str(error)
         return _fail(f"{error.filename}: {text}" if error.filename else text, 1)
-    if cut_off:
-        # Calls still run in the handler; tearing the interpreter down under them may crash.
-        logging.shutdown()
-        os._exit(1)
-    return 0
+    return 1 if cut_off else 0
 
 
 def _fail(error: object, code: int) -> int:

@@ -51,6 +51,7 @@ class Server:
         self._listener: socket.socket | None = None
         self._methods: MethodTable = {}
         self._connections: set[Connection] = set()
+        self._finished_threads: list[threading.Thread] = []
         self._connections_lock = threading.Lock()
         self._accepting = False
         self._stop_reason = ""
@@ -126,6 +127,7 @@ class Server:
                     self._accept()
                 else:
                     self._wake.clear()
+                    self._join_finished()
                     self._resume_accepting()
 
     def stop(self, reason: str = "stop was called") -> None:
@@ -151,6 +153,7 @@ class Server:
         while self._open_connections() and (remaining_s := deadline_s - time.monotonic()) > 0:
             if self._selector.select(remaining_s):
                 self._wake.clear()
+        self._join_finished()
         cut_off = self._in_flight()
         for connection in self._open_connections():
             connection.cut_off()
@@ -210,7 +213,9 @@ class Server:
         except RuntimeError as error:
             _log.error("closed %s: %s", connection.peer, error)
             sock.close()
-            self._forget(connection)
+            with self._connections_lock:
+                self._connections.discard(connection)
+            self._wake.set()
 
     def _serve_connection(self, connection: Connection) -> None:
         try:
@@ -219,9 +224,18 @@ class Server:
             self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
+        """Drop a connection; called last of all by the thread that served it."""
         with self._connections_lock:
             self._connections.discard(connection)
+            self._finished_threads.append(threading.current_thread())
         self._wake.set()
+
+    def _join_finished(self) -> None:
+        """Wait out the last steps of threads whose connections are gone."""
+        with self._connections_lock:
+            finished, self._finished_threads = self._finished_threads, []
+        for thread in finished:
+            thread.join()
 
     def _in_flight(self) -> int:
         return sum(not connection.idle for connection in self._open_connections())
