@@ -33,6 +33,15 @@ class OpenVinoEngine(Engine):
         return {"openvino": openvino.__version__}
 
     def _load(self) -> None:
+        self._compile()
+        # The first tensors that its Python binding makes in a process must not be made by two
+        # threads at once: one waits inside of it, holding the interpreter's lock, for another
+        # that waits for that lock. So the first run is here, where there is one thread.
+        context = self.create_context()
+        context.run([[spec.allocate(1).zero_() for spec in self.inputs]])
+        context.close()
+
+    def _compile(self) -> None:
         core = openvino.Core()
         if self.options.precision == "bf16":
             require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +46,36 @@ def test_a_graph_that_it_cannot_load_is_one_line(
         OpenVinoEngine(model, EngineOptions())
     assert "\n" not in str(caught.value)
     assert "Conv" in str(caught.value)
+
+
+_FIRST_RUNS = """
+import sys, threading
+from engine.interface import EngineOptions
+from engine.onnx_model import OnnxModel
+from engine.registry import choose_engine, load_engine
+
+options = EngineOptions(num_contexts=2)
+engine = load_engine(choose_engine("openvino"), OnnxModel.load(sys.argv[1]), options)
+barrier = threading.Barrier(4)
+
+
+def first_run():
+    barrier.wait()
+    engine.create_context().run([[spec.allocate(1).zero_() for spec in engine.inputs]])
+
+
+threads = [threading.Thread(target=first_run) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+def test_the_first_runs_of_a_process_may_come_at_the_same_time(small_file: Path) -> None:
+    """OpenVINO's binding locks up in one process out of four if it makes its first tensors so."""
+    for _ in range(6):
+        command = [sys.executable, "-c", _FIRST_RUNS, str(small_file)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert ended.stdout.strip() == "done"
