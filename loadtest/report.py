@@ -211,8 +211,8 @@ def _reading(run: MeasuredRun) -> str:
         "- TPxx is sorted[int(q * n)] of the raw latencies of all repeats together. Its 95 % "
         "interval comes from order statistics and assumes no distribution, but it assumes "
         "independent requests; `?` is a bound for which n is too small.",
-        "- `x baseline` is paired repeat by repeat: median, extremes, and the t interval of the "
-        "mean log ratio.",
+        "- The ratio to a reference (`x ...`) is paired repeat by repeat: median, extremes, and "
+        "the t interval of the mean log ratio.",
         "- QPS x mean latency must equal the number of clients (Little's law); more than 5 % off "
         "is marked with `!`.",
         "- CPU: 100 % is one core, as in `top`; means over exactly the measured windows. Memory "

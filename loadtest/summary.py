@@ -64,7 +64,9 @@ class VariantSummary:
         tp50_interval: of the pooled latencies.
         tp99_interval: of the pooled latencies.
         concurrency: QPS x mean latency, median of the repeats.
-        ratio: QPS against the baseline's of the same repeat.
+        reference: the variant that `ratio` compares with: the baseline or, where it was not
+            measured, the first row.
+        ratio: QPS against that of the reference in the same repeat; None for the reference itself.
         control_ratio: QPS against that of the lock-free control in the same repeat.
         share_of_limit: median QPS as share of the in-process limit's.
         usage: means over all windows.
@@ -84,6 +86,7 @@ class VariantSummary:
     tp50_interval: Interval | None
     tp99_interval: Interval | None
     concurrency: float | None
+    reference: str
     ratio: Ratio | None
     control_ratio: Ratio | None
     share_of_limit: float | None
@@ -139,6 +142,7 @@ def _summarise(
     own = rates[variant.name]
     qps = Spread.of(list(own.values()))
     limit = rates.get(IN_PROCESS)
+    reference = BASELINE if BASELINE in rates else next(iter(rates))
     in_flight = [s.concurrency for s in summaries if s.concurrency is not None]
     foreign = [s.usage.foreign_percent for s in summaries if s.usage.foreign_percent is not None]
     return VariantSummary(
@@ -153,7 +157,8 @@ def _summarise(
         tp50_interval=percentile_interval(latencies, 0.50) if latencies else None,
         tp99_interval=percentile_interval(latencies, 0.99) if latencies else None,
         concurrency=Spread.of(in_flight).median if in_flight else None,
-        ratio=_ratio(own, rates.get(BASELINE)),
+        reference=reference,
+        ratio=_ratio(own, rates[reference]),
         control_ratio=_ratio(own, rates.get(CONTROL)),
         share_of_limit=qps.median / Spread.of(list(limit.values())).median if limit else None,
         usage=_mean_usage([s.usage for s in summaries]),

@@ -75,12 +75,12 @@ def marks(row: VariantSummary, clients: int) -> str:
 
 
 def qps_table(rows: Sequence[VariantSummary], clients: int) -> str:
-    """Throughput, its ratio to the baseline, and what limits it."""
+    """Throughput, its ratio to the reference, and what limits it."""
     header = (
         "Variant",
         "QPS",
         "[min, max]",
-        "x baseline",
+        f"x {rows[0].reference}",
         "[min, max]",
         "95 % interval",
         "of the in-process limit",

@@ -52,16 +52,16 @@ VARIANTS = {
         ),
         Variant(PIPELINE, "pipeline", (), "nodes with instances and batching queues, no lock"),
         Variant(
-            "pipeline-timeout-0",
-            "pipeline",
-            ("--set", "batching_timeout=0"),
-            "the pipeline that never waits for a batch to fill",
-        ),
-        Variant(
             "pipeline-batch-4",
             "pipeline",
             ("--set", "resnet50.max=4"),
             "the pipeline with batches of up to 4, whatever suits the engine",
+        ),
+        Variant(
+            "pipeline-timeout-0",
+            "pipeline",
+            ("--set", "resnet50.max=4", "--set", "batching_timeout=0"),
+            "the same with a batching_timeout of 0, so that no item can wait for others",
         ),
         Variant(
             IN_PROCESS,

@@ -16,12 +16,12 @@ def verdict(rows: Sequence[VariantSummary], clients: int) -> list[str]:
     by_name = {row.variant.name: row for row in rows}
     pipeline, baseline = by_name.get(PIPELINE), by_name.get(BASELINE)
     control = by_name.get(CONTROL)
-    sentences = []
-    if pipeline is not None and pipeline.ratio is not None:
-        sentences.append(_compare(PIPELINE, BASELINE, pipeline.ratio))
-    if control is not None and control.ratio is not None:
-        sentences.append(_compare(CONTROL, BASELINE, control.ratio))
-    if pipeline is not None and control is not None:
+    sentences = [
+        _compare(row.variant.name, row.reference, row.ratio)
+        for row in rows
+        if row.ratio is not None and row.variant.name != IN_PROCESS
+    ]
+    if pipeline is not None and control is not None and baseline is not None:
         if pipeline.ratio is not None and control.ratio is not None:
             sentences.append(_explained_by_lock(pipeline.ratio, control.ratio))
         if pipeline.control_ratio is not None:
@@ -38,6 +38,7 @@ def verdict(rows: Sequence[VariantSummary], clients: int) -> list[str]:
 
 
 def _compare(name: str, reference: str, ratio: Ratio) -> str:
+    """How many images per second a variant serves, as a multiple of another's."""
     text = (
         f"`{name}` serves {ratio.spread.median:.2f} times the images per second of `{reference}` "
         f"(median of {ratio.pairs} paired repeats; 95 % interval {interval(ratio.interval, 2)})"

@@ -10,6 +10,7 @@ import pytest
 from loadtest.gpu import GpuReading
 from loadtest.measured_run import MeasuredRun, Record, Repeat, Sample
 from loadtest.summary import summarise, window_usage
+from loadtest.verdict import verdict
 
 Repeats = Callable[..., Repeat]
 Runs = Callable[..., MeasuredRun]
@@ -52,6 +53,24 @@ def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
     assert pipeline.ratio is not None
     assert (pipeline.ratio.spread.low, pipeline.ratio.spread.high) == (2.0, 2.0)
     assert not pipeline.is_stable
+
+
+def test_without_a_baseline_the_first_row_is_the_reference(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    names = ["pipeline-timeout-0", "pipeline-batch-4"]
+    requests = {"pipeline-timeout-0": 100, "pipeline-batch-4": 97}
+    repeats = [
+        repeat_of(name, repeat, [10.0] * requests[name], 1.0) for repeat in (1, 2) for name in names
+    ]
+    run = measured_run(names, repeats, clients=1)
+    reference, other = summarise(run, run.workloads[0])
+    assert reference.ratio is None
+    assert other.reference == "pipeline-timeout-0"
+    assert other.ratio is not None
+    assert other.ratio.spread.median == pytest.approx(0.97)
+    (sentence, *_) = verdict([reference, other], clients=1)
+    assert "`pipeline-batch-4` serves 0.97 times" in sentence
 
 
 def test_the_share_of_the_in_process_limit_compares_medians(
