@@ -54,9 +54,12 @@ def _cpu_model() -> str:
 
 
 def describe_source() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that the code runs from; None outside of one."""
+    """Commit and dirty flag of the checkout that the code runs from; None outside of one.
+
+    Measured folders do not count: they change nothing that is measured.
+    """
     commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain")
+    status = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
