@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,16 @@ LABELLED_PHOTOGRAPHS = {
     "china.jpg": ("bell cote",),
     "flower.jpg": ("daisy",),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_hear_sigint() -> None:
+    """Let child processes be interrupted even where the suite runs as a shell's background job.
+
+    Such a job starts with SIGINT ignored, and hands that on to its children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _photograph(name: str) -> Path:
