@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from engine.cpu import fitting_contexts
 from engine.interface import Engine, EngineError, EngineOptions
 from engine.names import unknown_name
 from engine.onnx_model import OnnxModel
@@ -22,6 +23,9 @@ class _Provider:
     package: str
     install: str
     precisions: tuple[str, ...]
+    # OpenVINO computes in threads of its own. With one request a core they would idle while the
+    # instance fetches a result and the next batch: with 1.5, 6 % more images a second in bf16.
+    contexts_per_core: float = 1.0
 
 
 _PROVIDERS = {
@@ -33,6 +37,7 @@ _PROVIDERS = {
         "openvino",
         "thriftpipe[openvino]",
         ("fp32", "bf16"),
+        contexts_per_core=1.5,
     ),
     "torch": _Provider(
         "engine.providers.torch:TorchEngine", "torch", "thriftpipe", ("fp32", "bf16")
@@ -115,9 +120,15 @@ def suggested_batch_size(choice: EngineChoice) -> int:
 
     On a CPU in fp32 one row keeps a core busy, and more rows mostly leave its caches: they gain
     little or lose, and every row waits for all. In bf16 the weights are rearranged for the CPU's
-    matrix units, and several rows share the cost of that.
+    matrix units, and two rows share the cost of that; more would mostly wait for each other.
     """
-    return 1 if choice.precision == "fp32" else 4
+    return 1 if choice.precision == "fp32" else 2
+
+
+def fitting_instances(choice: EngineChoice, instance_num: int) -> int:
+    """How many of `instance_num` instances of an engine make sense on this host."""
+    per_core = _PROVIDERS[choice.name].contexts_per_core
+    return fitting_contexts(instance_num, contexts_per_core=per_core)
 
 
 def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) -> Engine:

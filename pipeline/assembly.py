@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pipeline.backends  # noqa: F401 (importing registers them)
 from pipeline.backend import Backend, Container
 from pipeline.errors import PipelineConfigError
@@ -38,8 +41,15 @@ def expression_settings(expression: Expression) -> list[Setting]:
     return [setting for name in expression.names() for setting in backend_class(name).settings]
 
 
-def fitting_instance_num(expression: Expression, instance_num: int) -> int:
-    """How many instances of the expression make sense here: what its pickiest backend says."""
+def fitting_instance_num(
+    expression: Expression, instance_num: int, settings: Mapping[str, Any], engine: str
+) -> int:
+    """How many instances of the expression make sense here: what its pickiest backend says.
+
+    Raises:
+        EngineError: there is no such engine.
+    """
     return min(
-        backend_class(name).fitting_instance_num(instance_num) for name in expression.names()
+        backend_class(name).fitting_instance_num(instance_num, settings, engine)
+        for name in expression.names()
     )

@@ -82,8 +82,19 @@ class Backend(ABC):
         return 1
 
     @classmethod
-    def fitting_instance_num(cls, instance_num: int) -> int:
-        """How many of `instance_num` instances make sense on this host."""
+    def fitting_instance_num(
+        cls,
+        instance_num: int,
+        settings: Mapping[str, Any],  # noqa: ARG003 (for backends that depend on them)
+        engine: str,  # noqa: ARG003
+    ) -> int:
+        """How many of `instance_num` instances make sense on this host.
+
+        Args:
+            instance_num: how many the configuration asks for.
+            settings: the node's settings, as `init` gets them.
+            engine: the engine's name, or "auto".
+        """
         return instance_num
 
     @abstractmethod

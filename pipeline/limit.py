@@ -60,7 +60,12 @@ def measure_limit(
     node = engine_node(parse_config(document))
     document[node] = {**document[node], "max": batch_size, "min": 1}
     config = parse_config(document)
-    threads = fitting_instance_num(config.nodes[node].backend, config.nodes[node].instance_num)
+    threads = fitting_instance_num(
+        config.nodes[node].backend,
+        config.nodes[node].instance_num,
+        config.nodes[node].settings,
+        settings.engine,
+    )
     resources = {name: SharedResources() for name in config.nodes}
     shared = _Shared(config, settings.engine, threads, resources)
     return _drive(shared, images, batch_size, duration_s), threads
@@ -162,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision")
     parser.add_argument("--duration_s", type=float, default=5.0, help="for each batch size")
-    parser.add_argument("--batch_sizes", default="1,4", help="tried one after the other")
+    parser.add_argument("--batch_sizes", default="1,2,4", help="tried one after the other")
     options = parser.parse_args(arguments)
     settings = HandlerSettings(
         engine=options.engine,

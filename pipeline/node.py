@@ -7,6 +7,7 @@ import threading
 import time
 from queue import SimpleQueue
 
+from engine.interface import EngineError
 from pipeline.assembly import build_backend, fitting_instance_num
 from pipeline.backend import (
     FAILURE_KEY,
@@ -42,10 +43,15 @@ class Node:
         self._queue = BatchQueue(config.batching_timeout_ms)
         self._next: Node | None = None
         self._threads: list[threading.Thread] = []
-        self.instance_num = fitting_instance_num(config.backend, config.instance_num)
+        try:
+            self.instance_num = fitting_instance_num(
+                config.backend, config.instance_num, config.settings, engine
+            )
+        except EngineError as error:
+            raise PipelineConfigError(f"[{self.name}] {error}") from error
         if self.instance_num < config.instance_num:
             logger.info(
-                "%s: instance_num %d becomes %d, one a core, so that instances do not take turns",
+                "%s: instance_num %d becomes %d: more would take turns on the cores",
                 self.name,
                 config.instance_num,
                 self.instance_num,

@@ -9,7 +9,7 @@ import openvino
 import torch
 
 from engine.cache import cache_key, load_or_build
-from engine.cpu import cpu_identity
+from engine.cpu import cpu_identity, fitting_contexts
 from engine.host_context import HostContext
 from engine.interface import Engine, EngineError
 
@@ -18,7 +18,7 @@ _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoEngine(Engine):
-    """One compiled model for all contexts, with one stream a context."""
+    """One compiled model for all contexts, with one stream a context, up to the cores."""
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = tuple(_PRECISION_HINTS)
@@ -73,13 +73,15 @@ class OpenVinoEngine(Engine):
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""
-        contexts, threads = self.options.num_contexts, self.options.threads_per_context
+        threads = self.options.threads_per_context
+        # Contexts beyond the cores wait in line for a stream; they never get threads of their own.
+        streams = fitting_contexts(self.options.num_contexts)
         return {
-            "NUM_STREAMS": str(contexts),
-            "INFERENCE_NUM_THREADS": contexts * threads,
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": streams * threads,
             # On a CPU with bf16 the default is bf16, whatever the model holds.
             "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.options.precision],
-            "PERFORMANCE_HINT": "LATENCY" if contexts == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             # The number of threads is given above, in logical cores of any kind; pinned threads
             # would get stuck behind others that the scheduler has put on their core.
             "ENABLE_CPU_PINNING": False,

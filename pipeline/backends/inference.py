@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from engine.cpu import fitting_contexts, threads_per_context
+from engine.cpu import threads_per_context
 from engine.interface import Engine, EngineError, EngineOptions, check_item
 from engine.onnx_model import Normalization, OnnxModel
-from engine.registry import choose_engine, load_engine, stand_in_precision
+from engine.registry import (
+    EngineChoice,
+    choose_engine,
+    fitting_instances,
+    load_engine,
+    stand_in_precision,
+)
 from engine.zoo import open_model
 from pipeline.backend import Backend, InstanceConfig, Item, fail
 from pipeline.errors import PipelineConfigError
@@ -64,9 +70,11 @@ class TensorrtTensor(Backend):
         return self._max_rows
 
     @classmethod
-    def fitting_instance_num(cls, instance_num: int) -> int:
-        """One instance a core at most: more would take turns and slow each other down."""
-        return fitting_contexts(instance_num)
+    def fitting_instance_num(
+        cls, instance_num: int, settings: Mapping[str, Any], engine: str
+    ) -> int:
+        """As many as keep the engine busy: more would take turns and slow each other down."""
+        return fitting_instances(_choose(settings, engine), instance_num)
 
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
@@ -115,12 +123,16 @@ def _one_row(data: Any) -> torch.Tensor:
     return row
 
 
+def _choose(settings: Mapping[str, Any], engine: str) -> EngineChoice:
+    return choose_engine(engine, "bf16" if settings["precision"] == "bf16" else None)
+
+
 def _load(config: InstanceConfig) -> Engine:
     settings = config.settings
     if settings["model"] is None:
         raise PipelineConfigError("TensorrtTensor needs model, an ONNX file")
     wanted = settings["precision"]
-    choice = choose_engine(config.engine, "bf16" if wanted == "bf16" else None)
+    choice = _choose(settings, config.engine)
     precision = stand_in_precision(choice.name, wanted or choice.precision)
     if choice.name != "tensorrt":
         logger.info("%s: engine %s stands in for TensorRT", config.node, choice.name)

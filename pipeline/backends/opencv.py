@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import cv2
@@ -20,7 +21,12 @@ class CpuOperator(ItemBackend):
     """An operator that keeps one core busy: instances are its parallelism."""
 
     @classmethod
-    def fitting_instance_num(cls, instance_num: int) -> int:
+    def fitting_instance_num(
+        cls,
+        instance_num: int,
+        settings: Mapping[str, Any],  # noqa: ARG003 (the same for all)
+        engine: str,  # noqa: ARG003
+    ) -> int:
         """One instance a core at most: more would take turns on the cores."""
         return fitting_contexts(instance_num)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from engine.cpu import available_cores
 from engine.interface import EngineError, EngineOptions
 from engine.onnx_model import OnnxModel
 from engine.providers.openvino import OpenVinoEngine, require_bf16
@@ -26,6 +27,14 @@ def test_openvino_runs_what_it_was_told(
     hint = compiled.get_property("INFERENCE_PRECISION_HINT")
     assert hint.get_type_name() == {"fp32": "f32", "bf16": "bf16"}[precision]
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_requests_in_waiting_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
+    cores = available_cores()
+    options = EngineOptions(num_contexts=cores + 1, threads_per_context=1)
+    compiled = OpenVinoEngine(small_model, options).compiled
+    assert compiled.get_property("NUM_STREAMS") == cores
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == cores
 
 
 def test_a_cpu_without_bf16_is_told_what_it_runs() -> None:
@@ -50,6 +59,7 @@ def test_a_graph_that_it_cannot_load_is_one_line(
 
 _FIRST_RUNS = """
 import sys, threading
+from engine.cpu import available_cores
 from engine.interface import EngineOptions
 from engine.onnx_model import OnnxModel
 from engine.registry import choose_engine, load_engine
