@@ -12,6 +12,7 @@ from service.handler import HandlerSettings
 from service.handlers import HANDLERS
 from service.server_settings import ServerSettings
 
+_DECODERS = ("cpu", "gpu")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -100,6 +101,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="rows of the largest batch of the baseline's engine "
         f"(default: {HandlerSettings().max_batch_size})",
     )
+    model.add_argument(
+        "--decode",
+        choices=_DECODERS,
+        help="where the pipeline decodes images: chooses the shipped graph "
+        f"(default: {HandlerSettings().decode})",
+    )
+    model.add_argument(
+        "--devices",
+        type=_devices,
+        metavar="N,N",
+        help="numbers of the GPUs to use, such as 0,1 (default: the engine's choice)",
+    )
     _add_server_options(parser)
     return parser.parse_options(arguments)
 
@@ -166,3 +179,18 @@ def _channels(text: str) -> tuple[float, ...]:
             f"got {text!r}"
         )
     return values
+
+
+def _devices(text: str) -> tuple[int, ...]:
+    """Different GPU numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"takes GPU numbers from 0 with commas between, such as 0,1; got {text!r}"
+        )
+    devices = tuple(map(int, parts))
+    if repeated := [device for device in devices if devices.count(device) > 1]:
+        raise argparse.ArgumentTypeError(
+            f"takes each GPU once; {repeated[0]} is there more than once in {text!r}"
+        )
+    return devices

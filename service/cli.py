@@ -21,15 +21,20 @@ from service.signals import stopped_by_signals
 
 _MODEL_OPTIONS = (
     *("engine", "precision", "model", "weights", "config", "set", "mean", "std"),
-    *("no_lock", "max_batch_size"),
+    *("no_lock", "max_batch_size", "decode", "devices"),
 )
 # Options that one handler has no use for, and why; a silently ignored one would mislead.
 _BASELINE_HAS_NO_GRAPH = "the baseline has no TOML file and no nodes; it is for --handler pipeline"
+_BASELINE_DECODES_ON_CPU = "the baseline decodes on the CPU; it is for --handler pipeline"
 _PIPELINE_HAS_NO_LOCK = "the pipeline takes no lock; it is for --handler baseline"
 _PIPELINE_BATCH = "the pipeline's TOML file sets its batches; use --set NODE.max=8x3x224x224"
 _NULL_HAS_NO_MODEL = "the null handler runs no model"
 _REFUSED = {
-    "baseline": {"config": _BASELINE_HAS_NO_GRAPH, "set": _BASELINE_HAS_NO_GRAPH},
+    "baseline": {
+        "config": _BASELINE_HAS_NO_GRAPH,
+        "set": _BASELINE_HAS_NO_GRAPH,
+        "decode": _BASELINE_DECODES_ON_CPU,
+    },
     "pipeline": {"no_lock": _PIPELINE_HAS_NO_LOCK, "max_batch_size": _PIPELINE_BATCH},
     "null": dict.fromkeys(_MODEL_OPTIONS, _NULL_HAS_NO_MODEL),
 }
@@ -90,6 +95,10 @@ def _handler_settings(options: Namespace) -> HandlerSettings:
     for name, reason in _REFUSED[options.handler].items():
         if name in given:
             raise ConfigurationError(f"--{name.replace('_', '-')}: {reason}")
+    if "decode" in given and "config" in given:
+        raise ConfigurationError(
+            "--decode chooses the shipped graph, and --config names another; give one of them"
+        )
     for name in ("config", "weights"):
         if name in given:
             _check_file(f"--{name}", given[name])

@@ -110,6 +110,10 @@ class HandlerSettings:
         std: what each channel is divided by then, or None for the model's own.
         lock: False runs the baseline without its lock.
         max_batch_size: rows of the largest batch of the baseline's engine.
+        decode: "cpu" or "gpu": where the pipeline decodes images, which chooses the shipped TOML
+            file that it takes as its template.
+        devices: numbers of the GPUs that the handler uses, all different, the first one where it
+            uses one only; empty for the engine's own choice.
     """
 
     engine: str = "auto"
@@ -122,3 +126,5 @@ class HandlerSettings:
     std: tuple[float, ...] | None = None
     lock: bool = True
     max_batch_size: int = 4
+    decode: str = "cpu"
+    devices: tuple[int, ...] = ()
