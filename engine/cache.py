@@ -1,7 +1,8 @@
 """What an engine prepared from a model, kept in a file and used again only if it still fits.
 
 The file is one line that names the format, one line of JSON (the key, and the payload's SHA-256),
-and then the payload as the provider wrote it. Nothing in it is ever unpickled.
+and then the payload as the provider wrote it, encrypted where the file's name ends in
+".encrypted". Nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from engine.atomic_file import write_atomically
+from engine.encrypted_file import WrongKeyError, read_key, seal, unseal
 from engine.interface import EngineError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"thriftpipe engine cache 1\n"
 _MAX_HEADER_BYTES = 65_536
+_ENCRYPTED_SUFFIX = ".encrypted"
 
 _logger = logging.getLogger(__name__)
 
@@ -54,17 +57,27 @@ def cache_key(
     }
 
 
-def load_or_build(path: Path, key: Mapping[str, str], build: Callable[[], bytes]) -> bytes:
+def load_or_build(
+    path: Path,
+    key: Mapping[str, str],
+    build: Callable[[], bytes],
+    *,
+    secret_file: Path | None = None,
+) -> bytes:
     """The payload of the cache file, or a new one, which then is kept there.
 
     Args:
-        path: the cache file.
+        path: the cache file; it is encrypted if its name ends in ".encrypted".
         key: what the payload depends on; it is used again only if this is equal.
         build: makes a new payload.
+        secret_file: what to encrypt with, or None for the environment: see
+            `engine.encrypted_file.read_key`.
 
     Raises:
-        EngineError: the file cannot be written.
+        EngineError: the file cannot be written; or it is encrypted, and the secret is missing or
+            another one.
     """
+    secret = read_key(secret_file) if path.suffix == _ENCRYPTED_SUFFIX else None
     try:
         payload = _read(path, key)
     except FileNotFoundError:
@@ -72,20 +85,42 @@ def load_or_build(path: Path, key: Mapping[str, str], build: Callable[[], bytes]
     except _UnusableError as reason:
         _logger.info("cache %s: made again: %s", path, reason)
     else:
+        payload = payload if secret is None else _opened(path, payload, secret, key)
         _logger.info("cache %s: used", path)
         return payload
     payload = build()
-    header = {"key": dict(key), "payload_sha256": hashlib.sha256(payload).hexdigest()}
+    stored = payload if secret is None else seal(payload, secret, _canonical(key))
+    header = {"key": dict(key), "payload_sha256": hashlib.sha256(stored).hexdigest()}
     try:
         write_atomically(
-            path, b"".join([_MAGIC, json.dumps(header, sort_keys=True).encode(), b"\n", payload])
+            path, b"".join([_MAGIC, json.dumps(header, sort_keys=True).encode(), b"\n", stored])
         )
     except OSError as error:
         raise EngineError(f"cannot write the engine cache {path}: {error.strerror}") from error
     return payload
 
 
+def _opened(path: Path, stored: bytes, secret: bytes, key: Mapping[str, str]) -> bytes:
+    """The payload of an encrypted file that is whole and fits.
+
+    Another secret is an error and no reason to make the file again: whoever shares it would lose
+    it, and the one who mistyped the secret would never hear of it.
+    """
+    try:
+        return unseal(stored, secret, _canonical(key))
+    except WrongKeyError as error:
+        raise EngineError(
+            f"cannot open the engine cache {path}: {error}; give the key that it was written "
+            f"with, or delete the file"
+        ) from error
+
+
+def _canonical(key: Mapping[str, str]) -> bytes:
+    return json.dumps(dict(key), sort_keys=True).encode()
+
+
 def _read(path: Path, key: Mapping[str, str]) -> bytes:
+    """The stored payload of a file that is whole and was made for this key."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

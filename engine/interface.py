@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 if TYPE_CHECKING:
+    from engine.normalization import Normalization
     from engine.onnx_model import OnnxModel
 
 
@@ -58,6 +59,26 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class BatchProfile:
+    """Sizes of batches that a context is made for; it is fastest at the largest.
+
+    Attributes:
+        min_rows: rows of the smallest batch.
+        max_rows: rows of the largest batch.
+    """
+
+    min_rows: int
+    max_rows: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_rows <= self.max_rows:
+            raise EngineError(
+                f"a profile's min must be from 1 to its max, got min {self.min_rows} and "
+                f"max {self.max_rows}"
+            )
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """How an engine is to run.
 
@@ -69,7 +90,21 @@ class EngineOptions:
             the cores of the host: `engine.cpu.threads_per_context` computes it.
         device_id: which GPU, where the engine runs on one.
         cache_path: file in which to keep what was prepared from the model, or None. It is used
-            again only if it was made from the same model and settings by the same version.
+            again only if it was made from the same model and settings by the same version. A name
+            that ends in ".encrypted" makes it unreadable without its key.
+        cache_key_file: file with that key, or None for the environment: see
+            `engine.encrypted_file.read_key`.
+        profiles: for the n-th context that is made the n-th of these, and the last one for all
+            after it; where there are none, any batch up to `max_batch_size` suits all. Only
+            TensorRT prepares itself for them.
+        fp32_layers: parts of names of layers that run in fp32, whatever the precision is.
+        fp16_layers: parts of names of layers that run in fp16, where the engine has it.
+        calibration_dir: folder of images like those that will come, for precision "int8".
+        calibration_normalization: mean and std of a model that takes floats, for "int8"; a model
+            with them in its graph needs none.
+        timing_cache_path: file in which TensorRT keeps what it has measured, so that it builds
+            similar engines faster, or None.
+        max_workspace_bytes: scratch memory that TensorRT may plan with.
     """
 
     precision: str = "fp32"
@@ -78,11 +113,26 @@ class EngineOptions:
     threads_per_context: int = 1
     device_id: int = 0
     cache_path: Path | None = None
+    cache_key_file: Path | None = None
+    profiles: tuple[BatchProfile, ...] = ()
+    fp32_layers: tuple[str, ...] = ()
+    fp16_layers: tuple[str, ...] = ()
+    calibration_dir: Path | None = None
+    calibration_normalization: Normalization | None = None
+    timing_cache_path: Path | None = None
+    max_workspace_bytes: int = 2048 * 2**20
 
     def __post_init__(self) -> None:
-        for field in ("max_batch_size", "num_contexts", "threads_per_context"):
+        counts = ("max_batch_size", "num_contexts", "threads_per_context", "max_workspace_bytes")
+        for field in counts:
             if (value := getattr(self, field)) < 1:
                 raise EngineError(f"{field} must be at least 1, got {value}")
+        largest = max((profile.max_rows for profile in self.profiles), default=1)
+        if largest > self.max_batch_size:
+            raise EngineError(
+                f"a profile has up to {largest} rows, more than max_batch_size = "
+                f"{self.max_batch_size}"
+            )
 
 
 class ExecutionContext(ABC):

@@ -40,7 +40,10 @@ class OnnxRuntimeEngine(Engine):
             if self.options.cache_path is not None:
                 key = cache_key(self, content, device=cpu_identity(), settings={})
                 content = load_or_build(
-                    self.options.cache_path, key, lambda: _optimized(self.model.serialized())
+                    self.options.cache_path,
+                    key,
+                    lambda: _optimized(self.model.serialized()),
+                    secret_file=self.options.cache_key_file,
                 )
                 options.graph_optimization_level = (
                     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

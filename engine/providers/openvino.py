@@ -64,7 +64,12 @@ class OpenVinoEngine(Engine):
                 compiled.export_model(blob)
                 return blob.getvalue()
 
-            blob = load_or_build(self.options.cache_path, key, compile_for_cache)
+            blob = load_or_build(
+                self.options.cache_path,
+                key,
+                compile_for_cache,
+                secret_file=self.options.cache_key_file,
+            )
             self.compiled = core.import_model(io.BytesIO(blob), _DEVICE, settings)
         except RuntimeError as error:
             raise EngineError(

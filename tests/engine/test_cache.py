@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engine.cache import load_or_build
+from engine.encrypted_file import ENVIRONMENT_VARIABLE
 from engine.interface import EngineError, EngineOptions
 from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
 from engine.registry import choose_engine, load_engine
@@ -106,6 +107,64 @@ class TestFile:
             load_or_build(path, KEY, lambda: b"payload")
 
 
+class TestEncryptedFile:
+    @pytest.fixture
+    def secret_file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "cache.key"
+        path.write_text("0f" * 32)
+        path.chmod(0o600)
+        return path
+
+    @pytest.fixture
+    def sealed(self, tmp_path: Path, secret_file: Path) -> Path:
+        path = tmp_path / "model.trt.encrypted"
+        load_or_build(path, KEY, lambda: b"the weights", secret_file=secret_file)
+        return path
+
+    def test_the_right_key_opens_it(self, sealed: Path, secret_file: Path) -> None:
+        assert load_or_build(sealed, KEY, unexpected, secret_file=secret_file) == b"the weights"
+        assert b"the weights" not in sealed.read_bytes()
+
+    def test_a_key_in_the_environment_opens_it(
+        self, sealed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, "0f" * 32)
+        assert load_or_build(sealed, KEY, unexpected) == b"the weights"
+
+    def test_another_key_is_an_error_and_leaves_the_file_alone(
+        self, sealed: Path, secret_file: Path
+    ) -> None:
+        before = sealed.read_bytes()
+        secret_file.write_text("1f" * 32)
+        with pytest.raises(EngineError, match="the key does not open it; give the key that"):
+            load_or_build(sealed, KEY, unexpected, secret_file=secret_file)
+        assert sealed.read_bytes() == before
+
+    def test_no_key_is_an_error(self, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+        with pytest.raises(EngineError, match="needs a key"):
+            load_or_build(sealed, KEY, unexpected)
+
+    def test_a_truncated_file_is_built_again(self, sealed: Path, secret_file: Path) -> None:
+        sealed.write_bytes(sealed.read_bytes()[:-3])
+        assert load_or_build(sealed, KEY, lambda: b"new", secret_file=secret_file) == b"new"
+        assert load_or_build(sealed, KEY, unexpected, secret_file=secret_file) == b"new"
+
+    def test_another_model_is_built_again_whatever_the_key(
+        self, sealed: Path, secret_file: Path
+    ) -> None:
+        secret_file.write_text("1f" * 32)
+        key = {**KEY, "model": "other"}
+        assert load_or_build(sealed, key, lambda: b"new", secret_file=secret_file) == b"new"
+
+    def test_a_header_of_another_model_does_not_pass(self, sealed: Path, secret_file: Path) -> None:
+        """Whoever can write the file cannot make one model's engine pass for another's."""
+        key = {**KEY, "model": "n"}
+        sealed.write_bytes(sealed.read_bytes().replace(b'"model": "m"', b'"model": "n"'))
+        with pytest.raises(EngineError, match="does not open"):
+            load_or_build(sealed, key, unexpected, secret_file=secret_file)
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 class TestEngines:
     def scores(self, name: str, model: OnnxModel, path: Path | None) -> torch.Tensor:
@@ -124,6 +183,15 @@ class TestEngines:
         caplog.clear()
         assert torch.equal(self.scores(name, small_model, path), expected)
         assert f"cache {path}: used" in caplog.text
+
+    def test_an_encrypted_engine_gives_the_same_scores(
+        self, name: str, small_model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, "0f" * 32)
+        expected = self.scores(name, small_model, None)
+        for _ in range(2):
+            path = tmp_path / "small.encrypted"
+            assert torch.equal(self.scores(name, small_model, path), expected)
 
     def test_another_graph_of_the_same_file_is_another_engine(
         self, name: str, small_model: OnnxModel, path: Path, caplog: pytest.LogCaptureFixture
