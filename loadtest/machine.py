@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from loadtest.gpu import GpuMonitor
+
 _CLIENT_PACKAGES = (
     "thriftpipe",
     "locust",
@@ -35,13 +37,23 @@ def describe_machine(gpu_names: Sequence[str]) -> dict[str, Any]:
     return {
         "cpu_model": _cpu_model(),
         "cpu_cores": os.cpu_count(),
-        "cpu_cores_usable": len(os.sched_getaffinity(0)),
+        "cpu_cores_usable": usable_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "kernel": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": platform.python_version(),
         "gpus": list(gpu_names) or "n/a",
     }
+
+
+def has_gpu() -> bool:
+    """Whether the driver shows an NVIDIA GPU, for which the service then chooses its engine."""
+    return bool(GpuMonitor().names)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def _cpu_model() -> str:

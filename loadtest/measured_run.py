@@ -64,6 +64,8 @@ class Repeat:
         variant: its name.
         repeat: number from 1.
         length_s: length of the window.
+        clients: closed-loop clients of this window; None where the settings say it for all.
+        client_processes: processes that they shared; None likewise.
         samples: from the window's start to its end.
         records: its requests; empty for a variant without requests.
         images_per_s: what the variant measured itself; None where the requests tell.
@@ -77,6 +79,59 @@ class Repeat:
     records: list[Record] = field(default_factory=list)
     images_per_s: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    clients: int | None = None
+    client_processes: int | None = None
+
+
+@dataclass(frozen=True)
+class PartRun:
+    """One part of the service, measured once with nothing around it.
+
+    Attributes:
+        name: what tables call it.
+        description: what it is, in one line.
+        images_per_s: batch size to images per second; empty where it could not be measured.
+        threads: how many worked side by side.
+        error: why there are no numbers, or "".
+    """
+
+    name: str
+    description: str
+    images_per_s: dict[str, float]
+    threads: int
+    error: str
+
+
+@dataclass(frozen=True)
+class StagedRequest:
+    """One request that asked where its time went.
+
+    Attributes:
+        latency_ms: from before the call to after its reply, at the client.
+        stages_ms: `stage_times_ms` of the reply.
+    """
+
+    latency_ms: float
+    stages_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """Where a variant's requests spend their time, from a window of its own that is not timed.
+
+    Attributes:
+        variant: its name.
+        clients: closed-loop clients, the one that asked for stage times among them.
+        server_args: what its server was started with beyond the variant's own arguments.
+        requests: those of the client that asked.
+        error: why there are no requests, or "".
+    """
+
+    variant: str
+    clients: int
+    server_args: list[str]
+    requests: list[StagedRequest]
+    error: str
 
 
 @dataclass(frozen=True)
@@ -107,6 +162,8 @@ class WorkloadRun:
         agreement: what the check of the variants' answers found; None where there was none.
         variants: in table order.
         repeats: in the order in which they ran.
+        parts: what parts of the service do alone.
+        stages: where the time of a request goes.
     """
 
     name: str
@@ -117,6 +174,8 @@ class WorkloadRun:
     agreement: dict[str, Any] | None
     variants: list[VariantRun]
     repeats: list[Repeat]
+    parts: list[PartRun] = field(default_factory=list)
+    stages: list[StageRun] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -124,7 +183,7 @@ class MeasuredRun:
     """A measured folder.
 
     Attributes:
-        kind: "compare", "run" or "null_request".
+        kind: "compare", "sweep", "run" or "null_request".
         command: the command line, without paths of the machine.
         started: UTC date and time.
         source: commit and whether the tree was changed; values are None outside a checkout.
@@ -133,6 +192,7 @@ class MeasuredRun:
         settings: what the measurement was asked for.
         images: name, hash and size of every image.
         workloads: the results.
+        complete: False while more is to be measured, and for ever if the command was stopped.
     """
 
     kind: str
@@ -144,3 +204,4 @@ class MeasuredRun:
     settings: dict[str, Any]
     images: list[dict[str, Any]]
     workloads: list[WorkloadRun]
+    complete: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from thriftpy2.protocol import TCyBinaryProtocolFactory
@@ -77,6 +77,21 @@ class ServerIdentity:
     pid: int
     versions: dict[str, str]
     settings: dict[str, str]
+    worker: int | None = None
+    workers: int | None = None
+    supervisor_pid: int | None = None
+
+    @property
+    def root_pid(self) -> int:
+        """The process above all others of the server: the supervisor, where there is one."""
+        return self.pid if self.supervisor_pid is None else self.supervisor_pid
+
+    def as_record(self) -> dict[str, Any]:
+        """What result files say of it: nothing that is another in every process."""
+        record = asdict(self)
+        for own in ("pid", "worker", "supervisor_pid"):
+            del record[own]
+        return record
 
 
 def server_identity(host: str, port: int, timeout_s: float = 30.0) -> ServerIdentity:
@@ -97,4 +112,8 @@ def server_identity(host: str, port: int, timeout_s: float = 30.0) -> ServerIden
             pid=info.pid,
             versions=dict(sorted(info.versions.items())),
             settings=dict(sorted(info.settings.items())),
+            # Only a server with several workers sets them.
+            worker=getattr(info, "worker", None),
+            workers=getattr(info, "workers", None),
+            supervisor_pid=getattr(info, "supervisor_pid", None),
         )

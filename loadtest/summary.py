@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from loadtest.measured_run import MeasuredRun, Repeat, Sample, VariantRun, WorkloadRun
 from loadtest.statistics import (
@@ -25,14 +26,18 @@ LITTLE_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Usage:
-    """Means over one or more windows; 100 % CPU is one core. None is "n/a"."""
+    """Means over one or more windows; 100 % CPU is one core. None is "n/a".
+
+    GPUs are told one by one, because a mean over them hides the one that is the limit; their
+    memory is summed. Both are empty or None where there is no GPU.
+    """
 
     server_cpu_percent: float | None
     server_rss_bytes: float | None
     clients_cpu_percent: float | None
     foreign_percent: float | None
     steal_percent: float | None
-    gpu_percent: float | None
+    gpu_percents: tuple[float, ...]
     gpu_memory_bytes: float | None
 
 
@@ -105,17 +110,19 @@ class VariantSummary:
 
 
 def summarise(run: MeasuredRun, workload: WorkloadRun) -> list[VariantSummary]:
-    """One summary per variant, in table order."""
+    """One summary per variant that was measured, in table order."""
     batch = int(run.settings["request_batch"])
+    measured = {repeat.variant for repeat in workload.repeats}
+    variants = [variant for variant in workload.variants if variant.name in measured]
     rates = {
         variant.name: {
             repeat.repeat: _images_per_s(repeat, batch)
             for repeat in workload.repeats
             if repeat.variant == variant.name
         }
-        for variant in workload.variants
+        for variant in variants
     }
-    return [_summarise(variant, workload, batch, rates) for variant in workload.variants]
+    return [_summarise(variant, workload, batch, rates) for variant in variants]
 
 
 def _images_per_s(repeat: Repeat, batch: int) -> float:
@@ -169,11 +176,14 @@ def _summarise(
 
 
 def _ratio(own: dict[int, float], reference: dict[int, float] | None) -> Ratio | None:
-    """The paired ratio; None without a reference or where a repeat answered nothing."""
-    if reference is None or own is reference or own.keys() != reference.keys():
+    """The paired ratio; None without a reference or where a repeat answered nothing.
+
+    A run that was stopped has a last repeat that not every variant reached: it pairs with nothing.
+    """
+    if reference is None or own is reference:
         return None
-    pairs = [(own[repeat], reference[repeat]) for repeat in sorted(own)]
-    if min(min(pair) for pair in pairs) <= 0:
+    pairs = [(own[repeat], reference[repeat]) for repeat in sorted(own.keys() & reference.keys())]
+    if not pairs or min(min(pair) for pair in pairs) <= 0:
         return None
     return paired_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
@@ -201,7 +211,7 @@ def _summarise_repeat(repeat: Repeat, batch: int) -> RepeatSummary:
 def window_usage(samples: Sequence[Sample], length_s: float) -> Usage:
     """Means over the window [0, length_s] of its samples."""
     if len(samples) < 2:
-        return Usage(None, None, None, None, None, None, None)
+        return Usage(None, None, None, None, None, (), None)
     times = [sample.at_s for sample in samples]
 
     def percent(counters: Sequence[float | None]) -> float | None:
@@ -218,32 +228,26 @@ def window_usage(samples: Sequence[Sample], length_s: float) -> Usage:
     if server is not None and clients is not None and own is not None and busy is not None:
         foreign = max(0.0, busy - server - clients - own)
     resident = [s.server_rss_bytes for s in samples if s.server_rss_bytes is not None]
-    gpu_percent, gpu_memory = _busiest_gpu(samples)
+    gpu_percents, gpu_memory_bytes = _gpu_means(samples)
     return Usage(
         server_cpu_percent=server,
         server_rss_bytes=sum(resident) / len(resident) if resident else None,
         clients_cpu_percent=clients,
         foreign_percent=foreign,
         steal_percent=percent([sample.machine_steal_s for sample in samples]),
-        gpu_percent=gpu_percent,
-        gpu_memory_bytes=gpu_memory,
+        gpu_percents=gpu_percents,
+        gpu_memory_bytes=gpu_memory_bytes,
     )
 
 
-def _busiest_gpu(samples: Sequence[Sample]) -> tuple[float | None, float | None]:
+def _gpu_means(samples: Sequence[Sample]) -> tuple[tuple[float, ...], float | None]:
+    """Mean utilisation of every GPU in percent, and the mean memory of all of them in bytes."""
     count = min(len(sample.gpus) for sample in samples)
     if count == 0:
-        return None, None
-    means = []
-    for index in range(count):
-        readings = [sample.gpus[index] for sample in samples]
-        means.append(
-            (
-                sum(reading.utilisation_percent for reading in readings) / len(readings),
-                sum(reading.memory_used_bytes for reading in readings) / len(readings),
-            )
-        )
-    return max(means)
+        return (), None
+    by_gpu = [[sample.gpus[index] for sample in samples] for index in range(count)]
+    percents = tuple(fmean(gpu.utilisation_percent for gpu in gpus) for gpus in by_gpu)
+    return percents, sum(fmean(gpu.memory_used_bytes for gpu in gpus) for gpus in by_gpu)
 
 
 def _mean_usage(usages: Sequence[Usage]) -> Usage:
@@ -251,4 +255,6 @@ def _mean_usage(usages: Sequence[Usage]) -> Usage:
         values = [getattr(usage, name) for usage in usages]
         return None if not values or None in values else sum(values) / len(values)
 
-    return Usage(**{name: mean(name) for name in Usage.__dataclass_fields__})
+    names = [name for name in Usage.__dataclass_fields__ if name != "gpu_percents"]
+    gpus = zip(*(usage.gpu_percents for usage in usages), strict=True)
+    return Usage(**{name: mean(name) for name in names}, gpu_percents=tuple(map(fmean, gpus)))

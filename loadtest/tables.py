@@ -167,11 +167,11 @@ def _utilisation_row(row: VariantSummary, memory_bytes: int) -> tuple[str, ...]:
     is_server = row.variant.server is not None
     cpu = usage.server_cpu_percent if is_server else None
     rss = usage.server_rss_bytes if is_server else None
-    gpu = usage.gpu_percent if is_server else None
+    gpus = usage.gpu_percents if is_server else ()
     gpu_memory = usage.gpu_memory_bytes if is_server else None
     return (
         row.variant.name,
-        percent(gpu),
+        gpu_percents(gpus),
         NOT_AVAILABLE if gpu_memory is None else f"{gpu_memory / 2**20:.0f} MiB",
         percent(cpu),
         percent(None if rss is None else 100 * rss / memory_bytes, 1),
@@ -180,6 +180,11 @@ def _utilisation_row(row: VariantSummary, memory_bytes: int) -> tuple[str, ...]:
         percent(usage.foreign_percent, 1),
         percent(usage.steal_percent, 1),
     )
+
+
+def gpu_percents(values: Sequence[float]) -> str:
+    """Utilisation of every GPU, or "n/a"."""
+    return " / ".join(percent(value) for value in values) or NOT_AVAILABLE
 
 
 def percent(value: float | None, digits: int = 0) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,7 +16,13 @@ HOST = "127.0.0.1"
 BASELINE = "baseline"
 CONTROL = "baseline-no-lock"
 PIPELINE = "pipeline"
+PIPELINE_GPU = "pipeline-gpu"
 IN_PROCESS = "in-process"
+
+_DECODE_ON_GPU = ("--decode", "gpu")
+_PROFILE_STAGES = ("--set", "profile_stages=true")
+# "pipeline-4w": the variant "pipeline" with four server processes.
+_WITH_WORKERS = re.compile(r"(?P<name>.+)-(?P<workers>[1-9]\d*)w")
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,37 @@ class Variant:
         handler: the service's --handler; None where no server runs.
         server_args: further arguments of the service.
         description: what it is, in one line.
+        limit_args: arguments of `python -m pipeline.limit`, where no server runs.
+        is_part: True if it is one part of the service, measured once for its own sake; it is no
+            row of the comparison.
     """
 
     name: str
     handler: str | None
     server_args: tuple[str, ...]
     description: str
+    limit_args: tuple[str, ...] = ()
+    is_part: bool = False
+
+    @property
+    def decodes_on_gpu(self) -> bool:
+        """True if its decoder is not the CPU's, so that its pixels differ a little."""
+        return _DECODE_ON_GPU[1] in (*self.server_args, *self.limit_args)
+
+    def with_workers(self, workers: int) -> Variant:
+        """The same with so many server processes behind its port."""
+        return replace(
+            self,
+            name=f"{self.name}-{workers}w",
+            server_args=(*self.server_args, "--workers", str(workers)),
+            description=f"{self.description}; {workers} server processes",
+        )
+
+    def with_profiled_stages(self) -> Variant:
+        """The same with every backend waiting for its own work; for a pipeline only."""
+        if self.handler != "pipeline":
+            return self
+        return replace(self, server_args=(*self.server_args, *_PROFILE_STAGES))
 
 
 VARIANTS = {
@@ -52,6 +84,12 @@ VARIANTS = {
         ),
         Variant(PIPELINE, "pipeline", (), "nodes with instances and batching queues, no lock"),
         Variant(
+            PIPELINE_GPU,
+            "pipeline",
+            _DECODE_ON_GPU,
+            "the pipeline with decoding and preprocessing on the GPU",
+        ),
+        Variant(
             "pipeline-batch-4",
             "pipeline",
             ("--set", "resnet50.max=4"),
@@ -69,9 +107,74 @@ VARIANTS = {
             (),
             "limit: the pipeline's preprocessing and engine in one process, no server",
         ),
+        Variant(
+            "engine-alone",
+            None,
+            (),
+            "the engine's node on images that are ready in memory",
+            ("--part", "engine"),
+            is_part=True,
+        ),
+        Variant(
+            "engine-alone-gpu",
+            None,
+            (),
+            "the engine's node on images that are ready on the GPU",
+            ("--part", "engine", *_DECODE_ON_GPU),
+            is_part=True,
+        ),
+        Variant(
+            "decode-alone-cpu",
+            None,
+            (),
+            "decoding and preprocessing on the CPU, one thread a core",
+            ("--part", "decode"),
+            is_part=True,
+        ),
+        Variant(
+            "decode-alone-gpu",
+            None,
+            (),
+            "decoding and preprocessing on the GPU",
+            ("--part", "decode", *_DECODE_ON_GPU),
+            is_part=True,
+        ),
     )
 }
-DEFAULT_VARIANTS = (BASELINE, CONTROL, PIPELINE, IN_PROCESS)
+_CPU_DEFAULTS = (BASELINE, CONTROL, PIPELINE, IN_PROCESS, "engine-alone", "decode-alone-cpu")
+# Not here: the control, because an engine of a GPU needs the lock; and the in-process limit, whose
+# threads decode and infer in turn, so that either the cores or the GPU would idle.
+_GPU_DEFAULTS = (
+    BASELINE,
+    PIPELINE,
+    PIPELINE_GPU,
+    "engine-alone",
+    "engine-alone-gpu",
+    "decode-alone-cpu",
+    "decode-alone-gpu",
+)
+_CPU_BATCH_SIZES = (1, 2, 4)
+_GPU_BATCH_SIZES = (1, 4, 8, 16, 32)
+
+
+def default_variants(*, with_gpu: bool) -> str:
+    """What --variants is where it is not given."""
+    return ",".join(_GPU_DEFAULTS if with_gpu else _CPU_DEFAULTS)
+
+
+def default_workloads(*, with_gpu: bool) -> str:
+    """What --workloads is where it is not given."""
+    return "resnet50" if with_gpu else "resnet50,efficientnet_lite0"
+
+
+def default_precision(engine: str, *, with_gpu: bool) -> str:
+    """The precision that suits the engine: fp16 on a GPU, fp32 on a CPU.
+
+    Args:
+        engine: the service's --engine.
+        with_gpu: whether this machine has a GPU.
+    """
+    return "fp16" if with_gpu and engine not in {"onnxruntime", "openvino"} else "fp32"
 
 
 @dataclass(frozen=True)
@@ -117,16 +220,30 @@ def parse_variants(text: str) -> list[Variant]:
     Raises:
         LoadTestError: an unknown or repeated name, or no server among them.
     """
-    variants = []
-    for name in _split(text, "--variants"):
-        if name not in VARIANTS:
-            closest = get_close_matches(name, VARIANTS, n=1)
-            hint = f"; did you mean {closest[0]!r}?" if closest else "."
-            raise LoadTestError(f"unknown variant {name!r}{hint} Known: {', '.join(VARIANTS)}")
-        variants.append(VARIANTS[name])
+    variants = [_parse_variant(name) for name in _split(text, "--variants")]
     if all(variant.handler is None for variant in variants):
         raise LoadTestError("--variants names no server; add at least one, such as 'baseline'")
     return variants
+
+
+def _parse_variant(name: str) -> Variant:
+    workers = None
+    base = name
+    if (found := _WITH_WORKERS.fullmatch(name)) is not None:
+        base, workers = found["name"], int(found["workers"])
+    if base not in VARIANTS:
+        closest = get_close_matches(base, VARIANTS, n=1)
+        hint = f"; did you mean {closest[0]!r}?" if closest else "."
+        raise LoadTestError(
+            f"unknown variant {name!r}{hint} Known: {', '.join(VARIANTS)}; a server's with "
+            "several processes: 'pipeline-4w'"
+        )
+    variant = VARIANTS[base]
+    if workers is None:
+        return variant
+    if variant.handler is None:
+        raise LoadTestError(f"{name!r}: {base!r} is no server, so it has no worker processes")
+    return variant.with_workers(workers)
 
 
 def parse_workloads(text: str) -> list[Workload]:
@@ -167,15 +284,36 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
 
 
 def limit_command(
-    workload: Workload, options: ServerOptions, engine: str, images: Path, duration_s: float
+    variant: Variant,
+    workload: Workload,
+    options: ServerOptions,
+    engine: str,
+    images: Path,
+    duration_s: float,
+    *,
+    with_gpu: bool,
 ) -> list[str]:
-    """The command that measures the in-process limit with the engine that the servers chose."""
+    """The command that measures a limit with the engine that the servers chose.
+
+    Args:
+        variant: one without a server.
+        workload: the model.
+        options: how the servers run.
+        engine: the engine that the servers reported.
+        images: folder of images.
+        duration_s: what all batch sizes together take.
+        with_gpu: whether the sizes are those of a GPU.
+    """
+    sizes = _GPU_BATCH_SIZES if with_gpu else _CPU_BATCH_SIZES
+    if variant.limit_args[:2] == ("--part", "decode") and not variant.decodes_on_gpu:
+        sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
     command = [*options.launch_prefix, sys.executable, "-m", "pipeline.limit"]
     command += ["--model", workload.model, *options.model_args]
     command += ["--engine", engine, "--precision", options.precision]
     if options.config is not None:
         command += ["--config", options.config]
-    return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s:g}"]
+    command += [*variant.limit_args, "--batch_sizes", ",".join(map(str, sizes))]
+    return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / len(sizes):g}"]
 
 
 def interleaved(variants: Sequence[Variant], repeats: int) -> list[tuple[int, Variant]]:
