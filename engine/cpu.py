@@ -12,15 +12,28 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 
+CORES_VARIABLE = "THRIFTPIPE_CORES"
+"""Environment variable: how many cores this process is to count on, as one of several."""
+
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity mask and its cgroup's CPU quota, at least 1.
+    """Cores that this process may use, at least 1: the least of affinity, quota and share.
 
-    A quota of 2.5 cores counts as 2: a third thread would be throttled for half of the time.
+    They are its affinity mask, its cgroup's CPU quota, and what THRIFTPIPE_CORES says. A quota of
+    2.5 cores counts as 2: a third thread would be throttled for half of the time.
+
+    Raises:
+        ValueError: THRIFTPIPE_CORES is no number of cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    limits: list[float] = [len(os.sched_getaffinity(0))]
     quota = cgroup_quota_cores()
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    if quota is not None:
+        limits.append(quota)
+    if share := os.environ.get(CORES_VARIABLE):
+        if not (share.isascii() and share.isdigit() and int(share) > 0):
+            raise ValueError(f"{CORES_VARIABLE} takes a number of cores from 1, got {share!r}")
+        limits.append(int(share))
+    return max(1, int(min(limits)))
 
 
 def cgroup_quota_cores(

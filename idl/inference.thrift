@@ -55,9 +55,12 @@ struct ServerInfo {
     4: required string model,               // file name of the model
     5: required string model_sha256,
     6: required string config_sha256,       // of the effective configuration
-    7: required i32 pid,
+    7: required i32 pid,                    // of the process that answers
     8: required map<string, string> versions,   // package name -> version
     9: required map<string, string> settings,   // what else shapes the speed: instances, threads, lock, ...
+    10: optional i32 worker,                // which of the server's workers answers, from 0
+    11: optional i32 workers,               // how many the server has
+    12: optional i32 supervisor_pid,        // of their parent; unset where one process is the server
 }
 
 exception InvalidImage {

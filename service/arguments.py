@@ -136,14 +136,23 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=defaults.max_in_flight_images,
         metavar="N",
-        help="images in the server at a time; more are refused as Overloaded",
+        help="images in the server at a time, shared out among the workers; more are refused "
+        "as Overloaded",
     )
     server.add_argument(
         "--max-connections",
         type=int,
         default=defaults.max_connections,
         metavar="N",
-        help="connections at a time; more wait until one closes",
+        help="connections at a time, of all workers together; more wait until one closes",
+    )
+    server.add_argument(
+        "--workers",
+        type=int,
+        default=defaults.workers,
+        metavar="N",
+        help="processes that serve behind the port, each with a handler of its own and its share "
+        "of the cores and of --devices",
     )
     server.add_argument(
         "--message-timeout-s",

@@ -21,6 +21,7 @@ from service.handler import (
     Scores,
 )
 from service.labels import Labels, top_classes
+from service.placement import Placement
 from service.processor import INTERNAL_ERROR_MESSAGE, new_error_id
 
 _log = logging.getLogger(__name__)
@@ -38,12 +39,18 @@ class InferenceService:
     """
 
     def __init__(
-        self, handler_name: str, handler: Handler, labels: Labels, admission: Admission
+        self,
+        handler_name: str,
+        handler: Handler,
+        labels: Labels,
+        admission: Admission,
+        placement: Placement,
     ) -> None:
         self._handler_name = handler_name
         self._handler = handler
         self._labels = labels
         self._admission = admission
+        self._placement = placement
 
     def ping(self) -> None:
         """Answer."""
@@ -112,6 +119,9 @@ class InferenceService:
             pid=os.getpid(),
             versions={**_own_versions(), **info.versions},
             settings=info.settings,
+            worker=self._placement.worker,
+            workers=self._placement.workers,
+            supervisor_pid=self._placement.supervisor_pid,
         )
 
     def _classify(

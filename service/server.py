@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable
 
 from idl import inference
 from service.admission import Admission
+from service.arrivals import Arrivals, StopRequested
 from service.connection import Connection
 from service.handler import Handler
 from service.inference_service import InferenceService
 from service.labels import Labels
-from service.listening import address_text, bind, listen
+from service.placement import Placement
 from service.processor import MethodTable, Processor, method_table
 from service.server_settings import ServerSettings
 from service.wake import Wake
@@ -25,41 +24,49 @@ from service.warm_up import warm_up
 
 _log = logging.getLogger(__name__)
 
-# Clients that the kernel holds while all connections are taken.
-_BACKLOG = 128
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ALONE = Placement()
 
 
 class Server:
-    """Serves one handler on one port, a thread a connection.
+    """Serves one handler, a thread a connection.
 
     A context manager. `run` calls `startup`, `serve`, `drain` and `shutdown` in this order, in one
     thread; `stop` may be called from anywhere.
 
+    Args:
+        settings: what its clients may cost.
+        handler_name: its name for `server_info`.
+        load_handler: makes the handler; the slow part of a start.
+        arrivals: where its connections come from.
+        placement: its place among the server's processes.
+
     Attributes:
-        address: host and port that it listens on; set by `startup`.
         ready: whether clients are let in.
     """
 
     def __init__(
-        self, settings: ServerSettings, handler_name: str, load_handler: Callable[[], Handler]
+        self,
+        settings: ServerSettings,
+        handler_name: str,
+        load_handler: Callable[[], Handler],
+        arrivals: Arrivals,
+        placement: Placement = _ALONE,
     ) -> None:
         self._settings = settings
+        self._arrivals = arrivals
+        self._placement = placement
         self._handler_name = handler_name
         self._load_handler = load_handler
         self._handler: Handler | None = None
-        self._listener: socket.socket | None = None
         self._methods: MethodTable = {}
         self._connections: set[Connection] = set()
         self._finished_threads: list[threading.Thread] = []
         self._connections_lock = threading.Lock()
-        self._accepting = False
         self._stop_reason = ""
         # All that the serving thread waits for makes one of the selector's sockets readable.
         self._selector = selectors.DefaultSelector()
         self._wake = Wake()
         self._selector.register(self._wake.receiver, selectors.EVENT_READ)
-        self.address: tuple[str, int] = (settings.host, settings.port)
         self.ready = False
 
     @property
@@ -94,41 +101,32 @@ class Server:
     def startup(self) -> None:
         """Take the port, load and warm up the handler, then let clients in."""
         # Before the slow part, so that a port in use is told at once.
-        self._listener = bind(self._settings.host, self._settings.port)
+        self._arrivals.open()
         self._handler = self._load_handler()
         info = self._handler.info()
         labels = Labels.load(self._settings.labels, info.num_classes)
         warm_up(self._handler)
         admission = Admission(self._settings.max_in_flight_images)
-        service = InferenceService(self._handler_name, self._handler, labels, admission)
+        service = InferenceService(
+            self._handler_name, self._handler, labels, admission, self._placement
+        )
         self._methods = method_table(inference.InferenceService, service)
         # What start-up made stays for good; collections that pass over it would stall requests.
         gc.collect()
         gc.freeze()
-        self._listener.setblocking(False)
-        listen(self._listener, _BACKLOG)
-        self.address = self._listener.getsockname()[:2]
+        runs = f"{info.engine}, {info.precision}, {info.model}"
+        self._arrivals.let_in(self._selector, f"{self._handler_name} handler ({runs})")
         self.ready = True
-        _log.info(
-            "ready: %s handler (%s, %s, %s) on %s",
-            self._handler_name,
-            info.engine,
-            info.precision,
-            info.model,
-            address_text(self.address),
-        )
 
     def serve(self) -> None:
         """Accept connections until `stop` is called."""
-        self._resume_accepting()
         while not self._stop_reason:
             for key, _ in self._selector.select():
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
+                if key.fileobj is self._wake.receiver:
                     self._wake.clear()
-                    self._join_finished()
-                    self._resume_accepting()
+                    self._arrivals.left(self._join_finished())
+                else:
+                    self._accept()
 
     def stop(self, reason: str = "stop was called") -> None:
         """Let `serve` return. Safe in any thread and in a signal handler."""
@@ -141,9 +139,7 @@ class Server:
         Returns:
             How many requests were cut off unfinished.
         """
-        if self._listener is not None:
-            self._pause_accepting()
-            self._listener.close()
+        self._arrivals.close()
         _log.info(
             "stopping (%s): finishing %d requests in flight", self._stop_reason, self._in_flight()
         )
@@ -168,40 +164,27 @@ class Server:
     def shutdown(self) -> None:
         """Free the port, and the handler unless calls that were cut off still run in it."""
         self.ready = False
-        if self._listener is not None:
-            self._listener.close()
+        self._arrivals.close()
         if self._handler is not None and not self._in_flight():
             self._handler.close()
 
     def _accept(self) -> None:
-        if self._listener is None:
-            return
         try:
-            sock, address = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+            arrival = self._arrivals.accept()
+        except StopRequested as request:
+            self.stop(str(request))
             return
-        except OSError as error:
-            if error.errno not in _OUT_OF_RESOURCES or not self._open_connections():
-                raise
-            _log.warning("cannot accept a connection before another closes: %s", error.strerror)
-            self._pause_accepting()
+        if arrival is None:
             return
         connection = Connection(
-            sock,
-            address_text(address),
+            arrival.sock,
+            arrival.peer,
             Processor(self._methods),
             self._settings.max_frame_bytes,
             self._settings.message_timeout_s,
         )
         with self._connections_lock:
             self._connections.add(connection)
-            full = len(self._connections) >= self._settings.max_connections
-        if full:
-            _log.warning(
-                "%d connections are open, as --max-connections allows; further ones wait",
-                self._settings.max_connections,
-            )
-            self._pause_accepting()
         thread = threading.Thread(
             target=self._serve_connection,
             args=(connection,),
@@ -212,10 +195,10 @@ class Server:
             thread.start()
         except RuntimeError as error:
             _log.error("closed %s: %s", connection.peer, error)
-            sock.close()
+            arrival.sock.close()
             with self._connections_lock:
                 self._connections.discard(connection)
-            self._wake.set()
+            self._arrivals.left(1)
 
     def _serve_connection(self, connection: Connection) -> None:
         try:
@@ -230,12 +213,13 @@ class Server:
             self._finished_threads.append(threading.current_thread())
         self._wake.set()
 
-    def _join_finished(self) -> None:
-        """Wait out the last steps of threads whose connections are gone."""
+    def _join_finished(self) -> int:
+        """Wait out the last steps of threads whose connections are gone, and count them."""
         with self._connections_lock:
             finished, self._finished_threads = self._finished_threads, []
         for thread in finished:
             thread.join()
+        return len(finished)
 
     def _in_flight(self) -> int:
         return sum(not connection.idle for connection in self._open_connections())
@@ -243,16 +227,3 @@ class Server:
     def _open_connections(self) -> list[Connection]:
         with self._connections_lock:
             return list(self._connections)
-
-    def _pause_accepting(self) -> None:
-        if self._accepting and self._listener is not None:
-            self._selector.unregister(self._listener)
-            self._accepting = False
-
-    def _resume_accepting(self) -> None:
-        """Accept again if there is room."""
-        if self._accepting or self._listener is None:
-            return
-        if len(self._open_connections()) < self._settings.max_connections:
-            self._selector.register(self._listener, selectors.EVENT_READ)
-            self._accepting = True

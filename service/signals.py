@@ -7,14 +7,26 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from service.server import Server
+from typing import Protocol
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Stoppable(Protocol):
+    """A server, as far as signals are concerned."""
+
+    ready: bool
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Descriptor that wakes its serving thread when a byte is written to it."""
+
+    def stop(self, reason: str) -> None:
+        """Let it drain and end."""
+
+
 @contextmanager
-def stopped_by_signals(server: Server) -> Iterator[None]:
+def stopped_by_signals(server: Stoppable) -> Iterator[None]:
     """Stop `server` on the first SIGTERM or SIGINT, and the process at once on the second.
 
     The first drains a server that serves. One that is still starting up has nothing to drain:
@@ -41,3 +53,25 @@ def stopped_by_signals(server: Server) -> Iterator[None]:
         signal.set_wakeup_fd(previous_fd)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let the signals that stop a server wait; a process started meanwhile begins without them."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def leave_stop_to_supervisor() -> None:
+    """Do nothing on SIGTERM and SIGINT.
+
+    A terminal, or a service manager, sends them to all processes of a server. The supervisor gets
+    them too, and says when to stop. They are handled and not ignored, so that programs that this
+    process starts have them as usual.
+    """
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)

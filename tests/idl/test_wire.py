@@ -20,6 +20,7 @@ from thriftpy2.transport import (
 
 import idl
 from idl import inference
+from service.arrivals import PortArrivals
 from service.null_handler import NullHandler
 from service.server import Server
 from service.server_settings import ServerSettings
@@ -62,11 +63,13 @@ def upstream() -> Any:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with Server(ServerSettings(port=0), "null", NullHandler) as server:
+    settings = ServerSettings(port=0)
+    arrivals = PortArrivals(settings)
+    with Server(settings, "null", NullHandler, arrivals) as server:
         server.startup()
         thread = threading.Thread(target=server.serve)
         thread.start()
-        yield server.address[1]
+        yield arrivals.address[1]
         server.stop()
         thread.join()
         assert server.drain() == 0

@@ -16,6 +16,7 @@ from thriftpy2.rpc import make_client
 from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportFactory
 
 from idl import inference
+from service.arrivals import PortArrivals
 from service.handler import (
     Deadline,
     DeadlineExceededError,
@@ -88,9 +89,9 @@ class ScriptedHandler:
 class RunningServer:
     """A server that serves in a thread of its own, and its port."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, port: int) -> None:
         self.server = server
-        self.port = server.address[1]
+        self.port = port
         self.cut_off: int | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -122,9 +123,10 @@ class RunningServer:
 
 @contextmanager
 def _served(handler: Handler, settings: ServerSettings) -> Iterator[RunningServer]:
-    with Server(settings, "null", lambda: handler) as server:
+    arrivals = PortArrivals(settings)
+    with Server(settings, "null", lambda: handler, arrivals) as server:
         server.startup()
-        running = RunningServer(server)
+        running = RunningServer(server, arrivals.address[1])
         try:
             yield running
         finally:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from idl import inference
+from service.arrivals import PortArrivals
 from service.handler import ConfigurationError, Scores
 from service.server import Server
 from service.server_settings import ServerSettings
@@ -22,18 +23,17 @@ def test_nobody_is_let_in_before_the_handler_is_warm(scripted: Any) -> None:
     refused: list[bool] = []
 
     def load() -> Any:
-        assert server._listener is not None
-        address = server._listener.getsockname()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
+            socket.create_connection(arrivals.address)
         refused.append(True)
         return scripted
 
-    with Server(ServerSettings(port=0), "null", load) as server:
+    arrivals = PortArrivals(ServerSettings(port=0))
+    with Server(ServerSettings(), "null", load, arrivals) as server:
         server.startup()
         assert refused
         assert scripted.deadlines, "it was warmed up"
-        with socket.create_connection(server.address):
+        with socket.create_connection(arrivals.address):
             assert server.ready
         server.shutdown()
     assert scripted.closed
@@ -53,8 +53,9 @@ def test_a_port_in_use_is_told_before_the_handler_is_loaded(null_server: Any) ->
     def load() -> Any:
         pytest.fail("loaded")
 
+    settings = ServerSettings(port=null_server.port)
     with (
-        Server(ServerSettings(port=null_server.port), "null", load) as server,
+        Server(settings, "null", load, PortArrivals(settings)) as server,
         pytest.raises(OSError, match=f"port {null_server.port} on 127.0.0.1 is in use"),
     ):
         server.run()
@@ -66,7 +67,7 @@ def test_a_handler_whose_labels_do_not_fit_is_closed_and_the_port_is_free(
     (tmp_path / "labels.txt").write_text("a\nb\n")
     settings = ServerSettings(port=0, labels=str(tmp_path / "labels.txt"))
     with (
-        Server(settings, "null", lambda: scripted) as server,
+        Server(settings, "null", lambda: scripted, PortArrivals(settings)) as server,
         pytest.raises(ConfigurationError, match="2 labels, the model has 5 classes"),
     ):
         server.run()
@@ -75,8 +76,9 @@ def test_a_handler_whose_labels_do_not_fit_is_closed_and_the_port_is_free(
 
 def test_a_handler_that_cannot_classify_does_not_get_ready(scripted: Any) -> None:
     scripted._outcome = lambda _: Scores(np.zeros(3, dtype=np.float32))
+    settings = ServerSettings(port=0)
     with (
-        Server(ServerSettings(port=0), "null", lambda: scripted) as server,
+        Server(settings, "null", lambda: scripted, PortArrivals(settings)) as server,
         pytest.raises(ConfigurationError, match=r"shape \(3,\); a classifier of 5 classes"),
     ):
         server.run()
@@ -223,6 +225,8 @@ def test_once_it_has_stopped_none_of_its_threads_runs_any_more(serve: Any) -> No
         ({"max_frame_bytes": 0}, "max_frame_bytes must be at least 1, got 0"),
         ({"max_in_flight_images": 0}, "max_in_flight_images must be at least 1, got 0"),
         ({"max_connections": 0}, "max_connections must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"max_in_flight_images": 3, "workers": 4}, "must be at least 4, as many as there are"),
         ({"message_timeout_s": 0}, "message_timeout_s must be above 0, got 0"),
         ({"drain_timeout_s": -1}, "drain_timeout_s must be at least 0, got -1"),
         ({"drain_timeout_s": float("nan")}, "drain_timeout_s must be at least 0, got nan"),

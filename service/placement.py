@@ -1,0 +1,46 @@
+"""Which of a server's processes this is, and what its share of the machine is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from service.handler import HandlerSettings
+from service.server_settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The place of a process among those of its server; by default it is the only one.
+
+    Attributes:
+        worker: its number, from 0.
+        workers: how many serve.
+        supervisor_pid: pid of their parent; None where one process is the server.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    supervisor_pid: int | None = None
+
+    def server_settings(self, whole: ServerSettings) -> ServerSettings:
+        """This process's part of the server's settings.
+
+        The parts of `max_in_flight_images` add up to the whole.
+        """
+        each, rest = divmod(whole.max_in_flight_images, self.workers)
+        return replace(whole, max_in_flight_images=each + (self.worker < rest))
+
+    def handler_settings(self, whole: HandlerSettings) -> HandlerSettings:
+        """The handler's settings with this process's GPUs.
+
+        Workers share the GPUs out; where there are fewer GPUs than workers, workers share GPUs.
+        """
+        if not whole.devices:
+            return whole
+        alone = (whole.devices[self.worker % len(whole.devices)],)
+        return replace(whole, devices=whole.devices[self.worker :: self.workers] or alone)
+
+
+def share_of_cores(cores: int, workers: int) -> int:
+    """How many of the host's cores each of `workers` may count on, at least 1."""
+    return max(1, cores // workers)
