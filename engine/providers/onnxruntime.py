@@ -13,6 +13,7 @@ from engine.cache import cache_key, load_or_build
 from engine.cpu import cpu_identity
 from engine.host_context import HostContext
 from engine.interface import Engine, EngineError
+from engine.quantization import quantized_graph
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _ERRORS_ONLY = 3
@@ -22,7 +23,7 @@ class OnnxRuntimeEngine(Engine):
     """One session for all contexts: `run` may be called from many threads at once."""
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
     device: ClassVar[str] = "cpu"
     thread_safe: ClassVar[bool] = True
 
@@ -35,14 +36,14 @@ class OnnxRuntimeEngine(Engine):
 
     def _load(self) -> None:
         options = self._session_options()
-        content = self.model.serialized()
+        graph = content = self._graph()
         try:
             if self.options.cache_path is not None:
-                key = cache_key(self, content, device=cpu_identity(), settings={})
+                key = cache_key(self, graph, device=cpu_identity(), settings={})
                 content = load_or_build(
                     self.options.cache_path,
                     key,
-                    lambda: _optimized(self.model.serialized()),
+                    lambda: _optimized(graph),
                     secret_file=self.options.cache_key_file,
                 )
                 options.graph_optimization_level = (
@@ -56,6 +57,13 @@ class OnnxRuntimeEngine(Engine):
             raise EngineError(
                 f"onnxruntime cannot load {self.model.path}: {str(error).splitlines()[0]}"
             ) from error
+
+    def _graph(self) -> bytes:
+        """The graph that runs: the model's own, or in int8 the one with its ranges."""
+        if self.options.precision != "int8":
+            return self.model.serialized()
+        graph = quantized_graph(self.model, self.options, symmetric=False)
+        return graph.SerializeToString(deterministic=True)
 
     def _session_options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

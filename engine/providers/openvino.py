@@ -12,9 +12,11 @@ from engine.cache import cache_key, load_or_build
 from engine.cpu import cpu_identity, fitting_contexts
 from engine.host_context import HostContext
 from engine.interface import Engine, EngineError
+from engine.quantization import quantized_graph
 
 _DEVICE = "CPU"
-_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+# In int8 the graph says which layers are quantised; the hint is for all others.
+_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenVinoEngine(Engine):
@@ -45,7 +47,7 @@ class OpenVinoEngine(Engine):
         core = openvino.Core()
         if self.options.precision == "bf16":
             require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
-        content = self.model.serialized()
+        content = self._graph()
         settings = self.settings()
         try:
             if self.options.cache_path is None:
@@ -75,6 +77,13 @@ class OpenVinoEngine(Engine):
             raise EngineError(
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"
             ) from error
+
+    def _graph(self) -> bytes:
+        """The graph that runs: the model's own, or in int8 the one with its ranges."""
+        if self.options.precision != "int8":
+            return self.model.serialized()
+        graph = quantized_graph(self.model, self.options, symmetric=False)
+        return graph.SerializeToString(deterministic=True)
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""
