@@ -52,7 +52,13 @@ class BaselineHandler:
         cores = available_cores()
         # With the lock one run has all cores; without it as many runs as cores have one each.
         contexts, threads = (1, cores) if settings.lock else (cores, 1)
-        options = EngineOptions(choice.precision, settings.max_batch_size, contexts, threads)
+        options = EngineOptions(
+            choice.precision,
+            settings.max_batch_size,
+            contexts,
+            threads,
+            device_id=settings.devices[0] if settings.devices else 0,
+        )
         self._engine = load_engine(choice, model, options)
         self._inference = _inference(self._engine, settings.lock)
         self._settings = {

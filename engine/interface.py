@@ -9,6 +9,7 @@ all providers refuse the same mistakes with the same words (an idea of Polygraph
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,12 +51,15 @@ class TensorSpec:
 
     def allocate(self, rows: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """An uninitialised buffer of `rows` rows in the memory order that the graph wants."""
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
         shape = [rows, *(size or 1 for size in self.item_shape)]
-        if self.channels_last:
-            return torch.empty(
-                shape, dtype=self.dtype, device=device, memory_format=torch.channels_last
-            )
-        return torch.empty(shape, dtype=self.dtype, device=device)
+        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=order)
+
+    def allocate_pinned(self, rows: int) -> torch.Tensor:
+        """Such a buffer in page-locked host memory, from which a GPU copies by itself."""
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        shape = [rows, *(size or 1 for size in self.item_shape)]
+        return torch.empty(shape, dtype=self.dtype, memory_format=order, pin_memory=True)
 
 
 @dataclass(frozen=True)
@@ -140,12 +144,20 @@ class ExecutionContext(ABC):
 
     Create it in the thread that will run it: a GPU provider binds its stream to that thread, and
     a CPU provider its thread count.
+
+    Attributes:
+        profile: whether to keep the times of a run, for which copying and computing take turns.
+        times_ms: milliseconds of the last profiled run: "copy" into the input buffers, and "infer"
+            with the copy of the outputs.
     """
+
+    profile = False
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._max_batch_size = engine.options.max_batch_size
         self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
+        self.times_ms: dict[str, float] = {}
 
     def run(self, items: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
         """Run one batch.
@@ -156,21 +168,33 @@ class ExecutionContext(ABC):
                 dtype that converts to the input's without loss of meaning (uint8 to float32).
 
         Returns:
-            One tensor per model output, with the rows of all items in order. They may be views of
-            buffers that the next run overwrites.
+            One tensor per model output in host memory, with the rows of all items in order. They
+            may be views of buffers that the next run overwrites.
 
         Raises:
             EngineError: no rows, more rows than `max_batch_size`, or a tensor of another shape.
         """
-        rows = 0
-        for item in items:
-            rows = self._place(item, rows)
+        rows = sum(self._checked_rows(item) for item in items)
         if rows == 0:
             raise EngineError("a batch needs at least one row, got none")
-        return self._execute(rows)
+        if rows > self._max_batch_size:
+            raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {rows}")
+        if not self.profile:
+            self._place(items, rows)
+            return self._execute(rows)
+        started_s = time.monotonic()
+        self._place(items, rows)
+        self._wait()
+        placed_s = time.monotonic()
+        outputs = self._execute(rows)
+        self.times_ms = {
+            "copy": (placed_s - started_s) * 1000,
+            "infer": (time.monotonic() - placed_s) * 1000,
+        }
+        return outputs
 
-    def _place(self, item: Sequence[torch.Tensor], start: int) -> int:
-        """Copy one item into the input buffers from row `start`; return the row after it."""
+    def _checked_rows(self, item: Sequence[torch.Tensor]) -> int:
+        """How many rows one item has; EngineError if it does not fit the model."""
         if len(item) != len(self._inputs):
             raise EngineError(
                 f"the model has {len(self._inputs)} inputs, got {len(item)} tensors for one item"
@@ -179,12 +203,18 @@ class ExecutionContext(ABC):
             check_item(tensor, spec)
         if len(row_counts := {tensor.shape[0] for tensor in item}) != 1:
             raise EngineError(f"the tensors of one item have {sorted(row_counts)} rows")
-        stop = start + item[0].shape[0]
-        if stop > self._max_batch_size:
-            raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {stop}")
-        for tensor, buffer in zip(item, self._inputs, strict=True):
-            buffer[start:stop].copy_(tensor)
-        return stop
+        return item[0].shape[0]
+
+    def _place(
+        self,
+        items: Sequence[Sequence[torch.Tensor]],
+        rows: int,  # noqa: ARG002 (for contexts that copy the whole batch at once)
+    ) -> None:
+        """Copy the items into the input buffers, one behind the other."""
+        copy_rows(items, self._inputs)
+
+    def _wait(self) -> None:  # noqa: B027 (on a CPU nothing is outstanding)
+        """Wait until what was enqueued is done."""
 
     def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
         return spec.allocate(self._max_batch_size)
@@ -195,6 +225,16 @@ class ExecutionContext(ABC):
 
     def close(self) -> None:  # noqa: B027 (most contexts hold nothing that must be freed by hand)
         """Free what the context holds outside of Python. The context is unusable afterwards."""
+
+
+def copy_rows(items: Sequence[Sequence[torch.Tensor]], buffers: Sequence[torch.Tensor]) -> None:
+    """Copy the rows of items, each with one tensor a buffer, one behind the other."""
+    start = 0
+    for item in items:
+        stop = start + item[0].shape[0]
+        for tensor, buffer in zip(item, buffers, strict=True):
+            buffer[start:stop].copy_(tensor, non_blocking=True)
+        start = stop
 
 
 def check_item(tensor: torch.Tensor, spec: TensorSpec) -> None:

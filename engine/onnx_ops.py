@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.interface import EngineError
+from engine.onnx_fusion import CONV_ADD_RELU, CONV_RELU, conv_add_relu, conv_relu
 from engine.onnx_node import Node
 from engine.onnx_shapes import SHAPE_OPERATORS, dtype_of
 from engine.onnx_windows import average_pool, conv, max_pool, pad
@@ -148,6 +149,8 @@ def _cast(node: Node, x: Tensor) -> Tensor:
 
 OPERATORS: dict[str, Operator] = {
     **SHAPE_OPERATORS,
+    CONV_RELU: conv_relu,
+    CONV_ADD_RELU: conv_add_relu,
     "Abs": _plain(torch.abs),
     "Add": _plain(operator.add),
     "AveragePool": average_pool,

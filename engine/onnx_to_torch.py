@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.interface import EngineError
+from engine.onnx_fusion import fuse_convolutions
 from engine.onnx_node import Node, read_nodes
 from engine.onnx_ops import OPERATORS
 from engine.onnx_shapes import to_torch
@@ -27,13 +28,16 @@ class OnnxModule(nn.Module):
     Args:
         proto: the model.
         dtype: the precision of convolutions and matrix products.
+        fuse: run a convolution and what follows it as one kernel, where that is possible.
 
     Raises:
         EngineError: the graph has an operator that is not in `OPERATORS`, or a constant that
             torch cannot hold.
     """
 
-    def __init__(self, proto: onnx.ModelProto, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, dtype: torch.dtype = torch.float32, *, fuse: bool = False
+    ) -> None:
         super().__init__()
         graph = proto.graph
         nodes = read_nodes(proto)
@@ -51,6 +55,8 @@ class OnnxModule(nn.Module):
         matrices = {
             name for node in self._nodes if node.op in _MATRIX_OPERATORS for name in node.inputs
         }
+        if fuse:
+            self._nodes = fuse_convolutions(self._nodes, {*self._output_names})
         used = {name for node in self._nodes for name in node.inputs} | {*self._output_names}
         self._host_constants: dict[str, Tensor] = {}
         self._buffer_names: dict[str, str] = {}

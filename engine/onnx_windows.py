@@ -27,13 +27,22 @@ _AVERAGE_POOL = {
 
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Conv. The weight's precision is the one that it computes in."""
+    x, strides, padding, dilations, group = conv_arguments(node, x, weight)
+    return _CONV[len(strides)](x, weight, bias, strides, padding, dilations, groups=group)
+
+
+def conv_arguments(
+    node: Node, x: Tensor, weight: Tensor
+) -> tuple[Tensor, list[int], list[int], list[int], int]:
+    """A Conv as torch takes it: input in its precision, strides, padding, dilations, group.
+
+    Padding that torch cannot express is in the returned input already.
+    """
     kernel = list(weight.shape[2:])
     strides = node.get("strides", [1] * len(kernel))
     dilations = node.get("dilations", [1] * len(kernel))
     x, padding = _padded(node, x.to(weight.dtype), kernel, strides, dilations, 0.0)
-    return _CONV[len(kernel)](
-        x, weight, bias, strides, padding, dilations, groups=node.get("group", 1)
-    )
+    return x, strides, padding, dilations, node.get("group", 1)
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from engine.cpu import fitting_contexts
+from engine.cuda_device import cuda_available
 from engine.interface import Engine, EngineError, EngineOptions
 from engine.names import unknown_name
 from engine.onnx_model import OnnxModel
@@ -23,30 +24,50 @@ class _Provider:
     package: str
     install: str
     precisions: tuple[str, ...]
+    device: str = "cpu"
     # OpenVINO computes in threads of its own. With one request a core they would idle while the
     # instance fetches a result and the next batch: with 1.5, 6 % more images a second in bf16.
     contexts_per_core: float = 1.0
 
 
-_PROVIDERS = {
+_CPU_PROVIDERS = {
     "onnxruntime": _Provider(
-        "engine.providers.onnxruntime:OnnxRuntimeEngine", "onnxruntime", "thriftpipe", ("fp32",)
+        "engine.providers.onnxruntime:OnnxRuntimeEngine",
+        "onnxruntime",
+        "thriftpipe",
+        ("fp32", "int8"),
     ),
     "openvino": _Provider(
         "engine.providers.openvino:OpenVinoEngine",
         "openvino",
         "thriftpipe[openvino]",
-        ("fp32", "bf16"),
+        ("fp32", "bf16", "int8"),
         contexts_per_core=1.5,
     ),
     "torch": _Provider(
         "engine.providers.torch:TorchEngine", "torch", "thriftpipe", ("fp32", "bf16")
     ),
 }
-ENGINE_NAMES = tuple(_PROVIDERS)
+# On a host with an NVIDIA GPU these stand beside the others, or in their place.
+_CUDA_PROVIDERS = {
+    "tensorrt": _Provider(
+        "engine.providers.tensorrt:TensorRtEngine",
+        "tensorrt",
+        "thriftpipe[tensorrt]",
+        ("fp32", "fp16", "int8"),
+        device="cuda",
+    ),
+    "torch": _Provider(
+        "engine.providers.torch_cuda:TorchCudaEngine",
+        "torch",
+        "thriftpipe",
+        ("fp32", "fp16", "bf16"),
+        device="cuda",
+    ),
+}
+ENGINE_NAMES = tuple(dict.fromkeys([*_CPU_PROVIDERS, *_CUDA_PROVIDERS]))
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-_DEFAULT_PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
@@ -57,11 +78,31 @@ class EngineChoice:
         name: one of ENGINE_NAMES.
         precision: one that it runs.
         reason: why it was chosen, as a short phrase.
+        device: "cpu" or "cuda".
     """
 
     name: str
     precision: str
     reason: str
+    device: str = "cpu"
+
+
+def _providers() -> dict[str, _Provider]:
+    """What this host can run, by name."""
+    return {**_CPU_PROVIDERS, **(_CUDA_PROVIDERS if cuda_available() else {})}
+
+
+def _provider(name: str) -> _Provider:
+    """The provider of that name on this host; EngineError if there is none."""
+    if name not in ENGINE_NAMES:
+        raise EngineError(unknown_name("engine", name, [AUTO, *ENGINE_NAMES]))
+    providers = _providers()
+    if name not in providers:
+        raise EngineError(
+            f"engine {name!r} needs an NVIDIA GPU and a CUDA build of torch, and this host lacks "
+            f"them; it has {', '.join(providers)}"
+        )
+    return providers[name]
 
 
 def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
@@ -69,30 +110,28 @@ def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
 
     Args:
         requested: one of ENGINE_NAMES, or "auto" for the fastest that this host has.
-        precision: the precision to run, or None for fp32.
+        precision: the precision to run, or None for fp16 on a GPU and fp32 on a CPU.
 
     Raises:
         EngineError: there is no such engine or precision, the engine does not run that precision,
-            or its package is not installed.
+            or its package or its device is missing.
     """
-    precision = precision or _DEFAULT_PRECISION
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise EngineError(unknown_name("precision", precision, PRECISIONS))
+    name, reason = requested, "asked for by name"
     if requested == AUTO:
         name, reason = _best(precision)
-    elif requested in _PROVIDERS:
-        name, reason = requested, "asked for by name"
-    else:
-        raise EngineError(unknown_name("engine", requested, [AUTO, *ENGINE_NAMES]))
-    if precision not in _PROVIDERS[name].precisions:
-        able = [other for other, it in _PROVIDERS.items() if precision in it.precisions]
+    provider = _provider(name)
+    precision = precision or _default_precision(provider)
+    if precision not in provider.precisions:
+        able = [other for other, it in _providers().items() if precision in it.precisions]
         hint = f"{' or '.join(able)} runs {precision}" if able else "no engine here runs that"
         raise EngineError(
-            f"engine {name!r} runs {' or '.join(_PROVIDERS[name].precisions)}, "
+            f"engine {name!r} runs {' or '.join(provider.precisions)}, "
             f"got precision {precision!r}; {hint}"
         )
     _require_package(name)
-    return EngineChoice(name, precision, reason)
+    return EngineChoice(name, precision, reason, provider.device)
 
 
 def stand_in_precision(name: str, wanted: str) -> str:
@@ -103,16 +142,15 @@ def stand_in_precision(name: str, wanted: str) -> str:
         wanted: the precision that the configuration names, e.g. "fp16" for a GPU.
 
     Returns:
-        `wanted` if the provider runs it, else "fp32".
+        `wanted` if the provider runs it, else "fp16" on a GPU and "fp32" on a CPU.
 
     Raises:
         EngineError: there is no such engine or precision.
     """
-    if name not in _PROVIDERS:
-        raise EngineError(unknown_name("engine", name, ENGINE_NAMES))
+    provider = _provider(name)
     if wanted not in PRECISIONS:
         raise EngineError(unknown_name("precision", wanted, PRECISIONS))
-    return wanted if wanted in _PROVIDERS[name].precisions else _DEFAULT_PRECISION
+    return wanted if wanted in provider.precisions else _default_precision(provider)
 
 
 def suggested_batch_size(choice: EngineChoice) -> int:
@@ -121,13 +159,27 @@ def suggested_batch_size(choice: EngineChoice) -> int:
     On a CPU in fp32 one row keeps a core busy, and more rows mostly leave its caches: they gain
     little or lose, and every row waits for all. In bf16 the weights are rearranged for the CPU's
     matrix units, and two rows share the cost of that; more would mostly wait for each other.
+    On a GPU 32 rows take a few times as long as one. A batch leaves as soon as an instance is idle,
+    so room for more makes nobody wait.
     """
+    if choice.device == "cuda":
+        return 32
     return 1 if choice.precision == "fp32" else 2
+
+
+def suggested_instances(choice: EngineChoice) -> int | None:
+    """How many instances an engine should have, or None for as many as fit the cores.
+
+    On a GPU one instance prepares its batch while another one's computes.
+    """
+    return 2 if choice.device == "cuda" else None
 
 
 def fitting_instances(choice: EngineChoice, instance_num: int) -> int:
     """How many of `instance_num` instances of an engine make sense on this host."""
-    per_core = _PROVIDERS[choice.name].contexts_per_core
+    if choice.device == "cuda":
+        return instance_num
+    per_core = _provider(choice.name).contexts_per_core
     return fitting_contexts(instance_num, contexts_per_core=per_core)
 
 
@@ -162,14 +214,27 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
     return engine
 
 
-def _best(precision: str) -> tuple[str, str]:
-    if precision == "bf16":
-        return "openvino", "the fastest in bf16 on a CPU"
+def _default_precision(provider: _Provider) -> str:
+    return "fp16" if provider.device == "cuda" else "fp32"
+
+
+def _best(precision: str | None) -> tuple[str, str]:
+    if cuda_available():
+        if _has_tensorrt() and precision in (None, *_CUDA_PROVIDERS["tensorrt"].precisions):
+            return "tensorrt", "the fastest on an NVIDIA GPU"
+        if precision in (None, *_CUDA_PROVIDERS["torch"].precisions):
+            return "torch", "the fastest on an NVIDIA GPU without TensorRT"
+    if precision in ("bf16", "int8"):
+        return "openvino", f"the fastest in {precision} on a CPU"
     return "onnxruntime", "the default on a CPU"
 
 
+def _has_tensorrt() -> bool:
+    return find_spec(_CUDA_PROVIDERS["tensorrt"].package) is not None
+
+
 def _require_package(name: str) -> None:
-    provider = _PROVIDERS[name]
+    provider = _providers()[name]
     if find_spec(provider.package) is None:
         raise EngineError(
             f"engine {name!r} needs the package {provider.package}; install it with: "
@@ -179,6 +244,6 @@ def _require_package(name: str) -> None:
 
 def _provider_class(name: str) -> type[Engine]:
     _require_package(name)
-    module, _, attribute = _PROVIDERS[name].target.partition(":")
+    module, _, attribute = _providers()[name].target.partition(":")
     provider: type[Engine] = getattr(importlib.import_module(module), attribute)
     return provider

@@ -41,6 +41,15 @@ def expression_settings(expression: Expression) -> list[Setting]:
     return [setting for name in expression.names() for setting in backend_class(name).settings]
 
 
+def runs_on_gpu(expression: Expression, settings: Mapping[str, Any], engine: str) -> bool:
+    """Whether a backend of the expression enqueues work on a GPU.
+
+    Raises:
+        EngineError: there is no such engine.
+    """
+    return any(backend_class(name).runs_on_gpu(settings, engine) for name in expression.names())
+
+
 def fitting_instance_num(
     expression: Expression, instance_num: int, settings: Mapping[str, Any], engine: str
 ) -> int:

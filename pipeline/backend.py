@@ -50,7 +50,10 @@ class InstanceConfig:
     Attributes:
         node: the node's name.
         settings: typed settings by name, defaults filled in.
-        instance_num: how many instances the node has.
+        instance_num: how many instances the node has on this instance's device.
+        device_id: number of the GPU, for backends that run on one.
+        profile_stages: whether to keep the time of each backend, for which each has to wait for
+            the GPU.
         engine: which engine stands behind TensorrtTensor: a provider's name or "auto".
         shared: what the node's instances share.
     """
@@ -60,6 +63,8 @@ class InstanceConfig:
     instance_num: int
     engine: str
     shared: SharedResources
+    device_id: int = 0
+    profile_stages: bool = False
 
 
 class Backend(ABC):
@@ -96,6 +101,15 @@ class Backend(ABC):
             engine: the engine's name, or "auto".
         """
         return instance_num
+
+    @classmethod
+    def runs_on_gpu(
+        cls,
+        settings: Mapping[str, Any],  # noqa: ARG003 (for backends that depend on them)
+        engine: str,  # noqa: ARG003
+    ) -> bool:
+        """Whether it enqueues work on a GPU; the arguments are those of `fitting_instance_num`."""
+        return False
 
     @abstractmethod
     def init(self, config: InstanceConfig) -> None:
@@ -141,6 +155,8 @@ class Container(Backend):
             backend.close()
 
 
+# Where an item keeps the milliseconds of each backend until its node takes them.
+PROFILE_KEY = "_profile_ms"
 # Where a failed item keeps its exception until its node hands it back.
 FAILURE_KEY = "_failure"
 

@@ -33,6 +33,8 @@ class NodeConfig:
         next: the node that gets its results, or None if they are the pipeline's.
         instance_num: how many instances it asks for.
         batching_timeout_ms: longest wait for `min` items.
+        device_ids: numbers of the GPUs that get that many instances each.
+        profile_stages: whether to keep the time of each of its backends.
         settings: typed value of every setting that its backends read.
     """
 
@@ -41,6 +43,8 @@ class NodeConfig:
     next: str | None
     instance_num: int
     batching_timeout_ms: float
+    device_ids: tuple[int, ...]
+    profile_stages: bool
     settings: Mapping[str, Any]
 
 
@@ -163,6 +167,8 @@ def _parse_node(
         next=following[0] if following else None,
         instance_num=values.pop("instance_num"),
         batching_timeout_ms=values.pop("batching_timeout"),
+        device_ids=values.pop("device_id"),
+        profile_stages=values.pop("profile_stages"),
         settings=values,
     )
 

@@ -9,8 +9,15 @@ from importlib.resources import files
 from typing import Any
 
 from engine.classifier import classifier_input_size, classifier_normalization, probabilities
+from engine.cpu import available_cores
 from engine.interface import Engine, EngineError
-from engine.registry import choose_engine, stand_in_precision, suggested_batch_size
+from engine.registry import (
+    EngineChoice,
+    choose_engine,
+    stand_in_precision,
+    suggested_batch_size,
+    suggested_instances,
+)
 from engine.zoo import open_model
 from pipeline.backends.inference import ENGINE
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
@@ -34,7 +41,7 @@ from service.handler import (
 
 logger = logging.getLogger(__name__)
 
-SHIPPED_CONFIG = "resnet50_cpu.toml"
+SHIPPED_CONFIGS = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
 
 
 def create_handler(settings: HandlerSettings) -> PipelineHandler:
@@ -108,13 +115,14 @@ class PipelineHandler:
 def handler_document(settings: HandlerSettings) -> dict[str, Any]:
     """The TOML document that the settings ask for.
 
-    Without `--config` the shipped file is a template: model, normalisation and image size come
-    from the model, and the largest batch is what suits the engine. With it the file is taken at
+    Without `--config` the shipped file that `--decode` names is a template: model, normalisation
+    and image size come from the model, and the largest batch and the instances are what suits the
+    engine. With it the file is taken at
     its word, and `--model`, `--mean`, `--std` and `--precision` replace only what they name.
     `--set` comes last.
     """
     given = settings.config is not None
-    path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIG
+    path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIGS[settings.decode]
     document = apply_overrides(read_toml(str(path)), {})
     node = document[engine_node(parse_config(document))]
     if not given or settings.model is not None or settings.weights is not None:
@@ -124,13 +132,17 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
             normalization = classifier_normalization(model, settings.mean, settings.std)
             node["mean"], node["std"] = list(normalization.mean), list(normalization.std)
             _resize_to(document, classifier_input_size(model))
-            largest = suggested_batch_size(choose_engine(settings.engine, settings.precision))
+            choice = choose_engine(settings.engine, settings.precision)
+            _suit(document, node, choice)
+            largest = suggested_batch_size(choice)
             shape = "x".join(map(str, (3, *classifier_input_size(model))))
             node["min"], node["max"] = f"1x{shape}", f"{largest}x{shape}"
     if given and settings.mean is not None:
         node["mean"] = list(settings.mean)
     if given and settings.std is not None:
         node["std"] = list(settings.std)
+    if settings.devices:
+        document = {**document, "device_id": ",".join(map(str, settings.devices))}
     if settings.precision is not None:
         _check_precision(settings.engine, settings.precision)
         node["precision"] = settings.precision
@@ -148,6 +160,16 @@ def engine_node(config: PipelineConfig) -> str:
             f"with TensorrtTensor, got {', '.join(names) or 'none'}"
         )
     return names[0]
+
+
+def _suit(document: Mapping[str, Any], engine_table: dict[str, Any], choice: EngineChoice) -> None:
+    """Give an engine on a GPU the instances that it needs, and the CPU all of its cores."""
+    instances = suggested_instances(choice)
+    if instances is None:
+        return
+    for table in document.values():
+        if isinstance(table, dict):
+            table["instance_num"] = instances if table is engine_table else available_cores()
 
 
 def _resize_to(document: Mapping[str, Any], size: tuple[int, int]) -> None:

@@ -7,10 +7,12 @@ import threading
 import time
 from queue import SimpleQueue
 
+from engine.cuda_device import cuda_available
 from engine.interface import EngineError
-from pipeline.assembly import build_backend, fitting_instance_num
+from pipeline.assembly import build_backend, fitting_instance_num, runs_on_gpu
 from pipeline.backend import (
     FAILURE_KEY,
+    PROFILE_KEY,
     Backend,
     InstanceConfig,
     SharedResources,
@@ -19,6 +21,7 @@ from pipeline.backend import (
 )
 from pipeline.batch_queue import BatchCounts, BatchQueue
 from pipeline.config import NodeConfig
+from pipeline.cuda_stream import InstanceStream
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
 from pipeline.task import Task
@@ -31,13 +34,13 @@ class Node:
 
     Attributes:
         name: the node's name.
-        instance_num: how many instances run, which may be fewer than the configuration asks for.
-        shared: what the instances share.
+        instance_num: how many instances run on each device, which may be fewer than the
+            configuration asks for.
+        device_ids: the GPUs that have a set of instances each; empty where they run on the CPU.
     """
 
     def __init__(self, config: NodeConfig, engine: str) -> None:
         self.name = config.name
-        self.shared = SharedResources()
         self._config = config
         self._engine = engine
         self._queue = BatchQueue(config.batching_timeout_ms)
@@ -47,8 +50,12 @@ class Node:
             self.instance_num = fitting_instance_num(
                 config.backend, config.instance_num, config.settings, engine
             )
+            on_gpu = runs_on_gpu(config.backend, config.settings, engine)
         except EngineError as error:
             raise PipelineConfigError(f"[{self.name}] {error}") from error
+        self.device_ids = config.device_ids if on_gpu else ()
+        # Weights and other things of one GPU are of no use on another.
+        self._shared = {device_id: SharedResources() for device_id in self.device_ids or (0,)}
         if self.instance_num < config.instance_num:
             logger.info(
                 "%s: instance_num %d becomes %d: more would take turns on the cores",
@@ -62,6 +69,11 @@ class Node:
         """How many batches left the queue, by reason and by size."""
         return self._queue.counts
 
+    @property
+    def shared(self) -> SharedResources:
+        """What the instances of the first device share."""
+        return next(iter(self._shared.values()))
+
     def connect(self, following: Node) -> None:
         """Send results to that node instead of back to the caller."""
         self._next = following
@@ -73,15 +85,16 @@ class Node:
             PipelineConfigError: the first instance's failure; the others are stopped.
         """
         outcomes: SimpleQueue[Exception | None] = SimpleQueue()
-        for index in range(self.instance_num):
-            thread = threading.Thread(
-                target=self._run_instance,
-                args=(outcomes,),
-                name=f"{self.name}-{index}",
-                daemon=True,
-            )
-            self._threads.append(thread)
-            thread.start()
+        for device_id in self._shared:
+            for index in range(self.instance_num):
+                thread = threading.Thread(
+                    target=self._run_instance,
+                    args=(device_id, outcomes),
+                    name=f"{self.name}-{device_id}-{index}",
+                    daemon=True,
+                )
+                self._threads.append(thread)
+                thread.start()
         failures = [outcome for _ in self._threads if (outcome := outcomes.get()) is not None]
         if failures:
             raise PipelineConfigError(f"[{self.name}] {failures[0]}") from failures[0]
@@ -95,13 +108,24 @@ class Node:
         self._queue.close()
         for thread in self._threads:
             thread.join()
-        self.shared.close()
+        for shared in self._shared.values():
+            shared.close()
 
-    def _run_instance(self, outcomes: SimpleQueue[Exception | None]) -> None:
+    def _run_instance(self, device_id: int, outcomes: SimpleQueue[Exception | None]) -> None:
         config = InstanceConfig(
-            self.name, self._config.settings, self.instance_num, self._engine, self.shared
+            self.name,
+            self._config.settings,
+            self.instance_num,
+            self._engine,
+            self._shared[device_id],
+            device_id,
+            self._config.profile_stages,
         )
+        stream: InstanceStream | None = None
         try:
+            # Without a GPU the backends that need one say so themselves.
+            if self.device_ids and cuda_available():
+                stream = InstanceStream(device_id)
             backend = build_backend(self._config.backend)
             backend.init(config)
         except Exception as error:  # noqa: BLE001 (reported by `start`, whatever it is)
@@ -109,10 +133,12 @@ class Node:
             return
         outcomes.put(None)
         while (batch := self._queue.take(backend.min, backend.max)) is not None:
-            self._run_batch(backend, batch)
+            self._run_batch(backend, batch, stream)
         backend.close()
 
-    def _run_batch(self, backend: Backend, batch: list[Task]) -> None:
+    def _run_batch(
+        self, backend: Backend, batch: list[Task], stream: InstanceStream | None
+    ) -> None:
         taken_s = time.monotonic()
         alive = []
         for task in batch:
@@ -123,10 +149,15 @@ class Node:
                 alive.append(task)
         if not alive:
             return
-        forward_isolated(backend, [task.item for task in alive])
+        items = [task.item for task in alive]
+        forward_isolated(backend, items)
+        if stream is not None:
+            stream.finish(items)
         forward_ms = (time.monotonic() - taken_s) * 1000
         for task in alive:
             task.stage_times_ms[f"{self.name}.forward"] = forward_ms
+            for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
+                task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
             self._hand_on(task)
 
     def _hand_on(self, task: Task) -> None:

@@ -62,6 +62,40 @@ def read_count(value: Any) -> int:
     return count
 
 
+def read_size(value: Any) -> int:
+    """A whole number of at least 0, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    size = int(value)
+    if size < 0:
+        raise ValueError(value)
+    return size
+
+
+def read_byte(value: Any) -> int:
+    """A whole number from 0 to 255, also as text."""
+    level = read_size(value)
+    if level > 255:
+        raise ValueError(value)
+    return level
+
+
+def read_switch(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def read_devices(value: Any) -> tuple[int, ...]:
+    """Numbers of GPUs, all different: 0, "0,1" or [0, 1]."""
+    parts = value.split(",") if isinstance(value, str) else value
+    devices = tuple(read_size(part) for part in (parts if isinstance(parts, list) else [parts]))
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(value)
+    return devices
+
+
 def read_milliseconds(value: Any) -> float:
     """A number of at least 0, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -120,4 +154,6 @@ SCHEDULING = (
     Setting("next", read_names, "the name of the node that comes after this one", ()),
     Setting("instance_num", read_count, "a whole number of at least 1", 1),
     Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
+    Setting("device_id", read_devices, 'a GPU\'s number, or several: "0,1"', (0,)),
+    Setting("profile_stages", read_switch, "true or false", False),
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+
+import torch
 
 from pipeline.backend import (
     FAILURE_KEY,
+    PROFILE_KEY,
     Backend,
     Container,
     InstanceConfig,
@@ -43,6 +47,7 @@ class Sequential(Container):
 
     def init(self, config: InstanceConfig) -> None:
         """Initialise the members, last first."""
+        self._profile = config.profile_stages
         for backend in reversed(self._inner):
             backend.init(config)
         batching = [backend for backend in self._inner if backend.max != 1]
@@ -60,17 +65,30 @@ class Sequential(Container):
         for position, backend in enumerate(self._inner):
             if position > 0:
                 alive = [item for item in alive if result_becomes_data(item)]
+            started_s = time.monotonic()
             for start in range(0, len(alive), backend.max):
                 forward_isolated(backend, alive[start : start + backend.max])
+            if self._profile:
+                _keep_time(backend, alive, started_s)
             alive = [item for item in alive if FAILURE_KEY not in item]
+
+
+def _keep_time(backend: Backend, items: Sequence[Item], started_s: float) -> None:
+    """Add the time of one member to the items, once the GPU has done what it enqueued."""
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    took_ms = (time.monotonic() - started_s) * 1000
+    for item in items:
+        item.setdefault(PROFILE_KEY, {})[type(backend).__name__] = took_ms
 
 
 @register("Torch", "SyncTensor", "StreamGuard")
 class Torch(Container):
     """Runs its one backend, with initialisation and forward in the same thread.
 
-    On a GPU this is where the stream of that thread is synchronised. On a CPU there is nothing to
-    wait for, and the instance's own thread already keeps both together.
+    torchpipe gives an instance its stream here and waits for it. In this pipeline every instance
+    that works on a GPU has a stream of its own and hands on results that are there, with this
+    backend around it or without.
     """
 
     def __init__(self, inner: Sequence[Backend]) -> None:

@@ -20,7 +20,7 @@ from engine.registry import (
     stand_in_precision,
 )
 from engine.zoo import open_model
-from pipeline.backend import Backend, InstanceConfig, Item, fail
+from pipeline.backend import PROFILE_KEY, Backend, InstanceConfig, Item, fail
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
@@ -76,6 +76,11 @@ class TensorrtTensor(Backend):
         """As many as keep the engine busy: more would take turns and slow each other down."""
         return fitting_instances(_choose(settings, engine), instance_num)
 
+    @classmethod
+    def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:
+        """As the engine does."""
+        return _choose(settings, engine).device == "cuda"
+
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
         smallest: BatchShape = config.settings["min"]
@@ -88,6 +93,7 @@ class TensorrtTensor(Backend):
             _check_shape(name, shape, engine)
         self._spec = engine.inputs[0]
         self._context = engine.create_context()
+        self._context.profile = config.profile_stages
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run one batch; an item of the wrong shape fails by itself."""
@@ -103,11 +109,14 @@ class TensorrtTensor(Backend):
                 rows.append((row,))
         if not batch:
             return
-        outputs = self._context.run(rows)
-        for index, item in enumerate(batch):
-            # Copies, because the outputs may be buffers of the context.
-            results = [output[index : index + 1].clone() for output in outputs]
+        # Copies, because the outputs may be buffers of the context.
+        outputs = [torch.split(output.clone(), 1) for output in self._context.run(rows)]
+        for item, *results in zip(batch, *outputs, strict=True):
             item[TASK_RESULT_KEY] = results[0] if len(results) == 1 else results
+            if self._context.profile:
+                item.setdefault(PROFILE_KEY, {}).update(
+                    {f"{type(self).__name__}.{k}": v for k, v in self._context.times_ms.items()}
+                )
 
     def close(self) -> None:
         """Free this instance's context."""
@@ -144,6 +153,7 @@ def _load(config: InstanceConfig) -> Engine:
         max_batch_size=settings["max"].rows,
         num_contexts=config.instance_num,
         threads_per_context=threads_per_context(config.instance_num),
+        device_id=config.device_id,
         cache_path=Path(cache) if cache else None,
     )
     return load_engine(choice, _normalised(open_model(settings["model"]), settings), options)

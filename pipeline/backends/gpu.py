@@ -1,0 +1,273 @@
+"""Image operators on an NVIDIA GPU: uint8 tensors of shape (1, 3, height, width).
+
+The tensors have the memory order `torch.channels_last`, as decoders give it and networks like it.
+All work is enqueued on the instance's stream; nothing here waits for it, except where a result has
+to be on the host.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from engine.cuda_device import cuda_available
+from pipeline.backend import Backend, InstanceConfig, Item, fail
+from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.registry import register
+from pipeline.settings import Setting, choice, read_byte, read_count, read_size
+
+MOST_IMAGES = 64
+"""Images of one launch."""
+
+
+class GpuOperator(Backend):
+    """An operator on the GPU that takes whatever a batch holds at once."""
+
+    # What does the same on a CPU, for the error message.
+    cpu_counterpart: ClassVar[str]
+
+    @property
+    def max(self) -> int:
+        """Most images of one launch."""
+        return MOST_IMAGES
+
+    @classmethod
+    def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:  # noqa: ARG003
+        """Always."""
+        return True
+
+    def init(self, config: InstanceConfig) -> None:
+        """Refuse a host without a GPU."""
+        if not cuda_available():
+            raise PipelineConfigError(
+                f"{type(self).__name__} needs an NVIDIA GPU and a CUDA build of torch, and this "
+                f"host lacks them: use {self.cpu_counterpart}"
+            )
+        self._device = torch.device("cuda", config.device_id)
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Enqueue the work of one image after the other."""
+        for item in items:
+            try:
+                item[TASK_RESULT_KEY] = self.process(item)
+            except (TypeError, ValueError) as error:
+                fail(item, error)
+
+    @abstractmethod
+    def process(self, item: Item) -> torch.Tensor:
+        """The result for one item; TypeError or ValueError fail it."""
+
+
+@register("ResizeTensor")
+class ResizeTensor(GpuOperator):
+    """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch."""
+
+    cpu_counterpart: ClassVar[str] = "ResizeMat"
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("resize_h", read_count, "a height in pixels"),
+        Setting("resize_w", read_count, "a width in pixels"),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the size, compile the kernel, and take the memory that a launch needs."""
+        super().init(config)
+        height, width = config.settings["resize_h"], config.settings["resize_w"]
+        if height is None or width is None:
+            raise PipelineConfigError("ResizeTensor needs resize_h and resize_w, in pixels")
+        from pipeline.backends.resize_kernel import resize_bilinear
+
+        self._size = (height, width)
+        self._resize = resize_bilinear
+        self._staged = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, pin_memory=True)
+        self._staged_rows = self._staged.numpy()
+        self._table = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, device=self._device)
+        self._copied = torch.cuda.Event(blocking=True)
+        self.process({TASK_DATA_KEY: torch.zeros((1, 3, 8, 8), device=self._device).byte()})
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Enqueue one launch for all images that can be resized."""
+        batch, images = [], []
+        for item in items:
+            try:
+                images.append(packed_rows(item[TASK_DATA_KEY]))
+                batch.append(item)
+            except (TypeError, ValueError) as error:
+                fail(item, error)
+        if batch:
+            for item, resized in zip(batch, self._launch(images), strict=True):
+                item[TASK_RESULT_KEY] = resized
+
+    def process(self, item: Item) -> torch.Tensor:
+        """Resize one image."""
+        return self._launch([packed_rows(item[TASK_DATA_KEY])])[0]
+
+    def _launch(self, images: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+        count = len(images)
+        # The staged rows must not change while the GPU still copies an earlier table from them.
+        self._copied.synchronize()
+        self._staged_rows[:count] = [
+            (image.data_ptr(), image.shape[2], image.shape[3], image.stride(2)) for image in images
+        ]
+        table = self._table[:count]
+        table.copy_(self._staged[:count], non_blocking=True)
+        self._copied.record()
+        resized = self._resize(table, *self._size).permute(0, 3, 1, 2)
+        return torch.split(resized, 1)
+
+
+@register("CvtColorTensor", "cvtColorTensor")
+class CvtColorTensor(GpuOperator):
+    """Brings the channels into the order that `color` names.
+
+    Which order an image has stands in the item, under `color`; DecodeTensor puts it there.
+    """
+
+    cpu_counterpart: ClassVar[str] = "CvtColorMat"
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the order."""
+        super().init(config)
+        self._color = config.settings["color"]
+
+    def process(self, item: Item) -> torch.Tensor:
+        """Swap the first and the third channel, or nothing where the order is right."""
+        image = gpu_image(item[TASK_DATA_KEY])
+        if item.get(TASK_COLOR_KEY, "bgr") == self._color:
+            return image
+        item[TASK_COLOR_KEY] = self._color
+        return image.flip(1)
+
+
+@register("CropTensor")
+class CropTensor(GpuOperator):
+    """Cuts out the pixels from (`x1`, `y1`) up to, and without, (`x2`, `y2`).
+
+    The corners are the node's settings; an item may bring its own under the same keys.
+    """
+
+    cpu_counterpart: ClassVar[str] = "a slice of the matrix in a Python backend"
+    settings: ClassVar[tuple[Setting, ...]] = tuple(
+        Setting(name, read_size, "pixels, at least 0") for name in ("x1", "y1", "x2", "y2")
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the corners."""
+        super().init(config)
+        self._corners = {setting.name: config.settings[setting.name] for setting in self.settings}
+
+    def process(self, item: Item) -> torch.Tensor:
+        """A view of the part."""
+        image = gpu_image(item[TASK_DATA_KEY])
+        corners = {name: item.get(name, value) for name, value in self._corners.items()}
+        if missing := [name for name, value in corners.items() if value is None]:
+            raise ValueError(f"CropTensor needs {', '.join(missing)}, in the node or in the item")
+        x1, y1, x2, y2 = (int(corners[name]) for name in ("x1", "y1", "x2", "y2"))
+        height, width = image.shape[2:]
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            raise ValueError(
+                f"the part ({x1}, {y1}) to ({x2}, {y2}) does not lie within {width} x {height}"
+            )
+        return image[:, :, y1:y2, x1:x2]
+
+
+@register("CopyMakeBorderTensor")
+class CopyMakeBorderTensor(GpuOperator):
+    """Puts `top`, `bottom`, `left` and `right` pixels of `pad_value` around an image."""
+
+    cpu_counterpart: ClassVar[str] = "cv2.copyMakeBorder in a Python backend"
+    settings: ClassVar[tuple[Setting, ...]] = (
+        *(
+            Setting(name, read_size, "pixels, at least 0", 0)
+            for name in ("top", "bottom", "left", "right")
+        ),
+        Setting("pad_value", read_byte, "a grey level, 0 to 255", 0),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the border."""
+        super().init(config)
+        values = config.settings
+        self._border = [values[side] for side in ("left", "right", "top", "bottom")]
+        self._pad_value = values["pad_value"]
+
+    def process(self, item: Item) -> torch.Tensor:
+        """The larger image."""
+        image = gpu_image(item[TASK_DATA_KEY])
+        padded = functional.pad(image, self._border, value=self._pad_value)
+        return padded.contiguous(memory_format=torch.channels_last)
+
+
+@register("GpuTensor")
+class GpuTensor(GpuOperator):
+    """Copies a tensor, or a matrix, to the GPU."""
+
+    cpu_counterpart: ClassVar[str] = "the tensor as it is"
+
+    def process(self, item: Item) -> torch.Tensor:
+        """The copy; a tensor that lies on this GPU already is handed on."""
+        return to_gpu(item[TASK_DATA_KEY], self._device)
+
+
+@register("CpuTensor")
+class CpuTensor(GpuOperator):
+    """Copies a tensor to the host and waits for it."""
+
+    cpu_counterpart: ClassVar[str] = "the tensor as it is"
+
+    def process(self, item: Item) -> torch.Tensor:
+        """The copy."""
+        data = item[TASK_DATA_KEY]
+        if not isinstance(data, torch.Tensor):
+            raise TypeError(f"CpuTensor takes a tensor, got {type(data).__name__}")
+        return data.cpu()
+
+
+def to_gpu(data: Any, device: torch.device) -> torch.Tensor:
+    """A tensor, or a matrix of shape (height, width, 3), on the GPU.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(np.ascontiguousarray(data)).permute(2, 0, 1).unsqueeze(0)
+    if not isinstance(data, torch.Tensor):
+        raise TypeError(f"expected a tensor or a matrix, got {type(data).__name__}")
+    if data.is_cuda:
+        return data.to(device, non_blocking=True)
+    # Page-locked, the copy runs beside what the host does next; torch keeps the memory until then.
+    return data.pin_memory().to(device, non_blocking=True)
+
+
+def gpu_image(data: Any) -> torch.Tensor:
+    """`data` if it is an image on the GPU; TypeError or ValueError otherwise."""
+    if not isinstance(data, torch.Tensor) or not data.is_cuda:
+        what = "a tensor on the host" if isinstance(data, torch.Tensor) else type(data).__name__
+        raise TypeError(f"expected a tensor on the GPU, got {what}: put GpuTensor before")
+    if data.dtype != torch.uint8 or data.ndim != 4 or tuple(data.shape[:2]) != (1, 3):
+        raise ValueError(
+            f"expected uint8 of shape (1, 3, height, width), got {data.dtype} {tuple(data.shape)}"
+        )
+    return data
+
+
+def packed_rows(data: Any) -> torch.Tensor:
+    """The image with its pixels packed as three bytes each; rows may lie apart."""
+    image = gpu_image(data)
+    if image.stride(1) == 1 and image.stride(3) == 3:
+        return image
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def in_color(matrix: Any, color: str) -> Any:
+    """A matrix in B, G, R order, brought into the order that `color` names."""
+    return cv2.cvtColor(matrix, cv2.COLOR_BGR2RGB) if color == "rgb" else matrix

@@ -1,0 +1,121 @@
+"""Decoding of JPEGs on the GPU, by its decoding engine where the chip has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from pipeline.backend import InstanceConfig, Item, fail
+from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
+from pipeline.backends.jpeg_header import read_jpeg_header
+from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.registry import register
+from pipeline.settings import Setting, choice
+from service.handler import ImageFailure
+from service.image_decoding import decode_bgr
+
+
+@register("DecodeTensor")
+class DecodeTensor(GpuOperator):
+    """Encoded bytes in, an image on the GPU out, a whole batch at once.
+
+    nvImageCodec decodes baseline JPEGs, with the chip's JPEG engine where it has one. What that
+    engine refuses (progressive and CMYK JPEGs, PNG), and what looks damaged, goes through the
+    CPU's decoder, which is also the one that says why an image is none: a truncated JPEG is
+    refused, and not filled up with grey. `color` names the order of the channels.
+    """
+
+    cpu_counterpart: ClassVar[str] = "DecodeMat"
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Start a decoder of this instance's own."""
+        super().init(config)
+        try:
+            from nvidia import nvimgcodec
+        except ImportError as error:
+            raise PipelineConfigError(
+                "DecodeTensor needs the package nvidia-nvimgcodec-cu13; install it with: "
+                "pip install 'thriftpipe[gpu]'"
+            ) from error
+        self._codec = nvimgcodec
+        self._color = config.settings["color"]
+        formats = nvimgcodec.SampleFormat
+        self._parameters = nvimgcodec.DecodeParams(
+            sample_format=formats.I_RGB if self._color == "rgb" else formats.I_BGR
+        )
+        self._decoder = _decoder(nvimgcodec, config.device_id)
+        self._stream = torch.cuda.current_stream(self._device).cuda_stream
+        # The decoder may read them after `decode` has returned.
+        self._encoded: list[Any] = []
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Decode what the engine takes in one call, and the rest on the CPU."""
+        batch, encoded = [], []
+        for item in items:
+            data = item[TASK_DATA_KEY]
+            stream = self._code_stream(data)
+            if stream is None:
+                self._decode_on_cpu(item)
+            else:
+                batch.append(item)
+                encoded.append(stream)
+        if not batch:
+            return
+        images = self._decoder.decode(encoded, params=self._parameters, cuda_stream=self._stream)
+        self._encoded = encoded
+        for item, image in zip(batch, images, strict=True):
+            if image is None:
+                self._decode_on_cpu(item)
+                continue
+            pixels = torch.as_tensor(image, device=self._device)
+            item[TASK_COLOR_KEY] = self._color
+            item[TASK_RESULT_KEY] = pixels.permute(2, 0, 1).unsqueeze(0)
+
+    def process(self, item: Item) -> torch.Tensor:
+        """Decode one image on the CPU; an InvalidImageError fails the item."""
+        return to_gpu(in_color(decode_bgr(item[TASK_DATA_KEY]), self._color), self._device)
+
+    def close(self) -> None:
+        """Free the decoder."""
+        self._encoded = []
+        del self._decoder
+
+    def _code_stream(self, data: Any) -> Any:
+        """What the decoder takes, or None for what the CPU has to decode."""
+        if not isinstance(data, bytes):
+            return None
+        header = read_jpeg_header(data)
+        if header is None or not (header.baseline and header.complete):
+            return None
+        if header.components not in (1, 3):
+            return None
+        try:
+            return self._codec.CodeStream(data)
+        except RuntimeError:
+            return None
+
+    def _decode_on_cpu(self, item: Item) -> None:
+        try:
+            item[TASK_RESULT_KEY] = self.process(item)
+            item[TASK_COLOR_KEY] = self._color
+        except ImageFailure as failure:
+            fail(item, failure)
+
+
+def _decoder(nvimgcodec: Any, device_id: int) -> Any:
+    """A decoder that uses the JPEG engine, or CUDA kernels on a chip that has none."""
+    kinds = nvimgcodec.BackendKind
+    for kind in (kinds.HW_GPU_ONLY, kinds.HYBRID_CPU_GPU):
+        try:
+            return nvimgcodec.Decoder(
+                device_id=device_id, max_num_cpu_threads=1, backends=[nvimgcodec.Backend(kind)]
+            )
+        except RuntimeError as error:
+            failure = error
+    raise PipelineConfigError(f"nvImageCodec cannot decode JPEGs on GPU {device_id}: {failure}")
