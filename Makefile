@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := openvino,zoo,bench,test,lint
 BENCH_DIR ?= results/local
+GPU_DIR ?= results/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench test serve lint clean
+.PHONY: help venv bench bench-gpu test serve lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +23,10 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 bench: $(STAMP) ## compare the handlers on this machine (within 10 minutes on 2 cores)
-	$(BIN)/python -m loadtest compare --output_dir $(BENCH_DIR)
+	$(BIN)/python -m loadtest compare --output_dir $(BENCH_DIR) $(ARGS)
+
+bench-gpu: $(STAMP) ## everything that is measured on a GPU host, within 9 minutes
+	$(BIN)/python -m loadtest gpu_session --out $(GPU_DIR) $(ARGS)
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from loadtest.variants import DEFAULT_VARIANTS, VARIANTS
+from loadtest.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 
-PRECISIONS = ("fp32", "bf16")
+AUTO = "auto"
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16", "int8")
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -47,6 +48,23 @@ def _tolerance(text: str) -> float:
     return value
 
 
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 ms, got {text}")
+    return value
+
+
+def _counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, all different."""
+    values = [int(part) for part in text.split(",")]
+    if min(values) < 1 or len(set(values)) < len(values):
+        raise argparse.ArgumentTypeError(
+            f"takes different numbers of at least 1 with commas between, got {text!r}"
+        )
+    return values
+
+
 def _folder_name(text: str) -> str:
     if not text or text in {".", ".."} or "/" in text:
         raise argparse.ArgumentTypeError(f"must be a plain folder name, got {text!r}")
@@ -58,6 +76,8 @@ for _parse, _name in (
     (_seconds_or_zero, "number of seconds"),
     (_port, "port"),
     (_tolerance, "tolerance"),
+    (_milliseconds, "number of milliseconds"),
+    (_counts, "list of whole numbers"),
 ):
     _parse.__name__ = _name
 
@@ -71,6 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_images(commands.add_parser("images", help="make the deterministic photo set"))
     _add_run(commands.add_parser("run", help="load a server that already runs"))
     _add_compare(commands.add_parser("compare", help="compare the handlers on this machine"))
+    _add_sweep(commands.add_parser("sweep", help="throughput and latency over many clients"))
+    _add_gpu_session(
+        commands.add_parser("gpu_session", help="all measurements of a GPU host in a given time")
+    )
     _add_report(commands.add_parser("report", help="rebuild report and plots from the raw files"))
     _add_null_request(
         commands.add_parser("null_request", help="measure the server's CPU time per request")
@@ -87,6 +111,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="localhost", help="where the server is")
     _add_load(parser)
+    _add_request_client(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--total_number", type=_at_least(1), help="requests that end the measured window"
@@ -98,26 +123,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--name", type=_folder_name, default="local", help="write to results/NAME")
-    place.add_argument("--output_dir", help="write to this folder instead")
+    _add_place(parser, "local")
     parser.add_argument(
         "--workloads",
-        default="resnet50,efficientnet_lite0",
-        help="models of the zoo or ONNX files, separated by commas",
+        help="models of the zoo or ONNX files, separated by commas; where unset resnet50 and, "
+        "without a GPU, efficientnet_lite0",
     )
-    parser.add_argument(
-        "--variants",
-        default=",".join(DEFAULT_VARIANTS),
-        help=f"rows of the tables, separated by commas; known: {', '.join(VARIANTS)}",
-    )
-    parser.add_argument("--engine", default="auto", help="the service's --engine")
-    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="what all run")
-    parser.add_argument("--weights", help="the service's --weights, for a model of the zoo")
-    parser.add_argument("--mean", metavar="R,G,B", help="the service's --mean, in 0..255")
-    parser.add_argument("--std", metavar="R,G,B", help="the service's --std, in 0..255")
-    parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
+    _add_variants(parser, None, "where unset what suits this machine")
+    _add_servers(parser)
     _add_load(parser)
+    _add_request_client(parser)
     parser.add_argument(
         "--duration_s", type=_seconds, default=6.5, help="length of every measured window"
     )
@@ -125,13 +140,124 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=_at_least(1), default=5, help="windows per workload and variant"
     )
     parser.add_argument(
-        "--score_tolerance",
-        type=_tolerance,
-        help="largest difference of two variants' scores for one image; "
-        "where unset 0.001 for fp32 and 0.02 for bf16",
+        "--stages_s",
+        type=_seconds_or_zero,
+        default=3.0,
+        help="length of the window that tells where a request's time goes; 0 for none",
     )
     _add_server_start(parser)
     parser.set_defaults(total_number=None)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    _add_place(parser, "sweep")
+    parser.add_argument("--workload", default="resnet50", help="a model of the zoo or ONNX file")
+    _add_variants(parser, PIPELINE, "lines of the plot")
+    parser.add_argument(
+        "--clients",
+        type=_counts,
+        default="1,2,4,10,20,40,64,128",
+        help="numbers of closed-loop clients",
+    )
+    _add_servers(parser)
+    _add_load(parser)
+    parser.add_argument(
+        "--duration_s", type=_seconds, default=5.0, help="length of every measured window"
+    )
+    parser.add_argument(
+        "--repeats", type=_at_least(1), default=3, help="windows per variant and number of clients"
+    )
+    parser.add_argument(
+        "--tp99_limit_ms",
+        type=_milliseconds,
+        default=15.0,
+        help="the report names the most throughput with a TP99 within it",
+    )
+    _add_server_start(parser)
+
+
+def _add_gpu_session(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, help="folder for the folders of all measurements")
+    parser.add_argument(
+        "--budget_s", type=_seconds, default=540.0, help="time in which everything must end"
+    )
+    parser.add_argument("--archive", help="pack the folders into this .tar.gz file, too")
+    parser.add_argument("--workload", default="resnet50", help="a model of the zoo or ONNX file")
+    parser.add_argument(
+        "--variants",
+        help="what is compared, separated by commas; where unset what suits this machine",
+    )
+    parser.add_argument(
+        "--sweep_variant", default=PIPELINE_GPU, help="what the sweep runs with several workers"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_counts,
+        default="1,2,4,6,8",
+        help="server processes of the sweep's lines, the most important first",
+    )
+    parser.add_argument(
+        "--clients",
+        type=_counts,
+        default="1,2,4,10,20,40,64,128",
+        help="numbers of closed-loop clients of the sweep",
+    )
+    _add_servers(parser)
+    _add_load(parser)
+    _add_request_client(parser)
+    parser.add_argument(
+        "--duration_s", type=_seconds, default=6.5, help="length of the longest measured window"
+    )
+    parser.add_argument(
+        "--repeats", type=_at_least(1), default=5, help="windows per variant of the comparison"
+    )
+    parser.add_argument(
+        "--stages_s", type=_seconds_or_zero, default=3.0, help="length of the window of stage times"
+    )
+    parser.add_argument("--tp99_limit_ms", type=_milliseconds, default=15.0, help="as in sweep")
+    _add_server_start(parser)
+    parser.set_defaults(total_number=None, keep_servers=True, warmup_s=0.5)
+
+
+def _add_place(parser: argparse.ArgumentParser, name: str) -> None:
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--name", type=_folder_name, default=name, help="write to results/NAME")
+    place.add_argument("--output_dir", help="write to this folder instead")
+
+
+def _add_variants(parser: argparse.ArgumentParser, default: str | None, note: str) -> None:
+    parser.add_argument(
+        "--variants",
+        default=default,
+        help=f"rows, separated by commas ({note}); known: {', '.join(VARIANTS)}; "
+        f"'{PIPELINE}-4w' is {PIPELINE!r} with four server processes",
+    )
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
+    """What the servers of a comparison have in common."""
+    parser.add_argument("--engine", default=AUTO, help="the service's --engine")
+    parser.add_argument(
+        "--precision",
+        default=AUTO,
+        choices=PRECISIONS,
+        help="what all run; auto is fp16 on a GPU and fp32 on a CPU",
+    )
+    parser.add_argument("--weights", help="the service's --weights, for a model of the zoo")
+    parser.add_argument("--mean", metavar="R,G,B", help="the service's --mean, in 0..255")
+    parser.add_argument("--std", metavar="R,G,B", help="the service's --std, in 0..255")
+    parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
+    parser.add_argument(
+        "--score_tolerance",
+        type=_tolerance,
+        help="largest difference of two variants' scores for one image; where unset 0.001 for "
+        "fp32, 0.01 for fp16, 0.02 for bf16, 0.05 for int8, and 0.1 between decoders",
+    )
+    parser.add_argument(
+        "--keep_servers",
+        action="store_true",
+        help="start every server once, all at the same time, on ports from --port on",
+    )
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +269,7 @@ def _add_null_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--payload_bytes", type=_at_least(1), default=100_000, help="size of a request's data"
     )
+    _add_request_client(parser)
     _add_clients(parser)
     _add_server_start(parser)
     parser.add_argument("--output_dir", help="folder for raw data, report and plots")
@@ -164,13 +291,18 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     _add_clients(parser)
 
 
-def _add_clients(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=_port, default=8095, help="the server's port")
+def _add_request_client(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--request_client", type=_at_least(1), default=10, help="closed-loop clients"
     )
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=8095, help="the server's port")
     parser.add_argument(
-        "--client_processes", type=_at_least(1), default=1, help="processes that they share"
+        "--client_processes",
+        type=_at_least(1),
+        help="processes that the clients share; where unset as many as they need",
     )
     parser.add_argument(
         "--warmup_s", type=_seconds_or_zero, default=1.0, help="load that is not measured"

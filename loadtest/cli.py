@@ -6,26 +6,22 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from loadtest import images, machine, null_request, raw_files, report
+from loadtest import gpu_session, images, machine, measuring, null_request, raw_files, report
 from loadtest.arguments import build_parser
 from loadtest.clients import LoadSettings
-from loadtest.compare import CompareSettings, Comparison
+from loadtest.compare import Comparison
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.measured_run import MeasuredRun
 from loadtest.progress import Progress
 from loadtest.run import run_load
-from loadtest.variants import (
-    ServerOptions,
-    parse_launch_prefix,
-    parse_variants,
-    parse_workloads,
-)
+from loadtest.sweep import Sweep
+from loadtest.variants import parse_launch_prefix
 
-_SCORE_TOLERANCE = {"fp32": 0.001, "bf16": 0.02}
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -68,17 +64,11 @@ def _make_images(options: argparse.Namespace, command: str, progress: Progress) 
     images.print_table(images.write_photo_set(Path(options.output_dir)))
 
 
-def _chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
-    if options.img_dir is None:
-        return images.default_images()
-    return images.read_folder(Path(options.img_dir))
-
-
 def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    settings = _load_settings(options, options.host)
+    settings = measuring.load_settings(options, options.host)
     if options.output_dir is not None:
         _require_writable(Path(options.output_dir))
-    run = run_load(settings, _chosen_images(options), command, progress)
+    run = run_load(settings, measuring.chosen_images(options), command, progress)
     progress.end_line()
     print(report.quick_rows(run))
     if options.output_dir is not None:
@@ -87,44 +77,36 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
 
 def _compare(options: argparse.Namespace, command: str, progress: Progress) -> None:
     folder = Path(options.output_dir or Path("results") / options.name)
-    servers = ServerOptions(
-        engine=options.engine,
-        precision=options.precision,
-        model_args=_model_args(options),
-        config=options.config,
-        port=options.port,
-        launch_prefix=parse_launch_prefix(options.launch_prefix),
-        ready_timeout_s=options.ready_timeout_s,
-    )
-    if options.config is not None and not Path(options.config).is_file():
-        raise LoadTestError(f"configuration file {options.config!r} does not exist")
-    tolerance = options.score_tolerance
-    settings = CompareSettings(
-        workloads=parse_workloads(options.workloads),
-        variants=parse_variants(options.variants),
-        servers=servers,
-        load=_load_settings(options, "127.0.0.1"),
-        repeats=options.repeats,
-        score_tolerance=_SCORE_TOLERANCE[options.precision] if tolerance is None else tolerance,
-        images=_chosen_images(options),
-    )
+    settings = measuring.compare_settings(options)
     _require_writable(folder)
-    _save(Comparison(settings, command, progress).run(), folder, progress)
-    print(report.terminal_tables(raw_files.read(folder)))
+    writer = raw_files.RawWriter(folder)
+    with _report_of_what_was_measured(folder):
+        run = Comparison(settings, command, writer, progress).run()
+    print(report.terminal_tables(run))
     print(f"results: {folder}")
 
 
-def _model_args(options: argparse.Namespace) -> tuple[str, ...]:
-    """What the model needs, in one word a flag so that a negative mean is no flag of its own."""
-    given = {name: getattr(options, name) for name in ("weights", "mean", "std")}
-    return tuple(f"--{name}={value}" for name, value in given.items() if value is not None)
+def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    folder = Path(options.output_dir or Path("results") / options.name)
+    settings = measuring.sweep_settings(options)
+    _require_writable(folder)
+    writer = raw_files.RawWriter(folder)
+    with _report_of_what_was_measured(folder):
+        run = Sweep(settings, command, writer, progress).run()
+    print(report.terminal_tables(run))
+    print(f"results: {folder}")
+
+
+def _gpu_session(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    _require_writable(Path(options.out))
+    gpu_session.measure_everything(options, command, progress)
 
 
 def _null_request(options: argparse.Namespace, command: str, progress: Progress) -> None:
     settings = LoadSettings(
         port=options.port,
         request_client=options.request_client,
-        client_processes=options.client_processes,
+        client_processes=options.client_processes or 1,
         seed=options.seed,
         warmup_s=options.warmup_s,
         duration_s=None,
@@ -157,6 +139,16 @@ def _report(options: argparse.Namespace, command: str, progress: Progress) -> No
     print(f"written: {folder / report.REPORT_FILE}")
 
 
+@contextmanager
+def _report_of_what_was_measured(folder: Path) -> Iterator[None]:
+    """Build the report even where the measurement ends before its time."""
+    try:
+        yield
+    finally:
+        if (folder / raw_files.RUN_FILE).exists():
+            report.build(folder)
+
+
 def _save(run: MeasuredRun, folder: Path, progress: Progress) -> None:
     raw_files.write(folder, run)
     report.build(folder)
@@ -176,25 +168,12 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def _load_settings(options: argparse.Namespace, host: str) -> LoadSettings:
-    return LoadSettings(
-        host=host,
-        port=options.port,
-        request_client=options.request_client,
-        request_batch=options.request_batch,
-        client_processes=options.client_processes,
-        seed=options.seed,
-        warmup_s=options.warmup_s,
-        duration_s=None if options.total_number is not None else options.duration_s,
-        total_number=options.total_number,
-        request_timeout_s=options.request_timeout_s,
-    )
-
-
 _COMMANDS: dict[str, Callable[[argparse.Namespace, str, Progress], None]] = {
     "images": _make_images,
     "run": _run,
     "compare": _compare,
+    "sweep": _sweep,
+    "gpu_session": _gpu_session,
     "report": _report,
     "null_request": _null_request,
 }

@@ -4,7 +4,8 @@ Importing locust patches the sockets of the whole process, so nothing else impor
 The parent speaks JSON lines: it writes a `ClientConfig`, `{"command": "start"}`, and at the end
 `{"command": "stop", "start_s": ..., "end_s": ...}`, times on the monotonic clock that all
 processes of a machine share. This process answers with a `progress` event every 0.2 s and, after
-`stop`, with `records` of every request that completed within the window.
+`stop`, with `records` of every request that completed within the window and `end`. Then it is
+ready for the next `ClientConfig`, because importing locust takes longer than a short window.
 """
 
 from __future__ import annotations
@@ -192,13 +193,18 @@ def _emit(channel: TextIO, **event: object) -> None:
 
 
 def main() -> None:
-    """Serve one parent, from its configuration to its stop command."""
+    """Serve one parent: load after load, until it closes the pipe."""
     # Whatever a library prints must not get between the events.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     commands = FileObject(sys.stdin.fileno(), "r", closefd=False)
+    while line := commands.readline():
+        if not _serve(ClientConfig(**json.loads(line)), commands, channel):
+            return
 
-    config = ClientConfig(**json.loads(commands.readline()))
+
+def _serve(config: ClientConfig, commands: Any, channel: TextIO) -> bool:
+    """One load, from its start command to its records; False where the parent is gone."""
     recorder = Recorder()
     # A fault in a user must end this process, with its message, and not be counted as load.
     environment: Any = Environment(
@@ -210,7 +216,7 @@ def main() -> None:
     _emit(channel, event="loaded")
 
     if not commands.readline():
-        return
+        return False
 
     def report_progress() -> None:
         while True:
@@ -232,12 +238,13 @@ def main() -> None:
     runner.quit()
     reporter.kill()
     if not stop:
-        return
+        return False
     window = json.loads(stop)
     kept = [row for row in recorder.rows if window["start_s"] <= row[0] <= window["end_s"]]
     for start in range(0, len(kept), RECORDS_PER_LINE):
         _emit(channel, event="records", rows=kept[start : start + RECORDS_PER_LINE])
     _emit(channel, event="end")
+    return True
 
 
 if __name__ == "__main__":

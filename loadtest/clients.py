@@ -21,6 +21,8 @@ from loadtest.measured_run import Record
 
 _LOAD_TIMEOUT_S = 60.0
 _COLLECT_TIMEOUT_S = 60.0
+_CLIENTS_OF_ONE_PROCESS = 16
+_CLIENTS_PER_PROCESS = 8
 # Every user has failed to connect several times in a row: the server is gone.
 _HOPELESS_FAILURES_PER_USER = 4
 
@@ -54,16 +56,63 @@ class LoadSettings:
     request_timeout_s: float = 30.0
 
 
-class Clients:
-    """Client processes; the context kills them.
+def fitting_client_processes(clients: int, cores: int, *, with_gpu: bool) -> int:
+    """How many processes so many clients should share.
 
-    They load when they are made, so that they can do it while a server starts; `start` sets them
-    off.
+    One process drives a few thousand requests a second, which is more than a server on a CPU
+    answers. On a GPU host, and where there are many clients, no process gets more than eight of
+    them as long as all processes together have no more than a quarter of the cores.
+
+    Args:
+        clients: closed-loop clients.
+        cores: cores of this machine.
+        with_gpu: whether the server may run on a GPU.
+    """
+    if clients <= _CLIENTS_OF_ONE_PROCESS and not with_gpu:
+        return 1
+    return max(1, min(math.ceil(clients / _CLIENTS_PER_PROCESS), cores // 4))
+
+
+class ClientPool:
+    """Client processes that take one load after the other; the context kills them.
+
+    They load when they are made, so that they can do it while a server starts.
+
+    Args:
+        processes: how many.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
+        self.processes: list[ChildProcess] = []
+        command = [sys.executable, "-m", "loadtest.client_process"]
+        with ExitStack() as stack:
+            for _ in range(processes):
+                process = ChildProcess(command, "client process", self.lines, merge_stderr=False)
+                self.processes.append(stack.enter_context(process))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> ClientPool:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+
+class Clients:
+    """The clients of one load; the context kills their processes, unless a pool keeps them.
 
     Args:
         settings: the load.
         images: what to send.
         expected_labels: image name to the label that it must get; other images may get any.
+        pool: at least as many processes as the load has, all idle; None for processes of its own.
+            After a load that did not end with `stop` the pool is of no use any more.
     """
 
     def __init__(
@@ -71,38 +120,36 @@ class Clients:
         settings: LoadSettings,
         images: Sequence[LoadImage],
         expected_labels: Mapping[str, str],
+        pool: ClientPool | None = None,
     ) -> None:
         self._settings = settings
         self._names = [image.name for image in images]
-        self._lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
         self._progress: dict[ChildProcess, dict[str, Any]] = {}
         self._records: list[Record] = []
         self._window_start_s = math.inf
         self._completed_before: dict[ChildProcess, int] = {}
         self._stack = ExitStack()
-        self._processes: list[ChildProcess] = []
-        processes = min(settings.client_processes, settings.request_client)
-        with ExitStack() as stack:
-            first = 0
-            for number in range(processes):
-                users = (settings.request_client + number) // processes
-                config = ClientConfig(
-                    host=settings.host,
-                    port=settings.port,
-                    image_paths=[str(image.path) for image in images],
-                    expected_labels=[expected_labels.get(name) for name in self._names],
-                    users=users,
-                    first_user=first,
-                    request_batch=settings.request_batch,
-                    seed=settings.seed,
-                    request_timeout_s=settings.request_timeout_s,
-                )
-                first += users
-                command = [sys.executable, "-m", "loadtest.client_process"]
-                process = ChildProcess(command, "client process", self._lines, merge_stderr=False)
-                self._processes.append(stack.enter_context(process))
-                process.write_line(json.dumps(asdict(config)))
-            self._stack = stack.pop_all()
+        count = min(settings.client_processes, settings.request_client)
+        if pool is None:
+            pool = self._stack.enter_context(ClientPool(count))
+        self._lines = pool.lines
+        self._processes = pool.processes[:count]
+        first = 0
+        for number, process in enumerate(self._processes):
+            users = (settings.request_client + number) // count
+            config = ClientConfig(
+                host=settings.host,
+                port=settings.port,
+                image_paths=[str(image.path) for image in images],
+                expected_labels=[expected_labels.get(name) for name in self._names],
+                users=users,
+                first_user=first,
+                request_batch=settings.request_batch,
+                seed=settings.seed,
+                request_timeout_s=settings.request_timeout_s,
+            )
+            first += users
+            process.write_line(json.dumps(asdict(config)))
 
     @property
     def pids(self) -> list[int]:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
 from loadtest import machine
-from loadtest.agreement import (
-    Agreement,
-    Answer,
-    ask,
-    check_identity,
-    check_same_model,
-    compare_answers,
-)
-from loadtest.clients import Clients, LoadSettings
+from loadtest.agreement import Agreement, Answer, ask, check_same_model, compare_answers
+from loadtest.clients import ClientPool, Clients, LoadSettings
+from loadtest.errors import LoadTestError
 from loadtest.gpu import GpuMonitor
 from loadtest.images import LoadImage
-from loadtest.in_process import measure_limit
-from loadtest.measured_run import MeasuredRun, Repeat, VariantRun, WorkloadRun
+from loadtest.in_process import measure_limit, measure_part
+from loadtest.measured_run import MeasuredRun, Repeat, StageRun, VariantRun, WorkloadRun
 from loadtest.measurement import measure
-from loadtest.plan import Plan
+from loadtest.plan import UNLIMITED, Plan, TimeLimit
 from loadtest.progress import Progress, minutes
+from loadtest.raw_files import RawWriter
 from loadtest.rpc import ServerIdentity
-from loadtest.server_process import ServerProcess, require_free_port
+from loadtest.server_process import require_free_port
+from loadtest.servers import Servers
+from loadtest.stages import measure_stages
 from loadtest.variants import (
     HOST,
     ServerOptions,
@@ -32,7 +30,6 @@ from loadtest.variants import (
     Workload,
     interleaved,
     limit_command,
-    server_command,
 )
 
 _LIMIT_SLACK_S = 60.0
@@ -44,12 +41,18 @@ class CompareSettings:
 
     Attributes:
         workloads: models.
-        variants: table rows.
+        variants: table rows, and parts of the service to measure alone.
         servers: how the variants run.
         load: how they are loaded.
         repeats: windows per workload and variant.
         score_tolerance: largest difference of two variants' scores for one image.
+        decoder_tolerance: the same where one of them decodes on the GPU.
         images: what to send.
+        stages_s: length of the window, one a server, that tells where a request's time goes; 0
+            for none.
+        keep_servers: True starts every server once, all at the same time, instead of a fresh one
+            for every window.
+        time_limit: when to measure nothing more.
     """
 
     workloads: Sequence[Workload]
@@ -58,7 +61,37 @@ class CompareSettings:
     load: LoadSettings
     repeats: int
     score_tolerance: float
+    decoder_tolerance: float
     images: Sequence[LoadImage]
+    stages_s: float
+    keep_servers: bool = False
+    time_limit: TimeLimit = UNLIMITED
+
+    @property
+    def compared(self) -> list[Variant]:
+        """The rows of the comparison."""
+        return [variant for variant in self.variants if not variant.is_part]
+
+    @property
+    def served(self) -> list[Variant]:
+        """Those of them that are servers."""
+        return [variant for variant in self.compared if variant.handler is not None]
+
+    @property
+    def parts(self) -> list[Variant]:
+        """What is measured alone, once."""
+        return [variant for variant in self.variants if variant.is_part]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A workload whose variants agree, its servers, and what was measured of it so far."""
+
+    workload: Workload
+    servers: Servers
+    identities: Mapping[str, ServerIdentity]
+    agreement: Agreement
+    result: WorkloadRun
 
 
 class Comparison:
@@ -67,19 +100,25 @@ class Comparison:
     Args:
         settings: what to measure.
         command: the command line, for the record.
+        writer: keeps what is measured, window by window.
         progress: shows how it goes.
     """
 
-    def __init__(self, settings: CompareSettings, command: str, progress: Progress) -> None:
+    def __init__(
+        self, settings: CompareSettings, command: str, writer: RawWriter, progress: Progress
+    ) -> None:
         self._settings = settings
         self._command = command
+        self._writer = writer
         self._progress = progress
         self._gpus = GpuMonitor()
-        servers = sum(variant.handler is not None for variant in settings.variants)
+        self._load = settings.load
         workloads = len(settings.workloads)
         self._plan = Plan(
-            checks=workloads * servers,
-            measurements=workloads * len(settings.variants) * settings.repeats,
+            checks=workloads * len(settings.served),
+            measurements=workloads * len(settings.compared) * settings.repeats,
+            extras=workloads
+            * (len(settings.parts) + (len(settings.served) if settings.stages_s else 0)),
             window_s=settings.load.warmup_s + (settings.load.duration_s or 0.0),
         )
 
@@ -87,7 +126,8 @@ class Comparison:
         """Check and measure everything.
 
         Raises:
-            LoadTestError: a server fails, variants disagree, or a window gives nothing.
+            LoadTestError: a server fails, variants disagree, or a window gives nothing. What was
+                measured before is in the folder.
         """
         settings = self._settings
         require_free_port(HOST, settings.servers.port)
@@ -96,89 +136,83 @@ class Comparison:
             f"{self._plan.total} measurements planned, about "
             f"{minutes(self._plan.remaining_s())} minutes"
         )
-        # All checks come first: hours of measurements must not end in a disagreement.
-        checked = [(workload, *self._check(workload)) for workload in settings.workloads]
-        workloads = [self._measure(*entry) for entry in checked]
-        return MeasuredRun(
-            kind="compare",
-            command=self._command,
-            started=started,
-            source=source,
-            machine=machine.describe_machine(self._gpus.names),
-            versions=machine.client_versions(),
-            settings=self._recorded_settings(),
-            images=[image.as_record() for image in settings.images],
-            workloads=workloads,
-        )
+        with ExitStack() as stack:
+            pool = stack.enter_context(ClientPool(settings.load.client_processes))
+            # All checks come first: hours of measurements must not end in a disagreement.
+            checked = [
+                self._check(workload, self._options_of(index), stack)
+                for index, workload in enumerate(settings.workloads)
+            ]
+            windows = self._plan.windows_left
+            self._load = settings.time_limit.fitting_load(settings.load, windows)
+            run = MeasuredRun(
+                kind="compare",
+                command=self._command,
+                started=started,
+                source=source,
+                machine=machine.describe_machine(self._gpus.names),
+                versions=machine.client_versions(),
+                settings=self._recorded_settings(),
+                images=[image.as_record() for image in settings.images],
+                workloads=[entry.result for entry in checked],
+                complete=False,
+            )
+            self._writer.save(run)
+            for entry in checked:
+                self._measure(entry, pool, run)
+                entry.servers.stop()
+        finished = replace(run, complete=self._plan.done == self._plan.total)
+        self._writer.save(finished)
+        return finished
 
     def _recorded_settings(self) -> dict[str, object]:
         settings = self._settings
         recorded = {
-            **asdict(settings.load),
+            **asdict(self._load),
             **asdict(settings.servers),
             "repeats": settings.repeats,
+            "keep_servers": settings.keep_servers,
             "variants": [variant.name for variant in settings.variants],
             "workloads": [workload.model for workload in settings.workloads],
         }
         return dict(machine.without_paths(recorded))
 
-    def _server(self, variant: Variant, workload: Workload) -> ServerProcess:
-        command = server_command(variant, workload, self._settings.servers)
-        title = f"the {variant.name} server"
-        require_free_port(HOST, self._settings.servers.port)
-        return ServerProcess(command, title, self._settings.servers.ready_timeout_s)
+    def _options_of(self, index: int) -> ServerOptions:
+        """The options of a workload's servers; those that are kept have ports of their own."""
+        settings = self._settings
+        before = index * len(settings.served) if settings.keep_servers else 0
+        return replace(settings.servers, port=settings.servers.port + before)
 
-    def _check(self, workload: Workload) -> tuple[Mapping[str, ServerIdentity], Agreement]:
+    def _check(self, workload: Workload, options: ServerOptions, stack: ExitStack) -> _Checked:
         """Ask every variant about every image before anything is timed."""
         settings = self._settings
+        servers = stack.enter_context(Servers(workload, options))
+        if settings.keep_servers:
+            self._progress.line(f"{workload.name}: starting all servers")
+            servers.start(settings.served)
         identities: dict[str, ServerIdentity] = {}
         answers: dict[str, Mapping[str, Answer]] = {}
-        for variant in settings.variants:
-            if variant.handler is None:
-                continue
+        for variant in settings.served:
             self._progress.line(f"{workload.name}: checking the answers of {variant.name}")
             started_s = time.monotonic()
-            with self._server(variant, workload) as server:
-                server.wait_ready()
-                identities[variant.name] = check_identity(server, variant, settings.servers)
+            with servers.serving(variant) as serving:
+                identities[variant.name] = serving.identity
                 check_same_model(identities)
-                answers[variant.name] = ask(settings.images, settings.servers.port)
-                server.stop()
+                answers[variant.name] = ask(settings.images, serving.port)
             self._plan.checked(time.monotonic() - started_s)
-        agreement = compare_answers(answers, settings.score_tolerance)
+        first = settings.served[0].decodes_on_gpu
+        agreement = compare_answers(
+            answers,
+            settings.score_tolerance,
+            {variant.name for variant in settings.served if variant.decodes_on_gpu != first},
+            settings.decoder_tolerance,
+        )
         self._progress.line(
             f"{workload.name}: {', '.join(answers)} agree on {agreement.images} images "
             f"(scores differ by {agreement.largest_score_difference:.2g} at most)"
         )
-        return identities, agreement
-
-    def _measure(
-        self,
-        workload: Workload,
-        identities: Mapping[str, ServerIdentity],
-        agreement: Agreement,
-    ) -> WorkloadRun:
-        settings = self._settings
         identity = next(iter(identities.values()))
-        repeats = []
-        for number, variant in interleaved(settings.variants, settings.repeats):
-            started_s = time.monotonic()
-            title = (
-                f"[{self._plan.done + 1}/{self._plan.total}, "
-                f"{minutes(self._plan.remaining_s())} left] "
-                f"{workload.name} {variant.name}, repeat {number} of {settings.repeats}"
-            )
-            self._progress.line(title)
-            if variant.handler is None:
-                repeats.append(self._measure_limit(workload, identity.engine, number))
-            else:
-                repeats.append(
-                    self._measure_server(
-                        variant, workload, number, identities[variant.name], agreement, title
-                    )
-                )
-            self._plan.measured(time.monotonic() - started_s)
-        return WorkloadRun(
+        result = WorkloadRun(
             name=workload.name,
             model=machine.without_paths(identity.model),
             model_sha256=identity.model_sha256,
@@ -186,60 +220,140 @@ class Comparison:
             precision=identity.precision,
             agreement=agreement.as_record(),
             variants=[
-                VariantRun(
-                    name=variant.name,
-                    description=variant.description,
-                    server=_recorded_identity(identities.get(variant.name)),
-                )
-                for variant in settings.variants
+                recorded_variant(variant, identities.get(variant.name))
+                for variant in settings.compared
             ],
-            repeats=repeats,
+            repeats=[],
         )
+        return _Checked(workload, servers, identities, agreement, result)
+
+    def _measure(self, entry: _Checked, pool: ClientPool, run: MeasuredRun) -> None:
+        settings = self._settings
+        for number, variant in interleaved(settings.compared, settings.repeats):
+            is_first_of_round = len(entry.result.repeats) % len(settings.compared) == 0
+            round_s = self._plan.measurement_s() * len(settings.compared)
+            if is_first_of_round and settings.time_limit.windows_left_s() < round_s:
+                self._progress.line(f"{entry.workload.name}: no time for repeat {number}")
+                break
+            started_s = time.monotonic()
+            title = self._title(entry, f"{variant.name}, repeat {number} of {settings.repeats}")
+            if variant.handler is None:
+                repeat = measure_limit(
+                    *self._limit(variant, entry), number, self._gpus, self._limit_timeout_s()
+                )
+            else:
+                repeat = self._measure_server(variant, entry, number, pool, title)
+            entry.result.repeats.append(repeat)
+            self._writer.save(run)
+            self._plan.measured(time.monotonic() - started_s)
+        self._measure_stages(entry, run)
+        for variant in settings.parts:
+            if settings.time_limit.left_s() < self._plan.extra_s():
+                self._progress.line(f"{entry.workload.name}: no time for {variant.name}")
+                continue
+            started_s = time.monotonic()
+            self._title(entry, variant.name)
+            command, _ = self._limit(variant, entry)
+            part = measure_part(command, variant, self._gpus, self._limit_timeout_s())
+            if part.error:
+                self._progress.line(f"{variant.name}: {part.error}")
+            entry.result.parts.append(part)
+            self._writer.save(run)
+            self._plan.extra_measured(time.monotonic() - started_s)
+
+    def _title(self, entry: _Checked, what: str) -> str:
+        title = (
+            f"[{self._plan.done + 1}/{self._plan.total}, "
+            f"{minutes(self._plan.remaining_s())} left] {entry.workload.name} {what}"
+        )
+        self._progress.line(title)
+        return title
 
     def _measure_server(
-        self,
-        variant: Variant,
-        workload: Workload,
-        number: int,
-        expected: ServerIdentity,
-        agreement: Agreement,
-        title: str,
+        self, variant: Variant, entry: _Checked, number: int, pool: ClientPool, title: str
     ) -> Repeat:
         settings = self._settings
-        # Every repeat has its own order of images, the same one for all variants.
-        load = replace(settings.load, seed=settings.load.seed + number)
-        with (
-            self._server(variant, workload) as server,
-            Clients(load, settings.images, agreement.expected_labels) as clients,
-        ):
-            server.wait_ready()
-            identity = check_identity(server, variant, settings.servers)
-            check_same_model({variant.name: expected, f"{variant.name} started again": identity})
-            window = measure(
-                clients, load, server.pid, self._gpus, self._progress, title, server.require_alive
+        with entry.servers.serving(variant) as serving:
+            expected = entry.identities[variant.name]
+            check_same_model(
+                {variant.name: expected, f"{variant.name} started again": serving.identity}
             )
-            server.stop()
+            load = replace(
+                self._load,
+                port=serving.port,
+                # Every repeat has its own order of images, the same one for all variants.
+                seed=self._load.seed + number,
+            )
+            with Clients(load, settings.images, entry.agreement.expected_labels, pool) as clients:
+                window = measure(
+                    clients,
+                    load,
+                    serving.process.pid,
+                    self._gpus,
+                    self._progress,
+                    title,
+                    serving.process.require_alive,
+                )
         return window.as_repeat(variant.name, number)
 
-    def _measure_limit(self, workload: Workload, engine: str, number: int) -> Repeat:
+    def _measure_stages(self, entry: _Checked, run: MeasuredRun) -> None:
+        """One window a server; its profiling costs throughput, so that no other may be timed."""
         settings = self._settings
-        duration_s = settings.load.duration_s
+        if not settings.stages_s:
+            return
+        profiled = [variant.with_profiled_stages() for variant in settings.served]
+        # Never the servers that are kept: those are the ones that are timed.
+        with Servers(entry.workload, self._options_of(len(settings.workloads))) as servers:
+            if settings.keep_servers and settings.time_limit.left_s() >= self._plan.extra_s():
+                servers.start(profiled)
+            for variant, plain in zip(profiled, settings.served, strict=True):
+                if settings.time_limit.left_s() < self._plan.extra_s():
+                    self._progress.line(f"{variant.name}: no time for its stages")
+                    continue
+                started_s = time.monotonic()
+                self._title(entry, f"{variant.name}, stages of a request")
+                arguments = [*variant.server_args[len(plain.server_args) :]]
+                entry.result.stages.append(self._staged(variant, arguments, servers, entry))
+                self._writer.save(run)
+                self._plan.extra_measured(time.monotonic() - started_s)
+            servers.stop()
+
+    def _staged(
+        self, variant: Variant, arguments: list[str], servers: Servers, entry: _Checked
+    ) -> StageRun:
+        settings = self._settings
+        requests, error = [], ""
+        try:
+            with servers.serving(variant) as serving:
+                load = replace(self._load, port=serving.port, duration_s=settings.stages_s)
+                requests = measure_stages(load, settings.images, entry.agreement.expected_labels)
+        except LoadTestError as failure:
+            # It stands beside the comparison, which is worth as much without it.
+            error = str(failure)
+            self._progress.line(f"{variant.name}: {error}")
+        return StageRun(variant.name, settings.load.request_client, arguments, requests, error)
+
+    def _limit(self, variant: Variant, entry: _Checked) -> tuple[list[str], Variant]:
+        settings = self._settings
+        duration_s = self._load.duration_s
         assert duration_s is not None  # noqa: S101 (compare has no --total_number)
         command = limit_command(
-            # It measures two batch sizes, so that a repeat takes as long as any other.
-            workload,
+            variant,
+            entry.workload,
             settings.servers,
-            engine,
+            entry.result.engine,
             settings.images[0].path.parent,
-            duration_s / 2,
+            duration_s,
+            with_gpu=bool(self._gpus.names),
         )
-        timeout_s = settings.servers.ready_timeout_s + 10 * duration_s + _LIMIT_SLACK_S
-        return measure_limit(command, number, self._gpus, timeout_s)
+        return command, variant
+
+    def _limit_timeout_s(self) -> float:
+        window_s = self._load.duration_s or 0.0
+        return self._settings.servers.ready_timeout_s + 10 * window_s + _LIMIT_SLACK_S
 
 
-def _recorded_identity(identity: ServerIdentity | None) -> dict[str, object] | None:
-    if identity is None:
-        return None
-    record = dict(machine.without_paths(asdict(identity)))
-    del record["pid"]  # a new one in every repeat
-    return record
+def recorded_variant(variant: Variant, identity: ServerIdentity | None) -> VariantRun:
+    """What result files say of a variant and of the server that ran it."""
+    record = None if identity is None else dict(machine.without_paths(identity.as_record()))
+    return VariantRun(variant.name, variant.description, record)

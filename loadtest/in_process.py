@@ -1,4 +1,4 @@
-"""The in-process limit: the same preprocessing and engine without a server around them."""
+"""What runs without a server: the in-process limit, and parts of the service alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from loadtest.child_process import ChildProcess
 from loadtest.errors import LoadTestError
 from loadtest.gpu import GpuMonitor
-from loadtest.measured_run import Repeat
+from loadtest.measured_run import PartRun, Repeat
 from loadtest.sampling import Sampler
-from loadtest.variants import IN_PROCESS
+from loadtest.variants import Variant
 
 _REQUIRED = {"images_per_s", "batch_size", "threads", "by_batch_size"}
 
 
 def measure_limit(
-    command: Sequence[str], repeat: int, gpus: GpuMonitor, timeout_s: float
+    command: Sequence[str], variant: Variant, repeat: int, gpus: GpuMonitor, timeout_s: float
 ) -> Repeat:
     """Run the limit once.
 
@@ -28,7 +28,7 @@ def measure_limit(
     Raises:
         LoadTestError: it fails, prints no result, or takes too long.
     """
-    title = f"the {IN_PROCESS} limit"
+    title = f"the {variant.name} limit"
     lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
     result: dict[str, object] = {}
     with (
@@ -61,13 +61,29 @@ def measure_limit(
     if images_per_s <= 0:
         raise LoadTestError(f"{title} measured {images_per_s:g} images/s")
     return Repeat(
-        variant=IN_PROCESS,
+        variant=variant.name,
         repeat=repeat,
         length_s=end_s - start_s,
         samples=samples,
         images_per_s=images_per_s,
         details=result,
     )
+
+
+def measure_part(
+    command: Sequence[str], variant: Variant, gpus: GpuMonitor, timeout_s: float
+) -> PartRun:
+    """Run one part of the service alone.
+
+    A part that cannot run here is told in the result: it stands beside the comparison, which is
+    worth as much without it.
+    """
+    try:
+        details = measure_limit(command, variant, 1, gpus, timeout_s).details
+    except LoadTestError as error:
+        return PartRun(variant.name, variant.description, {}, 0, str(error))
+    rates = {size: float(rate) for size, rate in details["by_batch_size"].items()}
+    return PartRun(variant.name, variant.description, rates, int(details["threads"]), "")
 
 
 def _parse(line: str) -> dict[str, object] | None:

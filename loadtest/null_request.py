@@ -58,10 +58,10 @@ def measure_null_request(
         ):
             server.wait_ready()
             identity = server_identity(settings.host, settings.port)
-            if (identity.pid, identity.handler) != (server.pid, HANDLER):
+            if (identity.root_pid, identity.handler) != (server.pid, HANDLER):
                 raise LoadTestError(
-                    f"process {identity.pid} with handler {identity.handler!r} answers on port "
-                    f"{settings.port}, not the {HANDLER} server that was started"
+                    f"process {identity.root_pid} with handler {identity.handler!r} answers on "
+                    f"port {settings.port}, not the {HANDLER} server that was started"
                 )
             window = measure(
                 clients, settings, server.pid, gpus, progress, "null request", server.require_alive
@@ -70,8 +70,7 @@ def measure_null_request(
     failed = [record.error for record in window.records if record.error]
     if failed:
         raise LoadTestError(f"{len(failed)} null requests failed, the first: {failed[0]}")
-    record = dict(machine.without_paths(asdict(identity)))
-    del record["pid"]
+    record = dict(machine.without_paths(identity.as_record()))
     return MeasuredRun(
         kind="null_request",
         command=command,

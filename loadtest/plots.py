@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,20 +12,12 @@ from matplotlib.figure import Figure
 
 from loadtest.measured_run import Repeat, Sample, WorkloadRun
 from loadtest.statistics import Interval
+from loadtest.style import PALETTE, STYLE, save
 from loadtest.summary import VariantSummary
 from loadtest.variants import VARIANTS
 
-# Distinct for readers who do not see red and green apart (Okabe and Ito).
-_PALETTE = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7")
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
+# The rows of every comparison have the same colour in all reports.
+_COLOURS = dict(zip(VARIANTS, PALETTE, strict=False))
 
 
 def draw(folder: Path, workload: WorkloadRun, rows: Sequence[VariantSummary]) -> list[str]:
@@ -37,7 +28,7 @@ def draw(folder: Path, workload: WorkloadRun, rows: Sequence[VariantSummary]) ->
     """
     served = [row for row in rows if row.latencies_ms]
     names = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for suffix, figure in (
             ("throughput-and-latency", _bars(workload, rows, served)),
             ("latency-distribution", _distribution(workload, served) if served else None),
@@ -45,15 +36,17 @@ def draw(folder: Path, workload: WorkloadRun, rows: Sequence[VariantSummary]) ->
         ):
             if figure is not None:
                 name = f"{workload.name}-{suffix}.png"
-                # No software version in the file: the same data gives the same picture.
-                figure.savefig(folder / name, dpi=110, metadata={"Software": None})
+                save(figure, folder / name)
                 names.append(name)
     return names
 
 
-def _colour(name: str) -> str:
-    known = list(VARIANTS)
-    return _PALETTE[known.index(name) if name in known else len(known) % len(_PALETTE)]
+def _colours(workload: WorkloadRun) -> dict[str, str]:
+    """Variant name to colour; variants with several workers take what is left."""
+    names = [variant.name for variant in workload.variants]
+    colours = {name: _COLOURS[name] for name in names if name in _COLOURS}
+    free = cycle([colour for colour in PALETTE if colour not in colours.values()] or PALETTE)
+    return {name: colours.get(name) or next(free) for name in names}
 
 
 def _title(workload: WorkloadRun) -> str:
@@ -66,8 +59,9 @@ def _bars(
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(_title(workload))
     left, right = figure.subplots(1, 2)
+    colours = _colours(workload)
     for position, row in enumerate(rows):
-        left.bar(position, row.qps.median, 0.6, color=_colour(row.variant.name))
+        left.bar(position, row.qps.median, 0.6, color=colours[row.variant.name])
         values = [repeat.images_per_s for repeat in row.repeats]
         left.plot([position] * len(values), values, "o", color="black", markersize=3, alpha=0.6)
         left.annotate(
@@ -87,7 +81,8 @@ def _bars(
             value = row.pooled_percentile(q)
             bounds = row.tp50_interval if q == 0.50 else row.tp99_interval
             if value is not None:
-                _latency_bar(right, position + offset, value, bounds, row, alpha)
+                colour = colours[row.variant.name]
+                _latency_bar(right, position + offset, value, bounds, colour, alpha)
     _name_ticks(right, [row.variant.name for row in served])
     right.set_ylabel("latency in ms")
     right.set_title("TP50 (pale) and TP99 with 95 % intervals", fontsize=10)
@@ -100,14 +95,14 @@ def _latency_bar(
     position: float,
     value: float,
     bounds: Interval | None,
-    row: VariantSummary,
+    colour: str,
     alpha: float,
 ) -> None:
     low = value if bounds is None or bounds.low is None else bounds.low
     high = value if bounds is None or bounds.high is None else bounds.high
     # The percentile is a rank of its own and may lie a rank outside of a narrow interval.
     errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
-    axes.bar(position, value, 0.36, color=_colour(row.variant.name), alpha=alpha)
+    axes.bar(position, value, 0.36, color=colour, alpha=alpha)
     axes.errorbar(position, value, yerr=errors, color="black", capsize=3, linewidth=1)
     axes.annotate(
         f"{value:.1f}",
@@ -131,10 +126,11 @@ def _wrapped(name: str) -> str:
 def _distribution(workload: WorkloadRun, served: Sequence[VariantSummary]) -> Figure:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
+    colours = _colours(workload)
     for row in served:
         axes.ecdf(
             row.latencies_ms,
-            color=_colour(row.variant.name),
+            color=colours[row.variant.name],
             linewidth=1.6,
             label=f"{row.variant.name} (n = {len(row.latencies_ms)})",
         )
@@ -161,8 +157,9 @@ def _utilisation(workload: WorkloadRun, served: Sequence[VariantSummary]) -> Fig
     figure = Figure(figsize=(8, 2.6 * panels), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=True)
     labelled: set[str] = set()
+    colours = _colours(workload)
     for repeat in repeats:
-        colour = _colour(repeat.variant)
+        colour = colours[repeat.variant]
         label = None if repeat.variant in labelled else repeat.variant
         labelled.add(repeat.variant)
         axes[0].plot(*_cpu_percent(repeat), color=colour, linewidth=1.1, alpha=0.7, label=label)

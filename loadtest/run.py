@@ -36,14 +36,14 @@ def run_load(
     started, source = machine.utc_now(), machine.describe_source()
     identity = server_identity(settings.host, settings.port)
     gpus = GpuMonitor()
-    server_pid = local_server_pid(settings.host, settings.port, identity.pid)
+    server_pid = local_server_pid(settings.host, settings.port, identity.root_pid)
     title = f"{identity.handler} ({identity.model}, {identity.engine} {identity.precision})"
     progress.line(f"{title} at {settings.host}:{settings.port}, {settings.request_client} clients")
     with Clients(settings, images, {}) as clients:
         window = measure(
             clients, settings, server_pid, gpus, progress, title, _watch(server_pid, settings)
         )
-    server = dict(machine.without_paths(asdict(identity)))
+    server = dict(machine.without_paths(identity.as_record()))
     model = str(server["model"])
     return MeasuredRun(
         kind="run",

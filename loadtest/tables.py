@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from loadtest.measured_run import PartRun
+from loadtest.stage_summary import StagePart
 from loadtest.statistics import Interval, Ratio, Spread
 from loadtest.summary import VariantSummary
+from loadtest.sweep_summary import SweepPoint
 
 NOT_AVAILABLE = "n/a"
 
@@ -154,7 +157,7 @@ def utilisation_table(rows: Sequence[VariantSummary], memory_bytes: int) -> str:
         "CPU",
         "memory",
         "memory MiB",
-        "clients' CPU",
+        "client CPU",
         "foreign CPU",
         "steal",
     )
@@ -190,6 +193,84 @@ def gpu_percents(values: Sequence[float]) -> str:
 def percent(value: float | None, digits: int = 0) -> str:
     """A percentage, or "n/a"."""
     return NOT_AVAILABLE if value is None else f"{value:.{digits}f} %"
+
+
+def parts_table(parts: Sequence[PartRun]) -> str:
+    """Images per second of every part alone, by batch size."""
+    sizes = sorted({int(size) for part in parts for size in part.images_per_s})
+    header = ("Part", "threads", *(f"batch {size}" for size in sizes))
+    return markdown(
+        header,
+        [
+            (
+                part.name,
+                str(part.threads) if part.images_per_s else NOT_AVAILABLE,
+                *(number(part.images_per_s.get(str(size)), 0) for size in sizes),
+            )
+            for part in parts
+        ],
+    )
+
+
+def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> str:
+    """Median, mean and share of every part of a request's time."""
+    header = ("Variant", "stage", "kind", "median ms", "mean ms", "share")
+    rows: list[tuple[str, ...]] = []
+    for name, parts in variants.items():
+        rows += [
+            (
+                name,
+                part.name,
+                part.kind,
+                number(part.median_ms, 2),
+                number(part.mean_ms, 2),
+                percent(100 * part.share, 1),
+            )
+            for part in parts
+        ] or [(name, *[NOT_AVAILABLE] * 5)]
+    return markdown(header, rows)
+
+
+def sweep_table(points: Sequence[SweepPoint]) -> str:
+    """Throughput, latency and utilisation of every variant and number of clients."""
+    header = (
+        "Variant",
+        "clients",
+        "QPS",
+        "[min, max]",
+        "TP50 ms",
+        "TP99 ms",
+        "95 % interval",
+        "client CPU",
+        "in processes",
+        "server CPU",
+        "GPU",
+        "requests",
+        "errors",
+        "marks",
+    )
+    return markdown(
+        header,
+        [
+            (
+                point.variant,
+                str(point.clients),
+                number(point.qps),
+                bracket(point.row.qps),
+                number(point.row.pooled_percentile(0.50), 2),
+                number(point.tp99_ms, 2),
+                interval(point.row.tp99_interval, 2),
+                percent(point.row.usage.clients_cpu_percent),
+                str(point.client_processes),
+                percent(point.row.usage.server_cpu_percent),
+                gpu_percents(point.row.usage.gpu_percents),
+                str(point.row.requests),
+                str(point.row.failed_images),
+                marks(point.row, point.clients),
+            )
+            for point in points
+        ],
+    )
 
 
 def published_table() -> str:

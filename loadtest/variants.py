@@ -278,7 +278,8 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     command += [*options.model_args]
     command += ["--engine", options.engine, "--precision", options.precision]
     command += ["--host", HOST, "--port", str(options.port)]
-    if variant.handler == "pipeline" and options.config is not None:
+    # The service takes --config or --decode: a file of one's own says where it decodes.
+    if variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu:
         command += ["--config", options.config]
     return [*command, *variant.server_args]
 
@@ -304,13 +305,13 @@ def limit_command(
         duration_s: what all batch sizes together take.
         with_gpu: whether the sizes are those of a GPU.
     """
-    sizes = _GPU_BATCH_SIZES if with_gpu else _CPU_BATCH_SIZES
+    sizes: tuple[int, ...] = _GPU_BATCH_SIZES if with_gpu else _CPU_BATCH_SIZES
     if variant.limit_args[:2] == ("--part", "decode") and not variant.decodes_on_gpu:
         sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
     command = [*options.launch_prefix, sys.executable, "-m", "pipeline.limit"]
     command += ["--model", workload.model, *options.model_args]
     command += ["--engine", engine, "--precision", options.precision]
-    if options.config is not None:
+    if options.config is not None and not variant.decodes_on_gpu:
         command += ["--config", options.config]
     command += [*variant.limit_args, "--batch_sizes", ",".join(map(str, sizes))]
     return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / len(sizes):g}"]

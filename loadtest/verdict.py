@@ -85,7 +85,7 @@ def _warnings(rows: Sequence[VariantSummary], clients: int) -> list[str]:
         ),
         (
             f"QPS x mean latency is more than 5 % off the {clients} clients, so time passes "
-            "outside of the calls; where the clients' CPU is near 100 %, take more "
+            "outside of the calls; where the client CPU is near 100 %, take more "
             "--client_processes",
             [row.variant.name for row in rows if row.little_mismatch(clients)],
         ),

@@ -158,21 +158,25 @@ def _drive(shared: _Shared, images: Sequence[bytes], batch_size: int, duration_s
     """Images a second of all threads together."""
     rates: list[float] = []
     failures: list[Exception] = []
+    loading = threading.Lock()
     ready = threading.Barrier(shared.threads)
 
     def work(index: int) -> None:
         try:
-            stream = InstanceStream(0) if shared.on_gpu else None
-            own: Sequence[Any] = [*images[index:], *images[:index]]
-            if shared.preparing:
-                own = _prepare(shared, own, stream)
-            with _chain(shared.timed, shared) as chain:
-                inputs = itertools.cycle(own)
+            with ExitStack() as stack:
+                # One after the other: a GPU cannot capture a graph while another thread allocates.
+                with loading:
+                    stream = InstanceStream(0) if shared.on_gpu else None
+                    own: Sequence[Any] = [*images[index:], *images[:index]]
+                    if shared.preparing:
+                        own = _prepare(shared, own, stream)
+                    chain = stack.enter_context(_chain(shared.timed, shared))
+                    inputs = itertools.cycle(own)
 
-                def run_batch() -> None:
-                    _run(chain, [next(inputs) for _ in range(batch_size)], stream)
+                    def run_batch() -> None:
+                        _run(chain, [next(inputs) for _ in range(batch_size)], stream)
 
-                run_batch()
+                    run_batch()
                 ready.wait()
                 _images_per_s(run_batch, batch_size, _WARM_UP_S)
                 rates.append(_images_per_s(run_batch, batch_size, duration_s))

@@ -11,6 +11,8 @@ from loadtest.variants import (
     VARIANTS,
     ServerOptions,
     Workload,
+    default_precision,
+    default_variants,
     interleaved,
     limit_command,
     parse_variants,
@@ -78,8 +80,74 @@ def test_the_launch_prefix_stands_before_every_measured_command() -> None:
     workload = Workload("m", "m")
     for command in (
         server_command(VARIANTS["baseline"], workload, options),
-        limit_command(workload, options, "torch", Path("photos"), 2.5),
+        limit_command(
+            VARIANTS["in-process"], workload, options, "torch", Path("photos"), 6.0, with_gpu=False
+        ),
     ):
         assert command[:3] == ["taskset", "-c", "0"]
     assert "--engine torch" in " ".join(command)
-    assert "--img_dir photos --duration_s 2.5" in " ".join(command)
+    assert "--batch_sizes 1,2,4 --img_dir photos --duration_s 2" in " ".join(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "with_gpu", "words"),
+    [
+        ("engine-alone", False, "--part engine --batch_sizes 1,2,4 "),
+        ("engine-alone", True, "--part engine --batch_sizes 1,4,8,16,32 "),
+        ("decode-alone-cpu", True, "--part decode --batch_sizes 1 "),
+        ("decode-alone-gpu", True, "--part decode --decode gpu --batch_sizes 1,4,8,16,32 "),
+    ],
+)
+def test_a_part_is_measured_at_the_batch_sizes_of_where_it_runs(
+    name: str, with_gpu: bool, words: str
+) -> None:
+    command = limit_command(
+        VARIANTS[name],
+        Workload("m", "m"),
+        ServerOptions(),
+        "torch",
+        Path("photos"),
+        5.0,
+        with_gpu=with_gpu,
+    )
+    assert words in " ".join(command)
+
+
+def test_a_suffix_runs_a_variant_with_several_workers() -> None:
+    (variant,) = parse_variants("pipeline-gpu-4w")
+    assert variant.name == "pipeline-gpu-4w"
+    assert variant.server_args == ("--decode", "gpu", "--workers", "4")
+    assert variant.decodes_on_gpu
+    with pytest.raises(LoadTestError, match="'in-process' is no server"):
+        parse_variants("baseline,in-process-2w")
+    with pytest.raises(LoadTestError, match="unknown variant 'pipline-2w'; did you mean"):
+        parse_variants("pipline-2w")
+
+
+def test_what_decodes_on_the_gpu_takes_no_configuration_of_ones_own() -> None:
+    """The service refuses --config beside --decode."""
+    options = ServerOptions(config="own.toml")
+    command = server_command(VARIANTS["pipeline-gpu"], Workload("m", "m"), options)
+    assert "--config" not in command
+    assert command[-2:] == ["--decode", "gpu"]
+
+
+def test_stages_are_profiled_in_a_pipeline_alone() -> None:
+    assert VARIANTS["baseline"].with_profiled_stages() == VARIANTS["baseline"]
+    arguments = VARIANTS["pipeline"].with_profiled_stages().server_args
+    assert arguments == ("--set", "profile_stages=true")
+
+
+@pytest.mark.parametrize(
+    ("engine", "with_gpu", "precision"),
+    [("auto", True, "fp16"), ("auto", False, "fp32"), ("onnxruntime", True, "fp32")],
+)
+def test_the_precision_is_that_of_the_engine(engine: str, with_gpu: bool, precision: str) -> None:
+    assert default_precision(engine, with_gpu=with_gpu) == precision
+
+
+def test_a_gpu_host_compares_without_the_control() -> None:
+    names = [variant.name for variant in parse_variants(default_variants(with_gpu=True))]
+    assert names[:3] == ["baseline", "pipeline", "pipeline-gpu"]
+    assert "baseline-no-lock" not in names
+    assert "baseline-no-lock" in default_variants(with_gpu=False)
