@@ -1,0 +1,169 @@
+"""The image operators on the GPU, compared with OpenCV's on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from pipeline import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY, Pipe, PipelineConfigError, pipe
+from service.image_decoding import decode_bgr
+
+
+def run(backend: str, data: list[Any], **settings: Any) -> list[dict[str, Any]]:
+    items = [{TASK_DATA_KEY: one} for one in data]
+    with pipe({"node": {"backend": backend, **settings}}) as running:
+        running(items)
+    return items
+
+
+def as_matrix(tensor: torch.Tensor) -> np.ndarray:
+    assert tensor.dtype == torch.uint8
+    return tensor.cpu()[0].permute(1, 2, 0).numpy()
+
+
+def assert_close(got: np.ndarray, wanted: np.ndarray) -> None:
+    """Within 2 grey levels on 99 % of the pixels."""
+    assert got.shape == wanted.shape
+    difference = np.abs(got.astype(int) - wanted.astype(int))
+    assert (difference <= 2).mean() >= 0.99, difference.max()
+
+
+def test_decoded_pixels_are_those_of_the_cpu(shipped_images: list[bytes]) -> None:
+    for color in ("bgr", "rgb"):
+        items = run("DecodeTensor", shipped_images, color=color)
+        for item, data in zip(items, shipped_images, strict=True):
+            wanted = decode_bgr(data)
+            assert item[TASK_RESULT_KEY].is_cuda
+            assert_close(
+                as_matrix(item[TASK_RESULT_KEY]), wanted if color == "bgr" else wanted[:, :, ::-1]
+            )
+
+
+def test_what_the_jpeg_engine_refuses_is_decoded_on_the_cpu(
+    odd_images: dict[str, bytes], photographs: list[bytes]
+) -> None:
+    data = [photographs[1], *odd_images.values(), photographs[2]]
+    for item, one in zip(run("DecodeTensor", data, color="bgr"), data, strict=True):
+        assert_close(as_matrix(item[TASK_RESULT_KEY]), decode_bgr(one))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"no image", b"\xff\xd8\xff", "text", 7],
+    ids=["empty", "text", "stub", "str", "int"],
+)
+def test_a_bad_image_fails_alone(bad: Any, photographs: list[bytes]) -> None:
+    first, failed, last = run("DecodeTensor", [photographs[0], bad, photographs[1]])
+    assert TASK_RESULT_KEY in first
+    assert TASK_RESULT_KEY in last
+    assert TASK_RESULT_KEY not in failed
+    assert "image" in str(failed[TASK_ERROR_KEY])
+
+
+def test_a_truncated_jpeg_is_refused_as_on_the_cpu(photographs: list[bytes]) -> None:
+    half = photographs[0][: len(photographs[0]) // 2]
+    for data in (half, half + b"\xff\xd9"):
+        on_gpu, on_cpu = (run(name, [data])[0] for name in ("DecodeTensor", "DecodeMat"))
+        assert (TASK_ERROR_KEY in on_gpu) == (TASK_ERROR_KEY in on_cpu)
+    assert TASK_ERROR_KEY in run("DecodeTensor", [half])[0]
+
+
+def test_a_batch_is_resized_as_by_opencv(
+    shipped_images: list[bytes], odd_images: dict[str, bytes]
+) -> None:
+    data = [*shipped_images, *odd_images.values()]
+    items = run("S[DecodeTensor,ResizeTensor]", data, color="bgr", resize_h=224, resize_w=200)
+    for item, one in zip(items, data, strict=True):
+        assert_close(as_matrix(item[TASK_RESULT_KEY]), cv2.resize(decode_bgr(one), (200, 224)))
+
+
+def test_more_images_than_one_launch_takes(photographs: list[bytes]) -> None:
+    data = photographs * 30
+    items = run("S[DecodeTensor,ResizeTensor]", data, color="bgr", resize_h=32, resize_w=48)
+    for item, one in zip(items[-7:], data[-7:], strict=True):
+        assert_close(as_matrix(item[TASK_RESULT_KEY]), cv2.resize(decode_bgr(one), (48, 32)))
+
+
+def test_colour_is_converted_once(photographs: list[bytes]) -> None:
+    wanted = decode_bgr(photographs[0])
+    decoded = run("S[DecodeTensor,CvtColorTensor]", photographs[:1], color="rgb")[0]
+    assert_close(as_matrix(decoded[TASK_RESULT_KEY]), wanted[:, :, ::-1])
+    copied = run("S[DecodeMat,GpuTensor,CvtColorTensor]", photographs[:1], color="rgb")[0]
+    np.testing.assert_array_equal(as_matrix(copied[TASK_RESULT_KEY]), wanted[:, :, ::-1])
+
+
+def test_a_crop_is_a_slice_and_can_be_resized(photographs: list[bytes]) -> None:
+    matrix = decode_bgr(photographs[0])
+    corners = {"x1": 11, "y1": 20, "x2": 111, "y2": 90}
+    part = matrix[20:90, 11:111]
+    cropped = run("S[GpuTensor,CropTensor]", [matrix], **corners)[0]
+    np.testing.assert_array_equal(as_matrix(cropped[TASK_RESULT_KEY]), part)
+    resized = run(
+        "S[GpuTensor,CropTensor,ResizeTensor]", [matrix], resize_h=50, resize_w=60, **corners
+    )[0]
+    assert_close(as_matrix(resized[TASK_RESULT_KEY]), cv2.resize(part, (60, 50)))
+    own = {TASK_DATA_KEY: matrix, **corners, "x1": 50}
+    with pipe({"node": {"backend": "S[GpuTensor,CropTensor]", **corners}}) as running:
+        running(own)
+    np.testing.assert_array_equal(as_matrix(own[TASK_RESULT_KEY]), matrix[20:90, 50:111])
+    beyond = run("S[GpuTensor,CropTensor]", [matrix], x1=0, y1=0, x2=100_000, y2=9)[0]
+    assert "does not lie within" in str(beyond[TASK_ERROR_KEY])
+    missing = run("S[GpuTensor,CropTensor]", [matrix], x1=0)[0]
+    assert "needs y1, x2, y2" in str(missing[TASK_ERROR_KEY])
+
+
+def test_a_border_is_that_of_opencv(photographs: list[bytes]) -> None:
+    matrix = decode_bgr(photographs[0])
+    border = {"top": 1, "bottom": 2, "left": 3, "right": 4}
+    item = run("S[GpuTensor,CopyMakeBorderTensor]", [matrix], pad_value=7, **border)[0]
+    wanted = cv2.copyMakeBorder(matrix, 1, 2, 3, 4, cv2.BORDER_CONSTANT, value=(7, 7, 7))
+    np.testing.assert_array_equal(as_matrix(item[TASK_RESULT_KEY]), wanted)
+
+
+def test_there_and_back(photographs: list[bytes]) -> None:
+    matrix = decode_bgr(photographs[0])
+    item = run("S[GpuTensor,CpuTensor]", [matrix])[0]
+    assert not item[TASK_RESULT_KEY].is_cuda
+    np.testing.assert_array_equal(as_matrix(item[TASK_RESULT_KEY]), matrix)
+
+
+def test_what_lies_on_the_host_is_named(photographs: list[bytes]) -> None:
+    item = run("S[DecodeMat,ResizeTensor]", photographs[:1], resize_h=8, resize_w=8)[0]
+    assert "put GpuTensor before" in str(item[TASK_ERROR_KEY])
+
+
+def test_nodes_hand_on_results_that_are_there(photographs: list[bytes]) -> None:
+    """Each node has streams of its own; without waiting, a later one would read half an image."""
+    document = {
+        "instance_num": 3,
+        "decode": {"backend": "DecodeTensor", "color": "bgr", "next": "resize"},
+        "resize": {"backend": "ResizeTensor", "resize_h": 64, "resize_w": 64, "next": "back"},
+        "back": {"backend": "CpuTensor"},
+    }
+    wanted = [cv2.resize(decode_bgr(data), (64, 64)) for data in photographs]
+    with pipe(document) as running:
+        for _ in range(20):
+            items = [{TASK_DATA_KEY: data} for data in photographs]
+            running(items)
+            for item, matrix in zip(items, wanted, strict=True):
+                assert_close(as_matrix(item[TASK_RESULT_KEY]), matrix)
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(PipelineConfigError, match="there is no GPU 63"):
+        pipe({"node": {"backend": "GpuTensor", "device_id": 63}})
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_every_device_gets_a_set_of_instances(photographs: list[bytes]) -> None:
+    document = {"node": {"backend": "GpuTensor", "device_id": "0,1", "instance_num": 2}}
+    matrix = decode_bgr(photographs[0])
+    with pipe(document) as running:
+        assert isinstance(running, Pipe)
+        items = [{TASK_DATA_KEY: matrix} for _ in range(400)]
+        running(items)
+    assert {item[TASK_RESULT_KEY].device.index for item in items} == {0, 1}

@@ -1,0 +1,61 @@
+"""A real server on the GPU, asked over real sockets: both handlers, both ways of decoding."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from idl import inference
+from tests.serving import connect, service
+
+MODEL = ("--model", "efficientnet_lite0")
+ARGUMENTS = {
+    "baseline": ("--handler", "baseline"),
+    "pipeline": ("--handler", "pipeline"),
+    "pipeline-gpu": ("--handler", "pipeline", "--decode", "gpu"),
+    "pipeline-gpu-2-workers": ("--handler", "pipeline", "--decode", "gpu", "--workers", "2"),
+}
+
+
+def classify(port: int, images: list[bytes]) -> list[Any]:
+    client = connect(port)
+    try:
+        requests = [inference.InferenceParams(str(i), data) for i, data in enumerate(images)]
+        return list(client.infer_images(requests, None))
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_labels_are_right_under_load(
+    name: str,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    odd_images: dict[str, bytes],
+) -> None:
+    images = [data for data, _ in labelled_photographs]
+    with service(*ARGUMENTS[name], *MODEL) as (port, _), ThreadPoolExecutor(8) as pool:
+        client = connect(port)
+        info = client.server_info()
+        client.close()
+        assert info.precision == "fp16"
+        assert info.engine in ("torch", "tensorrt")
+        calls = [pool.submit(classify, port, [*images, b"none"]) for _ in range(24)]
+        for call in calls:
+            *results, bad = call.result()
+            assert bad.error.code == inference.ErrorCode.INVALID_IMAGE
+            for result, (_, words) in zip(results, labelled_photographs, strict=True):
+                assert any(word in result.label.lower() for word in words), result
+        for result in classify(port, list(odd_images.values())):
+            assert result.error is None
+
+
+def test_decoding_on_the_gpu_changes_no_label(shipped_images: list[bytes]) -> None:
+    answers = []
+    for name in ("pipeline", "pipeline-gpu"):
+        with service(*ARGUMENTS[name], *MODEL) as (port, _):
+            answers.append([(r.label, r.score) for r in classify(port, shipped_images)])
+    for (cpu_label, cpu_score), (gpu_label, gpu_score) in zip(*answers, strict=True):
+        assert gpu_label == cpu_label
+        assert abs(gpu_score - cpu_score) < 0.02

@@ -1,0 +1,111 @@
+"""The torch engine on the GPU, compared with the one on the CPU."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import pytest
+import torch
+
+from engine.interface import EngineError, EngineOptions
+from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
+from engine.providers.torch import TorchEngine
+from engine.providers.torch_cuda import TorchCudaEngine
+from engine.registry import choose_engine
+from engine.zoo import open_model
+from service.image_decoding import decode_bgr
+
+
+@pytest.fixture(scope="module", params=["resnet50", "efficientnet_lite0"])
+def model(request: pytest.FixtureRequest) -> OnnxModel:
+    opened = open_model(request.param)
+    return opened.with_uint8_input(opened.declared_normalization or IMAGENET_NORMALIZATION)
+
+
+@pytest.fixture(scope="module")
+def rows(photographs: list[bytes]) -> list[torch.Tensor]:
+    matrices = [cv2.resize(decode_bgr(data), (224, 224))[:, :, ::-1] for data in photographs]
+    return [torch.from_numpy(m.copy()).permute(2, 0, 1)[None] for m in matrices]
+
+
+@pytest.fixture(scope="module")
+def wanted(model: OnnxModel, rows: list[torch.Tensor]) -> torch.Tensor:
+    context = TorchEngine(model, EngineOptions(max_batch_size=len(rows))).create_context()
+    return context.run([(row,) for row in rows])[0].clone()
+
+
+def probabilities(scores: torch.Tensor, model: OnnxModel) -> torch.Tensor:
+    return scores if model.outputs_probabilities else scores.softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 0.03), ("bf16", 0.2)]
+)
+def test_it_gives_what_the_cpu_gives(
+    model: OnnxModel,
+    rows: list[torch.Tensor],
+    wanted: torch.Tensor,
+    precision: str,
+    tolerance: float,
+) -> None:
+    engine = TorchCudaEngine(model, EngineOptions(precision, max_batch_size=len(rows)))
+    context = engine.create_context()
+    for size in range(1, len(rows) + 1):
+        for place in ("cpu", "cuda"):
+            got = context.run([(row.to(place),) for row in rows[:size]])[0]
+            assert not got.is_cuda
+            assert got.shape == (size, wanted.shape[1])
+            assert got.dtype == torch.float32
+            difference = probabilities(got, model) - probabilities(wanted[:size], model)
+            assert difference.abs().max() < tolerance
+            if precision != "bf16":
+                assert torch.equal(got.argmax(1), wanted[:size].argmax(1))
+
+
+def test_rows_on_both_sides_and_several_rows_an_item(rows: list[torch.Tensor]) -> None:
+    model = open_model("resnet50").with_uint8_input(IMAGENET_NORMALIZATION)
+    context = TorchCudaEngine(model, EngineOptions("fp16", max_batch_size=8)).create_context()
+    apart = context.run([(row,) for row in rows])[0].clone()
+    mixed = [rows[0], rows[1].cuda(), *rows[2:]]
+    torch.testing.assert_close(context.run([(row,) for row in mixed])[0], apart)
+    together = context.run([(torch.cat(rows[:4]),), (torch.cat(rows[4:]).cuda(),)])[0]
+    torch.testing.assert_close(together, apart)
+    with pytest.raises(EngineError, match="at most 8 rows, got 9"):
+        context.run([(torch.cat([*rows, *rows[:3]]),)])
+
+
+def test_contexts_run_side_by_side(rows: list[torch.Tensor]) -> None:
+    """One a thread, with no lock: every answer is the one that the row gets alone."""
+    model = open_model("resnet50").with_uint8_input(IMAGENET_NORMALIZATION)
+    engine = TorchCudaEngine(model, EngineOptions("fp16", max_batch_size=4, num_contexts=3))
+    alone = [engine.create_context().run([(row,)])[0].clone() for row in rows]
+    start = threading.Barrier(3)
+
+    def work(number: int) -> int:
+        context = engine.create_context()
+        start.wait()
+        wrong = 0
+        for step in range(150):
+            index = (number + step) % len(rows)
+            batch = [rows[(index + k) % len(rows)] for k in range(1 + step % 4)]
+            got = context.run([(row,) for row in batch])[0]
+            wrong += int(got[0].argmax() != alone[index].argmax())
+        return wrong
+
+    with ThreadPoolExecutor(3) as pool:
+        assert sum(pool.map(work, range(3))) == 0
+
+
+def test_a_gpu_host_chooses_it_in_fp16() -> None:
+    choice = choose_engine("auto")
+    assert (choice.name, choice.device, choice.precision) in {
+        ("torch", "cuda", "fp16"),
+        ("tensorrt", "cuda", "fp16"),
+    }
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(EngineError, match="there is no GPU 63"):
+        TorchCudaEngine(open_model("resnet50"), EngineOptions("fp16", device_id=63))
