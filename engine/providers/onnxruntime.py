@@ -63,7 +63,8 @@ class OnnxRuntimeEngine(Engine):
         if self.options.precision != "int8":
             return self.model.serialized()
         graph = quantized_graph(self.model, self.options, symmetric=False)
-        return graph.SerializeToString(deterministic=True)
+        content: bytes = graph.SerializeToString(deterministic=True)
+        return content
 
     def _session_options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

@@ -83,7 +83,8 @@ class OpenVinoEngine(Engine):
         if self.options.precision != "int8":
             return self.model.serialized()
         graph = quantized_graph(self.model, self.options, symmetric=False)
-        return graph.SerializeToString(deterministic=True)
+        content: bytes = graph.SerializeToString(deterministic=True)
+        return content
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""

@@ -1,0 +1,143 @@
+"""Execution on an NVIDIA GPU: buffers, a stream and CUDA graphs around what computes."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from engine.interface import Engine, ExecutionContext, TensorSpec, copy_rows
+
+# Runs before a graph is captured: the first ones choose kernels and take memory.
+_WARM_UP_RUNS = 2
+# A capture must not see the allocations and kernel trials of another one.
+_CAPTURING = threading.Lock()
+
+
+class CudaContext(ExecutionContext):
+    """Buffers, a stream, and a CUDA graph for each of some batch sizes.
+
+    A graph is launched as one call, whatever the number of its kernels. A batch runs in the
+    smallest graph that holds it; the rows that are too many compute on what an earlier batch left
+    there, and nobody reads their scores. The stream is the calling thread's, so that what was
+    enqueued there before (decoding, resizing) needs no waiting for, or one of its own if that
+    thread has none but the default.
+
+    Args:
+        engine: the engine, whose weights lie on `device` already.
+        device: the GPU.
+        min_rows: rows of the smallest batch that `_compute` takes.
+        max_rows: rows of the largest batch.
+    """
+
+    def __init__(self, engine: Engine, device: torch.device, min_rows: int, max_rows: int) -> None:
+        # What is left for the CPU are copies of single rows: not worth a team of threads.
+        torch.set_num_threads(1)
+        self._device = device
+        self._stream = own_stream(device)
+        super().__init__(engine)
+        self._max_batch_size = max_rows
+        self._staging = [spec.allocate_pinned(max_rows) for spec in engine.inputs]
+        # A thread that waits for it sleeps instead of keeping a core busy.
+        self._finished = torch.cuda.Event(blocking=True)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
+        self._sizes = graph_batch_sizes(min_rows, max_rows)
+        with _CAPTURING, torch.cuda.device(device):
+            # The largest first: the smaller ones fit into its memory.
+            for rows in reversed(self._sizes):
+                self._graphs[rows] = self._capture(rows)
+        self._results = [
+            torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+            for output in self._graphs[max_rows][1]
+        ]
+
+    @abstractmethod
+    def _compute(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Enqueue the network on the current stream.
+
+        Args:
+            inputs: the first rows of every input buffer, in logical order (N, C, H, W).
+
+        Returns:
+            One tensor on the GPU per model output; it is read before the next call.
+        """
+
+    def run(self, items: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+        """Run one batch on this context's stream; the tensors may be on the host or on the GPU."""
+        # What the caller has enqueued on another stream comes first.
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            return super().run(items)
+
+    def close(self) -> None:
+        """Free the graphs, and the memory that they hold on the GPU."""
+        self._stream.synchronize()
+        self._graphs.clear()
+
+    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
+        return spec.allocate(self._max_batch_size, self._device)
+
+    def _wait(self) -> None:
+        self._finished.record(self._stream)
+        self._finished.synchronize()
+
+    def _place(self, items: Sequence[Sequence[torch.Tensor]], rows: int) -> None:
+        """Copy a batch to the GPU: what lies on the host in one go, from page-locked memory."""
+        places = {tensor.is_cuda for item in items for tensor in item}
+        if places == {False}:
+            copy_rows(items, self._staging)
+            for buffer, staged in zip(self._inputs, self._staging, strict=True):
+                buffer[:rows].copy_(staged[:rows], non_blocking=True)
+        elif places == {True} and len(items) > 1:
+            for tensors, buffer in zip(zip(*items, strict=True), self._inputs, strict=True):
+                torch.cat(tensors, out=buffer[:rows])
+        else:
+            copy_rows(items, self._inputs)
+
+    def _execute(self, rows: int) -> list[torch.Tensor]:
+        size = next(size for size in self._sizes if size >= rows)
+        graph, outputs = self._graphs[size]
+        graph.replay()
+        for result, output in zip(self._results, outputs, strict=True):
+            result[:rows].copy_(output[:rows], non_blocking=True)
+        self._wait()
+        return [result[:rows] for result in self._results]
+
+    def _capture(self, rows: int) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+        """The graph of one batch size, and the tensors that it leaves its outputs in."""
+        inputs = [buffer[:rows] for buffer in self._inputs]
+        with torch.cuda.stream(self._stream):
+            for _ in range(_WARM_UP_RUNS):
+                self._compute(inputs)
+            self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        pool = next((captured.pool() for captured, _ in self._graphs.values()), None)
+        # Other threads may go on with their own work on the GPU meanwhile.
+        with torch.cuda.graph(
+            graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            outputs = self._compute(inputs)
+        return graph, outputs
+
+
+def own_stream(device: torch.device) -> torch.cuda.Stream:
+    """The calling thread's stream, or another one if that is the default, which waits for all."""
+    current = torch.cuda.current_stream(device)
+    if current == torch.cuda.default_stream(device):
+        return torch.cuda.Stream(device)
+    return current
+
+
+def graph_batch_sizes(smallest: int, largest: int) -> list[int]:
+    """Batch sizes that get a graph: powers of two and half-way between them, within the limits.
+
+    A batch between two of them computes at most a third more rows than it has, and usually less.
+    """
+    sizes = {smallest, largest}
+    size = 1
+    while size < largest:
+        sizes |= {size, size + size // 2}
+        size *= 2
+    return sorted(size for size in sizes if smallest <= size <= largest)
