@@ -4,13 +4,36 @@ import importlib
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import tensorrt_rtx_bindings
 
 from engine import registry
 from engine.interface import EngineError, EngineOptions
 from engine.onnx_model import OnnxModel
 from engine.registry import ENGINE_NAMES, choose_engine, load_engine, stand_in_precision
+
+INSTALLED = [name for name in ENGINE_NAMES if name != "tensorrt"]
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """TensorRT for RTX in the place of TensorRT, which is not to be had without a GPU."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_rtx_bindings)
+    yield
+    sys.modules.pop("engine.providers.tensorrt", None)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether there is a GPU decides the choice; nothing runs on it."""
+    monkeypatch.setattr(registry, "cuda_available", lambda: True)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "cuda_available", lambda: False)
 
 
 class TestChoice:
@@ -24,7 +47,37 @@ class TestChoice:
         assert (choice.name, choice.precision) == ("openvino", "bf16")
         assert "bf16" in choice.reason
 
-    @pytest.mark.parametrize("name", ENGINE_NAMES)
+    def test_auto_takes_openvino_in_int8(self) -> None:
+        choice = choose_engine("auto", "int8")
+        assert (choice.name, choice.reason) == ("openvino", "the fastest in int8 on a CPU")
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+    @pytest.mark.usefixtures("gpu", "tensorrt")
+    def test_auto_takes_tensorrt_on_a_gpu(self, precision: str) -> None:
+        choice = choose_engine("auto", precision)
+        assert (choice.name, choice.reason) == ("tensorrt", "the fastest on an NVIDIA GPU")
+        assert choice.device == "cuda"
+
+    @pytest.mark.usefixtures("gpu", "tensorrt")
+    def test_auto_takes_torch_on_a_gpu_for_what_tensorrt_lacks(self) -> None:
+        assert choose_engine("auto", "bf16").name == "torch"
+
+    @pytest.mark.usefixtures("gpu")
+    def test_tensorrt_without_its_package_names_the_extra(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+        assert choose_engine("auto", "fp16").name == "torch"
+        with pytest.raises(EngineError, match=r"pip install 'thriftpipe\[tensorrt\]'"):
+            choose_engine("tensorrt", "fp16")
+
+    @pytest.mark.usefixtures("no_gpu", "tensorrt")
+    def test_tensorrt_without_a_gpu_says_so(self) -> None:
+        assert choose_engine("auto").name == "onnxruntime"
+        with pytest.raises(EngineError, match="'tensorrt' needs an NVIDIA GPU and a CUDA build"):
+            choose_engine("tensorrt", "fp16")
+
+    @pytest.mark.parametrize("name", INSTALLED)
     def test_a_name_is_taken_at_its_word(self, name: str) -> None:
         choice = choose_engine(name, "fp32")
         assert (choice.name, choice.reason) == (name, "asked for by name")
@@ -34,7 +87,9 @@ class TestChoice:
             choose_engine("onxruntime")
 
     def test_the_known_names_include_auto(self) -> None:
-        with pytest.raises(EngineError, match="Known: auto, onnxruntime, openvino, torch"):
+        with pytest.raises(
+            EngineError, match="Known: auto, onnxruntime, openvino, tensorrt, torch"
+        ):
             choose_engine("x")
 
     def test_a_precision_that_does_not_exist(self) -> None:
@@ -44,13 +99,15 @@ class TestChoice:
     def test_a_precision_that_only_others_run(self) -> None:
         with pytest.raises(
             EngineError,
-            match="'onnxruntime' runs fp32, got precision 'bf16'; openvino or torch runs bf16",
+            match="'onnxruntime' runs fp32 or int8, got precision 'bf16'; "
+            "openvino or torch runs bf16",
         ):
             choose_engine("onnxruntime", "bf16")
 
+    @pytest.mark.usefixtures("no_gpu")
     def test_a_precision_that_nothing_here_runs(self) -> None:
-        with pytest.raises(EngineError, match="got precision 'int8'; no engine here runs that"):
-            choose_engine("auto", "int8")
+        with pytest.raises(EngineError, match="got precision 'fp16'; no engine here runs that"):
+            choose_engine("auto", "fp16")
 
     def test_a_missing_package_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "openvino", None)
@@ -65,7 +122,8 @@ class TestStandIn:
             ("onnxruntime", "fp16", "fp32"),
             ("onnxruntime", "bf16", "fp32"),
             ("openvino", "bf16", "bf16"),
-            ("openvino", "int8", "fp32"),
+            ("openvino", "int8", "int8"),
+            ("torch", "int8", "fp32"),
             ("torch", "fp32", "fp32"),
         ],
     )
@@ -80,7 +138,7 @@ class TestStandIn:
 
 
 class TestLoading:
-    @pytest.mark.parametrize("name", ENGINE_NAMES)
+    @pytest.mark.parametrize("name", INSTALLED)
     def test_one_line_says_what_runs(
         self, name: str, small_model: OnnxModel, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -96,12 +154,19 @@ class TestLoading:
         engine = load_engine(choose_engine("torch", "bf16"), small_model, EngineOptions())
         assert engine.options.precision == "bf16"
 
-    @pytest.mark.parametrize("name", ENGINE_NAMES)
-    def test_the_table_agrees_with_the_classes(self, name: str) -> None:
-        module, _, attribute = registry._PROVIDERS[name].target.partition(":")
-        provider = getattr(importlib.import_module(module), attribute)
-        assert provider.name == name
-        assert provider.precisions == registry._PROVIDERS[name].precisions
+    @pytest.mark.usefixtures("tensorrt")
+    @pytest.mark.parametrize(
+        ("name", "provider"),
+        [*registry._CPU_PROVIDERS.items(), *registry._CUDA_PROVIDERS.items()],
+    )
+    def test_the_table_agrees_with_the_classes(
+        self, name: str, provider: registry._Provider
+    ) -> None:
+        module, _, attribute = provider.target.partition(":")
+        engine_class = getattr(importlib.import_module(module), attribute)
+        assert engine_class.name == name
+        assert engine_class.precisions == provider.precisions
+        assert engine_class.device == provider.device
 
     def test_only_the_chosen_provider_is_imported(self) -> None:
         """A host needs the packages of the engine it runs, and of no other."""

@@ -230,5 +230,5 @@ def test_engines_say_which_versions_run(engine: Engine) -> None:
 def test_a_precision_that_a_provider_lacks_is_refused(small_model: OnnxModel) -> None:
     from engine.providers.onnxruntime import OnnxRuntimeEngine
 
-    with pytest.raises(EngineError, match="engine 'onnxruntime' runs fp32, got precision 'bf16'"):
+    with pytest.raises(EngineError, match="'onnxruntime' runs fp32 or int8, got precision 'bf16'"):
         OnnxRuntimeEngine(small_model, EngineOptions(precision="bf16"))
