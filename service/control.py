@@ -65,16 +65,18 @@ class ControlChannel:
         """Wait for the next message; None when the other process is gone."""
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(
-                    self._socket, _MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                data, fds, _, _ = socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, 1)
                 break
             except ConnectionResetError:
                 # It left something of ours unread. What it said before can still be read.
                 continue
         if not data:
             return None
-        return ControlMessage(json.loads(data), socket.socket(fileno=fds[0]) if fds else None)
+        sock = None
+        if fds:
+            os.set_inheritable(fds[0], False)
+            sock = socket.socket(fileno=fds[0])
+        return ControlMessage(json.loads(data), sock)
 
     def close(self) -> None:
         """Break the line."""

@@ -23,12 +23,12 @@ class Placement:
     supervisor_pid: int | None = None
 
     def server_settings(self, whole: ServerSettings) -> ServerSettings:
-        """This process's part of the server's settings.
+        """The settings of this process by itself.
 
         The parts of `max_in_flight_images` add up to the whole.
         """
         each, rest = divmod(whole.max_in_flight_images, self.workers)
-        return replace(whole, max_in_flight_images=each + (self.worker < rest))
+        return replace(whole, workers=1, max_in_flight_images=each + (self.worker < rest))
 
     def handler_settings(self, whole: HandlerSettings) -> HandlerSettings:
         """The handler's settings with this process's GPUs.

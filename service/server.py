@@ -41,7 +41,7 @@ class Server:
         placement: its place among the server's processes.
 
     Attributes:
-        ready: whether clients are let in.
+        ready: whether it is past its start, so that a stop has to drain it.
     """
 
     def __init__(
@@ -115,8 +115,9 @@ class Server:
         gc.collect()
         gc.freeze()
         runs = f"{info.engine}, {info.precision}, {info.model}"
-        self._arrivals.let_in(self._selector, f"{self._handler_name} handler ({runs})")
+        # First, since whoever reads that it is ready may stop it at once.
         self.ready = True
+        self._arrivals.let_in(self._selector, f"{self._handler_name} handler ({runs})")
 
     def serve(self) -> None:
         """Accept connections until `stop` is called."""

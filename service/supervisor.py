@@ -70,7 +70,7 @@ class Supervisor:
         arguments: the command line, from which each worker takes its own settings.
 
     Attributes:
-        ready: whether clients are let in.
+        ready: whether it is past its start, so that a stop has to drain it.
     """
 
     def __init__(self, settings: ServerSettings, arguments: Sequence[str]) -> None:
@@ -78,7 +78,7 @@ class Supervisor:
         self._arguments = arguments
         self._arrivals = PortArrivals(settings)
         self._seats = [_Seat(index) for index in range(settings.workers)]
-        # Accepted, but no worker has taken it yet.
+        # Accepted, but the worker that was to have it died.
         self._waiting: deque[Arrival] = deque()
         self._handed_out = 0
         self._stop_reason = ""
@@ -137,8 +137,9 @@ class Supervisor:
             if self._stop_reason:
                 return
         running = self._serving()[0].running
-        self._arrivals.let_in(self._selector, f"{running} in {len(self._seats)} workers")
+        # First, since whoever reads that it is ready may stop it at once.
         self.ready = True
+        self._arrivals.let_in(self._selector, f"{running} in {len(self._seats)} workers")
 
     def serve(self) -> None:
         """Hand out connections and replace workers until `stop` is called."""
@@ -158,13 +159,8 @@ class Supervisor:
             How many requests were cut off unfinished.
         """
         self._arrivals.close()
-        serving = self._serving()
-        _log.info("stopping (%s): %d workers drain", self._stop_reason, len(serving))
-        for worker in serving:
-            # What was accepted is served, even if it has to be by one that has no room.
-            while self._waiting and worker.hand(self._waiting[0], self._handed_out):
-                self._waiting.popleft()
         self._drop_waiting()
+        _log.info("stopping (%s): %d workers drain", self._stop_reason, len(self._serving()))
         for seat in self._seats:
             seat.start_at_s = None
         for worker in self._workers():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cpu import (
+    CORES_VARIABLE,
     available_cores,
     cgroup_quota_cores,
     cpu_identity,
@@ -76,6 +77,22 @@ def test_available_cores_follow_the_affinity_mask() -> None:
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert int(printed.stdout) == 1
     assert 1 <= available_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_a_share_of_the_cores_counts_where_it_is_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = available_cores()
+    for share, cores in (("1", 1), (str(whole + 1), whole), ("", whole)):
+        monkeypatch.setenv(CORES_VARIABLE, share)
+        assert available_cores() == cores
+
+
+@pytest.mark.parametrize("share", ["0", "-1", "1.5", "two", "\u00b2"])
+def test_a_share_that_is_no_number_of_cores_is_refused(
+    monkeypatch: pytest.MonkeyPatch, share: str
+) -> None:
+    monkeypatch.setenv(CORES_VARIABLE, share)
+    with pytest.raises(ValueError, match=f"THRIFTPIPE_CORES takes a number .*, got '{share}'"):
+        available_cores()
 
 
 @given(contexts=st.integers(1, 300), cores=st.integers(1, 300))

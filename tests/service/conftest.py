@@ -1,16 +1,22 @@
-"""A real server on a real socket, in this process, and clients for it."""
+"""Real servers on real sockets, in this process or in their own, and clients for them."""
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from thriftpy2.rpc import make_client
 from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportFactory
@@ -161,6 +167,72 @@ def scripted() -> ScriptedHandler:
 @pytest.fixture
 def scripted_server(serve: Serve, scripted: ScriptedHandler) -> RunningServer:
     return serve(scripted)
+
+
+class ServerProcess:
+    """A server process, and the lines of its log as they come."""
+
+    def __init__(self, arguments: tuple[str, ...], cwd: Path) -> None:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), *sys.path])}
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log = ""
+
+    def read_until(self, text: str) -> str:
+        """The next log line that holds `text`."""
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log += line
+            if text in line:
+                return line.rstrip()
+        raise AssertionError(f"no line with {text!r} in {self.log}")
+
+    def wait(self) -> int:
+        """The exit code, once nobody is left who could write to the log."""
+        assert self.process.stderr
+        self.log += self.process.stderr.read()
+        return self.process.wait(TIMEOUT_S)
+
+    def port(self) -> int:
+        ready = self.read_until("ready: ")
+        match = re.search(r"127\.0\.0\.1:(\d+)$", ready)
+        assert match
+        return int(match[1])
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Processes of its session that run."""
+        return [process for process in psutil.process_iter() if self._is_member(process)]
+
+    def _is_member(self, process: psutil.Process) -> bool:
+        try:
+            member = os.getsid(process.pid) == self.process.pid
+            return member and process.status() != psutil.STATUS_ZOMBIE
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return False
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts server processes; none outlives the test."""
+    started: list[ServerProcess] = []
+
+    def start_one(*arguments: str) -> ServerProcess:
+        started.append(ServerProcess(arguments, tmp_path))
+        return started[-1]
+
+    yield start_one
+    for server in started:
+        for process in server.left_behind():
+            process.kill()
+        server.process.wait()
+        if server.process.stderr:
+            server.process.stderr.close()
 
 
 class Wire:

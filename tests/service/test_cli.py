@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,65 +46,17 @@ if __name__ == "__main__":
 """
 
 
-class ServerProcess:
-    """A server process, and the lines of its log as they come."""
-
-    def __init__(self, arguments: tuple[str, ...], cwd: Path) -> None:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), *sys.path])}
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=cwd, env=env, stderr=subprocess.PIPE, text=True
-        )
-        self.log = ""
-
-    def read_until(self, text: str) -> str:
-        """The next log line that holds `text`."""
-        assert self.process.stderr
-        for line in self.process.stderr:
-            self.log += line
-            if text in line:
-                return line.rstrip()
-        raise AssertionError(f"no line with {text!r} in {self.log}")
-
-    def wait(self) -> int:
-        assert self.process.stderr
-        self.log += self.process.stderr.read()
-        return self.process.wait(TIMEOUT_S)
-
-    def port(self) -> int:
-        ready = self.read_until("ready: ")
-        match = re.search(r"127\.0\.0\.1:(\d+)$", ready)
-        assert match
-        return int(match[1])
-
-
-Start = Callable[..., ServerProcess]
+Start = Callable[..., Any]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts server processes; none outlives the test."""
-    started: list[ServerProcess] = []
-
-    def start_one(*arguments: str) -> ServerProcess:
-        started.append(ServerProcess(arguments, tmp_path))
-        return started[-1]
-
-    yield start_one
-    for server in started:
-        server.process.kill()
-        server.process.wait()
-        if server.process.stderr:
-            server.process.stderr.close()
-
-
-@pytest.fixture
-def start_waiting(start: Start, tmp_path: Path) -> Callable[..., tuple[ServerProcess, Any]]:
+def start_waiting(start: Start, tmp_path: Path) -> Callable[..., tuple[Any, Any]]:
     """Starts a server with one request in flight: (server, thread that gets the reply)."""
     (tmp_path / "waiting_server.py").write_text(WAITING_SERVER)
     os.mkfifo(tmp_path / "entered")
     os.mkfifo(tmp_path / "release")
 
-    def start_one(*arguments: str) -> tuple[ServerProcess, Any]:
+    def start_one(*arguments: str) -> tuple[Any, Any]:
         server = start("waiting_server.py", "--handler", "null", "--port", "0", *arguments)
         request = Request(server.port())
         request.start()
@@ -244,6 +196,8 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
         (("--handler", "null", "--prot", "1"), "did you mean '--port'?"),
         (("--handler", "null", "--port", "x"), "invalid int value: 'x'"),
         (("--handler", "null", "--port", "70000"), "port must be 0 to 65535, got 70000"),
+        (("--handler", "null", "--workers", "0"), "workers must be at least 1, got 0"),
+        (("--handler", "null", "--workers", "two"), "invalid int value: 'two'"),
         (("--handler", "null", "--log-level", "loud"), "invalid choice: 'loud'"),
         (("--handler", "null", "--host", "no host"), "cannot resolve --host 'no host'"),
         (("--handler", "null", "--model", "resnet50"), "--model: the null handler runs no model"),
@@ -298,6 +252,15 @@ def test_a_mistake_is_told_in_one_line(
     assert output.err.count("\n") == 1
     assert told in output.err
     assert output.out == ""
+
+
+def test_a_share_of_cores_that_is_none_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("THRIFTPIPE_CORES", "all")
+    assert_one_line_error(
+        run("--handler", "null", "--port", "0"), "THRIFTPIPE_CORES takes a number"
+    )
 
 
 def test_a_mistake_of_a_process_is_one_line_with_exit_code_2() -> None:

@@ -194,6 +194,7 @@ def test_server_info_says_who_answers(client: Any) -> None:
         "cd" * 32,
     )
     assert info.pid == os.getpid()
+    assert (info.worker, info.workers, info.supervisor_pid) == (0, 1, None)
     assert info.settings == {"lock": "none"}
     assert info.versions["scripted"] == "1.2"
     assert info.versions["python"] == platform.python_version()

@@ -1,0 +1,427 @@
+"""`--workers N` as processes: connections, deaths, drains and failing starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from thriftpy2.rpc import make_client
+from thriftpy2.transport import TTransportException
+
+from engine.cpu import available_cores
+from idl import inference
+
+TIMEOUT_S = 30
+BROKEN = (OSError, TTransportException)
+NULL = ("-m", "service", "--handler", "null", "--port", "0")
+SCRIPTED = ("-m", "service", "--handler", "pipeline", "--port", "0")
+
+# Stands where the pipeline's handler is looked for. b"wait NAME" reports by one FIFO and waits for
+# another; a file "broken" or "crash" makes the start fail, and the FIFO "loading" makes it wait.
+SCRIPTED_HANDLER = """
+import os
+from dataclasses import replace
+from pathlib import Path
+from engine.cpu import available_cores
+from service.handler import ConfigurationError
+from service.null_handler import NullHandler
+
+class ScriptedHandler(NullHandler):
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = {"devices": str(settings.devices), "cores": str(available_cores())}
+    def classify(self, images, deadline):
+        if images[0].startswith(b"wait"):
+            name = images[0].split()[1].decode()
+            open("entered-" + name, "w").close()
+            open("release-" + name).close()
+        return super().classify(images, deadline)
+    def info(self):
+        return replace(super().info(), settings=self.settings)
+
+def create_handler(settings):
+    if Path("loading").exists():
+        open("loading", "w").close()
+        open("release").close()
+    if Path("crash").exists():
+        os._exit(7)
+    if Path("broken").exists():
+        raise ConfigurationError("the model\\nis broken")
+    return ScriptedHandler(settings)
+"""
+
+Start = Callable[..., Any]
+Params = inference.InferenceParams
+
+
+@pytest.fixture
+def scripted_handler(tmp_path: Path) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()
+    (tmp_path / "pipeline" / "handler.py").write_text(SCRIPTED_HANDLER)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[int], Any]]:
+    """Makes clients of a port; they are closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(port: int) -> Any:
+            client = make_client(
+                inference.InferenceService, "127.0.0.1", port, timeout=TIMEOUT_S * 1000
+            )
+            return stack.enter_context(closing(client))
+
+        yield make
+
+
+class WaitingRequest(threading.Thread):
+    """A call that is in flight in `handler` from now until `release`, and its label."""
+
+    def __init__(self, client: Any, folder: Path, name: str) -> None:
+        super().__init__(daemon=True)
+        self._client = client
+        self._folder = folder
+        self._name = name
+        self.outcome: Any = None
+        for step in ("entered", "release"):
+            os.mkfifo(folder / f"{step}-{name}")
+        self.start()
+        (folder / f"entered-{name}").read_bytes()
+
+    def run(self) -> None:
+        try:
+            self.outcome = self._client.infer_batch(Params("u", f"wait {self._name}".encode()))
+        except Exception as error:  # noqa: BLE001 (the test looks at whatever came)
+            self.outcome = error
+
+    def release(self) -> None:
+        (self._folder / f"release-{self._name}").write_bytes(b"")
+        self.join(TIMEOUT_S)
+
+
+def test_connections_are_spread_evenly_and_each_answer_names_its_worker(
+    start: Start, connect: Any
+) -> None:
+    server = start(*NULL, "--workers", "3")
+    port = server.port()
+    infos = [connect(port).server_info() for _ in range(9)]
+    assert Counter(info.worker for info in infos) == {0: 3, 1: 3, 2: 3}
+    assert len({info.pid for info in infos}) == 3
+    assert {(info.workers, info.supervisor_pid) for info in infos} == {(3, server.process.pid)}
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert {child.pid for child in children} == {info.pid for info in infos}
+
+
+def test_clients_that_come_and_go_reach_all_workers(start: Start) -> None:
+    port = start(*NULL, "--workers", "3").port()
+    workers = set()
+    for _ in range(3):
+        with closing(make_client(inference.InferenceService, "127.0.0.1", port)) as client:
+            workers.add(client.server_info().worker)
+    assert workers == {0, 1, 2}
+
+
+def test_it_is_ready_when_all_workers_are_and_says_so_once(start: Start) -> None:
+    server = start(*NULL, "--workers", "2")
+    line = server.read_until("ready: ")
+    assert "ready: null handler (none, none, none) in 2 workers on 127.0.0.1:" in line
+    before = server.log
+    assert all(f"worker {index} is warm" in before for index in (0, 1))
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.log.count("ready: ") == 1
+    assert " INFO worker 1 service.server: stopping (SIGTERM)" in server.log
+
+
+def test_each_worker_has_its_share(start: Start, connect: Any, scripted_handler: None) -> None:
+    del scripted_handler
+    port = start(*SCRIPTED, "--workers", "2", "--devices", "4,5,6").port()
+    infos = [connect(port).server_info() for _ in range(2)]
+    devices = {info.worker: info.settings["devices"] for info in infos}
+    assert devices == {0: "(4, 6)", 1: "(5,)"}
+    assert {info.settings["cores"] for info in infos} == {str(max(1, available_cores() // 2))}
+
+
+def test_the_images_in_flight_are_shared_out(start: Start, connect: Any) -> None:
+    port = start(*NULL, "--workers", "2", "--max-in-flight-images", "5").port()
+    clients = {client.server_info().worker: client for client in (connect(port), connect(port))}
+    for worker, share in ((0, 3), (1, 2)):
+        assert len(clients[worker].infer_images([Params("u", b"x")] * share)) == share
+        with pytest.raises(inference.InvalidRequest, match=f"at most {share} images"):
+            clients[worker].infer_images([Params("u", b"x")] * (share + 1))
+
+
+def test_a_worker_that_dies_is_replaced_and_the_other_clients_notice_nothing(
+    start: Start, connect: Any
+) -> None:
+    server = start(*NULL, "--workers", "2")
+    port = server.port()
+    clients = [connect(port) for _ in range(4)]
+    infos = [client.server_info() for client in clients]
+    killed = infos[0]
+    os.kill(killed.pid, signal.SIGKILL)
+    line = server.read_until("another takes its place")
+    assert f"worker {killed.worker} (pid {killed.pid}) ended with 2 connections" in line
+    assert "killed by SIGKILL" in line
+    for client, info in zip(clients, infos, strict=True):
+        if info.worker == killed.worker:
+            with pytest.raises(BROKEN):
+                client.ping()
+        else:
+            assert client.server_info().pid == info.pid
+    server.read_until(f"worker {killed.worker} is warm")
+    successor = connect(port).server_info()
+    assert successor.worker == killed.worker
+    assert successor.pid not in {info.pid for info in infos}
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.left_behind() == []
+
+
+def test_while_there_is_no_worker_clients_wait(start: Start, connect: Any) -> None:
+    server = start(*NULL, "--workers", "2")
+    port = server.port()
+    pids = {connect(port).server_info().pid for _ in range(2)}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for _ in pids:
+        server.read_until("another takes its place")
+    assert connect(port).server_info().pid not in pids
+
+
+def test_clients_of_workers_that_stall_are_served_later(start: Start, connect: Any) -> None:
+    """More than are handed to a worker that does not take them up; all were let in."""
+    server = start(*NULL, "--workers", "2")
+    port = server.port()
+    pids = [connect(port).server_info().pid for _ in range(2)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    clients = [connect(port) for _ in range(50)]
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    assert {client.server_info().pid for client in clients} == set(pids)
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["SIGTERM", "Ctrl-C"])
+def test_requests_in_flight_in_all_workers_are_answered_when_it_stops(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path, to_all: bool
+) -> None:
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2")
+    port = server.port()
+    idle = connect(port)
+    requests = [WaitingRequest(connect(port), tmp_path, name) for name in "abc"]
+    if to_all:
+        os.killpg(server.process.pid, signal.SIGINT)
+    else:
+        server.process.terminate()
+    for _ in range(2):
+        server.read_until(" requests in flight")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    for request in requests:
+        request.release()
+    assert [request.outcome.label for request in requests] == ["tench"] * 3
+    assert server.wait() == 0
+    assert server.left_behind() == []
+    assert "Traceback" not in server.log
+    with pytest.raises(BROKEN):
+        idle.ping()
+
+
+def test_what_was_accepted_before_it_stops_is_answered(start: Start, wire: Any) -> None:
+    """Even if no worker has taken it up by then."""
+    server = start(*NULL, "--workers", "2", "--max-connections", "32")
+    port = server.port()
+    workers = psutil.Process(server.process.pid).children()
+    for worker in workers:
+        worker.suspend()
+    with ExitStack() as stack:
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S))
+            for _ in range(32)
+        ]
+        for sock in socks:
+            sock.sendall(wire.infer_batch())
+        server.read_until("32 connections are open")
+        server.process.terminate()
+        server.read_until("2 workers drain")
+        for worker in workers:
+            worker.resume()
+        assert [b"tench" in wire.read_all(sock) for sock in socks] == [True] * 32
+    assert server.wait() == 0
+
+
+def test_what_is_not_finished_in_time_is_cut_off_with_exit_code_1(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2", "--drain-timeout-s", "0.1")
+    port = server.port()
+    requests = [WaitingRequest(connect(port), tmp_path, name) for name in "ab"]
+    server.process.terminate()
+    assert server.wait() == 1
+    assert server.log.count("1 requests were cut off") == 2
+    assert server.left_behind() == []
+    for request in requests:
+        request.join(TIMEOUT_S)
+        assert isinstance(request.outcome, BROKEN)
+
+
+def test_a_worker_that_dies_while_it_drains_makes_the_exit_code_1(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2")
+    client = connect(server.port())
+    pid = client.server_info().pid
+    WaitingRequest(client, tmp_path, "a")
+    server.process.terminate()
+    server.read_until("finishing 1 requests in flight")
+    os.kill(pid, signal.SIGKILL)
+    assert server.wait() == 1
+    assert "ended while it drained (killed by SIGKILL)" in server.log
+    assert server.left_behind() == []
+
+
+def test_a_second_signal_ends_all_at_once(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2")
+    WaitingRequest(connect(server.port()), tmp_path, "a")
+    server.process.terminate()
+    server.read_until("finishing 1 requests in flight")
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait() == 128 + signal.SIGINT
+    assert server.left_behind() == []
+
+
+def test_no_worker_outlives_a_killed_supervisor(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path
+) -> None:
+    """Whether it is idle or busy."""
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2")
+    WaitingRequest(connect(server.port()), tmp_path, "a")
+    workers = psutil.Process(server.process.pid).children()
+    server.process.kill()
+    gone, alive = psutil.wait_procs(workers, TIMEOUT_S)
+    assert (len(gone), alive) == (2, [])
+    assert server.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_supervisor_that_ends_during_the_start_leaves_no_worker(
+    start: Start, scripted_handler: None, tmp_path: Path, number: int
+) -> None:
+    del scripted_handler
+    os.mkfifo(tmp_path / "loading")
+    os.mkfifo(tmp_path / "release")
+    server = start(*SCRIPTED, "--workers", "2")
+    (tmp_path / "loading").read_bytes()
+    server.process.send_signal(number)
+    assert server.wait() == (143 if number == signal.SIGTERM else -number)
+    assert server.left_behind() == []
+    assert server.log == ""
+
+
+def test_a_start_that_fails_is_one_line(
+    start: Start, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    (tmp_path / "broken").touch()
+    server = start(*SCRIPTED, "--workers", "3")
+    assert server.wait() == 2
+    assert server.log == "error: the model is broken\n"
+    assert server.left_behind() == []
+
+
+def test_workers_that_die_again_and_again_end_the_start(
+    start: Start, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    (tmp_path / "crash").touch()
+    server = start(*SCRIPTED, "--workers", "2")
+    assert server.wait() == 1
+    *attempts, error = server.log.splitlines()
+    assert len(attempts) == 2
+    assert "worker 0: ended before it was ready (exit code 7); the next attempt is in" in server.log
+    told = "error: worker 0 ended before it was ready (exit code 7), 3 times in a row; "
+    assert error.startswith(told)
+    assert server.left_behind() == []
+
+
+def test_a_worker_that_cannot_be_replaced_ends_the_server_in_good_order(
+    start: Start, connect: Any, scripted_handler: None, tmp_path: Path
+) -> None:
+    del scripted_handler
+    server = start(*SCRIPTED, "--workers", "2")
+    port = server.port()
+    killed, other = connect(port), connect(port)
+    request = WaitingRequest(other, tmp_path, "a")
+    (tmp_path / "broken").touch()
+    os.kill(killed.server_info().pid, signal.SIGKILL)
+    for _ in range(2):
+        server.read_until("the model is broken; the next attempt is in")
+        connect(port).ping()
+    server.read_until("cannot be started): 1 workers drain")
+    request.release()
+    assert request.outcome.label == "tench"
+    assert server.wait() == 2
+    assert server.log.splitlines()[-1] == "error: the model is broken"
+    assert server.left_behind() == []
+
+
+def test_max_connections_holds_for_all_workers_together(start: Start, connect: Any) -> None:
+    server = start(*NULL, "--workers", "2", "--max-connections", "2")
+    port = server.port()
+    first, second = connect(port), connect(port)
+    assert {first.server_info().worker, second.server_info().worker} == {0, 1}
+    third = connect(port)
+    answered = threading.Event()
+
+    def ping() -> None:
+        third.ping()
+        answered.set()
+
+    thread = threading.Thread(target=ping)
+    thread.start()
+    first.ping()
+    second.ping()
+    assert not answered.is_set()
+    first.close()
+    assert answered.wait(TIMEOUT_S)
+    thread.join()
+    server.process.terminate()
+    assert server.wait() == 0
+    assert "2 connections are open, as --max-connections allows" in server.log
+
+
+def test_the_room_of_a_dead_workers_connections_is_free_again(start: Start, connect: Any) -> None:
+    server = start(*NULL, "--workers", "2", "--max-connections", "2")
+    port = server.port()
+    first, second = connect(port), connect(port)
+    os.kill(first.server_info().pid, signal.SIGKILL)
+    second.ping()
+    assert connect(port).server_info().workers == 2
+
+
+def test_a_second_server_on_the_port_fails_at_once(start: Start, connect: Any) -> None:
+    port = start(*NULL, "--workers", "2").port()
+    second = start(*NULL, "--workers", "2", "--port", str(port))
+    assert second.wait() == 1
+    told = f"error: port {port} on 127.0.0.1 is in use by another process; stop it or choose"
+    assert second.log.startswith(told)
+    assert second.log.count("\n") == 1
+    connect(port).ping()
