@@ -140,6 +140,26 @@ def test_a_model_file_with_logits_and_its_own_labels(
     assert 0 < scores["baseline"][1] <= 1
 
 
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_two_workers_give_the_same_answers(
+    handler: str, labelled_photographs: list[tuple[bytes, tuple[str, ...]]]
+) -> None:
+    arguments = ("--handler", handler, "--model", "efficientnet_lite0", "--workers", "2")
+    answers: dict[int, list[str]] = {0: [], 1: []}
+    with service(*arguments) as (port, process):
+        clients = [connect(port), connect(port)]
+        for client in clients:
+            info = client.server_info()
+            assert (info.workers, info.supervisor_pid) == (2, process.pid)
+            for number, (data, words) in enumerate(labelled_photographs):
+                label = client.infer_batch(params(number, data)).label
+                assert any(word in label for word in words)
+                answers[info.worker].append(label)
+        for client in clients:
+            client.close()
+    assert answers[0] == answers[1] != []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
