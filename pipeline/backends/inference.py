@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 
-from engine.cpu import threads_per_context
-from engine.interface import Engine, EngineError, EngineOptions, check_item
+from engine.interface import Engine, EngineError, ExecutionContext, check_item
 from engine.onnx_model import Normalization, OnnxModel
 from engine.registry import (
     EngineChoice,
@@ -21,17 +21,11 @@ from engine.registry import (
 )
 from engine.zoo import open_model
 from pipeline.backend import PROFILE_KEY, Backend, InstanceConfig, Item, fail
+from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
-from pipeline.settings import (
-    BatchShape,
-    Setting,
-    choice,
-    read_batch_shape,
-    read_floats,
-    read_text,
-)
+from pipeline.settings import BatchShape, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +41,7 @@ class TensorrtTensor(Backend):
     `std` are fused into the model's graph, which then takes uint8.
     """
 
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("model", read_text, "an ONNX file or the name of a packaged model"),
-        Setting("model::cache", read_text, "a file name"),
-        Setting("min", read_batch_shape, 'rows, or a shape such as "1x3x224x224"', BatchShape(1)),
-        Setting("max", read_batch_shape, 'rows, or a shape such as "4x3x224x224"', BatchShape(1)),
-        Setting("mean", read_floats, 'a number a channel, such as "123.675, 116.28, 103.53"'),
-        Setting("std", read_floats, 'a number a channel, such as "58.395, 57.12, 57.375"'),
-        Setting(
-            "precision", choice("fp32", "fp16", "bf16", "int8"), '"fp32", "fp16", "bf16" or "int8"'
-        ),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = ENGINE_SETTINGS
 
     @property
     def min(self) -> int:
@@ -83,16 +67,16 @@ class TensorrtTensor(Backend):
 
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
-        smallest: BatchShape = config.settings["min"]
-        largest: BatchShape = config.settings["max"]
-        if smallest.rows > largest.rows:
-            raise PipelineConfigError(f"min = {smallest} is more than max = {largest}")
-        self._min_rows, self._max_rows = smallest.rows, largest.rows
+        pairs = batch_shapes(config.settings)
         engine: Engine = config.shared.get_or_create(ENGINE, lambda: _load(config))
-        for name, shape in (("min", smallest), ("max", largest)):
-            _check_shape(name, shape, engine)
+        for low, high in pairs:
+            _check_shape("min", low, engine)
+            _check_shape("max", high, engine)
         self._spec = engine.inputs[0]
-        self._context = engine.create_context()
+        contexts: _Contexts = config.shared.get_or_create("contexts", lambda: _Contexts(engine))
+        number, self._context = contexts.create()
+        low, high = pairs[min(number, len(pairs) - 1)]
+        self._min_rows, self._max_rows = low.rows, high.rows
         self._context.profile = config.profile_stages
 
     def forward(self, items: Sequence[Item]) -> None:
@@ -123,6 +107,22 @@ class TensorrtTensor(Backend):
         self._context.close()
 
 
+class _Contexts:
+    """Creates the contexts of an engine one at a time: the n-th has the engine's n-th profile."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def create(self) -> tuple[int, ExecutionContext]:
+        """The next context, for the calling thread, and how many there were before."""
+        with self._lock:
+            context = self._engine.create_context()
+            self._count += 1
+            return self._count - 1, context
+
+
 def _one_row(data: Any) -> torch.Tensor:
     if not isinstance(data, torch.Tensor):
         raise EngineError(f"expected a tensor, such as Mat2Tensor gives, got {type(data).__name__}")
@@ -133,7 +133,14 @@ def _one_row(data: Any) -> torch.Tensor:
 
 
 def _choose(settings: Mapping[str, Any], engine: str) -> EngineChoice:
-    return choose_engine(engine, "bf16" if settings["precision"] == "bf16" else None)
+    """The engine, and the precision in which it runs this node.
+
+    A file that was written for a GPU says fp16; bf16 and int8 somebody wants.
+    """
+    wanted = settings["precision"]
+    choice = choose_engine(engine, wanted if wanted in ("bf16", "int8") else None)
+    precision = stand_in_precision(choice.name, wanted or choice.precision)
+    return replace(choice, precision=precision)
 
 
 def _load(config: InstanceConfig) -> Engine:
@@ -142,21 +149,14 @@ def _load(config: InstanceConfig) -> Engine:
         raise PipelineConfigError("TensorrtTensor needs model, an ONNX file")
     wanted = settings["precision"]
     choice = _choose(settings, config.engine)
-    precision = stand_in_precision(choice.name, wanted or choice.precision)
     if choice.name != "tensorrt":
         logger.info("%s: engine %s stands in for TensorRT", config.node, choice.name)
-    if wanted not in (None, precision):
-        logger.info("%s: %s runs %s instead of %s", config.node, choice.name, precision, wanted)
-    cache = settings["model::cache"]
-    options = EngineOptions(
-        precision=precision,
-        max_batch_size=settings["max"].rows,
-        num_contexts=config.instance_num,
-        threads_per_context=threads_per_context(config.instance_num),
-        device_id=config.device_id,
-        cache_path=Path(cache) if cache else None,
-    )
-    return load_engine(choice, _normalised(open_model(settings["model"]), settings), options)
+    if wanted not in (None, choice.precision):
+        logger.info(
+            "%s: %s runs %s instead of %s", config.node, choice.name, choice.precision, wanted
+        )
+    model = _normalised(open_model(settings["model"]), settings)
+    return load_engine(choice, model, engine_options(config, choice.precision))
 
 
 def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:

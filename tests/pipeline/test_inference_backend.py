@@ -15,7 +15,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.cpu import available_cores
+from engine.interface import BatchProfile
 from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, pipe
+from pipeline.backends.engine_settings import batch_shapes
+from pipeline.settings import BatchShape
 
 # The quick-start's file with its model paths and its dangling `next` to be filled in.
 QUICK_START = """
@@ -128,9 +131,104 @@ def test_instances_are_never_more_than_cores(
     assert f"instance_num {cores + 3} becomes {cores}: more would" in caplog.text
 
 
+def test_every_instance_has_batches_of_its_own_profile(channel_means: Path) -> None:
+    """The second instance takes 2 and more; no batch is larger than the larger profile."""
+    document = node(channel_means, min="1; 2", max="1;3x3x8x8", instance_num=2)
+    with pipe(document) as run:
+        options = run.nodes["m"].shared.get("engine").options
+        items = [{"data": plain_image(value)} for value in range(40)]
+        run(items)
+        sizes = set(run.nodes["m"].batch_counts.by_size)
+    assert options.max_batch_size == (3 if options.num_contexts == 2 else 1)
+    assert options.profiles == (BatchProfile(1, 1), BatchProfile(2, 3))[: options.num_contexts]
+    assert max(sizes) <= options.max_batch_size
+    assert [item[TASK_RESULT_KEY][0, 0].item() for item in items] == list(range(40))
+
+
+def test_the_last_profile_is_that_of_all_further_instances(channel_means: Path) -> None:
+    with pipe(node(channel_means, min="1", max="2;4")) as run:
+        assert run.nodes["m"].shared.get("engine").options.profiles == (BatchProfile(1, 2),)
+    settings = {"min": BatchShape(1), "max": (BatchShape(2), BatchShape(4))}
+    assert batch_shapes(settings) == [
+        (BatchShape(1), BatchShape(2)),
+        (BatchShape(1), BatchShape(4)),
+    ]
+
+
+def test_settings_reach_the_engine(channel_means: Path, tmp_path: Path) -> None:
+    settings = {
+        "model::cache": str(tmp_path / "means.cache"),
+        "model::timingcache": str(tmp_path / "timing.cache"),
+        "max_workspace_size": 256,
+        "precision::fp32": "pool, Reshape",
+        "precision::fp16": "conv",
+    }
+    with pipe(node(channel_means, **settings)) as run:
+        options = run.nodes["m"].shared.get("engine").options
+    assert options.cache_path == tmp_path / "means.cache"
+    assert options.timing_cache_path == tmp_path / "timing.cache"
+    assert options.max_workspace_bytes == 256 * 2**20
+    assert options.fp32_layers == ("pool", "Reshape")
+    assert options.fp16_layers == ("conv",)
+
+
+def test_an_encrypted_cache_is_opened_with_the_key_of_its_file(
+    channel_means: Path, tmp_path: Path
+) -> None:
+    key_file, cache = tmp_path / "cache.key", tmp_path / "means.trt.encrypted"
+    key_file.write_text("0f" * 32)
+    key_file.chmod(0o600)
+    document = node(channel_means, **{"model::cache": str(cache), "model::key_file": str(key_file)})
+    for _ in range(2):
+        with pipe(document) as run:
+            item = {"data": plain_image(7)}
+            run(item)
+        assert item[TASK_RESULT_KEY].tolist() == [[7, 8, 9]]
+    key_file.write_text("1f" * 32)
+    with pytest.raises(PipelineConfigError, match=r"\[m\] .*the key does not open it"):
+        pipe(document)
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "openvino"])
+def test_int8_keeps_the_labels_of_photographs(
+    engine: str,
+    tmp_path: Path,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    imagenet_labels: list[str],
+) -> None:
+    for index, (data, _) in enumerate(labelled_photographs):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    document = {
+        "decode": {
+            "backend": "S[DecodeMat,ResizeMat,cvtColorMat,Mat2Tensor]",
+            "resize_h": 224,
+            "resize_w": 224,
+            "next": "m",
+        },
+        "m": {
+            "backend": "TensorrtTensor",
+            "model": "efficientnet_lite0",
+            "mean": "126.99",
+            "std": "128.01",
+            "precision": "int8",
+            "calibration_images": str(tmp_path),
+        },
+    }
+    with pipe(document, engine=engine) as run:
+        items = [{"data": data} for data, _ in labelled_photographs]
+        run(items)
+        assert run.nodes["m"].shared.get("engine").options.precision == "int8"
+    for item, (_, words) in zip(items, labelled_photographs, strict=True):
+        label = imagenet_labels[int(item[TASK_RESULT_KEY].argmax())]
+        assert any(word in label for word in words), label
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"precision": "int8"}, r"\[m\] .*calibration_images"),
+        ({"min": "1;3", "max": "1;2"}, r"\[m\] min = 3 is more than max = 2"),
+        ({"max": "4;4x3x9x9"}, r"\[m\] max = 4x3x9x9, but one row of the model's input is 3x8x8"),
         ({"max": "4x3x9x9"}, r"\[m\] max = 4x3x9x9, but one row of the model's input is 3x8x8"),
         ({"min": 3, "max": 2}, r"\[m\] min = 3 is more than max = 2"),
         ({"mean": "1,2,3"}, r"\[m\] mean and std go together; std is missing"),

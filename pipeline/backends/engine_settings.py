@@ -1,0 +1,119 @@
+"""The settings of TensorrtTensor: how a TOML file says what an engine is to be like.
+
+The names are torchpipe's; `calibration_images` and `model::key_file` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.cpu import threads_per_context
+from engine.interface import BatchProfile, EngineError, EngineOptions
+from engine.onnx_model import Normalization
+from pipeline.backend import InstanceConfig
+from pipeline.errors import PipelineConfigError
+from pipeline.settings import (
+    BatchShape,
+    Setting,
+    choice,
+    read_batch_shape,
+    read_count,
+    read_floats,
+    read_names,
+    read_text,
+)
+
+_MIB_BYTES = 2**20
+# What reaches a model of floats when nothing is fused into it: the pixels as they are.
+_PLAIN_PIXELS = Normalization((0.0,), (1.0,))
+
+
+def read_batch_shapes(value: Any) -> BatchShape | tuple[BatchShape, ...]:
+    """Rows or a shape; or several of them with ";" between, one a profile."""
+    if not isinstance(value, str) or ";" not in value:
+        return read_batch_shape(value)
+    return tuple(read_batch_shape(part) for part in value.split(";"))
+
+
+_SHAPES = 'rows, or a shape such as "{}x3x224x224"; several with ";" between, one an instance'
+
+ENGINE_SETTINGS = (
+    Setting("model", read_text, "an ONNX file or the name of a packaged model"),
+    Setting("model::cache", read_text, "a file name"),
+    Setting("model::key_file", read_text, "a file with 64 hexadecimal digits"),
+    Setting("model::timingcache", read_text, "a file name"),
+    Setting("max_workspace_size", read_count, "megabytes, at least 1", 2048),
+    Setting("min", read_batch_shapes, _SHAPES.format(1), BatchShape(1)),
+    Setting("max", read_batch_shapes, _SHAPES.format(4), BatchShape(1)),
+    Setting("mean", read_floats, 'a number a channel, such as "123.675, 116.28, 103.53"'),
+    Setting("std", read_floats, 'a number a channel, such as "58.395, 57.12, 57.375"'),
+    Setting(
+        "precision", choice("fp32", "fp16", "bf16", "int8"), '"fp32", "fp16", "bf16" or "int8"'
+    ),
+    Setting("precision::fp32", read_names, "parts of layer names with commas between", ()),
+    Setting("precision::fp16", read_names, "parts of layer names with commas between", ()),
+    Setting("calibration_images", read_text, "a folder of images"),
+)
+
+
+def batch_shapes(settings: Mapping[str, Any]) -> list[tuple[BatchShape, BatchShape]]:
+    """`min` and `max` of each profile; the shorter list's last one is repeated.
+
+    Raises:
+        PipelineConfigError: a min that is more than its max.
+    """
+    smallest, largest = (
+        (value,) if isinstance(value, BatchShape) else value
+        for value in (settings["min"], settings["max"])
+    )
+    count = max(len(smallest), len(largest))
+    pairs = [
+        (smallest[min(index, len(smallest) - 1)], largest[min(index, len(largest) - 1)])
+        for index in range(count)
+    ]
+    for low, high in pairs:
+        if low.rows > high.rows:
+            raise PipelineConfigError(f"min = {low} is more than max = {high}")
+    return pairs
+
+
+def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:
+    """The options of the engine that a node's instances share.
+
+    Args:
+        config: one instance of the node.
+        precision: what the chosen engine runs.
+
+    Raises:
+        PipelineConfigError: settings that contradict each other.
+    """
+    settings = config.settings
+    profiles = tuple(
+        BatchProfile(low.rows, high.rows)
+        for low, high in batch_shapes(settings)[: config.instance_num]
+    )
+    try:
+        return EngineOptions(
+            precision=precision,
+            max_batch_size=max(profile.max_rows for profile in profiles),
+            num_contexts=config.instance_num,
+            threads_per_context=threads_per_context(config.instance_num),
+            device_id=config.device_id,
+            cache_path=_path(settings["model::cache"]),
+            cache_key_file=_path(settings["model::key_file"]),
+            profiles=profiles,
+            fp32_layers=settings["precision::fp32"],
+            fp16_layers=settings["precision::fp16"],
+            calibration_dir=_path(settings["calibration_images"]),
+            calibration_normalization=None if settings["mean"] else _PLAIN_PIXELS,
+            timing_cache_path=_path(settings["model::timingcache"]),
+            max_workspace_bytes=settings["max_workspace_size"] * _MIB_BYTES,
+        )
+    except EngineError as error:
+        raise PipelineConfigError(str(error)) from error
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
