@@ -15,13 +15,14 @@ from importlib.metadata import version
 
 import torch
 
+from baseline_trt.baseline_engine import load_baseline_engine
 from baseline_trt.inference import Inference, LockedInference, LockFreeInference
 from baseline_trt.preprocessing import Preprocessor
 from engine.classifier import classifier_input_size, classifier_normalization, probabilities
 from engine.cpu import available_cores
 from engine.interface import Engine, EngineError, EngineOptions
-from engine.registry import choose_engine, load_engine
-from engine.zoo import open_model
+from engine.registry import choose_engine
+from engine.zoo import DEFAULT_MODEL, open_model
 from service.handler import (
     ConfigurationError,
     Deadline,
@@ -48,7 +49,6 @@ class BaselineHandler:
         model = open_model(settings.model, settings.weights)
         normalization = classifier_normalization(model, settings.mean, settings.std)
         self._preprocessor = Preprocessor(classifier_input_size(model), normalization)
-        self._max_batch_size = settings.max_batch_size
         cores = available_cores()
         # With the lock one run has all cores; without it as many runs as cores have one each.
         contexts, threads = (1, cores) if settings.lock else (cores, 1)
@@ -58,12 +58,17 @@ class BaselineHandler:
             contexts,
             threads,
             device_id=settings.devices[0] if settings.devices else 0,
+            calibration_normalization=normalization,
         )
-        self._engine = load_engine(choice, model, options)
+        self._engine = load_baseline_engine(
+            choice, model, options, settings.model or DEFAULT_MODEL, settings.weights
+        )
+        # An engine that stands in may take fewer.
+        self._max_batch_size = self._engine.options.max_batch_size
         self._inference = _inference(self._engine, settings.lock)
         self._settings = {
             "lock": "on" if settings.lock else "off",
-            "max_batch_size": str(settings.max_batch_size),
+            "max_batch_size": str(self._max_batch_size),
             "threads_per_context": str(threads),
             "mean": ", ".join(f"{value:g}" for value in normalization.mean),
             "std": ", ".join(f"{value:g}" for value in normalization.std),
