@@ -142,7 +142,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stages_s",
         type=_seconds_or_zero,
-        default=3.0,
+        default=2.0,
         help="length of the window that tells where a request's time goes; 0 for none",
     )
     _add_server_start(parser)

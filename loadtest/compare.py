@@ -24,6 +24,7 @@ from loadtest.server_process import require_free_port
 from loadtest.servers import Servers
 from loadtest.stages import measure_stages
 from loadtest.variants import (
+    CONTROL,
     HOST,
     ServerOptions,
     Variant,
@@ -33,6 +34,8 @@ from loadtest.variants import (
 )
 
 _LIMIT_SLACK_S = 60.0
+# All batch sizes of a part together.
+_PART_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class CompareSettings:
         return [variant for variant in self.compared if variant.handler is not None]
 
     @property
+    def staged(self) -> list[Variant]:
+        """Those whose requests tell where their time goes.
+
+        The control's go where the baseline's do, without the wait for the lock.
+        """
+        return [variant for variant in self.served if variant.name != CONTROL]
+
+    @property
     def parts(self) -> list[Variant]:
         """What is measured alone, once."""
         return [variant for variant in self.variants if variant.is_part]
@@ -118,7 +129,7 @@ class Comparison:
             checks=workloads * len(settings.served),
             measurements=workloads * len(settings.compared) * settings.repeats,
             extras=workloads
-            * (len(settings.parts) + (len(settings.served) if settings.stages_s else 0)),
+            * (len(settings.parts) + (len(settings.staged) if settings.stages_s else 0)),
             window_s=settings.load.warmup_s + (settings.load.duration_s or 0.0),
         )
 
@@ -230,9 +241,10 @@ class Comparison:
     def _measure(self, entry: _Checked, pool: ClientPool, run: MeasuredRun) -> None:
         settings = self._settings
         for number, variant in interleaved(settings.compared, settings.repeats):
-            is_first_of_round = len(entry.result.repeats) % len(settings.compared) == 0
+            # Whole rounds, so that the rows can be compared; the first is never left out.
+            starts_round = number > 1 and len(entry.result.repeats) % len(settings.compared) == 0
             round_s = self._plan.measurement_s() * len(settings.compared)
-            if is_first_of_round and settings.time_limit.windows_left_s() < round_s:
+            if starts_round and settings.time_limit.windows_left_s() < round_s:
                 self._progress.line(f"{entry.workload.name}: no time for repeat {number}")
                 break
             started_s = time.monotonic()
@@ -301,12 +313,12 @@ class Comparison:
         settings = self._settings
         if not settings.stages_s:
             return
-        profiled = [variant.with_profiled_stages() for variant in settings.served]
+        profiled = [variant.with_profiled_stages() for variant in settings.staged]
         # Never the servers that are kept: those are the ones that are timed.
         with Servers(entry.workload, self._options_of(len(settings.workloads))) as servers:
             if settings.keep_servers and settings.time_limit.left_s() >= self._plan.extra_s():
                 servers.start(profiled)
-            for variant, plain in zip(profiled, settings.served, strict=True):
+            for variant, plain in zip(profiled, settings.staged, strict=True):
                 if settings.time_limit.left_s() < self._plan.extra_s():
                     self._progress.line(f"{variant.name}: no time for its stages")
                     continue
@@ -337,6 +349,8 @@ class Comparison:
         settings = self._settings
         duration_s = self._load.duration_s
         assert duration_s is not None  # noqa: S101 (compare has no --total_number)
+        if variant.is_part:
+            duration_s = min(duration_s, _PART_S)
         command = limit_command(
             variant,
             entry.workload,

@@ -16,6 +16,7 @@ import psutil
 
 from loadtest.gpu import GpuMonitor
 
+COMMIT_VARIABLE = "THRIFTPIPE_COMMIT"
 _CLIENT_PACKAGES = (
     "thriftpipe",
     "locust",
@@ -68,9 +69,10 @@ def _cpu_model() -> str:
 def describe_source() -> dict[str, Any]:
     """Commit and dirty flag of the checkout that the code runs from; None outside of one.
 
-    Measured folders do not count: they change nothing that is measured.
+    Measured folders do not count: they change nothing that is measured. Where only a copy of a
+    checkout travels, THRIFTPIPE_COMMIT says of which commit.
     """
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD") or os.environ.get(COMMIT_VARIABLE)
     status = _git("status", "--porcelain", "--", ":(top)", ":(top,exclude)results")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 

@@ -237,7 +237,7 @@ def _stages(folder: Path, workload: WorkloadRun) -> str:
     pictures = [stage_plot.draw(folder, workload.name, title, told)] if told else []
     return "\n".join(
         [
-            f"### Where the time of a {workload.name} request goes",
+            f"### Where the time of a request goes: {workload.name}",
             "",
             "From windows of their own, in which one of the clients asks for stage times while "
             "the others load the server as ever. A server that was started with "
@@ -271,7 +271,7 @@ def _sweep_tables(run: MeasuredRun, workload: WorkloadRun) -> str:
         + (
             "no point."
             if best is None
-            else f"**`{best.variant}` with {best.clients} clients: {best.qps:.1f} images per "
+            else f"**`{best.variant}` with {_count(best.clients)}: {best.qps:.1f} images per "
             f"second, TP99 {tables.number(best.tp99_ms, 2)} ms.**"
         )
     ]
@@ -281,9 +281,13 @@ def _sweep_tables(run: MeasuredRun, workload: WorkloadRun) -> str:
             most = max(own, key=lambda point: point.qps)
             lines.append(
                 f"- `{variant.name}`: at most {most.qps:.1f} images per second, with "
-                f"{most.clients} clients (TP99 {tables.number(most.tp99_ms, 2)} ms)."
+                f"{_count(most.clients)} (TP99 {tables.number(most.tp99_ms, 2)} ms)."
             )
     return "\n".join([*lines, "", tables.sweep_table(points)])
+
+
+def _count(clients: int) -> str:
+    return "1 client" if clients == 1 else f"{clients} clients"
 
 
 def _sweep(folder: Path, run: MeasuredRun, workload: WorkloadRun) -> str:

@@ -74,8 +74,13 @@ class Servers:
         if isinstance(kept, LoadTestError):
             raise kept
         if kept is not None:
-            kept.process.require_alive()
-            yield kept
+            try:
+                kept.process.require_alive()
+                yield kept
+            except LoadTestError as error:
+                # `stop` must not ask it to stop as a sound server would.
+                self._ready[variant.name] = error
+                raise
             return
         options = self._next_options()
         with self._process(variant, options) as process:

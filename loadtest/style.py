@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-# Distinct for readers who do not see red and green apart (Okabe and Ito).
-PALETTE = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#F0E442")
+# Distinct for readers who do not see red and green apart (Okabe and Ito; brown
+# stands for their yellow, in which text cannot be read).
+PALETTE = ("#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#000000", "#8C564B")
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.grid": True,

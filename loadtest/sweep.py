@@ -205,7 +205,7 @@ class Sweep:
         agreement: Agreement,
         pool: ClientPool,
     ) -> Repeat:
-        title = f"{variant.name}, {clients} clients, repeat {number} of {self._settings.repeats}"
+        title = f"{variant.name}, clients: {clients}, repeat {number} of {self._settings.repeats}"
         started_s = time.monotonic()
         load = replace(
             self._load,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
@@ -34,6 +37,17 @@ _PLACES = [
 ]
 
 
+@dataclass(frozen=True)
+class _Point:
+    """One point as it is drawn."""
+
+    variant: str
+    clients: int
+    qps: float
+    tp99_ms: float
+    colour: str
+
+
 def draw(folder: Path, name: str, title: str, points: Sequence[SweepPoint], limit_ms: float) -> str:
     """Write the plot.
 
@@ -52,7 +66,7 @@ def draw(folder: Path, name: str, title: str, points: Sequence[SweepPoint], limi
         figure = Figure(figsize=(10, 6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        drawn: list[tuple[float, float, int, str]] = []
+        drawn: list[_Point] = []
         for index, (variant, line) in enumerate(groupby(points, key=lambda p: p.variant)):
             seen = [(p.qps, p.tp99_ms, p.clients) for p in line if p.tp99_ms is not None]
             colour = PALETTE[index % len(PALETTE)]
@@ -65,13 +79,12 @@ def draw(folder: Path, name: str, title: str, points: Sequence[SweepPoint], limi
                 linewidth=1.4,
                 label=variant,
             )
-            drawn += [(qps, tp99, clients, colour) for qps, tp99, clients in seen]
+            drawn += [_Point(variant, clients, qps, tp99, colour) for qps, tp99, clients in seen]
         axes.axhline(limit_ms, color="#888888", linewidth=0.8, linestyle=":")
         axes.annotate(
             f"{limit_ms:g} ms",
-            (1.0, limit_ms),
+            (0.006, limit_ms),
             xycoords=("axes fraction", "data"),
-            ha="right",
             va="bottom",
             color="#666666",
         )
@@ -96,26 +109,44 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _label(axes: Axes, drawn: Sequence[tuple[float, float, int, str]]) -> None:
-    """Write the number of clients beside every point where there is room for it."""
+def _label(axes: Axes, drawn: Sequence[_Point]) -> None:
+    """Write the number of clients beside every point, off the lines where there is room."""
     scale = axes.figure.dpi / 72
-    pixels = [axes.transData.transform((qps, tp99)) for qps, tp99, _, _ in drawn]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in pixels]
-    for (qps, tp99, clients, colour), (x, y) in zip(drawn, pixels, strict=True):
-        width, height = 6.5 * scale * len(str(clients)), 9 * scale
-        for dx, dy in _PLACES:
-            left, bottom = x + dx * scale - width / 2, y + dy * scale - height / 2
-            box = Bbox.from_bounds(left, bottom, width, height)
-            if not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                axes.annotate(
-                    str(clients),
-                    (qps, tp99),
-                    xytext=(dx, dy),
-                    textcoords="offset points",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=colour,
-                )
+    pixels = [axes.transData.transform((point.qps, point.tp99_ms)) for point in drawn]
+    markers = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in pixels]
+    lines = [
+        Bbox.from_bounds(x0 + share * (x1 - x0) - 2, y0 + share * (y1 - y0) - 2, 4, 4)
+        for (one, (x0, y0)), (other, (x1, y1)) in pairwise(zip(drawn, pixels, strict=True))
+        if one.variant == other.variant
+        for share in np.linspace(0, 1, max(2, int(np.hypot(x1 - x0, y1 - y0) / 4)))
+    ]
+    labels: list[Bbox] = []
+    for point, (x, y) in zip(drawn, pixels, strict=True):
+        width, height = 6.5 * scale * len(str(point.clients)), 9 * scale
+        places = [
+            (place, Bbox.from_bounds(x + left - width / 2, y + up - height / 2, width, height))
+            for place in _PLACES
+            for left, up in [(place[0] * scale, place[1] * scale)]
+        ]
+        # Crossing a line is better than no number, covering another number or a point is not.
+        for obstacles in ([*markers, *labels, *lines], [*markers, *labels]):
+            free = [(place, box) for place, box in places if not box.count_overlaps(obstacles)]
+            if free:
+                place, box = free[0]
+                labels.append(box)
+                _write(axes, point, place)
                 break
+
+
+def _write(axes: Axes, point: _Point, place: tuple[float, float]) -> None:
+    text = axes.annotate(
+        str(point.clients),
+        (point.qps, point.tp99_ms),
+        xytext=place,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=point.colour,
+    )
+    text.set_path_effects([withStroke(linewidth=2, foreground="white")])

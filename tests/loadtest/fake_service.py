@@ -57,7 +57,8 @@ class _Service:
             self.requests += 1
             if self.mode == "tells-of-load" and self.requests == REQUESTS_BEFORE_DEATH:
                 self.fifo.write_text(f"{os.getpid()}\n")
-        if self.mode == "dies-midway" and self.requests > REQUESTS_BEFORE_DEATH:
+        dies = self.mode == "dies-midway" or self.mode == f"{self.handler}-dies-midway"
+        if dies and self.requests > REQUESTS_BEFORE_DEATH:
             _log("out of imaginary memory")
             os._exit(9)
         return inference.InferenceResult(label=self._label(), score=0.75)

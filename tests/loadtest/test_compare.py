@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from loadtest import raw_files
 from loadtest.agreement import Answer, compare_answers
 from loadtest.errors import LoadTestError
+from loadtest.stage_summary import stage_parts
 
 LoadTest = Callable[..., subprocess.CompletedProcess[str]]
 StartLoadTest = Callable[..., "subprocess.Popen[str]"]
@@ -27,8 +29,9 @@ def test_a_real_comparison_of_both_handlers_and_the_limit(
     done = loadtest(
         *("compare", "--workloads", "efficientnet_lite0", "--repeats", 1, "--duration_s", 0.5),
         *("--warmup_s", 0.2, "--port", port, "--img_dir", few_photographs),
-        *("--variants", "baseline,pipeline,in-process", "--engine", "onnxruntime"),
-        *("--request_client", 4, "--output_dir", "out"),
+        *("--variants", "baseline,pipeline,in-process,engine-alone,decode-alone-cpu"),
+        *("--engine", "onnxruntime", "--request_client", 4, "--stages_s", 0.5),
+        *("--output_dir", "out", "--keep_servers"),
     )
     assert done.returncode == 0, done.stderr
     run = raw_files.read(tmp_path / "out")
@@ -42,6 +45,16 @@ def test_a_real_comparison_of_both_handlers_and_the_limit(
     for repeat in workload.repeats[:2]:
         assert repeat.records
         assert not any(record.error for record in repeat.records)
+    assert run.complete
+    assert {part.name: list(part.images_per_s) for part in workload.parts} == {
+        "engine-alone": ["1", "2", "4"],
+        "decode-alone-cpu": ["1"],
+    }
+    assert [stages.variant for stages in workload.stages] == ["baseline", "pipeline"]
+    for stages in workload.stages:
+        assert {part.kind for part in stage_parts(stages)} >= {"queue", "decode", "resize"}
+        latency_ms = fmean(request.latency_ms for request in stages.requests)
+        assert sum(p.mean_ms for p in stage_parts(stages)) == pytest.approx(latency_ms, rel=0.01)
     limit = workload.repeats[2].images_per_s
     assert limit is not None
     assert limit > 0
@@ -78,7 +91,7 @@ def compare_fakes(
             *("compare", "--workloads", "fake", "--variants", "baseline,pipeline"),
             *("--repeats", 1, "--duration_s", 30, "--warmup_s", 0.1, "--port", port),
             *("--img_dir", few_photographs, "--launch_prefix", fake_service(mode)),
-            *("--output_dir", "out", *arguments),
+            *("--stages_s", 0, "--output_dir", "out", *arguments),
         )
 
     return run
@@ -103,6 +116,48 @@ def test_a_server_that_misbehaves_ends_the_comparison(
     mode: str, words: list[str], compare_fakes: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     _fails(compare_fakes(mode), *words)
+
+
+def test_a_server_that_fails_midway_costs_nothing_that_was_measured(
+    compare_fakes: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = compare_fakes("pipeline-dies-midway", "--duration_s", 0.5)
+    _fails(done, "the pipeline server ended with exit code 9 during")
+    run = raw_files.read(tmp_path / "out")
+    assert not run.complete
+    (repeat,) = run.workloads[0].repeats
+    assert repeat.variant == "baseline"
+    assert repeat.records
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "**Partial**" in report
+    assert "| baseline" in report
+
+
+def test_a_killed_comparison_leaves_what_was_measured(
+    start_loadtest: StartLoadTest,
+    loadtest: LoadTest,
+    fake_service: FakeService,
+    tmp_path: Path,
+    few_photographs: Path,
+    port: int,
+) -> None:
+    fifo = tmp_path / "pids"
+    os.mkfifo(fifo)
+    process = start_loadtest(
+        *("compare", "--workloads", "fake", "--variants", "baseline,pipeline", "--repeats", 1),
+        *("--duration_s", 0.5, "--warmup_s", 0.1, "--port", port, "--img_dir", few_photographs),
+        *("--launch_prefix", fake_service("tells-of-load", fifo), "--output_dir", "out"),
+    )
+    fifo.read_text()  # the first variant is under load
+    fifo.read_text()  # the second is, so the first one's window is over
+    process.kill()
+    process.communicate()
+    rebuilt = loadtest("report", "out")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert [r.variant for r in raw_files.read(tmp_path / "out").workloads[0].repeats] == [
+        "baseline"
+    ]
+    assert "**Partial**" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_answers_that_get_mixed_up_under_load_are_errors_in_the_report(
@@ -276,6 +331,21 @@ def test_scores_may_differ_by_the_tolerance_and_no_more() -> None:
     assert agreement.expected_labels == {"a.jpg": "cat"}
     with pytest.raises(LoadTestError, match=r"a\.jpg: baseline says 'cat' 0\.7000"):
         compare_answers(far, 0.001)
+
+
+def test_another_decoder_may_tip_a_near_tie_and_nothing_else() -> None:
+    """A GPU's decoder gives slightly other pixels than the CPU's."""
+    first = {"a.jpg": Answer("cat", 0.40, 0.02), "b.jpg": Answer("cat", 0.9, 0.8)}
+    tipped = {"a.jpg": Answer("dog", 0.42, 0.04), "b.jpg": Answer("cat", 0.85, 0.7)}
+    answers = {"pipeline": first, "pipeline-gpu": tipped}
+    agreement = compare_answers(answers, 0.001, {"pipeline-gpu"}, 0.1)
+    assert agreement.tipped_labels == 1
+    assert agreement.expected_labels == {"b.jpg": "cat"}
+    with pytest.raises(LoadTestError, match=r"a\.jpg: pipeline says 'cat'"):
+        compare_answers(answers, 0.1)
+    wrong = {**tipped, "b.jpg": Answer("dog", 0.88, 0.7)}
+    with pytest.raises(LoadTestError, match=r"b\.jpg: pipeline says 'cat'"):
+        compare_answers({"pipeline": first, "pipeline-gpu": wrong}, 0.001, {"pipeline-gpu"}, 0.1)
 
 
 def test_a_near_tie_is_not_checked_under_load() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from loadtest.plan import Plan
+from loadtest.clients import LoadSettings
+from loadtest.plan import UNLIMITED, Plan, TimeLimit
 
 
 def test_the_prediction_follows_what_finished_parts_took() -> None:
@@ -19,3 +22,23 @@ def test_the_prediction_follows_what_finished_parts_took() -> None:
     plan.measured(11.0)
     plan.measured(11.0)
     assert plan.remaining_s() == 0
+
+
+def test_parts_and_stages_are_predicted_apart_from_windows() -> None:
+    plan = Plan(checks=0, measurements=2, extras=2, window_s=6.0)
+    plan.measured(10.0)
+    plan.extra_measured(3.0)
+    assert (plan.done, plan.total, plan.windows_left) == (2, 4, 1)
+    assert plan.remaining_s() == pytest.approx(10.0 + 3.0)
+
+
+def test_windows_are_as_long_as_the_time_allows() -> None:
+    load = LoadSettings(warmup_s=0.5, duration_s=6.5)
+    now_s = time.monotonic()
+    assert UNLIMITED.fitting_load(load, 1000) == load
+    assert TimeLimit(now_s + 1000, now_s + 1000).fitting_load(load, 10) == load
+    fitting = TimeLimit(now_s + 40, now_s + 1000).fitting_load(load, 10).duration_s
+    assert fitting is not None
+    assert 2.0 <= fitting <= 3.0
+    # Where the time is over already, those that are still measured say something.
+    assert TimeLimit(now_s - 1, now_s).fitting_load(load, 10).duration_s == 1.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadtest import raw_files
 from loadtest.errors import LoadTestError
-from loadtest.measured_run import MeasuredRun, Repeat
+from loadtest.measured_run import MeasuredRun, PartRun, Repeat, StagedRequest, StageRun
 
 
 @pytest.fixture
@@ -35,6 +36,68 @@ def test_run_json_says_how_many_requests_a_repeat_had(run: MeasuredRun, tmp_path
     document = json.loads((tmp_path / raw_files.RUN_FILE).read_text())
     repeat = document["workloads"][0]["repeats"][0]
     assert (repeat["requests"], repeat["failed_images"], repeat["length_s"]) == (3, 0, 1.5)
+
+
+@pytest.fixture
+def rich_run(
+    repeat_of: Callable[..., Repeat], measured_run: Callable[..., MeasuredRun]
+) -> MeasuredRun:
+    """A run with all that run.json and the tables can hold."""
+    repeats = [
+        replace(repeat_of("baseline", 1, [12.5, 13.25], 1.5), clients=clients, client_processes=2)
+        for clients in (1, 4)
+    ]
+    run = measured_run(["baseline"], repeats)
+    run.workloads[0].parts.append(PartRun("engine-alone", "what", {"1": 100.5}, 2, ""))
+    requests = [StagedRequest(9.5, {"net.queue": 1.25, "net.forward": 3.5})] * 2
+    run.workloads[0].stages.append(StageRun("baseline", 10, ["--set", "a=b"], requests, ""))
+    return run
+
+
+def test_parts_stages_and_clients_are_read_again(rich_run: MeasuredRun, tmp_path: Path) -> None:
+    raw_files.write(tmp_path, rich_run)
+    assert raw_files.read(tmp_path) == rich_run
+
+
+def test_a_growing_run_is_on_disk_after_every_window(rich_run: MeasuredRun, tmp_path: Path) -> None:
+    """Also where the writer was killed in the middle of the next window's rows."""
+    workload = rich_run.workloads[0]
+    first = replace(
+        rich_run,
+        workloads=[replace(workload, repeats=workload.repeats[:1], stages=[])],
+        complete=False,
+    )
+    writer = raw_files.RawWriter(tmp_path)
+    writer.save(first)
+    assert raw_files.read(tmp_path) == first
+    path = tmp_path / raw_files.LATENCY_FILE
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[:30])
+    assert raw_files.read(tmp_path) == first
+
+
+def test_saving_again_adds_only_what_came_since(rich_run: MeasuredRun, tmp_path: Path) -> None:
+    workload = rich_run.workloads[0]
+    writer = raw_files.RawWriter(tmp_path)
+    for count in (0, 1, 2):
+        part = replace(workload, repeats=workload.repeats[:count])
+        writer.save(replace(rich_run, workloads=[part], complete=False))
+    writer.save(rich_run)
+    assert raw_files.read(tmp_path) == rich_run
+
+
+def test_a_folder_of_the_first_version_is_read(run: MeasuredRun, tmp_path: Path) -> None:
+    """It has no parts, no stages, no clients of a window, and is complete."""
+    raw_files.write(tmp_path, run)
+    document = json.loads((tmp_path / raw_files.RUN_FILE).read_text())
+    document["schema_version"] = 1
+    del document["complete"]
+    for name in ("parts", "stages"):
+        del document["workloads"][0][name]
+    for name in ("clients", "client_processes"):
+        del document["workloads"][0]["repeats"][0][name]
+    (tmp_path / raw_files.RUN_FILE).write_text(json.dumps(document))
+    assert raw_files.read(tmp_path) == run
 
 
 def test_a_folder_without_raw_files_is_named(tmp_path: Path) -> None:

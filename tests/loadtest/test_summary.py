@@ -10,6 +10,7 @@ import pytest
 from loadtest.gpu import GpuReading
 from loadtest.measured_run import MeasuredRun, Record, Repeat, Sample
 from loadtest.summary import summarise, window_usage
+from loadtest.tables import gpu_percents
 from loadtest.verdict import verdict
 
 Repeats = Callable[..., Repeat]
@@ -124,10 +125,11 @@ def test_what_cannot_be_measured_is_none_and_not_zero(samples: Callable[..., lis
     assert usage.server_cpu_percent is None
     assert usage.server_rss_bytes is None
     assert usage.foreign_percent is None
-    assert usage.gpu_percent is None
+    assert (usage.gpu_percents, usage.gpu_memory_bytes) == ((), None)
 
 
-def test_the_busiest_gpu_stands_for_all(samples: Callable[..., list[Sample]]) -> None:
+def test_every_gpu_is_told_and_their_memory_is_summed(samples: Callable[..., list[Sample]]) -> None:
     gpus = [GpuReading(10.0, 100), GpuReading(90.0, 4000)]
     usage = window_usage([replace(s, gpus=gpus) for s in samples(1.0)], 1.0)
-    assert (usage.gpu_percent, usage.gpu_memory_bytes) == (90.0, 4000)
+    assert (usage.gpu_percents, usage.gpu_memory_bytes) == ((10.0, 90.0), 4100)
+    assert gpu_percents(usage.gpu_percents) == "10 % / 90 %"
