@@ -50,8 +50,10 @@ def classifier_input_size(model: OnnxModel) -> tuple[int, int]:
 
 def probabilities(output: torch.Tensor, model: OnnxModel) -> npt.NDArray[np.float32]:
     """The model's output as float32 probabilities of shape (rows, classes)."""
-    scores = output.detach().reshape(output.shape[0], -1).float()
-    if not model.outputs_probabilities:
-        scores = torch.softmax(scores, dim=1)
-    array: npt.NDArray[np.float32] = scores.cpu().numpy()
-    return array
+    # No needless call of torch: each gives the interpreter's lock away, in every request's thread.
+    plain = output.dtype == torch.float32 and not output.is_cuda
+    scores: npt.NDArray[np.float32] = (output if plain else output.float().cpu()).numpy()
+    scores = scores.reshape(len(scores), -1)
+    if model.outputs_probabilities:
+        return scores
+    return torch.softmax(torch.from_numpy(scores), dim=1).numpy()

@@ -47,6 +47,19 @@ _ERRORS_ONLY = 3
 _logger = logging.getLogger(__name__)
 
 
+def graph_for_cpu(model: OnnxModel, options: EngineOptions) -> bytes:
+    """What an engine for the CPU reads: the model as it is, or its int8 graph.
+
+    Raises:
+        EngineError: see `quantized_graph`.
+    """
+    if options.precision != "int8":
+        return model.serialized()
+    graph = quantized_graph(model, options, symmetric=False)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
 def quantized_graph(
     model: OnnxModel, options: EngineOptions, *, symmetric: bool
 ) -> onnx.ModelProto:

@@ -61,10 +61,10 @@ def logger_of(trt: TensorRt) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             # Errors become the reason of an EngineError; TensorRT's remarks are many.
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.last_error = _one_line(message)
-            level = logging.WARNING if severity == trt.ILogger.WARNING else logging.DEBUG
-            _logger.log(level, "TensorRT: %s", message)
+            is_warning = severity == trt.ILogger.Severity.WARNING
+            _logger.log(logging.WARNING if is_warning else logging.DEBUG, "TensorRT: %s", message)
 
     return Forwarding()
 

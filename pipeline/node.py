@@ -42,6 +42,7 @@ class Node:
     def __init__(self, config: NodeConfig, engine: str) -> None:
         self.name = config.name
         self._config = config
+        self._queue_stage, self._forward_stage = f"{self.name}.queue", f"{self.name}.forward"
         self._engine = engine
         self._queue = BatchQueue(config.batching_timeout_ms)
         self._next: Node | None = None
@@ -142,7 +143,7 @@ class Node:
         taken_s = time.monotonic()
         alive = []
         for task in batch:
-            task.stage_times_ms[f"{self.name}.queue"] = (taken_s - task.queued_at_s) * 1000
+            task.stage_times_ms[self._queue_stage] = (taken_s - task.queued_at_s) * 1000
             if task.call.expired():
                 task.finish(NodeError(self.name, DeadlinePassedError("dropped before it ran")))
             else:
@@ -155,7 +156,7 @@ class Node:
             stream.finish(items)
         forward_ms = (time.monotonic() - taken_s) * 1000
         for task in alive:
-            task.stage_times_ms[f"{self.name}.forward"] = forward_ms
+            task.stage_times_ms[self._forward_stage] = forward_ms
             for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
                 task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
             self._hand_on(task)

@@ -16,7 +16,9 @@ class Call:
     def __init__(self, count: int, deadline_s: float | None) -> None:
         self._remaining = count
         self._lock = threading.Lock()
-        self._all_done = threading.Event()
+        # A plain lock, held until all items are done: waiting for it takes one call.
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self.deadline_s = deadline_s
 
     def item_done(self) -> None:
@@ -25,14 +27,14 @@ class Call:
             self._remaining -= 1
             last = self._remaining == 0
         if last:
-            self._all_done.set()
+            self._gate.release()
 
     def wait(self) -> None:
         """Block until all items are done or the deadline has passed."""
         if self.deadline_s is None:
-            self._all_done.wait()
+            self._gate.acquire()
         else:
-            self._all_done.wait(max(0.0, self.deadline_s - time.monotonic()))
+            self._gate.acquire(timeout=max(0.0, self.deadline_s - time.monotonic()))
 
     def expired(self) -> bool:
         """Whether nobody waits for the items any more."""

@@ -13,7 +13,7 @@ from engine.cache import cache_key, load_or_build
 from engine.cpu import cpu_identity
 from engine.host_context import HostContext
 from engine.interface import Engine, EngineError
-from engine.quantization import quantized_graph
+from engine.quantization import graph_for_cpu
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _ERRORS_ONLY = 3
@@ -36,7 +36,7 @@ class OnnxRuntimeEngine(Engine):
 
     def _load(self) -> None:
         options = self._session_options()
-        graph = content = self._graph()
+        graph = content = graph_for_cpu(self.model, self.options)
         try:
             if self.options.cache_path is not None:
                 key = cache_key(self, graph, device=cpu_identity(), settings={})
@@ -57,14 +57,6 @@ class OnnxRuntimeEngine(Engine):
             raise EngineError(
                 f"onnxruntime cannot load {self.model.path}: {str(error).splitlines()[0]}"
             ) from error
-
-    def _graph(self) -> bytes:
-        """The graph that runs: the model's own, or in int8 the one with its ranges."""
-        if self.options.precision != "int8":
-            return self.model.serialized()
-        graph = quantized_graph(self.model, self.options, symmetric=False)
-        content: bytes = graph.SerializeToString(deterministic=True)
-        return content
 
     def _session_options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()

@@ -12,7 +12,7 @@ from engine.cache import cache_key, load_or_build
 from engine.cpu import cpu_identity, fitting_contexts
 from engine.host_context import HostContext
 from engine.interface import Engine, EngineError
-from engine.quantization import quantized_graph
+from engine.quantization import graph_for_cpu
 
 _DEVICE = "CPU"
 # In int8 the graph says which layers are quantised; the hint is for all others.
@@ -47,7 +47,7 @@ class OpenVinoEngine(Engine):
         core = openvino.Core()
         if self.options.precision == "bf16":
             require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
-        content = self._graph()
+        content = graph_for_cpu(self.model, self.options)
         settings = self.settings()
         try:
             if self.options.cache_path is None:
@@ -77,14 +77,6 @@ class OpenVinoEngine(Engine):
             raise EngineError(
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"
             ) from error
-
-    def _graph(self) -> bytes:
-        """The graph that runs: the model's own, or in int8 the one with its ranges."""
-        if self.options.precision != "int8":
-            return self.model.serialized()
-        graph = quantized_graph(self.model, self.options, symmetric=False)
-        content: bytes = graph.SerializeToString(deterministic=True)
-        return content
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from engine.cuda_device import cuda_available
 from pipeline.backend import Backend, InstanceConfig, Item, fail
+from pipeline.cuda_stream import as_gpu_tensor, is_decoded
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
@@ -61,7 +62,7 @@ class GpuOperator(Backend):
                 fail(item, error)
 
     @abstractmethod
-    def process(self, item: Item) -> torch.Tensor:
+    def process(self, item: Item) -> Any:
         """The result for one item; TypeError or ValueError fail it."""
 
 
@@ -87,36 +88,38 @@ class ResizeTensor(GpuOperator):
         self._resize = resize_bilinear
         self._staged = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, pin_memory=True)
         self._staged_rows = self._staged.numpy()
-        self._table = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, device=self._device)
+        table = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, device=self._device)
+        self._tables = [(table[:n], self._staged[:n]) for n in range(1, MOST_IMAGES + 1)]
         self._copied = torch.cuda.Event(blocking=True)
         self.process({TASK_DATA_KEY: torch.zeros((1, 3, 8, 8), device=self._device).byte()})
 
     def forward(self, items: Sequence[Item]) -> None:
         """Enqueue one launch for all images that can be resized."""
-        batch, images = [], []
+        batch, places = [], []
         for item in items:
             try:
-                images.append(packed_rows(item[TASK_DATA_KEY]))
+                # The item keeps what is read alive until the node is done with it.
+                data = item[TASK_DATA_KEY] = packed_rows(item[TASK_DATA_KEY])
+                places.append(_place(data))
                 batch.append(item)
             except (TypeError, ValueError) as error:
                 fail(item, error)
         if batch:
-            for item, resized in zip(batch, self._launch(images), strict=True):
+            for item, resized in zip(batch, self._launch(places), strict=True):
                 item[TASK_RESULT_KEY] = resized
 
     def process(self, item: Item) -> torch.Tensor:
         """Resize one image."""
-        return self._launch([packed_rows(item[TASK_DATA_KEY])])[0]
+        data = item[TASK_DATA_KEY] = packed_rows(item[TASK_DATA_KEY])
+        return self._launch([_place(data)])[0]
 
-    def _launch(self, images: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-        count = len(images)
+    def _launch(self, places: list[tuple[int, int, int, int]]) -> Sequence[torch.Tensor]:
+        count = len(places)
         # The staged rows must not change while the GPU still copies an earlier table from them.
         self._copied.synchronize()
-        self._staged_rows[:count] = [
-            (image.data_ptr(), image.shape[2], image.shape[3], image.stride(2)) for image in images
-        ]
-        table = self._table[:count]
-        table.copy_(self._staged[:count], non_blocking=True)
+        self._staged_rows[:count] = places
+        table, staged = self._tables[count - 1]
+        table.copy_(staged, non_blocking=True)
         self._copied.record()
         resized = self._resize(table, *self._size).permute(0, 3, 1, 2)
         return torch.split(resized, 1)
@@ -139,13 +142,12 @@ class CvtColorTensor(GpuOperator):
         super().init(config)
         self._color = config.settings["color"]
 
-    def process(self, item: Item) -> torch.Tensor:
+    def process(self, item: Item) -> Any:
         """Swap the first and the third channel, or nothing where the order is right."""
-        image = gpu_image(item[TASK_DATA_KEY])
         if item.get(TASK_COLOR_KEY, "bgr") == self._color:
-            return image
+            return item[TASK_DATA_KEY]
         item[TASK_COLOR_KEY] = self._color
-        return image.flip(1)
+        return gpu_image(item[TASK_DATA_KEY]).flip(1)
 
 
 @register("CropTensor")
@@ -226,7 +228,7 @@ class CpuTensor(GpuOperator):
 
     def process(self, item: Item) -> torch.Tensor:
         """The copy."""
-        data = item[TASK_DATA_KEY]
+        data = as_gpu_tensor(item[TASK_DATA_KEY])
         if not isinstance(data, torch.Tensor):
             raise TypeError(f"CpuTensor takes a tensor, got {type(data).__name__}")
         return data.cpu()
@@ -238,6 +240,7 @@ def to_gpu(data: Any, device: torch.device) -> torch.Tensor:
     Raises:
         TypeError: it is neither.
     """
+    data = as_gpu_tensor(data)
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(np.ascontiguousarray(data)).permute(2, 0, 1).unsqueeze(0)
     if not isinstance(data, torch.Tensor):
@@ -249,7 +252,8 @@ def to_gpu(data: Any, device: torch.device) -> torch.Tensor:
 
 
 def gpu_image(data: Any) -> torch.Tensor:
-    """`data` if it is an image on the GPU; TypeError or ValueError otherwise."""
+    """An image on the GPU, decoded or a tensor; TypeError or ValueError if `data` is none."""
+    data = as_gpu_tensor(data)
     if not isinstance(data, torch.Tensor) or not data.is_cuda:
         what = "a tensor on the host" if isinstance(data, torch.Tensor) else type(data).__name__
         raise TypeError(f"expected a tensor on the GPU, got {what}: put GpuTensor before")
@@ -260,12 +264,24 @@ def gpu_image(data: Any) -> torch.Tensor:
     return data
 
 
-def packed_rows(data: Any) -> torch.Tensor:
+def packed_rows(data: Any) -> Any:
     """The image with its pixels packed as three bytes each; rows may lie apart."""
+    if is_decoded(data):
+        return data
     image = gpu_image(data)
     if image.stride(1) == 1 and image.stride(3) == 3:
         return image
     return image.contiguous(memory_format=torch.channels_last)
+
+
+def _place(image: Any) -> tuple[int, int, int, int]:
+    """Address, height, width and bytes a row of an image that `packed_rows` returned."""
+    if isinstance(image, torch.Tensor):
+        return image.data_ptr(), image.shape[2], image.shape[3], image.stride(2)
+    memory = image.__cuda_array_interface__
+    height, width, _ = memory["shape"]
+    strides = memory["strides"]
+    return memory["data"][0], height, width, strides[0] if strides else 3 * width
 
 
 def in_color(matrix: Any, color: str) -> Any:

@@ -26,6 +26,9 @@ class DecodeTensor(GpuOperator):
     engine refuses (progressive and CMYK JPEGs, PNG), and what looks damaged, goes through the
     CPU's decoder, which is also the one that says why an image is none: a truncated JPEG is
     refused, and not filled up with grey. `color` names the order of the channels.
+
+    Within a sequence the result is nvImageCodec's image: as a tensor it is handed on only where a
+    node ends or an operator needs one, see `gpu.as_gpu_tensor`.
     """
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"
@@ -73,9 +76,8 @@ class DecodeTensor(GpuOperator):
             if image is None:
                 self._decode_on_cpu(item)
                 continue
-            pixels = torch.as_tensor(image, device=self._device)
             item[TASK_COLOR_KEY] = self._color
-            item[TASK_RESULT_KEY] = pixels.permute(2, 0, 1).unsqueeze(0)
+            item[TASK_RESULT_KEY] = image
 
     def process(self, item: Item) -> torch.Tensor:
         """Decode one image on the CPU; an InvalidImageError fails the item."""

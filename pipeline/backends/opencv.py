@@ -94,4 +94,6 @@ class Mat2Tensor(CpuOperator):
 
     def process(self, data: Any) -> Any:
         """View the matrix as a tensor."""
-        return torch.from_numpy(np.ascontiguousarray(data)).permute(2, 0, 1).unsqueeze(0)
+        rows = np.ascontiguousarray(data)[np.newaxis]
+        # NumPy's view rather than torch's: every call of torch gives the interpreter's lock away.
+        return torch.from_numpy(rows.transpose(0, 3, 1, 2))

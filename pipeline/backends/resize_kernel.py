@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -13,13 +11,9 @@ _BLOCK_PIXELS = 256
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _resize_bilinear(
-    table: Any,
-    out: Any,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
+def _resize_bilinear(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
+    table, out, height: tl.constexpr, width: tl.constexpr, block: tl.constexpr
+):
     image = tl.program_id(0)
     pixel = tl.program_id(1) * block + tl.arange(0, block)
     inside = pixel < height * width
