@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from engine.interface import Engine, EngineError, EngineOptions, TensorSpec
+from engine.interface import BatchProfile, Engine, EngineError, EngineOptions, TensorSpec
 from engine.onnx_model import OnnxModel
 from engine.registry import choose_engine, load_engine
 
@@ -50,11 +50,27 @@ def test_inputs_may_be_of_a_type_that_converts(adder: Engine) -> None:
     assert adder.create_context().run([(whole, whole)])[0].tolist() == [[2, 510]]
 
 
-@pytest.mark.parametrize("field", ["max_batch_size", "num_contexts", "threads_per_context"])
+@pytest.mark.parametrize(
+    "field", ["max_batch_size", "num_contexts", "threads_per_context", "max_workspace_bytes"]
+)
 def test_options_start_at_one(field: str) -> None:
     options: dict[str, Any] = {field: 0}
     with pytest.raises(EngineError, match=f"{field} must be at least 1, got 0"):
         EngineOptions(**options)
+
+
+@pytest.mark.parametrize(("smallest", "largest"), [(0, 1), (3, 2), (-1, -1)])
+def test_a_profile_has_a_smallest_and_a_largest_batch(smallest: int, largest: int) -> None:
+    message = f"got min {smallest} and max {largest}"
+    with pytest.raises(EngineError, match=message):
+        BatchProfile(smallest, largest)
+
+
+def test_a_profile_fits_into_the_largest_batch() -> None:
+    profiles = (BatchProfile(1, 1), BatchProfile(1, 4))
+    assert EngineOptions(max_batch_size=4, profiles=profiles).profiles == profiles
+    with pytest.raises(EngineError, match="up to 4 rows, more than max_batch_size = 3"):
+        EngineOptions(max_batch_size=3, profiles=profiles)
 
 
 def test_buffers_have_the_memory_order_of_the_graph() -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import onnx
 import pytest
-import tensorrt_rtx_bindings as trt
 
 from engine.interface import BatchProfile, EngineError, EngineOptions
 from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
 from engine.tensorrt_builder import BuildSettings, build_plan, logger_of
 from engine.tensorrt_graph import tensorrt_graph
 
+# Its wheels are for Linux on x86-64.
+trt = pytest.importorskip("tensorrt_rtx_bindings")
 # TensorRT for RTX says that its timing caches hold nothing.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
 

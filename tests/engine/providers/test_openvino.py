@@ -10,7 +10,7 @@ import pytest
 
 from engine.cpu import available_cores
 from engine.interface import EngineError, EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
 from engine.providers.openvino import OpenVinoEngine, require_bf16
 
 
@@ -27,6 +27,18 @@ def test_openvino_runs_what_it_was_told(
     hint = compiled.get_property("INFERENCE_PRECISION_HINT")
     assert hint.get_type_name() == {"fp32": "f32", "bf16": "bf16"}[precision]
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_in_int8_the_other_layers_run_in_fp32(
+    small_model: OnnxModel, tmp_path: Path, photographs: list[bytes]
+) -> None:
+    """Left alone, it would take bf16 for them where the CPU has it."""
+    for index, data in enumerate(photographs):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    options = EngineOptions(precision="int8", calibration_dir=tmp_path)
+    model = small_model.with_uint8_input(IMAGENET_NORMALIZATION)
+    compiled = OpenVinoEngine(model, options).compiled
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
 def test_requests_in_waiting_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
@@ -61,7 +73,7 @@ _FIRST_RUNS = """
 import sys, threading
 from engine.cpu import available_cores
 from engine.interface import EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
 from engine.registry import choose_engine, load_engine
 
 options = EngineOptions(num_contexts=2)

@@ -12,11 +12,13 @@ from typing import Any
 
 import onnx
 import pytest
-import tensorrt_rtx_bindings
 
 from engine.encrypted_file import ENVIRONMENT_VARIABLE
 from engine.interface import BatchProfile, Engine, EngineError, EngineOptions
 from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
+
+# Its wheels are for Linux on x86-64.
+tensorrt_rtx_bindings = pytest.importorskip("tensorrt_rtx_bindings")
 
 
 @pytest.fixture(scope="module")
