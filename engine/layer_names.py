@@ -15,6 +15,11 @@ def layer_name(node: onnx.NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
+def normalizes_pixels(node: onnx.NodeProto) -> bool:
+    """Whether a layer is one of those that `engine.normalization` puts in front of a graph."""
+    return layer_name(node).startswith("thriftpipe/")
+
+
 def named_layers(proto: onnx.ModelProto, parts: Sequence[str], setting: str) -> set[str]:
     """The names of the layers that have one of `parts` in their name.
 

@@ -17,12 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from engine.layer_names import layer_name, named_layers
+from engine.layer_names import layer_name, named_layers, normalizes_pixels
 
 _MAX_FP16 = float(np.finfo(np.float16).max)
-# What `engine.normalization` puts in front of a graph; its input counts up to 255 in steps that
-# fp16 would round after the multiplication.
-_NORMALIZATION_PREFIX = "thriftpipe/"
 
 # Operators that lose nothing that matters in fp16. All their floating-point inputs and outputs are
 # of one type.
@@ -87,7 +84,8 @@ def cast_layers(
         return (
             precision == "fp16"
             and node.op_type in _SAFE_OPS
-            and not name.startswith(_NORMALIZATION_PREFIX)
+            # Pixels count up to 255 in steps that fp16 would round after the multiplication.
+            and not normalizes_pixels(node)
         )
 
     cast = onnx.ModelProto()

@@ -2,8 +2,8 @@
 
 Such a graph carries its ranges, so that every engine that reads it rounds alike and none has to
 calibrate. The ranges come from real images on the way that requests take: random pixels lose the
-labels. onnxruntime's static quantiser does the work; of the others that were tried, NVIDIA's wants
-an older onnx, and Intel's writes for OpenVINO only.
+labels. onnxruntime's static quantiser does the work, as onnxruntime is here anyway; NVIDIA's
+modelopt asks for an older onnx and a GPU build of onnxruntime.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.version_converter
 import onnxruntime
 import torch
 from onnxruntime.quantization import (
@@ -31,7 +32,7 @@ from onnxruntime.quantization import (
 from engine.atomic_file import write_atomically
 from engine.calibration import CalibrationImages
 from engine.interface import EngineError, EngineOptions
-from engine.layer_names import layer_name, named_layers
+from engine.layer_names import layer_name, named_layers, normalizes_pixels
 from engine.onnx_model import OnnxModel
 from engine.zoo.store import cache_folder
 
@@ -41,7 +42,7 @@ _PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 # What stands between products, and would have to go to fp32 and back. The last Softmax is not of
 # them: its output would be a number of 8 bits.
 _BETWEEN = ["Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Relu"]
-_NORMALIZATION_PREFIX = "thriftpipe/"
+_OLDEST_OPSET = 13
 _ERRORS_ONLY = 3
 
 _logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class _Feeds:
                 f"fixed size"
             )
         self._size = model.input_size
-        if self._spec.dtype != torch.uint8 and self._normalization is None:
+        self._takes_pixels = self._spec.dtype == torch.uint8
+        if not self._takes_pixels and self._normalization is None:
             raise EngineError(
                 f"{model.path} takes floats: to calibrate it with images, give mean and std"
             )
@@ -129,7 +131,7 @@ class _Feeds:
 
     def _as_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """The pixels, (1, height, width, 3), as the model wants them."""
-        if self._normalization is None:
+        if self._takes_pixels or self._normalization is None:
             ordered = pixels if self._spec.channels_last else pixels.transpose(0, 3, 1, 2)
             return np.ascontiguousarray(ordered)
         mean, std = (np.array(v, np.float32) for v in self._normalization.per_channel())
@@ -152,11 +154,9 @@ def _quantize(model: OnnxModel, feeds: _Feeds, excluded: set[str], symmetric: bo
     with tempfile.TemporaryDirectory() as folder:
         folded, quantized = Path(folder, "folded.onnx"), Path(folder, "int8.onnx")
         try:
-            proto = _folded(_with_names(model.proto), folded)
+            proto = _folded(_with_names(_of_opset(model.proto)), folded)
             left_as_they_are = excluded | {
-                name
-                for node in proto.graph.node
-                if (name := layer_name(node)).startswith(_NORMALIZATION_PREFIX)
+                layer_name(node) for node in proto.graph.node if normalizes_pixels(node)
             }
             with _without_remarks():
                 quantize_static(
@@ -207,6 +207,14 @@ def _without_remarks() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(is_from_elsewhere)
+
+
+def _of_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, in an operator set in which scales may be one a channel."""
+    (version,) = (it.version for it in proto.opset_import if it.domain in ("", "ai.onnx"))
+    if version >= _OLDEST_OPSET:
+        return proto
+    return onnx.version_converter.convert_version(proto, _OLDEST_OPSET)
 
 
 def _with_names(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -183,6 +183,36 @@ def test_a_graph_is_made_once_for_a_model_and_its_images(
     assert len(list(own_cache.iterdir())) == 3
 
 
+@pytest.mark.parametrize("opset", [8, 11, 13, 21])
+@pytest.mark.parametrize("name", ENGINES)
+def test_models_of_all_ages_are_quantised(
+    name: str,
+    opset: int,
+    small_proto: Callable[..., onnx.ModelProto],
+    tmp_path: Path,
+    photo_folder: Path,
+) -> None:
+    """Scales a channel came with opset 13."""
+    onnx.save(small_proto(opset=opset), tmp_path / "small.onnx")
+    model = OnnxModel.load(tmp_path / "small.onnx").with_uint8_input(IMAGENET_NORMALIZATION)
+    pixels = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    expected = scores(name, "fp32", model, pixels, EngineOptions())
+    found = scores(name, "int8", model, pixels, EngineOptions(calibration_dir=photo_folder))
+    assert (found - expected).abs().max() < 0.03
+
+
+def test_pixels_need_no_mean_and_std_and_ignore_them(
+    image_model: OnnxModel, photo_folder: Path
+) -> None:
+    model = image_model.with_uint8_input(IMAGENET_NORMALIZATION)
+    options = EngineOptions(
+        calibration_dir=photo_folder, calibration_normalization=IMAGENET_NORMALIZATION
+    )
+    given = quantized_graph(model, options, symmetric=False)
+    options = EngineOptions(calibration_dir=photo_folder)
+    assert given == quantized_graph(model, options, symmetric=False)
+
+
 def test_a_model_of_floats_needs_mean_and_std(image_model: OnnxModel, photo_folder: Path) -> None:
     with pytest.raises(EngineError, match=r"small\.onnx takes floats: .* give mean and std"):
         quantized_graph(image_model, EngineOptions(calibration_dir=photo_folder), symmetric=False)
