@@ -188,7 +188,9 @@ def _add_gpu_session(parser: argparse.ArgumentParser) -> None:
         help="what is compared, separated by commas; where unset what suits this machine",
     )
     parser.add_argument(
-        "--sweep_variant", default=PIPELINE_GPU, help="what the sweep runs with several workers"
+        "--sweep_variant",
+        help=f"what the sweep runs with several workers; where unset {PIPELINE_GPU!r} and, "
+        f"without a GPU, {PIPELINE!r}",
     )
     parser.add_argument(
         "--workers",

@@ -34,6 +34,7 @@ from loadtest.variants import (
 )
 
 _LIMIT_SLACK_S = 60.0
+_LEAST_TIMEOUT_S = 10.0
 # All batch sizes of a part together.
 _PART_S = 4.0
 
@@ -364,7 +365,8 @@ class Comparison:
 
     def _limit_timeout_s(self) -> float:
         window_s = self._load.duration_s or 0.0
-        return self._settings.servers.ready_timeout_s + 10 * window_s + _LIMIT_SLACK_S
+        timeout_s = self._settings.servers.ready_timeout_s + 10 * window_s + _LIMIT_SLACK_S
+        return min(timeout_s, max(_LEAST_TIMEOUT_S, self._settings.time_limit.left_s()))
 
 
 def recorded_variant(variant: Variant, identity: ServerIdentity | None) -> VariantRun:

@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from loadtest import measuring, raw_files, report
+from loadtest import machine, measuring, raw_files, report
 from loadtest.compare import Comparison
 from loadtest.errors import LoadTestError
 from loadtest.plan import TimeLimit
 from loadtest.progress import Progress, minutes
 from loadtest.sweep import Sweep
-from loadtest.variants import VARIANTS
+from loadtest.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 
 # Shares of the budget at whose end the timed windows of the comparison, and then the comparison
 # as a whole, with its stages and parts, should be over.
@@ -55,7 +55,8 @@ def measure_everything(options: argparse.Namespace, command: str, progress: Prog
         measuring.compare_settings(options),
         time_limit=TimeLimit(started_s + _COMPARED_SHARE * options.budget_s, detailed_end_s),
     )
-    options.variants = ",".join(_sweep_lines(options.sweep_variant, options.workers))
+    variant = options.sweep_variant or (PIPELINE_GPU if machine.has_gpu() else PIPELINE)
+    options.variants = ",".join(_sweep_lines(variant, options.workers))
     options.repeats = 1
     sweep = replace(measuring.sweep_settings(options), time_limit=TimeLimit(end_s, end_s))
 

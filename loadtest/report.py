@@ -122,6 +122,12 @@ def _head(run: MeasuredRun) -> str:
         f"- Payload: {len(run.images)} files, {mean_kb:.1f} KB in the mean",
         "",
     ]
+    if run.settings.get("keep_servers"):
+        lines += [
+            "All servers of a model were started once and waited idle while one of them was "
+            "measured; GPU memory is that of all of them together.",
+            "",
+        ]
     if not run.complete:
         lines += [
             "**Partial**: the measurement ended before all of its windows were measured; this "

@@ -8,7 +8,7 @@ from math import log
 from loadtest.statistics import Ratio
 from loadtest.summary import VariantSummary
 from loadtest.tables import interval
-from loadtest.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE
+from loadtest.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, PIPELINE_GPU
 
 
 def verdict(rows: Sequence[VariantSummary], clients: int) -> list[str]:
@@ -26,8 +26,12 @@ def verdict(rows: Sequence[VariantSummary], clients: int) -> list[str]:
             sentences.append(_explained_by_lock(pipeline.ratio, control.ratio))
         if pipeline.control_ratio is not None:
             sentences.append(_compare(PIPELINE, CONTROL, pipeline.control_ratio))
-    if pipeline is not None and baseline is not None:
-        sentences.append(_latency(pipeline, baseline))
+    if baseline is not None:
+        sentences += [
+            _latency(by_name[name], baseline)
+            for name in (PIPELINE, PIPELINE_GPU)
+            if name in by_name
+        ]
     if pipeline is not None and pipeline.share_of_limit is not None:
         sentences.append(
             f"`{PIPELINE}` reaches {100 * pipeline.share_of_limit:.0f} % of what its preprocessing "
@@ -69,7 +73,7 @@ def _latency(pipeline: VariantSummary, baseline: VariantSummary) -> str:
         if before is None or after is None:
             return "A variant answered nothing, so latencies cannot be compared."
         parts.append(f"{name} goes from {before:.1f} to {after:.1f} ms")
-    return f"From `{BASELINE}` to `{PIPELINE}` {' and '.join(parts)}."
+    return f"From `{BASELINE}` to `{pipeline.variant.name}` {' and '.join(parts)}."
 
 
 def _warnings(rows: Sequence[VariantSummary], clients: int) -> list[str]:

@@ -29,7 +29,7 @@ def test_a_real_comparison_of_both_handlers_and_the_limit(
     done = loadtest(
         *("compare", "--workloads", "efficientnet_lite0", "--repeats", 1, "--duration_s", 0.5),
         *("--warmup_s", 0.2, "--port", port, "--img_dir", few_photographs),
-        *("--variants", "baseline,pipeline,in-process,engine-alone,decode-alone-cpu"),
+        *("--variants", "baseline,pipeline,in-process,decode-alone-cpu"),
         *("--engine", "onnxruntime", "--request_client", 4, "--stages_s", 0.5),
         *("--output_dir", "out", "--keep_servers"),
     )
@@ -46,10 +46,8 @@ def test_a_real_comparison_of_both_handlers_and_the_limit(
         assert repeat.records
         assert not any(record.error for record in repeat.records)
     assert run.complete
-    assert {part.name: list(part.images_per_s) for part in workload.parts} == {
-        "engine-alone": ["1", "2", "4"],
-        "decode-alone-cpu": ["1"],
-    }
+    (part,) = workload.parts
+    assert (part.name, list(part.images_per_s)) == ("decode-alone-cpu", ["1"])
     assert [stages.variant for stages in workload.stages] == ["baseline", "pipeline"]
     for stages in workload.stages:
         assert {part.kind for part in stage_parts(stages)} >= {"queue", "decode", "resize"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from loadtest import raw_files, report
-from loadtest.measured_run import MeasuredRun, Repeat
+from loadtest.measured_run import MeasuredRun, PartRun, Repeat, StageRun
 
 Repeats = Callable[..., Repeat]
 Runs = Callable[..., MeasuredRun]
@@ -137,3 +137,57 @@ def test_a_variant_without_requests_has_no_latency_row(
     latency = text.split("### Response time")[1].split("###")[0]
     assert variant not in latency
     assert f"| {variant}" in text.split("### Throughput")[1].split("###")[0]
+
+
+def test_decoding_on_the_gpu_is_compared_with_the_baseline_too(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
+    run = _compared(
+        repeat_of, measured_run, {"baseline": 100, "pipeline": 150, "pipeline-gpu": 300}
+    )
+    text = _written(tmp_path, run)
+    for name in ("pipeline", "pipeline-gpu"):
+        assert f"From `baseline` to `{name}` TP50 goes from" in text
+
+
+def test_a_part_that_could_not_be_measured_says_why(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
+    run = _compared(repeat_of, measured_run, {"baseline": 100})
+    run.workloads[0].parts.extend(
+        [
+            PartRun("engine-alone", "the model", {"1": 250.0, "8": 900.0}, 2, ""),
+            PartRun("decode-alone-gpu", "decoding", {}, 0, "it has no decoder"),
+        ]
+    )
+    run.workloads[0].stages.append(StageRun("baseline", 10, [], [], "it did not start"))
+    text = _written(tmp_path, run)
+    assert "| engine-alone     |       2 |     250 |     900 |" in text
+    assert "| decode-alone-gpu |     n/a |     n/a |     n/a |" in text
+    assert "Not measured: it has no decoder" in text
+    assert "Not measured: it did not start" in text
+
+
+def test_a_run_that_was_stopped_says_so_and_pairs_what_it_has(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
+    """The pipeline's second repeat is missing; the first ones still make a pair."""
+    repeats = [
+        repeat_of("baseline", 1, [10.0] * 100, 1.0),
+        repeat_of("pipeline", 1, [10.0] * 200, 1.0),
+        repeat_of("baseline", 2, [10.0] * 100, 1.0),
+    ]
+    run = replace(measured_run(["baseline", "pipeline", "in-process"], repeats), complete=False)
+    text = _written(tmp_path, run)
+    assert "**Partial**" in text
+    assert "Only 1 repeats" in text
+    assert "`pipeline` serves 2.00 times" in text
+    assert "median of 1 paired repeats" in text
+
+
+def test_servers_that_were_kept_share_their_gpu_memory(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
+    run = _compared(repeat_of, measured_run, {"baseline": 100})
+    text = _written(tmp_path, replace(run, settings={**run.settings, "keep_servers": True}))
+    assert "GPU memory is that of all of them together" in text

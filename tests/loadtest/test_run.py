@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from loadtest import raw_files
@@ -50,6 +51,29 @@ def test_every_request_of_a_counted_window_is_recorded(
     assert repeat.samples[-1].clients_cpu_s > 0
     text = (tmp_path / "out" / raw_files.RUN_FILE).read_text()
     assert str(tmp_path) not in text
+
+
+def test_all_workers_of_a_server_are_sampled(
+    serve: Serve, loadtest: LoadTest, port: int, few_photographs: Path, tmp_path: Path
+) -> None:
+    """Whichever worker tells who it is, the processes below the supervisor are counted."""
+    with serve(port, "--handler", "null", "--workers", "2") as server:
+        workers = psutil.Process(server.pid).children()
+        resident_bytes = sum(worker.memory_info().rss for worker in workers)
+        done = loadtest(
+            *("run", "--img_dir", few_photographs, "--port", port, "--request_client", 4),
+            *("--duration_s", 0.5, "--warmup_s", 0.1, "--output_dir", "out"),
+        )
+    assert done.returncode == 0, done.stderr
+    (workload,) = raw_files.read(tmp_path / "out").workloads
+    sample = workload.repeats[0].samples[-1]
+    assert len(workers) == 2
+    assert sample.server_rss_bytes is not None
+    assert sample.server_rss_bytes > 0.9 * resident_bytes
+    identity = workload.variants[0].server
+    assert identity is not None
+    assert identity["workers"] == 2
+    assert not {"pid", "worker", "supervisor_pid"} & identity.keys()
 
 
 def _window(port: int, folder: Path, **settings: object) -> Window:
