@@ -7,10 +7,12 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from loadtest.statistics import (
     Interval,
     Spread,
+    _binomial_quantile,
     concurrency,
     paired_ratio,
     percentile,
@@ -119,3 +121,10 @@ def test_a_rate_covers_exactly_the_span_between_readings() -> None:
     assert rate_between(times, counters, 0.0, 1.5) == pytest.approx(4 / 1.5)
     with pytest.raises(ValueError, match="two readings"):
         rate_between([0.0], [1.0], 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 12_345])
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("probability", [0.025, 0.975])
+def test_ranks_are_those_of_the_binomial_distribution(n: int, q: float, probability: float) -> None:
+    assert _binomial_quantile(probability, n, q) == stats.binom.ppf(probability, n, q)
