@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.cuda_device import host_event
 from engine.interface import Engine, ExecutionContext, TensorSpec, copy_rows
 
 # Runs before a graph is captured: the first ones choose kernels and take memory.
@@ -62,8 +63,7 @@ class CudaContext(ExecutionContext):
         super().__init__(engine)
         self._max_batch_size = max_rows
         self._staging = [spec.allocate_pinned(max_rows) for spec in engine.inputs]
-        # A thread that waits for it sleeps instead of keeping a core busy.
-        self._finished = torch.cuda.Event(blocking=True)
+        self._finished = host_event()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
         self._sizes = graph_batch_sizes(min_rows, max_rows)
         with _CAPTURING, torch.cuda.device(device):

@@ -239,6 +239,8 @@ def copy_rows(items: Sequence[Sequence[torch.Tensor]], buffers: Sequence[torch.T
 
 def check_item(tensor: torch.Tensor, spec: TensorSpec) -> None:
     """Raise EngineError unless `tensor` is one or more rows of `spec`."""
+    if tensor.shape[1:] == spec.item_shape:
+        return
     given, wanted = tuple(tensor.shape), (None, *spec.item_shape)
     fits = len(given) == len(wanted) and all(
         w is None or g == w for g, w in zip(given, wanted, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from engine.cuda_device import check_device
+from engine.cuda_device import check_device, host_event
 from pipeline.backend import Item
 from pipeline.keys import TASK_RESULT_KEY
 
@@ -25,8 +25,7 @@ class InstanceStream:
         torch.cuda.set_device(device)
         self._stream = torch.cuda.Stream(device)
         torch.cuda.set_stream(self._stream)
-        # A thread that waits for it sleeps instead of keeping a core busy.
-        self._finished = torch.cuda.Event(blocking=True)
+        self._finished = host_event()
 
     def finish(self, items: Sequence[Item]) -> None:
         """Make tensors of the results that lie on the GPU, and wait until they are there.
@@ -54,11 +53,14 @@ def is_decoded(data: Any) -> bool:
     Making a tensor of it takes three calls of torch, each of which gives the interpreter's lock
     away; what only needs the address of the pixels does without.
     """
-    return hasattr(data, "__cuda_array_interface__") and not isinstance(data, torch.Tensor)
+    return not isinstance(data, torch.Tensor) and hasattr(data, "__cuda_array_interface__")
 
 
 def as_gpu_tensor(data: Any) -> Any:
-    """A decoder's image as a uint8 tensor of shape (1, 3, height, width); other data as it is."""
+    """A decoder's image as a uint8 tensor of shape (1, 3, height, width); other data as it is.
+
+    The tensor is a copy: the decoder uses the image's memory again.
+    """
     if not is_decoded(data):
         return data
-    return torch.as_tensor(data, device="cuda").permute(2, 0, 1).unsqueeze(0)
+    return torch.as_tensor(data, device="cuda").permute(2, 0, 1).unsqueeze(0).clone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +17,8 @@ from pipeline.registry import register
 from pipeline.settings import Setting, choice
 from service.handler import ImageFailure
 from service.image_decoding import decode_bgr
+
+logger = logging.getLogger(__name__)
 
 
 @register("DecodeTensor")
@@ -56,6 +59,9 @@ class DecodeTensor(GpuOperator):
         self._stream = torch.cuda.current_stream(self._device).cuda_stream
         # The decoder may read them after `decode` has returned.
         self._encoded: list[Any] = []
+        # Decoded into again and again: taking memory on the GPU, and giving it back, waits for all
+        # that runs there. By then the node is done with the batch before.
+        self._images: list[Any] = []
 
     def forward(self, items: Sequence[Item]) -> None:
         """Decode what the engine takes in one call, and the rest on the CPU."""
@@ -70,14 +76,29 @@ class DecodeTensor(GpuOperator):
                 encoded.append(stream)
         if not batch:
             return
-        images = self._decoder.decode(encoded, params=self._parameters, cuda_stream=self._stream)
-        self._encoded = encoded
-        for item, image in zip(batch, images, strict=True):
+        for item, image in zip(batch, self._decode(encoded), strict=True):
             if image is None:
                 self._decode_on_cpu(item)
                 continue
             item[TASK_COLOR_KEY] = self._color
             item[TASK_RESULT_KEY] = image
+
+    def _decode(self, encoded: list[Any]) -> list[Any]:
+        """The images, or None for each that the decoder cannot decode."""
+        count = len(encoded)
+        reused = self._images[:count] if len(self._images) >= count else None
+        self._encoded = encoded
+        try:
+            images: list[Any] = self._decoder.decode(
+                encoded, images=reused, params=self._parameters, cuda_stream=self._stream
+            )
+        except RuntimeError as error:
+            logger.warning("nvImageCodec failed, decoding on the CPU instead: %s", error)
+            self._images = []
+            return [None] * count
+        if reused is None and None not in images:
+            self._images = images
+        return images
 
     def process(self, item: Item) -> torch.Tensor:
         """Decode one image on the CPU; an InvalidImageError fails the item."""
@@ -85,7 +106,7 @@ class DecodeTensor(GpuOperator):
 
     def close(self) -> None:
         """Free the decoder."""
-        self._encoded = []
+        self._encoded, self._images = [], []
         del self._decoder
 
     def _code_stream(self, data: Any) -> Any:

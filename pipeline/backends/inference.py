@@ -94,7 +94,7 @@ class TensorrtTensor(Backend):
         if not batch:
             return
         # Copies, because the outputs may be buffers of the context.
-        outputs = [torch.split(output.clone(), 1) for output in self._context.run(rows)]
+        outputs = [_copied_rows(output) for output in self._context.run(rows)]
         for item, *results in zip(batch, *outputs, strict=True):
             item[TASK_RESULT_KEY] = results[0] if len(results) == 1 else results
             if self._context.profile:
@@ -121,6 +121,14 @@ class _Contexts:
             context = self._engine.create_context()
             self._count += 1
             return self._count - 1, context
+
+
+def _copied_rows(output: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of a host tensor, copied; by NumPy, which asks for the interpreter's lock once."""
+    if output.dtype == torch.bfloat16:  # which NumPy does not know
+        return list(output.clone().split(1))
+    rows = output.numpy().copy()
+    return [torch.from_numpy(rows[index : index + 1]) for index in range(len(rows))]
 
 
 def _one_row(data: Any) -> torch.Tensor:
