@@ -6,8 +6,7 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -76,23 +75,30 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
 
 
 def _compare(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    folder = Path(options.output_dir or Path("results") / options.name)
     settings = measuring.compare_settings(options)
-    _require_writable(folder)
-    writer = raw_files.RawWriter(folder)
-    with _report_of_what_was_measured(folder):
-        run = Comparison(settings, command, writer, progress).run()
-    print(report.terminal_tables(run))
-    print(f"results: {folder}")
+    _measure_into(
+        Path(options.output_dir or Path("results") / options.name),
+        lambda writer: Comparison(settings, command, writer, progress).run(),
+    )
 
 
 def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    folder = Path(options.output_dir or Path("results") / options.name)
     settings = measuring.sweep_settings(options)
+    _measure_into(
+        Path(options.output_dir or Path("results") / options.name),
+        lambda writer: Sweep(settings, command, writer, progress).run(),
+    )
+
+
+def _measure_into(folder: Path, measure: Callable[[raw_files.RawWriter], MeasuredRun]) -> None:
+    """Measure, and report what was measured even where the measurement ends before its time."""
     _require_writable(folder)
     writer = raw_files.RawWriter(folder)
-    with _report_of_what_was_measured(folder):
-        run = Sweep(settings, command, writer, progress).run()
+    try:
+        run = measure(writer)
+    finally:
+        if writer.has_saved:
+            report.build(folder)
     print(report.terminal_tables(run))
     print(f"results: {folder}")
 
@@ -137,16 +143,6 @@ def _report(options: argparse.Namespace, command: str, progress: Progress) -> No
     run = report.build(folder)
     print(report.terminal_tables(run))
     print(f"written: {folder / report.REPORT_FILE}")
-
-
-@contextmanager
-def _report_of_what_was_measured(folder: Path) -> Iterator[None]:
-    """Build the report even where the measurement ends before its time."""
-    try:
-        yield
-    finally:
-        if (folder / raw_files.RUN_FILE).exists():
-            report.build(folder)
 
 
 def _save(run: MeasuredRun, folder: Path, progress: Progress) -> None:

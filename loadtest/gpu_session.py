@@ -67,7 +67,7 @@ def measure_everything(options: argparse.Namespace, command: str, progress: Prog
         Sweep(sweep, command, writer, progress).run()
 
     failures = []
-    folders = []
+    writers = []
     steps: tuple[tuple[str, Callable[[raw_files.RawWriter], None]], ...] = (
         ("compare", run_comparison),
         ("sweep", run_sweep),
@@ -78,16 +78,16 @@ def measure_everything(options: argparse.Namespace, command: str, progress: Prog
     try:
         for name, step in steps:
             progress.line(f"{name}: {minutes(end_s - time.monotonic())} left for all that follows")
-            folders.append(out / name)
+            writers.append(raw_files.RawWriter(out / name))
             try:
-                step(raw_files.RawWriter(out / name))
+                step(writers[-1])
             except LoadTestError as error:
                 progress.line(f"{name}: {error}")
                 failures.append(f"{name}: {error}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         # Also after Ctrl-C: what was measured is worth a report.
-        measured = [folder for folder in folders if (folder / raw_files.RUN_FILE).exists()]
+        measured = [writer.folder for writer in writers if writer.has_saved]
         runs = [report.build(folder) for folder in measured]
         if options.archive is not None:
             pack(Path(options.archive), measured)

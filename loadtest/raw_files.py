@@ -60,21 +60,25 @@ class RawWriter:
     """Writes a run that still grows: every `save` adds what came since the last one.
 
     Args:
-        folder: where to write, in place of an earlier run's files.
+        folder: where to write. The files of an earlier run are replaced by the first `save`, so
+            that a run that fails before it costs nothing.
 
-    Raises:
-        LoadTestError: the folder cannot be written.
+    Attributes:
+        has_saved: whether anything was written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.has_saved = False
         self._saved_windows: set[_WindowKey] = set()
         self._saved_stages: set[tuple[str, str]] = set()
-        with _one_line_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RUN_FILE).unlink(missing_ok=True)
-            (folder / LATENCY_FILE).write_bytes(_compressed([_LATENCY_COLUMNS]))
-            (folder / STAGE_FILE).unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        with _one_line_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / RUN_FILE).unlink(missing_ok=True)
+            (self.folder / LATENCY_FILE).write_bytes(_compressed([_LATENCY_COLUMNS]))
+            (self.folder / STAGE_FILE).unlink(missing_ok=True)
 
     def save(self, run: MeasuredRun) -> None:
         """Add the windows and stage times of `run` that are not on disk yet.
@@ -82,6 +86,9 @@ class RawWriter:
         Raises:
             LoadTestError: the folder cannot be written.
         """
+        if not self.has_saved:
+            self._begin()
+            self.has_saved = True
         for workload in run.workloads:
             for repeat in workload.repeats:
                 key = (workload.name, repeat.variant, repeat.repeat, repeat.clients)

@@ -16,6 +16,7 @@ import pytest
 from loadtest import raw_files
 from loadtest.agreement import Answer, compare_answers
 from loadtest.errors import LoadTestError
+from loadtest.measured_run import MeasuredRun, Repeat
 from loadtest.stage_summary import stage_parts
 
 LoadTest = Callable[..., subprocess.CompletedProcess[str]]
@@ -294,6 +295,21 @@ def test_a_port_in_use_is_refused_before_anything_starts(
         taken = listener.getsockname()[1]
         done = loadtest("compare", "--port", taken, "--img_dir", few_photographs)
     _fails(done, f"port {taken} of 127.0.0.1 cannot be used", "--port")
+
+
+def test_a_comparison_that_cannot_begin_leaves_the_earlier_one_alone(
+    loadtest: LoadTest,
+    few_photographs: Path,
+    tmp_path: Path,
+    repeat_of: Callable[..., Repeat],
+    measured_run: Callable[..., MeasuredRun],
+) -> None:
+    earlier = measured_run(["baseline"], [repeat_of("baseline", 1, [10.0] * 100, 1.0)])
+    raw_files.write(tmp_path / "out", earlier)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        loadtest(*("compare", "--port", taken, "--img_dir", few_photographs, "--output_dir", "out"))
+    assert raw_files.read(tmp_path / "out") == earlier
 
 
 @pytest.mark.parametrize(
