@@ -170,9 +170,10 @@ def suggested_batch_size(choice: EngineChoice) -> int:
 def suggested_instances(choice: EngineChoice) -> int | None:
     """How many instances an engine should have, or None for as many as fit the cores.
 
-    On a GPU one instance prepares its batch while another one's computes.
+    On a GPU one with large batches: two share the interpreter's lock and the GPU, and each gets
+    half of the batch. More processes (`--workers`) help where more instances do not.
     """
-    return 2 if choice.device == "cuda" else None
+    return 1 if choice.device == "cuda" else None
 
 
 def fitting_instances(choice: EngineChoice, instance_num: int) -> int:

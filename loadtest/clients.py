@@ -23,6 +23,8 @@ _LOAD_TIMEOUT_S = 60.0
 _COLLECT_TIMEOUT_S = 60.0
 _CLIENTS_OF_ONE_PROCESS = 16
 _CLIENTS_PER_PROCESS = 8
+# Clients of one process take turns on its interpreter, and the answers to a batch arrive together.
+_CLIENTS_PER_PROCESS_WITH_GPU = 2
 # Every user has failed to connect several times in a row: the server is gone.
 _HOPELESS_FAILURES_PER_USER = 4
 
@@ -60,8 +62,9 @@ def fitting_client_processes(clients: int, cores: int, *, with_gpu: bool) -> int
     """How many processes so many clients should share.
 
     One process drives a few thousand requests a second, which is more than a server on a CPU
-    answers. On a GPU host, and where there are many clients, no process gets more than eight of
-    them as long as all processes together have no more than a quarter of the cores.
+    answers. Where there are many clients no process gets more than eight of them, and on a GPU
+    host, whose answers come within milliseconds, no more than two; but there are never more
+    processes than half of the cores.
 
     Args:
         clients: closed-loop clients.
@@ -70,7 +73,8 @@ def fitting_client_processes(clients: int, cores: int, *, with_gpu: bool) -> int
     """
     if clients <= _CLIENTS_OF_ONE_PROCESS and not with_gpu:
         return 1
-    return max(1, min(math.ceil(clients / _CLIENTS_PER_PROCESS), cores // 4))
+    each = _CLIENTS_PER_PROCESS_WITH_GPU if with_gpu else _CLIENTS_PER_PROCESS
+    return max(1, min(math.ceil(clients / each), cores // 2))
 
 
 class ClientPool:

@@ -48,12 +48,12 @@ def read_jpeg_header(data: bytes) -> JpegHeader | None:
                 return None
             return JpegHeader(
                 baseline=marker == _BASELINE and data[position + 4] == 8,
-                height=int.from_bytes(data[position + 5 : position + 7]),
-                width=int.from_bytes(data[position + 7 : position + 9]),
+                height=int.from_bytes(data[position + 5 : position + 7], "big"),
+                width=int.from_bytes(data[position + 7 : position + 9], "big"),
                 components=data[position + 9],
                 complete=data[-2:] == _END_OF_IMAGE,
             )
         if marker == _START_OF_SCAN:
             return None
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None

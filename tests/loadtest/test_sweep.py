@@ -133,9 +133,9 @@ def test_numbers_of_clients_are_checked(loadtest: LoadTest, clients: str) -> Non
         (10, 16, False, 1),
         (16, 16, False, 1),
         (17, 16, False, 3),
-        (10, 16, True, 2),
+        (10, 16, True, 5),
         (1, 16, True, 1),
-        (128, 16, True, 4),
+        (128, 16, True, 8),
         (128, 2, False, 1),
     ],
 )
