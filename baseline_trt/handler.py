@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -58,6 +59,9 @@ class BaselineHandler:
             contexts,
             threads,
             device_id=settings.devices[0] if settings.devices else 0,
+            calibration_dir=(
+                None if settings.calibration_images is None else Path(settings.calibration_images)
+            ),
             calibration_normalization=normalization,
         )
         self._engine = load_baseline_engine(

@@ -41,7 +41,8 @@ class CalibrationImages:
         if folder is None:
             raise EngineError(
                 "precision int8 needs images to calibrate with: name a folder of images like "
-                "those that will come in calibration_images"
+                "those that will come with --calibration-images, or as calibration_images in "
+                "the TOML file"
             )
         if not folder.is_dir():
             raise EngineError(f"calibration_images: there is no folder {folder}")

@@ -248,6 +248,9 @@ def _add_servers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="the service's --weights, for a model of the zoo")
     parser.add_argument("--mean", metavar="R,G,B", help="the service's --mean, in 0..255")
     parser.add_argument("--std", metavar="R,G,B", help="the service's --std, in 0..255")
+    parser.add_argument(
+        "--calibration_images", metavar="DIR", help="the service's --calibration-images, for int8"
+    )
     parser.add_argument("--config", help="the pipeline's TOML file instead of the shipped one")
     parser.add_argument(
         "--score_tolerance",

@@ -122,6 +122,9 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
 def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:
     if options.config is not None and not Path(options.config).is_file():
         raise LoadTestError(f"configuration file {options.config!r} does not exist")
+    folder = options.calibration_images
+    if folder is not None and not Path(folder).is_dir():
+        raise LoadTestError(f"folder {folder!r} of --calibration_images does not exist")
     precision = options.precision
     if precision == AUTO:
         precision = default_precision(options.engine, with_gpu=with_gpu)
@@ -129,6 +132,7 @@ def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOpt
         engine=options.engine,
         precision=precision,
         model_args=_model_args(options),
+        calibration_images=options.calibration_images,
         config=options.config,
         port=options.port,
         launch_prefix=parse_launch_prefix(options.launch_prefix),

@@ -199,6 +199,7 @@ class ServerOptions:
         precision: the service's --precision.
         model_args: what else the model needs, as the service and the limit spell it: --weights,
             --mean, --std with their values.
+        calibration_images: the service's --calibration-images, or None.
         config: the pipeline's TOML file, or None for the shipped one.
         port: port to serve on.
         launch_prefix: words before every command, such as ("taskset", "-c", "0,1").
@@ -208,6 +209,7 @@ class ServerOptions:
     engine: str = "auto"
     precision: str = "fp32"
     model_args: tuple[str, ...] = ()
+    calibration_images: str | None = None
     config: str | None = None
     port: int = 8095
     launch_prefix: tuple[str, ...] = ()
@@ -276,6 +278,8 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     command += ["--handler", str(variant.handler), "--model", workload.model]
     command += [*options.model_args]
+    if options.calibration_images is not None:
+        command += ["--calibration-images", options.calibration_images]
     command += ["--engine", options.engine, "--precision", options.precision]
     command += ["--host", HOST, "--port", str(options.port)]
     # The service takes --config or --decode: a file of one's own says where it decodes.
@@ -310,6 +314,8 @@ def limit_command(
         sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
     command = [*options.launch_prefix, sys.executable, "-m", "pipeline.limit"]
     command += ["--model", workload.model, *options.model_args]
+    if options.calibration_images is not None:
+        command += ["--calibration_images", options.calibration_images]
     command += ["--engine", engine, "--precision", options.precision]
     if options.config is not None and not variant.decodes_on_gpu:
         command += ["--config", options.config]

@@ -117,9 +117,8 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
 
     Without `--config` the shipped file that `--decode` names is a template: model, normalisation
     and image size come from the model, and the largest batch and the instances are what suits the
-    engine. With it the file is taken at
-    its word, and `--model`, `--mean`, `--std` and `--precision` replace only what they name.
-    `--set` comes last.
+    engine. With it the file is taken at its word, and `--model`, `--mean`, `--std`, `--precision`
+    and `--calibration-images` replace only what they name. `--set` comes last.
     """
     given = settings.config is not None
     path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIGS[settings.decode]
@@ -141,6 +140,8 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
         node["mean"] = list(settings.mean)
     if given and settings.std is not None:
         node["std"] = list(settings.std)
+    if settings.calibration_images is not None:
+        node["calibration_images"] = settings.calibration_images
     if settings.devices:
         document = {**document, "device_id": ",".join(map(str, settings.devices))}
     if settings.precision is not None:

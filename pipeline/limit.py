@@ -269,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default=ALL, help="what is measured")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision")
+    parser.add_argument("--calibration_images", metavar="DIR", help="folder of images for int8")
     parser.add_argument("--duration_s", type=float, default=5.0, help="for each batch size")
     parser.add_argument("--batch_sizes", default="1,2,4", help="tried one after the other")
     options = parser.parse_args(arguments)
@@ -281,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         decode=options.decode,
         mean=options.mean,
         std=options.std,
+        calibration_images=options.calibration_images,
     )
     try:
         images = _read_images(options.img_dir)

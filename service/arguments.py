@@ -55,7 +55,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     model.add_argument("--engine", help="provider that runs the model (default: auto)")
     model.add_argument(
         "--precision",
-        help="precision to run, such as fp32 or bf16 (default: the configuration's, or fp32)",
+        help="precision to run, such as fp32 or int8 (default: the configuration's, or what suits "
+        "the engine)",
     )
     model.add_argument(
         "--model",
@@ -83,6 +84,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_channels,
         metavar="R,G,B",
         help="each channel is divided by it then, in 0..255 (default: the model's own)",
+    )
+    model.add_argument(
+        "--calibration-images",
+        metavar="DIR",
+        help="folder of images like those that will come, for precision int8",
     )
     model.add_argument(
         "--labels",

@@ -17,7 +17,7 @@ from service.server_settings import ServerSettings
 
 _MODEL_OPTIONS = (
     *("engine", "precision", "model", "weights", "config", "set", "mean", "std"),
-    *("no_lock", "max_batch_size", "decode", "devices"),
+    *("no_lock", "max_batch_size", "decode", "devices", "calibration_images"),
 )
 # Options that one handler has no use for, and why; a silently ignored one would mislead.
 _BASELINE_HAS_NO_GRAPH = "the baseline has no TOML file and no nodes; it is for --handler pipeline"
@@ -73,6 +73,9 @@ def handler_settings(options: Namespace) -> HandlerSettings:
     for name in ("config", "weights"):
         if name in given:
             _check_file(f"--{name}", given[name])
+    folder = given.get("calibration_images")
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigurationError(f"--calibration-images: there is no folder {folder}")
     model = given.get("model")
     if model is not None and (os.sep in model or Path(model).suffix == ".onnx"):
         _check_file("--model", model)

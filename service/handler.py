@@ -114,6 +114,8 @@ class HandlerSettings:
             file that it takes as its template.
         devices: numbers of the GPUs that the handler uses, all different, the first one where it
             uses one only; empty for the engine's own choice.
+        calibration_images: folder of images that int8 learns its ranges from, or None for the
+            configuration's.
     """
 
     engine: str = "auto"
@@ -128,3 +130,4 @@ class HandlerSettings:
     max_batch_size: int = 4
     decode: str = "cpu"
     devices: tuple[int, ...] = ()
+    calibration_images: str | None = None

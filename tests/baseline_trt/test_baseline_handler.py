@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -132,9 +133,34 @@ def test_no_lock_is_refused_on_an_engine_that_is_not_thread_safe(
         create_handler(HandlerSettings(lock=False))
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_int8_keeps_the_labels_of_photographs(
+    engine: str,
+    tmp_path: Path,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    imagenet_labels: list[str],
+) -> None:
+    for index, (data, _) in enumerate(labelled_photographs):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    handler = create_handler(
+        HandlerSettings(
+            engine=engine,
+            precision="int8",
+            model="efficientnet_lite0",
+            calibration_images=str(tmp_path),
+        )
+    )
+    assert handler.info().precision == "int8"
+    found = labels_of(handler, [data for data, _ in labelled_photographs], imagenet_labels)
+    handler.close()
+    for label, (_, words) in zip(found, labelled_photographs, strict=True):
+        assert any(word in label for word in words), label
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (HandlerSettings(precision="int8"), "--calibration-images"),
         (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
         (HandlerSettings(model="efficientnet_lite"), "did you mean 'efficientnet_lite0'"),
         (HandlerSettings(mean=(1.0, 2.0, 3.0)), "std is missing"),

@@ -62,8 +62,9 @@ def test_what_is_no_image_is_left_out_and_named(
     assert "notes.txt" not in caplog.text
 
 
-def test_without_a_folder_the_error_names_the_setting() -> None:
-    with pytest.raises(EngineError, match=r"name a folder of images .* in calibration_images"):
+def test_without_a_folder_the_error_names_the_flag_and_the_setting() -> None:
+    told = r"name a folder of images .* --calibration-images, or as calibration_images in the TOML"
+    with pytest.raises(EngineError, match=told):
         CalibrationImages(None)
 
 

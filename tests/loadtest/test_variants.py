@@ -132,6 +132,21 @@ def test_what_decodes_on_the_gpu_takes_no_configuration_of_ones_own() -> None:
     assert command[-2:] == ["--decode", "gpu"]
 
 
+def test_calibration_images_go_to_servers_and_limits() -> None:
+    """Each has its own spelling of the flag."""
+    options, workload = (
+        ServerOptions(precision="int8", calibration_images="few"),
+        Workload("m", "m"),
+    )
+    for variant in ("baseline", "pipeline", "pipeline-gpu"):
+        command = " ".join(server_command(VARIANTS[variant], workload, options))
+        assert "--calibration-images few" in command
+    limit = limit_command(
+        VARIANTS["in-process"], workload, options, "openvino", Path("photos"), 6.0, with_gpu=False
+    )
+    assert "--calibration_images few" in " ".join(limit)
+
+
 def test_stages_are_profiled_in_a_pipeline_alone() -> None:
     assert VARIANTS["baseline"].with_profiled_stages() == VARIANTS["baseline"]
     arguments = VARIANTS["pipeline"].with_profiled_stages().server_args

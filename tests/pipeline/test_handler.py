@@ -127,9 +127,38 @@ def test_flags_win_over_the_file_and_set_over_everything() -> None:
     assert document["batching_timeout"] == 0
 
 
+def test_int8_runs_with_the_calibration_images_that_are_given(
+    tmp_path: Path,
+    labelled_photographs: list[tuple[bytes, tuple[str, ...]]],
+    imagenet_labels: list[str],
+) -> None:
+    for index, (data, _) in enumerate(labelled_photographs):
+        (tmp_path / f"{index}.jpg").write_bytes(data)
+    handler = create_handler(
+        HandlerSettings(
+            precision="int8", model="efficientnet_lite0", calibration_images=str(tmp_path)
+        )
+    )
+    outcomes = handler.classify([data for data, _ in labelled_photographs], None)
+    assert handler.info().precision == "int8"
+    handler.close()
+    for outcome, (_, words) in zip(outcomes, labelled_photographs, strict=True):
+        label = imagenet_labels[int(scores(outcome).argmax())]
+        assert any(word in label for word in words), label
+
+
+def test_calibration_images_win_over_the_file(tmp_path: Path) -> None:
+    for config in (None, SHIPPED):
+        document = handler_document(
+            HandlerSettings(config=config, calibration_images=str(tmp_path))
+        )
+        assert document["resnet50"]["calibration_images"] == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (HandlerSettings(precision="int8"), "--calibration-images"),
         (HandlerSettings(config="none.toml"), r"cannot read the configuration none\.toml"),
         (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
         (HandlerSettings(model="resnet5"), "did you mean 'resnet50'"),

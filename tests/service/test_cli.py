@@ -206,6 +206,8 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
         (("--handler", "pipeline", "--no-lock"), "the pipeline takes no lock"),
         (("--handler", "pipeline", "--max-batch-size", "8"), "--set NODE.max="),
         (("--handler", "pipeline", "--set", "timeout"), "takes [NODE.]KEY=VALUE"),
+        (("--handler", "baseline", "--calibration-images", "none"), "there is no folder none"),
+        (("--handler", "null", "--calibration-images", "."), "the null handler runs no model"),
         (("--handler", "pipeline", "--mean", "1,2"), "takes one number or three"),
         (("--handler", "pipeline", "--mean", "1,2,nan"), "takes one number or three"),
         (("--handler", "pipeline", "--mean", "1,2,3"), "--mean and --std go together"),
