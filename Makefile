@@ -8,7 +8,7 @@ BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu test serve lint clean
+.PHONY: help venv bench bench-gpu test test-gpu serve lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench-gpu: $(STAMP) ## everything that is measured on a GPU host, within 9 minut
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
+	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
