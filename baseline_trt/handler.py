@@ -140,7 +140,7 @@ class BaselineHandler:
                 deadline.check()
         except ImageFailure as failure:
             return [(index, failure) for index, _, _ in portion]
-        rows = probabilities(output, self._engine.model)
+        rows = probabilities(output, are_probabilities=self._engine.model.outputs_probabilities)
         return [
             (index, Scores(row, {**times, "lock": waited_ms, "infer": ran_ms}))
             for row, (index, _, times) in zip(rows, portion, strict=True)

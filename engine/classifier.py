@@ -48,12 +48,17 @@ def classifier_input_size(model: OnnxModel) -> tuple[int, int]:
     return model.input_size
 
 
-def probabilities(output: torch.Tensor, model: OnnxModel) -> npt.NDArray[np.float32]:
-    """The model's output as float32 probabilities of shape (rows, classes)."""
+def probabilities(output: torch.Tensor, *, are_probabilities: bool) -> npt.NDArray[np.float32]:
+    """A model's output as float32 probabilities of shape (rows, classes).
+
+    Args:
+        output: probabilities or logits.
+        are_probabilities: which of the two, as `OnnxModel.outputs_probabilities` says.
+    """
     # No needless call of torch: each gives the interpreter's lock away, in every request's thread.
     plain = output.dtype == torch.float32 and not output.is_cuda
     scores: npt.NDArray[np.float32] = (output if plain else output.float().cpu()).numpy()
     scores = scores.reshape(len(scores), -1)
-    if model.outputs_probabilities:
+    if are_probabilities:
         return scores
     return torch.softmax(torch.from_numpy(scores), dim=1).numpy()

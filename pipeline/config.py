@@ -35,6 +35,8 @@ class NodeConfig:
         batching_timeout_ms: longest wait for `min` items.
         device_ids: numbers of the GPUs that get that many instances each.
         profile_stages: whether to keep the time of each of its backends.
+        shared_engine: whether several workers leave it to one engine process: "auto" if it runs on
+            a GPU, "always" if it has the engine, or "never".
         settings: typed value of every setting that its backends read.
     """
 
@@ -45,6 +47,7 @@ class NodeConfig:
     batching_timeout_ms: float
     device_ids: tuple[int, ...]
     profile_stages: bool
+    shared_engine: str
     settings: Mapping[str, Any]
 
 
@@ -169,6 +172,7 @@ def _parse_node(
         batching_timeout_ms=values.pop("batching_timeout"),
         device_ids=values.pop("device_id"),
         profile_stages=values.pop("profile_stages"),
+        shared_engine=values.pop("shared_engine"),
         settings=values,
     )
 

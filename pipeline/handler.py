@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from engine.classifier import classifier_input_size, classifier_normalization, probabilities
@@ -21,6 +26,10 @@ from engine.registry import (
 from engine.zoo import open_model
 from pipeline.backends.inference import ENGINE
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
+from pipeline.engine_facts import EngineFacts
+from pipeline.engine_process.finder import connect
+from pipeline.engine_process.remote_node import RemoteNode
+from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import (
     TASK_DATA_KEY,
@@ -56,10 +65,21 @@ class PipelineHandler:
     """Implements `service.handler.Handler`."""
 
     def __init__(self, settings: HandlerSettings) -> None:
-        config = parse_config(handler_document(settings))
+        document = handler_document(settings)
+        config = parse_config(document)
         model_node = engine_node(config)
-        self._pipe = Pipe(config, engine=settings.engine)
-        self._engine: Engine = self._pipe.nodes[model_node].shared.get(ENGINE)
+        entry = None
+        if settings.shared_folder is not None:
+            entry = entry_of_engine_process(config, settings.engine)
+        if entry is None:
+            self._pipe = Pipe(config, engine=settings.engine)
+            engine: Engine = self._pipe.local_nodes[model_node].shared.get(ENGINE)
+            self._facts = EngineFacts.of(engine)
+        else:
+            remote = RemoteNode(entry, partial(_engine_process, settings, document, entry))
+            front = front_part(config, entry)
+            self._pipe = Pipe(front, engine=settings.engine, elsewhere={entry: remote})
+            self._facts = EngineFacts(**remote.info)
 
     def classify(
         self, images: Sequence[bytes], deadline: Deadline | None
@@ -72,24 +92,24 @@ class PipelineHandler:
 
     def info(self) -> HandlerInfo:
         """What runs."""
-        model = self._engine.model
-        options = self._engine.options
+        facts = self._facts
         packages = ("torch", "numpy", "opencv-python-headless")
         instances = {
-            f"{name}.instances": str(n.instance_num) for name, n in self._pipe.nodes.items()
+            f"{name}.instances": str(n.instance_num) for name, n in self._pipe.local_nodes.items()
         }
         return HandlerInfo(
-            engine=self._engine.name,
-            precision=options.precision,
-            model=model.name,
-            model_sha256=model.sha256,
+            engine=facts.engine,
+            precision=facts.precision,
+            model=facts.model,
+            model_sha256=facts.model_sha256,
             config_sha256=self._pipe.config.sha256,
-            num_classes=model.num_classes,
-            versions={**{name: version(name) for name in packages}, **self._engine.versions},
+            num_classes=facts.num_classes,
+            versions={**{name: version(name) for name in packages}, **facts.versions},
             settings={
                 **instances,
-                "max_batch_size": str(options.max_batch_size),
-                "threads_per_context": str(options.threads_per_context),
+                "max_batch_size": str(facts.max_batch_size),
+                "threads_per_context": str(facts.threads_per_context),
+                "engine_process": "shared by the workers" if self._pipe.elsewhere else "none",
             },
         )
 
@@ -100,7 +120,9 @@ class PipelineHandler:
     def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
         error = item.get(TASK_ERROR_KEY)
         if error is None:
-            row = probabilities(item[TASK_RESULT_KEY], self._engine.model)[0]
+            row = probabilities(
+                item[TASK_RESULT_KEY], are_probabilities=self._facts.outputs_probabilities
+            )[0]
             return Scores(row, item[TASK_STAGE_TIMES_KEY])
         cause = error.cause if isinstance(error, NodeError) else error
         if isinstance(cause, ImageFailure):
@@ -110,6 +132,20 @@ class PipelineHandler:
         failure = ImageFailure(str(error))
         failure.__cause__ = cause
         return failure
+
+
+def _engine_process(
+    settings: HandlerSettings, document: Mapping[str, Any], entry: str
+) -> socket.socket:
+    """A connection to the engine process that runs the document's nodes from `entry` on."""
+    wanted = {
+        "document": document,
+        "entry": entry,
+        "engine": settings.engine,
+        "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+    }
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    return connect(Path(str(settings.shared_folder)), digest[:16], wanted)
 
 
 def handler_document(settings: HandlerSettings) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
+from typing import Protocol
 
 from engine.cuda_device import cuda_available
 from engine.interface import EngineError
@@ -29,6 +30,13 @@ from pipeline.task import Task
 logger = logging.getLogger(__name__)
 
 
+class Following(Protocol):
+    """Where results go."""
+
+    def submit(self, task: Task) -> None:
+        """Take one item."""
+
+
 class Node:
     """Runs one node of a configuration.
 
@@ -45,7 +53,7 @@ class Node:
         self._queue_stage, self._forward_stage = f"{self.name}.queue", f"{self.name}.forward"
         self._engine = engine
         self._queue = BatchQueue(config.batching_timeout_ms)
-        self._next: Node | None = None
+        self._next: Following | None = None
         self._threads: list[threading.Thread] = []
         try:
             self.instance_num = fitting_instance_num(
@@ -75,7 +83,7 @@ class Node:
         """What the instances of the first device share."""
         return next(iter(self._shared.values()))
 
-    def connect(self, following: Node) -> None:
+    def connect(self, following: Following) -> None:
         """Send results to that node instead of back to the caller."""
         self._next = following
 
@@ -135,6 +143,9 @@ class Node:
         outcomes.put(None)
         while (batch := self._queue.take(backend.min, backend.max)) is not None:
             self._run_batch(backend, batch, stream)
+            for after_batch in {task.call.after_batch for task in batch}:
+                if after_batch is not None:
+                    after_batch()
         backend.close()
 
     def _run_batch(

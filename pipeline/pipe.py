@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from engine.names import unknown_name
 from pipeline.config import PipelineConfig, parse_config, read_toml
+from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.errors import DeadlinePassedError, PipelineInputError
 from pipeline.keys import (
     TASK_DATA_KEY,
@@ -20,7 +21,7 @@ from pipeline.keys import (
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.node import Node
-from pipeline.task import Call, Task
+from pipeline.task import Task, WaitingCall
 
 CallItem: TypeAlias = MutableMapping[str, Any]
 OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
@@ -54,14 +55,37 @@ class Pipe:
     under `stage_times_ms`.
     """
 
-    def __init__(self, config: PipelineConfig, *, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        engine: str = "auto",
+        elsewhere: Mapping[str, RemoteNode] | None = None,
+    ) -> None:
+        """Start all instances.
+
+        Args:
+            config: the nodes.
+            engine: as for `pipe`.
+            elsewhere: nodes that run in another process, by name.
+
+        Raises:
+            PipelineConfigError: a node cannot run; all that was started is stopped.
+        """
         self.config = config
         roots = config.roots()
         self._default_entry = roots[0] if len(roots) == 1 else None
-        self.nodes = {name: Node(node, engine) for name, node in config.nodes.items()}
-        for name, node in config.nodes.items():
-            if node.next is not None:
-                self.nodes[name].connect(self.nodes[node.next])
+        self.elsewhere = dict(elsewhere or {})
+        self.nodes: dict[str, Node | RemoteNode] = {**self.elsewhere}
+        self.local_nodes = {
+            name: Node(node, engine)
+            for name, node in config.nodes.items()
+            if name not in self.nodes
+        }
+        self.nodes.update(self.local_nodes)
+        for name, node in self.local_nodes.items():
+            if (following := config.nodes[name].next) is not None:
+                node.connect(self.nodes[following])
         # Upstream first, so that what a node has queued still finds the next one at work. The
         # instances refer to nodes, never to this object: a pipe that is dropped without close()
         # is stopped when it is collected, and at the latest when the interpreter ends.
@@ -95,7 +119,7 @@ class Pipe:
             return
         entries = [self._entry(item) for item in several]
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        call = Call(len(several), deadline_s)
+        call = WaitingCall(len(several), deadline_s)
         tasks = [Task(_without_outcome(item), call) for item in several]
         for task, entry in zip(tasks, entries, strict=True):
             entry.submit(task)
@@ -118,7 +142,7 @@ class Pipe:
     ) -> None:
         self.close()
 
-    def _entry(self, item: CallItem) -> Node:
+    def _entry(self, item: CallItem) -> Node | RemoteNode:
         if TASK_DATA_KEY not in item:
             raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
         name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
@@ -161,6 +185,6 @@ def _upstream_first(config: PipelineConfig) -> list[str]:
     return sorted(config.nodes, key=steps_to_end, reverse=True)
 
 
-def _stop(nodes: Sequence[Node]) -> None:
+def _stop(nodes: Sequence[Node | RemoteNode]) -> None:
     for node in nodes:
         node.stop()

@@ -156,4 +156,10 @@ SCHEDULING = (
     Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
     Setting("device_id", read_devices, 'a GPU\'s number, or several: "0,1"', (0,)),
     Setting("profile_stages", read_switch, "true or false", False),
+    Setting(
+        "shared_engine",
+        choice("auto", "always", "never"),
+        '"auto", "always" or "never"',
+        "auto",
+    ),
 )

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from pipeline.keys import TASK_RESULT_KEY
 
 if TYPE_CHECKING:
     from pipeline.backend import Item
 
 
-class Call:
+class Call(ABC):
+    """Whom an item belongs to.
+
+    Attributes:
+        deadline_s: when nobody waits for it any more, on the monotonic clock; None for never.
+        after_batch: called once after a batch that had items of this call, or None.
+    """
+
+    deadline_s: float | None
+    after_batch: Callable[[], None] | None = None
+
+    @abstractmethod
+    def item_done(self, task: Task) -> None:
+        """Nothing changes the item any more."""
+
+    def expired(self) -> bool:
+        """Whether nobody waits for the items any more."""
+        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
+
+
+class WaitingCall(Call):
     """What the items of one call share: the caller waits for the last of them."""
 
     def __init__(self, count: int, deadline_s: float | None) -> None:
@@ -21,7 +45,7 @@ class Call:
         self._gate.acquire()
         self.deadline_s = deadline_s
 
-    def item_done(self) -> None:
+    def item_done(self, task: Task) -> None:  # noqa: ARG002 (whichever it is)
         """Count one item; the last one wakes the caller."""
         with self._lock:
             self._remaining -= 1
@@ -35,10 +59,6 @@ class Call:
             self._gate.acquire()
         else:
             self._gate.acquire(timeout=max(0.0, self.deadline_s - time.monotonic()))
-
-    def expired(self) -> bool:
-        """Whether nobody waits for the items any more."""
-        return self.deadline_s is not None and time.monotonic() >= self.deadline_s
 
 
 class Task:
@@ -64,8 +84,12 @@ class Task:
         self.done = False
         self.error: Exception | None = None
 
+    def set_result(self, result: object) -> None:
+        """Give the item its result."""
+        self.item[TASK_RESULT_KEY] = result
+
     def finish(self, error: Exception | None = None) -> None:
         """The item's way ends here."""
         self.error = error
         self.done = True
-        self.call.item_done()
+        self.call.item_done(self)

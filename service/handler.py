@@ -112,6 +112,8 @@ class HandlerSettings:
         max_batch_size: rows of the largest batch of the baseline's engine.
         decode: "cpu" or "gpu": where the pipeline decodes images, which chooses the shipped TOML
             file that it takes as its template.
+        shared_folder: a folder that the workers of one server have in common and nobody else can
+            enter, or None where one process is the server.
         devices: numbers of the GPUs that the handler uses, all different, the first one where it
             uses one only; empty for the engine's own choice.
         calibration_images: folder of images that int8 learns its ranges from, or None for the
@@ -130,4 +132,5 @@ class HandlerSettings:
     max_batch_size: int = 4
     decode: str = "cpu"
     devices: tuple[int, ...] = ()
+    shared_folder: str | None = None
     calibration_images: str | None = None

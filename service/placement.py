@@ -16,11 +16,13 @@ class Placement:
         worker: its number, from 0.
         workers: how many serve.
         supervisor_pid: pid of their parent; None where one process is the server.
+        shared_folder: a folder for the workers alone; None likewise.
     """
 
     worker: int = 0
     workers: int = 1
     supervisor_pid: int | None = None
+    shared_folder: str | None = None
 
     def server_settings(self, whole: ServerSettings) -> ServerSettings:
         """The settings of this process by itself.
@@ -31,10 +33,11 @@ class Placement:
         return replace(whole, workers=1, max_in_flight_images=each + (self.worker < rest))
 
     def handler_settings(self, whole: HandlerSettings) -> HandlerSettings:
-        """The handler's settings with this process's GPUs.
+        """The handler's settings with this process's GPUs and the workers' folder.
 
         Workers share the GPUs out; where there are fewer GPUs than workers, workers share GPUs.
         """
+        whole = replace(whole, shared_folder=self.shared_folder)
         if not whole.devices:
             return whole
         alone = (whole.devices[self.worker % len(whole.devices)],)

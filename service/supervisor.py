@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import selectors
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -77,6 +78,7 @@ class Supervisor:
         self._settings = settings
         self._arguments = arguments
         self._arrivals = PortArrivals(settings)
+        self._shared_folder = tempfile.TemporaryDirectory(prefix="thriftpipe-")
         self._seats = [_Seat(index) for index in range(settings.workers)]
         # Accepted, but the worker that was to have it died.
         self._waiting: deque[Arrival] = deque()
@@ -120,6 +122,7 @@ class Supervisor:
     def __exit__(self, *exception: object) -> None:
         self._selector.close()
         self._wake.close()
+        self._shared_folder.cleanup()
 
     def startup(self) -> None:
         """Take the port, wait until all workers are warm, then let clients in."""
@@ -206,7 +209,9 @@ class Supervisor:
     def _start(self, seat: _Seat) -> None:
         seat.start_at_s = None
         try:
-            seat.worker = WorkerProcess(seat.index, len(self._seats), self._arguments)
+            seat.worker = WorkerProcess(
+                seat.index, len(self._seats), self._arguments, self._shared_folder.name
+            )
         except OSError as error:
             self._start_failed(seat, f"cannot be started: {error.strerror}", None)
             return

@@ -21,6 +21,7 @@ from service.placement import Placement
 from service.process import error_line, leave, log_to_stderr
 from service.server import Server
 from service.signals import leave_stop_to_supervisor
+from service.worker_process import SHARED_FOLDER_VARIABLE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr(options.log_level, f"worker {index} ")
     try:
         whole = server_settings(options)
-        placement = Placement(index, whole.workers, os.getppid())
+        placement = Placement(
+            index, whole.workers, os.getppid(), os.environ.get(SHARED_FOLDER_VARIABLE)
+        )
         settings = placement.handler_settings(handler_settings(options))
         with Server(
             placement.server_settings(whole),

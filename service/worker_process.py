@@ -15,6 +15,7 @@ from service.control import ControlChannel
 from service.placement import share_of_cores
 from service.signals import held_back
 
+SHARED_FOLDER_VARIABLE = "THRIFTPIPE_SHARED_FOLDER"
 # A worker that does not even take what it was given gets no more.
 _MOST_UNTAKEN = 16
 
@@ -39,6 +40,7 @@ class WorkerProcess:
         index: its number, from 0.
         workers: how many there are.
         arguments: the server's own command line.
+        shared_folder: a folder that all workers have in common.
 
     Attributes:
         control: the line to it.
@@ -51,7 +53,9 @@ class WorkerProcess:
         closed: those of them that are closed.
     """
 
-    def __init__(self, index: int, workers: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, index: int, workers: int, arguments: Sequence[str], shared_folder: str
+    ) -> None:
         self.control, theirs = ControlChannel.pair()
         self.running = ""
         self.failure: StartFailure | None = None
@@ -69,7 +73,11 @@ class WorkerProcess:
                 self._process = subprocess.Popen(  # noqa: S603 (the server's own command line)
                     [*command, *arguments],
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, CORES_VARIABLE: str(cores)},
+                    env={
+                        **os.environ,
+                        CORES_VARIABLE: str(cores),
+                        SHARED_FOLDER_VARIABLE: shared_folder,
+                    },
                     pass_fds=[theirs.fileno()],
                 )
         except OSError:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,22 +25,31 @@ def service(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A server on a free port: the port, and the process. It must end by itself on SIGTERM."""
     command = [sys.executable, "-m", "service", "--port", "0", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        log = []
+    log: list[str] = []
+    started = threading.Event()
+
+    def read_log() -> None:
+        # To its end: a server whose log nobody reads would wait for its reader.
+        assert process.stderr is not None
         for line in process.stderr:
             log.append(line)
             if "ready: " in line:
-                break
-        match = re.search(r"ready: .* on 127\.0\.0\.1:(\d+)", log[-1] if log else "")
+                started.set()
+        started.set()
+
+    reader = threading.Thread(target=read_log)
+    reader.start()
+    try:
+        assert started.wait(TIMEOUT_S)
+        match = re.search(r"ready: .* on 127\.0\.0\.1:(\d+)", "".join(log))
         assert match, "".join(log)
         yield int(match.group(1)), process
         process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0, rest
+        assert process.wait(TIMEOUT_S) == 0, "".join(log)
     finally:
         process.kill()
         process.wait()
+        reader.join()
 
 
 def connect(port: int, transport: str = "framed") -> Any:

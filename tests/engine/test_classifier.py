@@ -57,10 +57,10 @@ def test_logits_become_probabilities_and_probabilities_stay(
     gives_logits = OnnxModel(Path("logits.onnx"), "", small_proto(last="Identity"))
     output = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     assert efficientnet_lite0.outputs_probabilities
-    np.testing.assert_array_equal(probabilities(output, efficientnet_lite0), output.numpy())
+    np.testing.assert_array_equal(probabilities(output, are_probabilities=True), output.numpy())
     assert not gives_logits.outputs_probabilities
     expected = np.exp(output.numpy())
     expected /= expected.sum(axis=1, keepdims=True)
-    result = probabilities(output.reshape(2, 3, 1, 1), gives_logits)
+    result = probabilities(output.reshape(2, 3, 1, 1), are_probabilities=False)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, expected, rtol=1e-6)

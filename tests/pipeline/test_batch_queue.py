@@ -4,11 +4,11 @@ import threading
 import time
 
 from pipeline.batch_queue import BatchQueue, LeaveReason
-from pipeline.task import Call, Task
+from pipeline.task import Task, WaitingCall
 
 
 def tasks(count: int) -> list[Task]:
-    call = Call(count, None)
+    call = WaitingCall(count, None)
     return [Task({"data": number}, call) for number in range(count)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -208,6 +209,16 @@ class ServerProcess:
     def left_behind(self) -> list[psutil.Process]:
         """Processes of its session that run."""
         return [process for process in psutil.process_iter() if self._is_member(process)]
+
+    def wait_for_those_left(self) -> None:
+        """Wait until the processes that it left have ended, as long as they may take."""
+        for process in self.left_behind():
+            try:
+                fd = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                continue
+            select.select([fd], [], [], TIMEOUT_S)
+            os.close(fd)
 
     def _is_member(self, process: psutil.Process) -> bool:
         try:

@@ -304,6 +304,8 @@ def test_a_second_signal_ends_all_at_once(
     server.read_until("finishing 1 requests in flight")
     server.process.send_signal(signal.SIGINT)
     assert server.wait() == 128 + signal.SIGINT
+    # The supervisor is gone at once; its workers notice.
+    server.wait_for_those_left()
     assert server.left_behind() == []
 
 

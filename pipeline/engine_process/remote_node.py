@@ -1,0 +1,194 @@
+"""A node that runs in the engine process, as the pipeline in a worker sees it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from array import array
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from pipeline.batch_queue import BatchCounts
+from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
+from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
+from pipeline.errors import NodeError, PipelineConfigError
+from pipeline.task import Task
+
+logger = logging.getLogger(__name__)
+
+# As many items of one worker may be in the engine process; further ones wait for a slot.
+_SLOTS = 256
+# Room for the largest request that the service accepts; memory is taken for what comes.
+_SLOT_BYTES = 32 * 1024 * 1024
+
+
+class RemoteNode:
+    """Hands items to the engine process and takes their results.
+
+    If that process ends, the items that it had fail, and further ones until `connect_to` has found
+    another one.
+
+    Args:
+        name: the node's name; it is the first of those that run there.
+        connect_to: finds or starts the engine process and gives a socket connected to it.
+
+    Attributes:
+        info: what runs in that process, as it tells itself.
+    """
+
+    def __init__(self, name: str, connect_to: Callable[[], socket.socket]) -> None:
+        self.name = name
+        self.info: dict[str, Any] = {}
+        self.batch_counts = BatchCounts()
+        self._connect_to = connect_to
+        self._line: _Line | None = None
+        self._stopped = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name=f"{name}-remote", daemon=True)
+
+    def start(self) -> None:
+        """Connect; PipelineConfigError says why what is to run there cannot."""
+        self._line = self._open()
+        self._listener.start()
+
+    def submit(self, task: Task) -> None:
+        """Hand one item over."""
+        line = self._line
+        if line is None:
+            task.finish(NodeError(self.name, RemoteError("the engine process is being restarted")))
+        else:
+            line.submit(task)
+
+    def stop(self) -> None:
+        """Hang up; nothing is under way any more."""
+        self._stopped.set()
+        if (line := self._line) is not None:
+            line.hang_up()
+        if self._listener.ident is not None:
+            self._listener.join()
+
+    def _open(self) -> _Line:
+        line = _Line(self.name, self._connect_to())
+        try:
+            self.info = line.greet()
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            line = self._line
+            if line is None:
+                self._reconnect()
+                continue
+            line.serve()
+            self._line = None
+            line.close()
+
+    def _reconnect(self) -> None:
+        logger.error("%s: the engine process ended; looking for another one", self.name)
+        try:
+            self._line = self._open()
+        except (PipelineConfigError, OSError, EOFError) as error:
+            logger.error("%s: %s", self.name, error)
+            self._stopped.wait(1.0)
+        else:
+            logger.info("%s: the engine process is there again", self.name)
+
+
+class _Line:
+    """One connection to one engine process, and the memory that both share."""
+
+    def __init__(self, node: str, sock: socket.socket) -> None:
+        self._node = node
+        self._socket = sock
+        self._numbers = SlotNumbers(sock)
+        self._memory = SlotMemory.create(_SLOTS, _SLOT_BYTES)
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._tasks: dict[int, Task] = {}
+        self._closed = False
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for slot in range(_SLOTS):
+            self._free.put(slot)
+
+    def greet(self) -> dict[str, Any]:
+        """Share the memory; return what the other process says of itself."""
+        shape = {"count": self._memory.count, "slot_bytes": self._memory.slot_bytes}
+        send_object(self._socket, {"slots": shape, "node": self._node}, [self._memory.fd])
+        answer, _ = receive_object(self._socket)
+        if "failed" in answer:
+            raise PipelineConfigError(answer["failed"])
+        info: dict[str, Any] = answer["info"]
+        return info
+
+    def submit(self, task: Task) -> None:
+        """Put an item into a slot and send its number."""
+        slot = self._free.get()
+        failure = self._put(slot, task)
+        if failure is not None:
+            self._free.put(slot)
+            task.finish(NodeError(self._node, failure))
+            return
+        try:
+            with self._sending:
+                self._numbers.send(array("I", [slot]))
+        except OSError:
+            # `serve` sees the end of the connection too, and fails what was handed over.
+            logger.debug("%s: slot %d could not be sent", self._node, slot)
+
+    def _put(self, slot: int, task: Task) -> Exception | None:
+        """Put an item into a slot; why that cannot be, or None."""
+        with self._lock:
+            if self._closed:
+                return RemoteError("the engine process ended")
+            try:
+                self._memory.put_item(slot, task.item, task.call.deadline_s)
+            except SlotError as error:
+                return error
+            self._tasks[slot] = task
+            return None
+
+    def serve(self) -> None:
+        """Finish items as their results come, until the connection ends; then fail the others."""
+        try:
+            while True:
+                for slot in self._numbers.receive():
+                    self._finish(slot)
+        except (EOFError, OSError):
+            self._fail_all()
+
+    def hang_up(self) -> None:
+        """Let `serve` return."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The other process was faster.
+            return
+
+    def close(self) -> None:
+        """Free the connection and the memory."""
+        self._socket.close()
+        self._memory.close()
+
+    def _finish(self, slot: int) -> None:
+        with self._lock:
+            task = self._tasks.pop(slot)
+        result, error, times_ms = self._memory.outcome(slot)
+        self._free.put(slot)
+        task.stage_times_ms.update(times_ms)
+        if error is None:
+            task.set_result(result)
+        task.finish(error)
+
+    def _fail_all(self) -> None:
+        with self._lock:
+            self._closed = True
+            lost = list(self._tasks.values())
+            self._tasks.clear()
+        for task in lost:
+            task.finish(NodeError(self._node, RemoteError("the engine process ended")))
+            # Whoever waits for a slot gets one, and learns that the line is closed.
+            self._free.put(0)
