@@ -37,7 +37,7 @@ class Sample:
         server_rss_bytes: resident memory of the tree; None where it cannot be seen.
         clients_cpu_s: of the client processes.
         own_cpu_s: of the load test's own process, which samples and shows progress.
-        machine_busy_s: of all processors together.
+        machine_busy_s: of all processes of the machine; not its interrupts, which serve the load.
         machine_steal_s: taken from this virtual machine by its host.
         gpus: one per GPU; empty where there is none.
     """

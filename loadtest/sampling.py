@@ -57,12 +57,9 @@ class Sampler:
                 server_rss_bytes=server_rss_bytes,
                 clients_cpu_s=sum(_cpu_s(process) for process in self._clients),
                 own_cpu_s=_cpu_s(self._own),
-                # Linux counts guest time as user time too; idle, iowait and steal are not busy.
-                machine_busy_s=machine.user
-                + machine.nice
-                + machine.system
-                + machine.irq
-                + machine.softirq,
+                # What processes used, of which Linux counts guests' time as user time. Interrupts
+                # are nobody's: most of them carry the load's own packets over the loopback device.
+                machine_busy_s=machine.user + machine.nice + machine.system,
                 machine_steal_s=machine.steal,
                 gpus=self._gpus.read(),
             )
