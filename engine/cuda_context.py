@@ -63,7 +63,7 @@ class CudaContext(ExecutionContext):
         self._stream = own_stream(device)
         super().__init__(engine)
         self._max_batch_size = max_rows
-        self._staging = [spec.allocate_pinned(max_rows) for spec in engine.inputs]
+        self._staging = [spec.allocate(max_rows, pinned=True) for spec in engine.inputs]
         self._finished = host_event()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
         self._sizes = graph_batch_sizes(min_rows, max_rows)

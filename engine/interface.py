@@ -49,17 +49,21 @@ class TensorSpec:
         """The shape of one row, without the batch dimension."""
         return self.shape[1:]
 
-    def allocate(self, rows: int, device: torch.device | str = "cpu") -> torch.Tensor:
-        """An uninitialised buffer of `rows` rows in the memory order that the graph wants."""
-        order = torch.channels_last if self.channels_last else torch.contiguous_format
-        shape = [rows, *(size or 1 for size in self.item_shape)]
-        return torch.empty(shape, dtype=self.dtype, device=device, memory_format=order)
+    def allocate(
+        self, rows: int, device: torch.device | str = "cpu", *, pinned: bool = False
+    ) -> torch.Tensor:
+        """An uninitialised buffer of `rows` rows in the memory order that the graph wants.
 
-    def allocate_pinned(self, rows: int) -> torch.Tensor:
-        """Such a buffer in page-locked host memory, from which a GPU copies by itself."""
+        Args:
+            rows: how many.
+            device: where.
+            pinned: in page-locked host memory, from which a GPU copies by itself.
+        """
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         shape = [rows, *(size or 1 for size in self.item_shape)]
-        return torch.empty(shape, dtype=self.dtype, memory_format=order, pin_memory=True)
+        return torch.empty(
+            shape, dtype=self.dtype, device=device, memory_format=order, pin_memory=pinned
+        )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from engine.registry import (
     suggested_instances,
 )
 from engine.zoo import open_model
-from pipeline.backends.inference import ENGINE
+from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
 from pipeline.engine_facts import EngineFacts
 from pipeline.engine_process.finder import connect
@@ -188,13 +188,11 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
 
 def engine_node(config: PipelineConfig) -> str:
     """The one node that runs a model."""
-    names = [
-        name for name, node in config.nodes.items() if "TensorrtTensor" in node.backend.names()
-    ]
+    names = [name for name, node in config.nodes.items() if ENGINE_BACKEND in node.backend.names()]
     if len(names) != 1:
         raise PipelineConfigError(
             "the service classifies with one model: the configuration needs exactly one node "
-            f"with TensorrtTensor, got {', '.join(names) or 'none'}"
+            f"with {ENGINE_BACKEND}, got {', '.join(names) or 'none'}"
         )
     return names[0]
 

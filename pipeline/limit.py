@@ -26,6 +26,7 @@ from engine.cpu import available_cores
 from engine.interface import EngineError
 from pipeline.assembly import build_backend, fitting_instance_num, runs_on_gpu
 from pipeline.backend import Backend, InstanceConfig, Item, SharedResources, result_becomes_data
+from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.cuda_stream import InstanceStream
 from pipeline.errors import PipelineConfigError
@@ -37,7 +38,6 @@ from service.handler import ConfigurationError, HandlerSettings
 
 ALL, ENGINE, DECODE = "all", "engine", "decode"
 PARTS = (ALL, ENGINE, DECODE)
-_ENGINE_BACKEND = "TensorrtTensor"
 _WARM_UP_S = 0.5
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -101,7 +101,7 @@ def measure_limit(
         DECODE: ([], before),
     }[part]
     if not timed:
-        raise PipelineConfigError(f"nothing stands before {_ENGINE_BACKEND}, so nothing decodes")
+        raise PipelineConfigError(f"nothing stands before {ENGINE_BACKEND}, so nothing decodes")
     used = [*preparing, *timed]
     on_gpu = any(runs_on_gpu(it.backend, it.node.settings, settings.engine) for it in used)
     resources = {stage.node.name: SharedResources() for stage in used}
@@ -136,10 +136,10 @@ def _split(expression: Expression) -> tuple[Expression | None, Expression]:
 
     S[A,Torch[S[B,TensorrtTensor]]] becomes S[A,Torch[S[B]]] and S[Torch[S[TensorrtTensor]]].
     """
-    if expression.name == _ENGINE_BACKEND:
+    if expression.name == ENGINE_BACKEND:
         return None, expression
     inner = expression.arguments
-    position = next(i for i, entry in enumerate(inner) if _ENGINE_BACKEND in entry.names())
+    position = next(i for i, entry in enumerate(inner) if ENGINE_BACKEND in entry.names())
     head, tail = _split(inner[position])
     heads = inner[:position] if head is None else (*inner[:position], head)
     before = Expression(expression.name, heads) if heads else None
@@ -149,7 +149,7 @@ def _split(expression: Expression) -> tuple[Expression | None, Expression]:
 def _threads(timed: Sequence[_Stage], engine: str, *, on_gpu: bool) -> int:
     """As many as the model has instances; without the model a CPU gets one a core."""
     last = timed[-1]
-    has_model = _ENGINE_BACKEND in last.backend.names()
+    has_model = ENGINE_BACKEND in last.backend.names()
     wanted = last.node.instance_num if has_model or on_gpu else available_cores()
     return fitting_instance_num(last.backend, wanted, last.node.settings, engine)
 

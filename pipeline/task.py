@@ -8,8 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pipeline.keys import TASK_RESULT_KEY
-
 if TYPE_CHECKING:
     from pipeline.backend import Item
 
@@ -83,10 +81,6 @@ class Task:
         self.stage_times_ms: dict[str, float] = {}
         self.done = False
         self.error: Exception | None = None
-
-    def set_result(self, result: object) -> None:
-        """Give the item its result."""
-        self.item[TASK_RESULT_KEY] = result
 
     def finish(self, error: Exception | None = None) -> None:
         """The item's way ends here."""

@@ -31,7 +31,7 @@ class DecodeTensor(GpuOperator):
     refused, and not filled up with grey. `color` names the order of the channels.
 
     Within a sequence the result is nvImageCodec's image: as a tensor it is handed on only where a
-    node ends or an operator needs one, see `gpu.as_gpu_tensor`.
+    node ends or an operator needs one, see `cuda_stream.as_gpu_tensor`.
     """
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"

@@ -30,9 +30,11 @@ from pipeline.settings import BatchShape, Setting
 logger = logging.getLogger(__name__)
 
 ENGINE = "engine"
+ENGINE_BACKEND = "TensorrtTensor"
+"""The name by which configurations call the backend that runs the model."""
 
 
-@register("TensorrtTensor")
+@register(ENGINE_BACKEND)
 class TensorrtTensor(Backend):
     """Batches of tensors through the model; one execution context an instance, no lock.
 

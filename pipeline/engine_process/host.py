@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import selectors
 import socket
 import sys
@@ -19,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.interface import EngineError
-from pipeline.backends.inference import ENGINE
+from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import parse_config
 from pipeline.engine_facts import EngineFacts
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
@@ -127,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
             engine = next(
                 node.shared.get(ENGINE)
                 for name, node in pipe.local_nodes.items()
-                if "TensorrtTensor" in config.nodes[name].backend.names()
+                if ENGINE_BACKEND in config.nodes[name].backend.names()
             )
             _serve(listener, pipe, {"info": asdict(EngineFacts.of(engine))})
     except (EngineError, PipelineConfigError) as error:
@@ -139,7 +138,6 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(listener: socket.socket, pipe: Pipe | None, greeting: dict[str, Any]) -> None:
     """Accept workers and run their items; without a pipe they are only told why."""
     workers = 0
-    greeting["pid"] = os.getpid()
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         while ready := selector.select(None if workers else _FIRST_CONNECTION_S):

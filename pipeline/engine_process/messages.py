@@ -10,7 +10,7 @@ from typing import Any
 
 _LENGTH = struct.Struct("<I")
 _RECEIVE_BYTES = 4096
-SLOT_BYTES = array("I").itemsize
+_NUMBER_BYTES = array("I").itemsize
 
 
 def send_object(sock: socket.socket, content: dict[str, Any], fds: list[int] | None = None) -> None:
@@ -62,6 +62,6 @@ class SlotNumbers:
             received = b""
         if len(received) == len(self._rest):
             raise EOFError("the other process ended")
-        whole = len(received) - len(received) % SLOT_BYTES
+        whole = len(received) - len(received) % _NUMBER_BYTES
         self._rest = received[whole:]
         return array("I", received[:whole])

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from pipeline.batch_queue import BatchCounts
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
 from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
 from pipeline.errors import NodeError, PipelineConfigError
+from pipeline.keys import TASK_RESULT_KEY
 from pipeline.task import Task
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ class RemoteNode:
     def __init__(self, name: str, connect_to: Callable[[], socket.socket]) -> None:
         self.name = name
         self.info: dict[str, Any] = {}
-        self.batch_counts = BatchCounts()
         self._connect_to = connect_to
         self._line: _Line | None = None
         self._stopped = threading.Event()
@@ -69,10 +68,19 @@ class RemoteNode:
             self._listener.join()
 
     def _open(self) -> _Line:
-        line = _Line(self.name, self._connect_to())
+        """A line to an engine process that is ready; PipelineConfigError if there is none."""
+        try:
+            line = _Line(self.name, self._connect_to())
+        except OSError as error:
+            raise PipelineConfigError(f"no engine process can be started: {error}") from error
         try:
             self.info = line.greet()
-        except BaseException:
+        except (EOFError, OSError) as error:
+            line.close()
+            raise PipelineConfigError(
+                "the engine process ended while it started; the log above has what it said"
+            ) from error
+        except PipelineConfigError:
             line.close()
             raise
         return line
@@ -91,7 +99,7 @@ class RemoteNode:
         logger.error("%s: the engine process ended; looking for another one", self.name)
         try:
             self._line = self._open()
-        except (PipelineConfigError, OSError, EOFError) as error:
+        except PipelineConfigError as error:
             logger.error("%s: %s", self.name, error)
             self._stopped.wait(1.0)
         else:
@@ -180,7 +188,7 @@ class _Line:
         self._free.put(slot)
         task.stage_times_ms.update(times_ms)
         if error is None:
-            task.set_result(result)
+            task.item[TASK_RESULT_KEY] = result
         task.finish(error)
 
     def _fail_all(self) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.assembly import runs_on_gpu
+from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.config import NodeConfig, PipelineConfig
-
-ENGINE_BACKEND = "TensorrtTensor"
 
 
 def entry_of_engine_process(config: PipelineConfig, engine: str) -> str | None:

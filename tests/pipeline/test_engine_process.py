@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
@@ -16,7 +16,9 @@ import pytest
 
 from idl import inference
 from pipeline.config import parse_config
+from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.engine_process.split import back_part, entry_of_engine_process, front_part
+from pipeline.errors import PipelineConfigError
 from tests.serving import TIMEOUT_S, connect, service
 
 SHARED = ("--handler", "pipeline", "--workers", "2", "--set", "shared_engine=always")
@@ -138,6 +140,13 @@ def test_none_is_left_when_the_server_stops(photographs: list[bytes]) -> None:
         assert gone or engine.status() == psutil.STATUS_ZOMBIE
 
 
+def test_one_that_ends_while_it_starts_is_one_line() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with pytest.raises(PipelineConfigError, match="the engine process ended while it started"):
+        RemoteNode("m", lambda: ours).start()
+
+
 def test_what_cannot_run_there_ends_the_start_with_one_line() -> None:
     command = [sys.executable, "-m", "service", "--port", "0", *SHARED]
     command += ["--model", "efficientnet_lite0", "--set", "resnet50.max=4x3x100x100"]
@@ -189,7 +198,6 @@ class TestSplit:
         assert entry_of_engine_process(parse_config(document), "onnxruntime") is None
 
 
-def test_the_settings_name_what_is_allowed(tmp_path: Path) -> None:
-    del tmp_path
-    with pytest.raises(Exception, match='expected "auto", "always" or "never"'):
+def test_the_settings_name_what_is_allowed() -> None:
+    with pytest.raises(PipelineConfigError, match='expected "auto", "always" or "never"'):
         parse_config({"node": {"backend": "DecodeMat", "shared_engine": "sometimes"}})
