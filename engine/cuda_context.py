@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from engine.cuda_device import host_event
-from engine.interface import Engine, ExecutionContext, TensorSpec, copy_rows
+from engine.interface import Engine, EngineError, ExecutionContext, TensorSpec, copy_rows
 
 # Runs before a graph is captured: the first ones choose kernels and take memory.
 _WARM_UP_RUNS = 2
@@ -23,6 +25,30 @@ _MOST_BYTES_UNDER_LOCK = 256 * 1024
 _memmove = ctypes.PyDLL(None).memmove
 _memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _memmove.restype = None
+
+
+class GraphFront(ABC):
+    """Work on the GPU that fills a context's input, captured in its graphs before the network.
+
+    Launched by itself it would cost several calls of torch a batch; in the graph it costs none.
+    """
+
+    @abstractmethod
+    def enqueue(self, rows: torch.Tensor) -> None:
+        """Enqueue on the current stream what fills these rows of the input buffer.
+
+        It is captured once for each batch size, and must read what differs from batch to batch
+        from memory that stays in its place.
+        """
+
+    @abstractmethod
+    def prepare(self, sources: Sequence[Any], rows: int) -> None:
+        """Write where a batch's rows come from, before its graph is launched.
+
+        Args:
+            sources: one a row.
+            rows: rows of the graph, which may be more; nobody reads what becomes of the others.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,9 @@ class CudaContext(ExecutionContext):
         device: the GPU.
         min_rows: rows of the smallest batch that `_compute` takes.
         max_rows: rows of the largest batch.
+
+    Attributes:
+        max_rows: rows of the largest batch.
     """
 
     def __init__(self, engine: Engine, device: torch.device, min_rows: int, max_rows: int) -> None:
@@ -63,6 +92,7 @@ class CudaContext(ExecutionContext):
         self._stream = own_stream(device)
         super().__init__(engine)
         self._max_batch_size = max_rows
+        self.max_rows = max_rows
         self._staging = [spec.allocate(max_rows, pinned=True) for spec in engine.inputs]
         self._finished = host_event()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
@@ -76,6 +106,8 @@ class CudaContext(ExecutionContext):
             for output in self._graphs[max_rows][1]
         ]
         self._cuts = {rows: self._cut(rows) for rows in range(1, max_rows + 1)}
+        self._front: GraphFront | None = None
+        self._graphs_with_front: dict[int, torch.cuda.CUDAGraph] = {}
 
     @abstractmethod
     def _compute(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -99,9 +131,37 @@ class CudaContext(ExecutionContext):
         with torch.cuda.stream(self._stream):
             return super().run(items)
 
+    def put_front(self, front: GraphFront) -> None:
+        """Capture a second set of graphs, in which `front` fills the first input.
+
+        They also copy the outputs to the host, so that a batch is one launch and one wait.
+        """
+        with _CAPTURING, torch.cuda.device(self._device):
+            for rows in reversed(self._sizes):
+                self._graphs_with_front[rows] = self._capture_with(front, rows)
+        self._front = front
+
+    def run_front(self, sources: Sequence[Any]) -> list[torch.Tensor]:
+        """Run one batch whose rows the front makes of `sources`, one each; as `run` otherwise.
+
+        The caller's stream has to be this context's: the sources may still be in the making there.
+        """
+        rows = len(sources)
+        if self._front is None or not 1 <= rows <= self._max_batch_size:
+            raise EngineError(
+                f"a batch for the front holds 1 to {self._max_batch_size} rows, got {rows}"
+            )
+        size = next(size for size in self._sizes if size >= rows)
+        self._front.prepare(sources, size)
+        self._graphs_with_front[size].replay()
+        self._wait()
+        return self._cuts[rows].results
+
     def close(self) -> None:
         """Free the graphs, and the memory that they hold on the GPU."""
         self._stream.synchronize()
+        self._front = None
+        self._graphs_with_front.clear()
         self._cuts.clear()
         self._graphs.clear()
 
@@ -153,13 +213,29 @@ class CudaContext(ExecutionContext):
                 self._compute(inputs)
             self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        pool = next((captured.pool() for captured, _ in self._graphs.values()), None)
-        # Other threads may go on with their own work on the GPU meanwhile.
-        with torch.cuda.graph(
-            graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
+        with self._capturing(graph):
             outputs = self._compute(inputs)
         return graph, outputs
+
+    def _capture_with(self, front: GraphFront, rows: int) -> torch.cuda.CUDAGraph:
+        inputs = [buffer[:rows] for buffer in self._inputs]
+        with torch.cuda.stream(self._stream):
+            front.enqueue(inputs[0])
+            self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with self._capturing(graph):
+            front.enqueue(inputs[0])
+            for result, output in zip(self._results, self._compute(inputs), strict=True):
+                result[:rows].copy_(output, non_blocking=True)
+        return graph
+
+    def _capturing(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
+        """Captures what is enqueued into a graph that shares memory with the others."""
+        pool = next((captured.pool() for captured, _ in self._graphs.values()), None)
+        # Other threads may go on with their own work on the GPU meanwhile.
+        return torch.cuda.graph(
+            graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
+        )
 
 
 def stage_rows(

@@ -56,6 +56,8 @@ class InstanceConfig:
             the GPU.
         engine: which engine stands behind TensorrtTensor: a provider's name or "auto".
         shared: what the node's instances share.
+        offers: what a backend of this instance offers those in front of it, which are initialised
+            after it; whoever takes it up removes it.
     """
 
     node: str
@@ -65,6 +67,7 @@ class InstanceConfig:
     shared: SharedResources
     device_id: int = 0
     profile_stages: bool = False
+    offers: dict[str, Any] = field(default_factory=dict)
 
 
 class Backend(ABC):
@@ -155,6 +158,8 @@ class Container(Backend):
             backend.close()
 
 
+# Under which the engine's backend offers its context to whoever can fill its input on the GPU.
+ENGINE_INPUT_OFFER = "engine_input"
 # Where an item keeps the milliseconds of each backend until its node takes them.
 PROFILE_KEY = "_profile_ms"
 # Where a failed item keeps its exception until its node hands it back.

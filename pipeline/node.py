@@ -37,8 +37,25 @@ class Following(Protocol):
         """Take one item."""
 
 
+class BatchSource(Protocol):
+    """Where a node's instances get their batches."""
+
+    counts: BatchCounts
+
+    def take(self, smallest: int, largest: int) -> list[Task] | None:
+        """Block until a batch may leave; None once closed and empty."""
+
+    def close(self) -> None:
+        """Let the waiting items leave at once, and end every `take` after them."""
+
+
 class Node:
     """Runs one node of a configuration.
+
+    Args:
+        config: its part of the configuration.
+        engine: a provider's name or "auto".
+        source: where its items come from if not from `submit`.
 
     Attributes:
         name: the node's name.
@@ -47,12 +64,13 @@ class Node:
         device_ids: the GPUs that have a set of instances each; empty where they run on the CPU.
     """
 
-    def __init__(self, config: NodeConfig, engine: str) -> None:
+    def __init__(self, config: NodeConfig, engine: str, source: BatchSource | None = None) -> None:
         self.name = config.name
         self._config = config
         self._queue_stage, self._forward_stage = f"{self.name}.queue", f"{self.name}.forward"
         self._engine = engine
         self._queue = BatchQueue(config.batching_timeout_ms)
+        self._source: BatchSource = self._queue if source is None else source
         self._next: Following | None = None
         self._threads: list[threading.Thread] = []
         try:
@@ -76,7 +94,7 @@ class Node:
     @property
     def batch_counts(self) -> BatchCounts:
         """How many batches left the queue, by reason and by size."""
-        return self._queue.counts
+        return self._source.counts
 
     @property
     def shared(self) -> SharedResources:
@@ -109,12 +127,12 @@ class Node:
             raise PipelineConfigError(f"[{self.name}] {failures[0]}") from failures[0]
 
     def submit(self, task: Task) -> None:
-        """Queue one item."""
+        """Queue one item; not for a node that has a source of its own."""
         self._queue.put(task)
 
     def stop(self) -> None:
         """Run what is queued, end the instances and free what they share."""
-        self._queue.close()
+        self._source.close()
         for thread in self._threads:
             thread.join()
         for shared in self._shared.values():
@@ -141,7 +159,7 @@ class Node:
             outcomes.put(error)
             return
         outcomes.put(None)
-        while (batch := self._queue.take(backend.min, backend.max)) is not None:
+        while (batch := self._source.take(backend.min, backend.max)) is not None:
             self._run_batch(backend, batch, stream)
             for after_batch in {task.call.after_batch for task in batch}:
                 if after_batch is not None:

@@ -20,7 +20,7 @@ from pipeline.keys import (
     TASK_RESULT_KEY,
     TASK_STAGE_TIMES_KEY,
 )
-from pipeline.node import Node
+from pipeline.node import BatchSource, Node
 from pipeline.task import Task, WaitingCall
 
 CallItem: TypeAlias = MutableMapping[str, Any]
@@ -61,6 +61,7 @@ class Pipe:
         *,
         engine: str = "auto",
         elsewhere: Mapping[str, RemoteNode] | None = None,
+        sources: Mapping[str, BatchSource] | None = None,
     ) -> None:
         """Start all instances.
 
@@ -68,6 +69,7 @@ class Pipe:
             config: the nodes.
             engine: as for `pipe`.
             elsewhere: nodes that run in another process, by name.
+            sources: where nodes get their items that are not called for here, by name.
 
         Raises:
             PipelineConfigError: a node cannot run; all that was started is stopped.
@@ -78,7 +80,7 @@ class Pipe:
         self.elsewhere = dict(elsewhere or {})
         self.nodes: dict[str, Node | RemoteNode] = {**self.elsewhere}
         self.local_nodes = {
-            name: Node(node, engine)
+            name: Node(node, engine, (sources or {}).get(name))
             for name, node in config.nodes.items()
             if name not in self.nodes
         }

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from engine.cuda_context import CudaContext
 from engine.cuda_device import cuda_available
-from pipeline.backend import Backend, InstanceConfig, Item, fail
-from pipeline.cuda_stream import as_gpu_tensor, is_decoded
+from pipeline.backend import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
 from pipeline.errors import PipelineConfigError
+from pipeline.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
 from pipeline.settings import Setting, choice, read_byte, read_count, read_size
@@ -68,7 +69,11 @@ class GpuOperator(Backend):
 
 @register("ResizeTensor")
 class ResizeTensor(GpuOperator):
-    """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch."""
+    """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch.
+
+    Where the engine follows in the same node and takes images of that size, the launch is a part
+    of the engine's CUDA graph, except while stages are profiled.
+    """
 
     cpu_counterpart: ClassVar[str] = "ResizeMat"
     settings: ClassVar[tuple[Setting, ...]] = (
@@ -82,47 +87,47 @@ class ResizeTensor(GpuOperator):
         height, width = config.settings["resize_h"], config.settings["resize_w"]
         if height is None or width is None:
             raise PipelineConfigError("ResizeTensor needs resize_h and resize_w, in pixels")
-        from pipeline.backends.resize_kernel import resize_bilinear
+        from pipeline.backends.resizing import ResizeFront, Resizer
 
-        self._size = (height, width)
-        self._resize = resize_bilinear
-        self._staged = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, pin_memory=True)
-        self._staged_rows = self._staged.numpy()
-        table = torch.empty((MOST_IMAGES, 4), dtype=torch.int64, device=self._device)
-        self._tables = [(table[:n], self._staged[:n]) for n in range(1, MOST_IMAGES + 1)]
-        self._copied = torch.cuda.Event(blocking=True)
+        self._resizer = Resizer(height, width, MOST_IMAGES, self._device)
         self.process({TASK_DATA_KEY: torch.zeros((1, 3, 8, 8), device=self._device).byte()})
+        self._context: CudaContext | None = None
+        context = config.offers.pop(ENGINE_INPUT_OFFER, None)
+        takes_this_size = context is not None and (
+            context.engine.inputs[0].item_shape == (3, height, width)
+        )
+        if takes_this_size and not config.profile_stages:
+            context.put_front(ResizeFront(context.max_rows, self._device))
+            self._context = context
 
     def forward(self, items: Sequence[Item]) -> None:
-        """Enqueue one launch for all images that can be resized."""
-        batch, places = [], []
+        """Enqueue one launch for all images that can be resized, or leave it to the engine."""
+        batch, images = [], []
         for item in items:
             try:
                 # The item keeps what is read alive until the node is done with it.
                 data = item[TASK_DATA_KEY] = packed_rows(item[TASK_DATA_KEY])
-                places.append(_place(data))
+                images.append(_pixels(data))
                 batch.append(item)
             except (TypeError, ValueError) as error:
                 fail(item, error)
-        if batch:
-            for item, resized in zip(batch, self._launch(places), strict=True):
-                item[TASK_RESULT_KEY] = resized
+        if not batch:
+            return
+        resized: Sequence[Any]
+        if self._context is None:
+            resized = self._resizer.resize(images)
+        else:
+            resized = [
+                GraphRow(self._context, image, item[TASK_DATA_KEY], self._resizer.resize)
+                for item, image in zip(batch, images, strict=True)
+            ]
+        for item, row in zip(batch, resized, strict=True):
+            item[TASK_RESULT_KEY] = row
 
     def process(self, item: Item) -> torch.Tensor:
         """Resize one image."""
         data = item[TASK_DATA_KEY] = packed_rows(item[TASK_DATA_KEY])
-        return self._launch([_place(data)])[0]
-
-    def _launch(self, places: list[tuple[int, int, int, int]]) -> Sequence[torch.Tensor]:
-        count = len(places)
-        # The staged rows must not change while the GPU still copies an earlier table from them.
-        self._copied.synchronize()
-        self._staged_rows[:count] = places
-        table, staged = self._tables[count - 1]
-        table.copy_(staged, non_blocking=True)
-        self._copied.record()
-        resized = self._resize(table, *self._size).permute(0, 3, 1, 2)
-        return torch.split(resized, 1)
+        return self._resizer.resize([_pixels(data)])[0]
 
 
 @register("CvtColorTensor", "cvtColorTensor")
@@ -264,9 +269,9 @@ def gpu_image(data: Any) -> torch.Tensor:
     return data
 
 
-def packed_rows(data: Any) -> Any:
+def packed_rows(data: Any) -> DecodedImage | torch.Tensor:
     """The image with its pixels packed as three bytes each; rows may lie apart."""
-    if is_decoded(data):
+    if isinstance(data, DecodedImage):
         return data
     image = gpu_image(data)
     if image.stride(1) == 1 and image.stride(3) == 3:
@@ -274,14 +279,11 @@ def packed_rows(data: Any) -> Any:
     return image.contiguous(memory_format=torch.channels_last)
 
 
-def _place(image: Any) -> tuple[int, int, int, int]:
-    """Address, height, width and bytes a row of an image that `packed_rows` returned."""
-    if isinstance(image, torch.Tensor):
-        return image.data_ptr(), image.shape[2], image.shape[3], image.stride(2)
-    memory = image.__cuda_array_interface__
-    height, width, _ = memory["shape"]
-    strides = memory["strides"]
-    return memory["data"][0], height, width, strides[0] if strides else 3 * width
+def _pixels(image: DecodedImage | torch.Tensor) -> Pixels:
+    """Where an image lies that `packed_rows` returned."""
+    if isinstance(image, DecodedImage):
+        return image.pixels
+    return Pixels(image.data_ptr(), image.shape[2], image.shape[3], image.stride(2))
 
 
 def in_color(matrix: Any, color: str) -> Any:

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from pipeline.backend import InstanceConfig, Item, fail
 from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
 from pipeline.backends.jpeg_header import read_jpeg_header
 from pipeline.errors import PipelineConfigError
+from pipeline.gpu_image import DecodedImage
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
 from pipeline.settings import Setting, choice
@@ -30,8 +32,7 @@ class DecodeTensor(GpuOperator):
     CPU's decoder, which is also the one that says why an image is none: a truncated JPEG is
     refused, and not filled up with grey. `color` names the order of the channels.
 
-    Within a sequence the result is nvImageCodec's image: as a tensor it is handed on only where a
-    node ends or an operator needs one, see `cuda_stream.as_gpu_tensor`.
+    Within a sequence the result is a `DecodedImage`, and no tensor yet.
     """
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"
@@ -81,7 +82,7 @@ class DecodeTensor(GpuOperator):
                 self._decode_on_cpu(item)
                 continue
             item[TASK_COLOR_KEY] = self._color
-            item[TASK_RESULT_KEY] = image
+            item[TASK_RESULT_KEY] = DecodedImage(image)
 
     def _decode(self, encoded: list[Any]) -> list[Any]:
         """The images, or None for each that the decoder cannot decode."""
@@ -111,7 +112,7 @@ class DecodeTensor(GpuOperator):
 
     def _code_stream(self, data: Any) -> Any:
         """What the decoder takes, or None for what the CPU has to decode."""
-        if not isinstance(data, bytes):
+        if not isinstance(data, bytes | memoryview):
             return None
         header = read_jpeg_header(data)
         if header is None or not (header.baseline and header.complete):
@@ -119,7 +120,7 @@ class DecodeTensor(GpuOperator):
         if header.components not in (1, 3):
             return None
         try:
-            return self._codec.CodeStream(data)
+            return self._codec.CodeStream(np.frombuffer(data, np.uint8))
         except RuntimeError:
             return None
 

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from engine.interface import Engine, EngineError, ExecutionContext, check_item
+from engine.cuda_context import CudaContext
+from engine.interface import Engine, EngineError, ExecutionContext, TensorSpec, check_item
 from engine.onnx_model import Normalization, OnnxModel
 from engine.registry import (
     EngineChoice,
@@ -20,9 +21,17 @@ from engine.registry import (
     stand_in_precision,
 )
 from engine.zoo import open_model
-from pipeline.backend import PROFILE_KEY, Backend, InstanceConfig, Item, fail
+from pipeline.backend import (
+    ENGINE_INPUT_OFFER,
+    PROFILE_KEY,
+    Backend,
+    InstanceConfig,
+    Item,
+    fail,
+)
 from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
 from pipeline.errors import PipelineConfigError
+from pipeline.gpu_image import GraphRow, as_gpu_tensor
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
 from pipeline.settings import BatchShape, Setting
@@ -80,13 +89,20 @@ class TensorrtTensor(Backend):
         low, high = pairs[min(number, len(pairs) - 1)]
         self._min_rows, self._max_rows = low.rows, high.rows
         self._context.profile = config.profile_stages
+        if isinstance(self._context, CudaContext) and _takes_images(self._spec):
+            config.offers[ENGINE_INPUT_OFFER] = self._context
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run one batch; an item of the wrong shape fails by itself."""
+        if all(isinstance(item[TASK_DATA_KEY], GraphRow) for item in items):
+            context: CudaContext = items[0][TASK_DATA_KEY].context
+            pixels = [item[TASK_DATA_KEY].pixels for item in items]
+            _set_results(items, context.run_front(pixels))
+            return
         batch, rows = [], []
         for item in items:
             try:
-                row = _one_row(item[TASK_DATA_KEY])
+                row = _one_row(as_gpu_tensor(item[TASK_DATA_KEY]))
                 check_item(row, self._spec)
             except EngineError as error:
                 fail(item, error)
@@ -95,11 +111,9 @@ class TensorrtTensor(Backend):
                 rows.append((row,))
         if not batch:
             return
-        # Copies, because the outputs may be buffers of the context.
-        outputs = [_copied_rows(output) for output in self._context.run(rows)]
-        for item, *results in zip(batch, *outputs, strict=True):
-            item[TASK_RESULT_KEY] = results[0] if len(results) == 1 else results
-            if self._context.profile:
+        _set_results(batch, self._context.run(rows))
+        if self._context.profile:
+            for item in batch:
                 item.setdefault(PROFILE_KEY, {}).update(
                     {f"{type(self).__name__}.{k}": v for k, v in self._context.times_ms.items()}
                 )
@@ -107,6 +121,11 @@ class TensorrtTensor(Backend):
     def close(self) -> None:
         """Free this instance's context."""
         self._context.close()
+
+
+def _takes_images(spec: TensorSpec) -> bool:
+    """Whether rows are uint8 with the channels last, as operators on the GPU make them."""
+    return spec.dtype == torch.uint8 and spec.channels_last
 
 
 class _Contexts:
@@ -123,6 +142,12 @@ class _Contexts:
             context = self._engine.create_context()
             self._count += 1
             return self._count - 1, context
+
+
+def _set_results(items: Sequence[Item], outputs: Sequence[torch.Tensor]) -> None:
+    """Give each item its row of every output; copies, as the outputs may be buffers."""
+    for item, *results in zip(items, *map(_copied_rows, outputs), strict=True):
+        item[TASK_RESULT_KEY] = results[0] if len(results) == 1 else results
 
 
 def _copied_rows(output: torch.Tensor) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ class JpegHeader:
     complete: bool
 
 
-def read_jpeg_header(data: bytes) -> JpegHeader | None:
+def read_jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
     """The header, or None if `data` is no JPEG or its header is damaged (ITU-T T.81, annex B)."""
     if data[:2] != _START_OF_IMAGE:
         return None

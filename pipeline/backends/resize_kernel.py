@@ -42,20 +42,13 @@ def _resize_bilinear(  # type: ignore[no-untyped-def]  # Triton reads annotation
         tl.store(target + channel, (value + 0.5).to(tl.uint8), mask=inside)
 
 
-def resize_bilinear(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize images on the current stream.
+def resize_bilinear(table: torch.Tensor, out: torch.Tensor) -> None:
+    """Resize images on the current stream, to within 1 of what cv2.resize gives.
 
     Args:
-        table: int64 of shape (images, 4) on the GPU: address of the first pixel, height, width,
-            and bytes from one row to the next. The pixels are three bytes each, without gaps.
-        height: of the results, in pixels.
-        width: of the results, in pixels.
-
-    Returns:
-        uint8 of shape (images, height, width, 3), within 1 of what cv2.resize gives.
+        table: int64 of shape (images, 4) on the GPU, the fields of `Pixels` of each image.
+        out: uint8 of shape (images, 3, height, width) in the memory order channels_last.
     """
-    images = table.shape[0]
-    out = torch.empty((images, height, width, 3), dtype=torch.uint8, device=table.device)
+    images, _, height, width = out.shape
     grid = (images, triton.cdiv(height * width, _BLOCK_PIXELS))
     _resize_bilinear[grid](table, out, height, width, _BLOCK_PIXELS)
-    return out

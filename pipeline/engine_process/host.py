@@ -21,6 +21,7 @@ from engine.interface import EngineError
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import parse_config
 from pipeline.engine_facts import EngineFacts
+from pipeline.engine_process.announced_items import AnnouncedItems
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
 from pipeline.engine_process.slots import SlotMemory
 from pipeline.engine_process.split import back_part
@@ -56,15 +57,14 @@ class Worker:
     """A connected worker and the memory that it shares.
 
     Attributes:
-        entry: the node at which its items enter.
+        number: tells it from the others.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, number: int) -> None:
         greeting, fds = receive_object(sock, max_fds=1)
-        shape = greeting["slots"]
-        self.entry: str = greeting["node"]
+        self.number = number
         self._socket = sock
-        self._memory = SlotMemory(fds[0], shape["count"], shape["slot_bytes"])
+        self._memory = SlotMemory(fds[0], greeting["slots"], greeting["slot_bytes"])
         self._numbers = SlotNumbers(sock)
         self._lock = threading.Lock()
         self._done = array("I")
@@ -74,13 +74,19 @@ class Worker:
         """The connection's descriptor, for selectors."""
         return self._socket.fileno()
 
-    def receive(self) -> list[Task]:
-        """The items whose slot numbers have arrived; EOFError once the worker has hung up."""
-        tasks = []
-        for slot in self._numbers.receive():
-            item, deadline_s = self._memory.item(slot)
-            tasks.append(Task(item, RemoteCall(self, slot, deadline_s)))
-        return tasks
+    def welcome(self, answer: dict[str, Any], fds: list[int]) -> None:
+        """Tell it what runs here, and where to announce items."""
+        send_object(self._socket, {**answer, "worker": self.number}, fds)
+
+    def task(self, slot: int) -> Task | None:
+        """The item in a slot, or None if the worker has gone."""
+        with self._lock:
+            if self._closed:
+                return None
+            item, put_at_s, deadline_s = self._memory.item(slot)
+        task = Task(item, RemoteCall(self, slot, deadline_s))
+        task.queued_at_s = put_at_s
+        return task
 
     def put(self, slot: int, task: Task) -> None:
         """Leave an outcome in its slot; `flush` tells the worker. One that is gone gets none."""
@@ -110,6 +116,58 @@ class Worker:
             self._memory.close()
 
 
+class Workers:
+    """All that are connected; the first one's greeting is what starts the engine process."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._workers: dict[int, Worker] = {}
+        self._next_number = 0
+
+    def task(self, worker: int, slot: int) -> Task | None:
+        """The item in a worker's slot, or None if that worker has gone."""
+        connected = self._workers.get(worker)
+        return None if connected is None else connected.task(slot)
+
+    def serve(self, answer: dict[str, Any], fds: list[int]) -> None:
+        """Welcome workers until the last one has hung up.
+
+        Args:
+            answer: what they are told; those that are told that it `failed` are not waited for.
+            fds: what they are given.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while ready := selector.select(None if self._workers else _FIRST_CONNECTION_S):
+                for key, _ in ready:
+                    worker: Worker | None = key.data
+                    if worker is not None:
+                        # All that a worker ever says after its greeting is its end.
+                        selector.unregister(worker)
+                        del self._workers[worker.number]
+                        worker.close()
+                    elif (new := self._accept(answer, fds)) is not None and "failed" not in answer:
+                        selector.register(new, selectors.EVENT_READ, new)
+                if not self._workers:
+                    return
+
+    def _accept(self, answer: dict[str, Any], fds: list[int]) -> Worker | None:
+        sock, _ = self._listener.accept()
+        number, self._next_number = self._next_number, self._next_number + 1
+        try:
+            worker = Worker(sock, number)
+            if "failed" not in answer:
+                # Before the welcome, upon which it may announce items at once.
+                self._workers[number] = worker
+            worker.welcome(answer, fds)
+        except (EOFError, OSError) as error:
+            logger.warning("a worker hung up at once: %s", error)
+            self._workers.pop(number, None)
+            sock.close()
+            return None
+        return worker
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve workers until the last has hung up.
 
@@ -119,64 +177,26 @@ def main(arguments: Sequence[str]) -> int:
     leave_stop_to_supervisor()
     settings = json.load(sys.stdin)
     log_to_stderr(settings["log_level"], "engine process ")
-    listener = socket.socket(fileno=int(arguments[0]))
-    config = parse_config(settings["document"])
+    workers = Workers(socket.socket(fileno=int(arguments[0])))
+    config, entry = parse_config(settings["document"]), settings["entry"]
+    announced = AnnouncedItems(config.nodes[entry].batching_timeout_ms, workers.task)
     try:
-        with Pipe(back_part(config, settings["entry"]), engine=settings["engine"]) as pipe:
+        with (
+            announced,
+            Pipe(
+                back_part(config, entry), engine=settings["engine"], sources={entry: announced}
+            ) as pipe,
+        ):
             engine = next(
                 node.shared.get(ENGINE)
                 for name, node in pipe.local_nodes.items()
                 if ENGINE_BACKEND in config.nodes[name].backend.names()
             )
-            _serve(listener, pipe, {"info": asdict(EngineFacts.of(engine))})
+            workers.serve({"info": asdict(EngineFacts.of(engine))}, [announced.writer])
     except (EngineError, PipelineConfigError) as error:
-        _serve(listener, None, {"failed": str(error)})
+        workers.serve({"failed": str(error)}, [])
         return 2
     return 0
-
-
-def _serve(listener: socket.socket, pipe: Pipe | None, greeting: dict[str, Any]) -> None:
-    """Accept workers and run their items; without a pipe they are only told why."""
-    workers = 0
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while ready := selector.select(None if workers else _FIRST_CONNECTION_S):
-            for key, _ in ready:
-                worker = key.data
-                if worker is None:
-                    worker = _greet(listener.accept()[0], greeting)
-                    if worker is not None and pipe is not None:
-                        selector.register(worker, selectors.EVENT_READ, worker)
-                        workers += 1
-                elif not _pass_on(worker, pipe):
-                    selector.unregister(worker)
-                    worker.close()
-                    workers -= 1
-            if not workers:
-                return
-
-
-def _greet(sock: socket.socket, greeting: dict[str, Any]) -> Worker | None:
-    try:
-        worker = Worker(sock)
-        send_object(sock, greeting)
-    except (EOFError, OSError) as error:
-        logger.warning("a worker hung up at once: %s", error)
-        sock.close()
-        return None
-    return worker
-
-
-def _pass_on(worker: Worker, pipe: Pipe | None) -> bool:
-    """Queue what a worker has sent; False once it has hung up."""
-    try:
-        tasks = worker.receive()
-    except (EOFError, OSError):
-        return False
-    if pipe is not None:
-        for task in tasks:
-            pipe.nodes[worker.entry].submit(task)
-    return True
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from array import array
@@ -36,6 +37,8 @@ def receive_object(sock: socket.socket, max_fds: int = 0) -> tuple[dict[str, Any
         if not more:
             raise EOFError("the other process ended")
         text += more
+    for fd in fds:
+        os.set_inheritable(fd, False)
     return json.loads(text), list(fds)
 
 

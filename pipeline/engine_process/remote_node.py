@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
-from array import array
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from pipeline.engine_process.announced_items import announcement
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
 from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
 from pipeline.errors import NodeError, PipelineConfigError
@@ -114,7 +116,8 @@ class _Line:
         self._socket = sock
         self._numbers = SlotNumbers(sock)
         self._memory = SlotMemory.create(_SLOTS, _SLOT_BYTES)
-        self._sending = threading.Lock()
+        self._announcements = -1
+        self._number = 0
         self._lock = threading.Lock()
         self._tasks: dict[int, Task] = {}
         self._closed = False
@@ -124,39 +127,39 @@ class _Line:
 
     def greet(self) -> dict[str, Any]:
         """Share the memory; return what the other process says of itself."""
-        shape = {"count": self._memory.count, "slot_bytes": self._memory.slot_bytes}
-        send_object(self._socket, {"slots": shape, "node": self._node}, [self._memory.fd])
-        answer, _ = receive_object(self._socket)
+        shape = {"slots": self._memory.count, "slot_bytes": self._memory.slot_bytes}
+        send_object(self._socket, shape, [self._memory.fd])
+        answer, fds = receive_object(self._socket, max_fds=1)
         if "failed" in answer:
             raise PipelineConfigError(answer["failed"])
+        self._announcements = fds[0]
+        self._number = answer["worker"]
         info: dict[str, Any] = answer["info"]
         return info
 
     def submit(self, task: Task) -> None:
-        """Put an item into a slot and send its number."""
+        """Put an item into a slot and announce it."""
         slot = self._free.get()
         failure = self._put(slot, task)
         if failure is not None:
             self._free.put(slot)
             task.finish(NodeError(self._node, failure))
-            return
-        try:
-            with self._sending:
-                self._numbers.send(array("I", [slot]))
-        except OSError:
-            # `serve` sees the end of the connection too, and fails what was handed over.
-            logger.debug("%s: slot %d could not be sent", self._node, slot)
 
     def _put(self, slot: int, task: Task) -> Exception | None:
-        """Put an item into a slot; why that cannot be, or None."""
+        """Hand an item over; why that cannot be, or None."""
         with self._lock:
             if self._closed:
                 return RemoteError("the engine process ended")
             try:
-                self._memory.put_item(slot, task.item, task.call.deadline_s)
+                self._memory.put_item(slot, task.item, time.monotonic(), task.call.deadline_s)
             except SlotError as error:
                 return error
             self._tasks[slot] = task
+            try:
+                os.write(self._announcements, announcement(self._number, slot))
+            except OSError:
+                # `serve` sees that the process has ended too, and fails what was handed over.
+                logger.debug("%s: slot %d could not be announced", self._node, slot)
             return None
 
     def serve(self) -> None:
@@ -179,6 +182,11 @@ class _Line:
     def close(self) -> None:
         """Free the connection and the memory."""
         self._socket.close()
+        with self._lock:
+            self._closed = True
+            announcements, self._announcements = self._announcements, -1
+        if announcements >= 0:
+            os.close(announcements)
         self._memory.close()
 
     def _finish(self, slot: int) -> None:

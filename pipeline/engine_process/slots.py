@@ -10,6 +10,9 @@ import json
 import mmap
 import os
 import struct
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +23,11 @@ from pipeline.errors import DeadlinePassedError, NodeError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from service.handler import InvalidImageError
 
-# Kind of the data, deadline (0 for none), length of the description and of the data in bytes.
-_HEADER = struct.Struct("<BxxxdIQ")
-_BODY_OFFSET = 64
+# Kind of the data, length of the description and of the data in bytes, when the item was left
+# here, and its deadline (0 for none), both in seconds on the clock that all processes share.
+_HEADER = struct.Struct("<BxxxIQdd")
+_TEXT_OFFSET = 64
+_LINE_BYTES = 64
 _BYTES, _TENSOR, _DONE, _FAILED = range(4)
 # By name, so that the handler tells the client the same as without another process.
 _CAUSES: dict[str, type[Exception]] = {
@@ -68,42 +73,43 @@ class SlotMemory:
         os.ftruncate(fd, count * slot_bytes)
         return cls(fd, count, slot_bytes)
 
-    def put_item(self, slot: int, item: Item, deadline_s: float | None) -> None:
+    def put_item(self, slot: int, item: Item, now_s: float, deadline_s: float | None) -> None:
         """Leave an item's data: the bytes of an image, or a tensor on the host.
 
         Raises:
             SlotError: the data is something else, or larger than a slot.
         """
         data = item[TASK_DATA_KEY]
+        color = item.get(TASK_COLOR_KEY)
         if isinstance(data, torch.Tensor):
-            array, order = _as_array(data)
-            about = {"dtype": array.dtype.str, "shape": array.shape, "order": order}
-            kind, body = _TENSOR, _bytes_of(array)
+            matrix, order = _as_array(data)
+            text = _tensor_description(matrix.dtype.str, matrix.shape, order, color)
+            kind, body = _TENSOR, _bytes_of(matrix)
         elif isinstance(data, bytes | bytearray | memoryview):
-            about, kind, body = {}, _BYTES, memoryview(data).cast("B")
+            text = _bytes_description(color)
+            kind, body = _BYTES, memoryview(data).cast("B")
         else:
             raise SlotError(
                 f"the engine process takes bytes or a tensor, got {type(data).__name__}"
             )
-        if TASK_COLOR_KEY in item:
-            about[TASK_COLOR_KEY] = item[TASK_COLOR_KEY]
-        self._write(slot, kind, deadline_s or 0.0, about, body)
+        self._write(slot, kind, text, [body], now_s, deadline_s or 0.0)
 
-    def item(self, slot: int) -> tuple[Item, float | None]:
-        """The item in a slot, and its deadline on the monotonic clock, which all processes share.
+    def item(self, slot: int) -> tuple[Item, float, float | None]:
+        """The item in a slot, when it was left there, and its deadline.
 
-        A tensor is a view of the slot: it is whole until the result is put there.
+        Its data, a memoryview or a tensor, is a view of the slot: it is whole until the result is
+        put there.
         """
-        kind, deadline_s, about, body = self._read(slot)
-        item: Item = {name: about[name] for name in (TASK_COLOR_KEY,) if name in about}
-        if kind == _BYTES:
-            item[TASK_DATA_KEY] = bytes(body)
-        else:
-            array = np.frombuffer(body, np.dtype(about["dtype"])).reshape(about["shape"])
+        kind, about, body, put_at_s, deadline_s = self._read(slot)
+        item: Item = {TASK_DATA_KEY: body}
+        if kind == _TENSOR:
+            matrix = np.frombuffer(body, np.dtype(about["dtype"])).reshape(about["shape"])
             item[TASK_DATA_KEY] = torch.from_numpy(
-                array.transpose(0, 3, 1, 2) if about["order"] == "nhwc" else array
+                matrix.transpose(0, 3, 1, 2) if about["order"] == "nhwc" else matrix
             )
-        return item, deadline_s or None
+        if about["color"] is not None:
+            item[TASK_COLOR_KEY] = about["color"]
+        return item, put_at_s, deadline_s or None
 
     def put_outcome(
         self, slot: int, item: Item, error: Exception | None, times_ms: dict[str, float]
@@ -115,39 +121,40 @@ class SlotMemory:
             error = RemoteError(
                 f"the engine process gave no tensor, but {type(results[0]).__name__}"
             )
-        about: dict[str, Any] = {"times_ms": times_ms}
+        times = memoryview(array("d", times_ms.values())).cast("B")
         if error is None:
             arrays = [np.ascontiguousarray(one.cpu().numpy()) for one in results]
-            about["arrays"] = [(array.dtype.str, array.shape) for array in arrays]
-            about["several"] = isinstance(result, list)
-            body = b"".join(_bytes_of(array) for array in arrays)
+            kinds = tuple((one.dtype.str, one.shape) for one in arrays)
+            text = _outcome_description(tuple(times_ms), kinds, isinstance(result, list))
             try:
-                self._write(slot, _DONE, 0.0, about, memoryview(body))
+                self._write(slot, _DONE, text, [times, *map(_bytes_of, arrays)])
             except SlotError as too_large:
                 error = too_large
         if error is not None:
             cause = error.cause if isinstance(error, NodeError) else error
             about = {
-                "times_ms": times_ms,
+                "times": list(times_ms),
                 "node": error.node if isinstance(error, NodeError) else None,
                 "cause": type(cause).__name__,
                 "message": str(cause),
             }
-            self._write(slot, _FAILED, 0.0, about, memoryview(b""))
+            self._write(slot, _FAILED, json.dumps(about).encode(), [times])
 
     def outcome(self, slot: int) -> tuple[Any, NodeError | None, dict[str, float]]:
         """What came of the item: result, or the error that says why there is none, and times."""
-        kind, _, about, body = self._read(slot)
+        kind, about, body, *_ = self._read(slot)
+        times = np.frombuffer(body, np.float64, len(about["times"]))
+        times_ms = dict(zip(about["times"], times.tolist(), strict=True))
         if kind == _FAILED:
             cause = _CAUSES.get(about["cause"], RemoteError)(about["message"])
-            return None, NodeError(about["node"] or "engine process", cause), about["times_ms"]
-        results, start = [], 0
+            return None, NodeError(about["node"] or "engine process", cause), times_ms
+        results, start = [], times.nbytes
         for dtype, shape in about["arrays"]:
             count = int(np.prod(shape))
             view = np.frombuffer(body, np.dtype(dtype), count, start)
             results.append(torch.from_numpy(view.reshape(shape).copy()))
             start += view.nbytes
-        return results if about["several"] else results[0], None, about["times_ms"]
+        return results if about["several"] else results[0], None, times_ms
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""
@@ -160,27 +167,67 @@ class SlotMemory:
             return
 
     def _write(
-        self, slot: int, kind: int, deadline_s: float, about: dict[str, Any], body: memoryview
+        self,
+        slot: int,
+        kind: int,
+        text: bytes,
+        parts: Sequence[memoryview],
+        put_at_s: float = 0.0,
+        deadline_s: float = 0.0,
     ) -> None:
-        text = json.dumps(about).encode()
         start = slot * self.slot_bytes
-        text_start = start + _BODY_OFFSET
-        body_start = text_start + -(-len(text) // _BODY_OFFSET) * _BODY_OFFSET
-        if body_start + body.nbytes > start + self.slot_bytes:
+        text_start = start + _TEXT_OFFSET
+        position = _body_start(text_start, len(text))
+        size_bytes = sum(part.nbytes for part in parts)
+        if position + size_bytes > start + self.slot_bytes:
             raise SlotError(
-                f"an item of {body.nbytes} bytes does not fit into a slot of {self.slot_bytes}"
+                f"an item of {size_bytes} bytes does not fit into a slot of {self.slot_bytes}"
             )
-        self._memory[body_start : body_start + body.nbytes] = body
+        for part in parts:
+            self._memory[position : position + part.nbytes] = part
+            position += part.nbytes
         self._memory[text_start : text_start + len(text)] = text
-        _HEADER.pack_into(self._memory, start, kind, deadline_s, len(text), body.nbytes)
+        _HEADER.pack_into(self._memory, start, kind, len(text), size_bytes, put_at_s, deadline_s)
 
-    def _read(self, slot: int) -> tuple[int, float, dict[str, Any], memoryview]:
+    def _read(self, slot: int) -> tuple[int, dict[str, Any], memoryview, float, float]:
         start = slot * self.slot_bytes
-        kind, deadline_s, text_bytes, body_bytes = _HEADER.unpack_from(self._memory, start)
-        text_start = start + _BODY_OFFSET
-        body_start = text_start + -(-text_bytes // _BODY_OFFSET) * _BODY_OFFSET
-        about = json.loads(bytes(self._memory[text_start : text_start + text_bytes]))
-        return kind, deadline_s, about, self._memory[body_start : body_start + body_bytes]
+        header = _HEADER.unpack_from(self._memory, start)
+        kind, text_bytes, body_bytes, put_at_s, deadline_s = header
+        text_start = start + _TEXT_OFFSET
+        about = _parsed(bytes(self._memory[text_start : text_start + text_bytes]))
+        position = _body_start(text_start, text_bytes)
+        return kind, about, self._memory[position : position + body_bytes], put_at_s, deadline_s
+
+
+def _body_start(text_start: int, text_bytes: int) -> int:
+    """Where the data begins: at a whole cache line, so that arrays are aligned."""
+    return text_start + -(-text_bytes // _LINE_BYTES) * _LINE_BYTES
+
+
+# Items of one server describe themselves in the same few ways, so that descriptions, whatever
+# there is to say, cost nothing after the first ones.
+@lru_cache(maxsize=256)
+def _parsed(text: bytes) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(text)
+    return about
+
+
+@lru_cache(maxsize=256)
+def _bytes_description(color: str | None) -> bytes:
+    return json.dumps({"color": color}).encode()
+
+
+@lru_cache(maxsize=256)
+def _tensor_description(dtype: str, shape: tuple[int, ...], order: str, color: str | None) -> bytes:
+    about = {"dtype": dtype, "shape": shape, "order": order, "color": color}
+    return json.dumps(about).encode()
+
+
+@lru_cache(maxsize=256)
+def _outcome_description(
+    times: tuple[str, ...], arrays: tuple[tuple[str, tuple[int, ...]], ...], several: bool
+) -> bytes:
+    return json.dumps({"times": times, "arrays": arrays, "several": several}).encode()
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:

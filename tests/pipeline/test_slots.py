@@ -31,18 +31,24 @@ def test_slots_keep_apart(both_ends: tuple[SlotMemory, SlotMemory]) -> None:
     ours, theirs = both_ends
     data = [os.urandom(SLOT_BYTES - 1024), b"", b"abc"]
     for slot, one in enumerate(data):
-        ours.put_item(slot, {"data": one}, None)
+        ours.put_item(slot, {"data": one}, 1.5, None)
     for slot, one in enumerate(data):
-        assert theirs.item(slot) == ({"data": one}, None)
+        assert theirs.item(slot) == ({"data": one}, 1.5, None)
 
 
 @pytest.mark.parametrize("given", [bytearray(b"xyz"), memoryview(b"xyz")])
-def test_bytes_like_data_arrives_as_bytes(
+def test_bytes_like_data_arrives_as_a_view(
     both_ends: tuple[SlotMemory, SlotMemory], given: Any
 ) -> None:
     ours, theirs = both_ends
-    ours.put_item(1, {"data": given, "color": "rgb", "unused": object()}, 12.5)
-    assert theirs.item(1) == ({"data": b"xyz", "color": "rgb"}, 12.5)
+    ours.put_item(1, {"data": given, "color": "rgb", "unused": object()}, 3.0, 12.5)
+    item, put_at_s, deadline_s = theirs.item(1)
+    assert item == {"data": b"xyz", "color": "rgb"}
+    assert isinstance(item["data"], memoryview)
+    assert (put_at_s, deadline_s) == (3.0, 12.5)
+    ours.put_item(1, {"data": b"new"}, 3.0, None)
+    assert item["data"] == b"new"
+    del item
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
@@ -52,8 +58,8 @@ def test_a_tensor_keeps_values_and_order(
 ) -> None:
     ours, theirs = both_ends
     given = torch.randint(0, 256, (1, 3, 16, 20)).to(dtype).to(memory_format=order)
-    ours.put_item(0, {"data": given}, None)
-    item, _ = theirs.item(0)
+    ours.put_item(0, {"data": given}, 0.0, None)
+    item, *_ = theirs.item(0)
     assert torch.equal(item["data"], given)
     assert item["data"].stride() == given.stride()
     del item
@@ -64,7 +70,7 @@ def test_what_cannot_be_handed_over_is_refused(
     both_ends: tuple[SlotMemory, SlotMemory], data: Any
 ) -> None:
     with pytest.raises(SlotError, match=r"bytes or a tensor|does not fit"):
-        both_ends[0].put_item(0, {"data": data}, None)
+        both_ends[0].put_item(0, {"data": data}, 0.0, None)
 
 
 @pytest.mark.parametrize(
