@@ -22,8 +22,11 @@ class PixelsTable:
 
     def __init__(self, rows: int, device: torch.device) -> None:
         self._on_gpu = torch.empty((rows, 4), dtype=torch.int64, device=device)
-        self._staged = torch.zeros((rows, 4), dtype=torch.int64, pin_memory=True)
+        self._staged = torch.empty((rows, 4), dtype=torch.int64, pin_memory=True)
         self._staged_rows = self._staged.numpy()
+        # So that a launch may read the table before a batch has been written.
+        self._one_pixel = torch.zeros(3, dtype=torch.uint8, device=device)
+        self.write([Pixels(self._one_pixel.data_ptr(), 1, 1, 3)], rows)
 
     def write(self, images: Sequence[Pixels], rows: int) -> None:
         """Write a batch; rows beyond its end repeat its first image."""
