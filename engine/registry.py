@@ -170,8 +170,8 @@ def suggested_batch_size(choice: EngineChoice) -> int:
 def suggested_instances(choice: EngineChoice) -> int | None:
     """How many instances an engine should have, or None for as many as fit the cores.
 
-    On a GPU one with large batches: two share the interpreter's lock and the GPU, and each gets
-    half of the batch. More processes (`--workers`) help where more instances do not.
+    On a GPU one with large batches: two compute no more images a second than one, and each gets
+    half of the batch.
     """
     return 1 if choice.device == "cuda" else None
 

@@ -50,6 +50,11 @@ def runs_on_gpu(expression: Expression, settings: Mapping[str, Any], engine: str
     return any(backend_class(name).runs_on_gpu(settings, engine) for name in expression.names())
 
 
+def takes_turns(expression: Expression) -> bool:
+    """Whether the instances of the expression have to take turns at something."""
+    return any(backend_class(name).takes_turns for name in expression.names())
+
+
 def fitting_instance_num(
     expression: Expression, instance_num: int, settings: Mapping[str, Any], engine: str
 ) -> int:

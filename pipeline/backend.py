@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.settings import Setting
+from pipeline.turn import Turn
 
 # An item on its way: the caller's keys, with `data` as the input of the current backend.
 Item: TypeAlias = dict[str, Any]
@@ -58,6 +59,7 @@ class InstanceConfig:
         shared: what the node's instances share.
         offers: what a backend of this instance offers those in front of it, which are initialised
             after it; whoever takes it up removes it.
+        turn: what the node's instances on this device take turns at, or None.
     """
 
     node: str
@@ -68,6 +70,7 @@ class InstanceConfig:
     device_id: int = 0
     profile_stages: bool = False
     offers: dict[str, Any] = field(default_factory=dict)
+    turn: Turn | None = None
 
 
 class Backend(ABC):
@@ -75,9 +78,12 @@ class Backend(ABC):
 
     Attributes:
         settings: the settings that the backend reads.
+        takes_turns: whether it uses what one instance at a time can use; its `forward` passes the
+            turn on.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
+    takes_turns: ClassVar[bool] = False
 
     @property
     def min(self) -> int:

@@ -168,7 +168,8 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
             node["mean"], node["std"] = list(normalization.mean), list(normalization.std)
             _resize_to(document, classifier_input_size(model))
             choice = choose_engine(settings.engine, settings.precision)
-            _suit(document, node, choice)
+            if settings.decode == "cpu":
+                _suit(document, node, choice)
             largest = suggested_batch_size(choice)
             shape = "x".join(map(str, (3, *classifier_input_size(model))))
             node["min"], node["max"] = f"1x{shape}", f"{largest}x{shape}"

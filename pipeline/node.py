@@ -10,7 +10,12 @@ from typing import Protocol
 
 from engine.cuda_device import cuda_available
 from engine.interface import EngineError
-from pipeline.assembly import build_backend, fitting_instance_num, runs_on_gpu
+from pipeline.assembly import (
+    build_backend,
+    fitting_instance_num,
+    runs_on_gpu,
+    takes_turns,
+)
 from pipeline.backend import (
     FAILURE_KEY,
     PROFILE_KEY,
@@ -26,6 +31,7 @@ from pipeline.cuda_stream import InstanceStream
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
 from pipeline.task import Task
+from pipeline.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +145,9 @@ class Node:
             shared.close()
 
     def _run_instance(self, device_id: int, outcomes: SimpleQueue[Exception | None]) -> None:
+        turn: Turn | None = None
+        if takes_turns(self._config.backend):
+            turn = self._shared[device_id].get_or_create("turn", Turn)
         config = InstanceConfig(
             self.name,
             self._config.settings,
@@ -147,6 +156,7 @@ class Node:
             self._shared[device_id],
             device_id,
             self._config.profile_stages,
+            turn=turn,
         )
         stream: InstanceStream | None = None
         try:
@@ -159,12 +169,22 @@ class Node:
             outcomes.put(error)
             return
         outcomes.put(None)
-        while (batch := self._source.take(backend.min, backend.max)) is not None:
+        while (batch := self._take(backend, turn)) is not None:
             self._run_batch(backend, batch, stream)
+            if turn is not None:
+                turn.pass_on()
             for after_batch in {task.call.after_batch for task in batch}:
                 if after_batch is not None:
                     after_batch()
         backend.close()
+
+    def _take(self, backend: Backend, turn: Turn | None) -> list[Task] | None:
+        if turn is not None:
+            turn.wait()
+        batch = self._source.take(backend.min, backend.max)
+        if batch is None and turn is not None:
+            turn.pass_on()
+        return batch
 
     def _run_batch(
         self, backend: Backend, batch: list[Task], stream: InstanceStream | None

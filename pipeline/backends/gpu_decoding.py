@@ -36,6 +36,7 @@ class DecodeTensor(GpuOperator):
     """
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"
+    takes_turns: ClassVar[bool] = True
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
     )
@@ -50,6 +51,7 @@ class DecodeTensor(GpuOperator):
                 "DecodeTensor needs the package nvidia-nvimgcodec-cu13; install it with: "
                 "pip install 'thriftpipe[gpu]'"
             ) from error
+        self._turn = config.turn
         self._codec = nvimgcodec
         self._color = config.settings["color"]
         formats = nvimgcodec.SampleFormat
@@ -66,6 +68,13 @@ class DecodeTensor(GpuOperator):
 
     def forward(self, items: Sequence[Item]) -> None:
         """Decode what the engine takes in one call, and the rest on the CPU."""
+        try:
+            self._decode_batch(items)
+        finally:
+            if self._turn is not None:
+                self._turn.pass_on()
+
+    def _decode_batch(self, items: Sequence[Item]) -> None:
         batch, encoded = [], []
         for item in items:
             data = item[TASK_DATA_KEY]
