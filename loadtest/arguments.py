@@ -214,6 +214,12 @@ def _add_gpu_session(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=_at_least(1), default=5, help="windows per variant of the comparison"
     )
     parser.add_argument(
+        "--sweep_repeats",
+        type=_at_least(1),
+        default=5,
+        help="windows per variant of the sweep and number of clients",
+    )
+    parser.add_argument(
         "--stages_s", type=_seconds_or_zero, default=3.0, help="length of the window of stage times"
     )
     parser.add_argument("--tp99_limit_ms", type=_milliseconds, default=15.0, help="as in sweep")

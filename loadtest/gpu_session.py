@@ -57,7 +57,7 @@ def measure_everything(options: argparse.Namespace, command: str, progress: Prog
     )
     variant = options.sweep_variant or (PIPELINE_GPU if machine.has_gpu() else PIPELINE)
     options.variants = ",".join(_sweep_lines(variant, options.workers))
-    options.repeats = 1
+    options.repeats = options.sweep_repeats
     sweep = replace(measuring.sweep_settings(options), time_limit=TimeLimit(end_s, end_s))
 
     def run_comparison(writer: raw_files.RawWriter) -> None:

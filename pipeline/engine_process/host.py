@@ -33,6 +33,9 @@ from service.signals import leave_stop_to_supervisor
 
 logger = logging.getLogger(__name__)
 
+# While one instance hands on the results of a large batch, which takes only Python, another one's
+# decoder asks for the interpreter's lock several times an image; the default is 5 ms.
+_SWITCH_INTERVAL_S = 0.0001
 # Whoever started this process connects at once.
 _FIRST_CONNECTION_S = 60.0
 
@@ -175,6 +178,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0, or 2 if the nodes cannot run, which every worker that connects is told.
     """
     leave_stop_to_supervisor()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     settings = json.load(sys.stdin)
     log_to_stderr(settings["log_level"], "engine process ")
     workers = Workers(socket.socket(fileno=int(arguments[0])))

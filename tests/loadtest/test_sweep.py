@@ -152,6 +152,7 @@ def test_a_session_measures_everything_and_packs_it(
         *("gpu_session", "--out", "all", "--archive", "all.tar.gz", "--budget_s", 60),
         *("--variants", "baseline,pipeline", "--sweep_variant", "pipeline", "--workers", "2,1"),
         *("--clients", "2", "--workload", "fake", "--repeats", 2, "--duration_s", 0.2),
+        *("--sweep_repeats", 1),
         *("--stages_s", 0.2, "--warmup_s", 0.1, "--port", port, "--img_dir", few_photographs),
         *("--launch_prefix", fake_service("behaves")),
     )
