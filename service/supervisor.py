@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.arrivals import Arrival, PortArrivals
+from service.orphans import adopt_orphans, wait_for_children
 from service.server_settings import ServerSettings
 from service.wake import Wake
 from service.worker_process import StartFailure, WorkerProcess
@@ -64,7 +65,8 @@ class Supervisor:
     """Keeps `settings.workers` workers going, and shares the port's connections out among them.
 
     A context manager. `run` calls `startup`, `serve`, `drain` and `shutdown` in this order, in one
-    thread, as `Server` does; `stop` may be called from anywhere.
+    thread, as `Server` does; `stop` may be called from anywhere. It takes its process for itself:
+    all of the process's children are the workers', and none is left when it ends.
 
     Args:
         settings: the whole server's.
@@ -126,6 +128,7 @@ class Supervisor:
 
     def startup(self) -> None:
         """Take the port, wait until all workers are warm, then let clients in."""
+        adopt_orphans()
         self._arrivals.open()
         # The first one alone: what it prepares and keeps in files, such as a built engine, is
         # there for the others then, and a setting that cannot work is told once.
@@ -180,7 +183,7 @@ class Supervisor:
         return self._cut_off
 
     def shutdown(self) -> None:
-        """Free the port; no worker is left."""
+        """Free the port; no worker is left, nor anything that a worker has started."""
         self.ready = False
         self._arrivals.close()
         self._drop_waiting()
@@ -189,6 +192,8 @@ class Supervisor:
         for seat in self._seats:
             if seat.worker is not None:
                 self._collect(seat, seat.worker)
+        for pid in wait_for_children(_LEAVING_S):
+            _log.error("process %d, which a worker had started, did not end and was killed", pid)
 
     def _turn(self, deadline_s: float | None = None) -> None:
         """Wait for something to happen, and deal with it; until `deadline_s` at most."""
