@@ -2,29 +2,41 @@
 
 from pipeline.errors import (
     DeadlinePassedError,
+    ItemsFailedError,
     NodeError,
     PipelineConfigError,
     PipelineInputError,
 )
+from pipeline.filters import Status, register_filter
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
     TASK_NODE_NAME_KEY,
+    TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
+    TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.pipe import Pipe, pipe
+from pipeline.python_backend import PythonBackend, register_backend
 
 __all__ = [
     "TASK_DATA_KEY",
     "TASK_ERROR_KEY",
     "TASK_NODE_NAME_KEY",
+    "TASK_REQUEST_SIZE_KEY",
+    "TASK_RESULTS_KEY",
     "TASK_RESULT_KEY",
     "TASK_STAGE_TIMES_KEY",
     "DeadlinePassedError",
+    "ItemsFailedError",
     "NodeError",
     "Pipe",
     "PipelineConfigError",
     "PipelineInputError",
+    "PythonBackend",
+    "Status",
     "pipe",
+    "register_backend",
+    "register_filter",
 ]

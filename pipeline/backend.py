@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
@@ -80,10 +81,15 @@ class Backend(ABC):
         settings: the settings that the backend reads.
         takes_turns: whether it uses what one instance at a time can use; its `forward` passes the
             turn on.
+        own_settings: those that stand in the expression, `A(key=value)`; they come before the
+            node's, for it and for all in its brackets.
+        filter: the filter in front of it, `(name)A`, or None.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
     takes_turns: ClassVar[bool] = False
+    own_settings: Mapping[str, Any] = MappingProxyType({})
+    filter: str | None = None
 
     @property
     def min(self) -> int:
@@ -134,6 +140,13 @@ class Backend(ABC):
 
     def close(self) -> None:  # noqa: B027 (most backends hold nothing that must be freed)
         """Free what `init` loaded; runs in the instance's thread."""
+
+
+def initialise(backend: Backend, config: InstanceConfig) -> None:
+    """Initialise a backend with the settings that its expression gives it."""
+    if backend.own_settings:
+        config = replace(config, settings={**config.settings, **backend.own_settings})
+    backend.init(config)
 
 
 class ItemBackend(Backend):

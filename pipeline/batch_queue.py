@@ -1,12 +1,15 @@
 """Where a node's items wait, and the rule by which a batch leaves.
 
-There is no batching thread. An instance that has nothing to do asks for a batch itself, so that
-finishing one batch is what fetches the next, and everybody else sleeps on one condition variable:
+There is no batching thread: instances that have nothing to do wait here, and whoever changes
+something (an item comes, a batch is done, time passes) lets a batch leave if one may:
 
-* `full`: as many items wait as the instance takes;
-* `idle`: fewer, but at least its `min`: an instance asks and nothing else is queued, so waiting
-  would leave it idle for the sake of items that may never come;
+* `full`: as many rows wait as the instance takes;
+* `idle`: fewer, but at least its `min`, and an instance has nothing else to do. Only where a batch
+  has just been finished, and as many callers as it had items may come back at once, the instance
+  waits for them: a tenth of the time that a batch takes, and `batching_timeout` at most;
 * `timeout`: fewer than `min`, and the oldest has waited for `batching_timeout`.
+
+Of several instances that wait, the smallest one that holds what is there gets it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.task import Task
 
+# Of the time that a batch takes: how long an instance waits for callers that come back.
+_RETURN_SHARE = 0.1
+# Of the newest batch in the mean time that a batch takes.
+_NEWEST_SHARE = 0.3
+
 
 class LeaveReason(Enum):
     """Why a batch left."""
@@ -32,10 +40,24 @@ class LeaveReason(Enum):
 
 @dataclass
 class BatchCounts:
-    """How many batches left, by reason and by size."""
+    """How many batches left, by reason and by size in rows."""
 
     by_reason: Counter[LeaveReason] = field(default_factory=Counter)
     by_size: Counter[int] = field(default_factory=Counter)
+
+
+class _Instance:
+    """An instance that waits for a batch."""
+
+    __slots__ = ("batch", "gate", "largest", "smallest")
+
+    def __init__(self, smallest: int, largest: int) -> None:
+        self.smallest = smallest
+        self.largest = largest
+        self.batch: list[Task] = []
+        # Held until there is a batch: waiting for it takes one call.
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
 
 class BatchQueue:
@@ -44,55 +66,125 @@ class BatchQueue:
     def __init__(self, timeout_ms: float) -> None:
         self._timeout_s = timeout_ms / 1000
         self._tasks: deque[Task] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._rows = 0
+        self._idle: list[_Instance] = []
+        self._lock = threading.Lock()
         self._closed = False
+        self._batch_s = 0.0
+        # Items of the last finished batch whose callers have not come back, and for how long an
+        # instance waits for them.
+        self._missing = 0
+        self._missed_until_s = 0.0
         self.counts = BatchCounts()
 
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._tasks)
+
     def put(self, task: Task) -> None:
-        """Add an item and wake one idle instance, if there is one."""
+        """Add an item; an idle instance may get it at once."""
         task.queued_at_s = time.monotonic()
-        with self._changed:
+        with self._lock:
             self._tasks.append(task)
-            self._changed.notify()
+            self._rows += task.rows
+            self._missing -= 1
+            if self._idle:
+                self._hand_out(task.queued_at_s)
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
-        """Block until a batch of at most `largest` items may leave; None once closed and empty."""
-        with self._changed:
+        """Block until a batch of at most `largest` rows may leave; None once closed and empty.
+
+        An item of more rows than that leaves by itself.
+        """
+        instance = _Instance(smallest, largest)
+        with self._lock:
+            self._idle.append(instance)
             while True:
-                wait_s = None
-                if self._tasks:
-                    reason = self._leave_reason(smallest, largest)
-                    if reason is not None:
-                        return self._remove(largest, reason)
-                    wait_s = self._tasks[0].queued_at_s + self._timeout_s - time.monotonic()
-                elif self._closed:
+                now_s = time.monotonic()
+                if not instance.batch:
+                    self._hand_out(now_s)
+                if instance.batch:
+                    return instance.batch
+                if self._closed and not self._tasks:
+                    self._idle.remove(instance)
                     return None
-                self._changed.wait(wait_s)
+                wait_s = self._wait_s(now_s)
+                self._lock.release()
+                try:
+                    instance.gate.acquire(timeout=-1 if wait_s is None else wait_s)
+                finally:
+                    self._lock.acquire()
+
+    def done(self, batch: list[Task], batch_s: float) -> None:
+        """An instance has finished a batch, and its callers are about to be told.
+
+        Args:
+            batch: what `take` gave.
+            batch_s: how long it took.
+        """
+        with self._lock:
+            if not self._batch_s:
+                self._batch_s = batch_s
+            self._batch_s += _NEWEST_SHARE * (batch_s - self._batch_s)
+            self._missing = len(batch)
+            wait_s = min(self._timeout_s, _RETURN_SHARE * self._batch_s)
+            self._missed_until_s = time.monotonic() + wait_s
 
     def close(self) -> None:
         """Let the waiting items leave at once and end every `take` after them."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._hand_out(time.monotonic())
+            for instance in self._idle:
+                if instance.gate.locked():
+                    instance.gate.release()
 
-    def _leave_reason(self, smallest: int, largest: int) -> LeaveReason | None:
-        waiting = len(self._tasks)
-        if waiting >= largest:
+    def _hand_out(self, now_s: float) -> None:
+        """Give idle instances what may leave."""
+        while self._tasks and self._idle:
+            instance = self._fitting()
+            reason = self._leave_reason(instance, now_s)
+            if reason is None:
+                return
+            self._idle.remove(instance)
+            instance.batch = self._remove(instance.largest, reason)
+            if instance.gate.locked():
+                instance.gate.release()
+
+    def _fitting(self) -> _Instance:
+        """The smallest idle instance that holds all that waits, or else the largest."""
+        held = [idle for idle in self._idle if idle.smallest <= self._rows <= idle.largest]
+        if held:
+            return min(held, key=lambda idle: idle.largest)
+        return max(self._idle, key=lambda idle: (idle.smallest <= self._rows, idle.largest))
+
+    def _leave_reason(self, instance: _Instance, now_s: float) -> LeaveReason | None:
+        if self._rows >= instance.largest:
             return LeaveReason.FULL
-        if waiting >= smallest:
+        if self._rows >= instance.smallest:
+            if self._missing > 0 and now_s < self._missed_until_s and not self._closed:
+                return None
             return LeaveReason.IDLE
-        age_s = time.monotonic() - self._tasks[0].queued_at_s
-        if self._closed or age_s >= self._timeout_s:
+        if self._closed or now_s - self._tasks[0].queued_at_s >= self._timeout_s:
             return LeaveReason.TIMEOUT
         return None
 
+    def _wait_s(self, now_s: float) -> float | None:
+        """How long nothing can leave by the passing of time alone; None for ever."""
+        if not self._tasks:
+            return None
+        end_s = self._tasks[0].queued_at_s + self._timeout_s
+        if self._missing > 0 and now_s < self._missed_until_s:
+            end_s = min(end_s, self._missed_until_s)
+        return max(0.0, end_s - now_s)
+
     def _remove(self, largest: int, reason: LeaveReason) -> list[Task]:
-        size = min(largest, len(self._tasks))
-        batch = [self._tasks.popleft() for _ in range(size)]
+        batch = [self._tasks.popleft()]
+        rows = batch[0].rows
+        while self._tasks and rows + self._tasks[0].rows <= largest:
+            rows += self._tasks[0].rows
+            batch.append(self._tasks.popleft())
+        self._rows -= rows
         self.counts.by_reason[reason] += 1
-        self.counts.by_size[size] += 1
-        if self._tasks:
-            # `put` wakes one instance an item, but an instance may have been woken for an item
-            # that left in this batch: pass the call on.
-            self._changed.notify()
+        self.counts.by_size[rows] += 1
         return batch

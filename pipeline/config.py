@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from engine.names import closest_name_hint, unknown_name
 from pipeline.assembly import expression_settings
 from pipeline.errors import PipelineConfigError
 from pipeline.expression import Expression, parse_expression
+from pipeline.filters import filter_named
+from pipeline.graph import Graph, Place
 from pipeline.registry import backend_settings
 from pipeline.settings import REQUIRED, SCHEDULING, Setting
 
@@ -30,7 +33,7 @@ class NodeConfig:
     Attributes:
         name: its name, the TOML table's.
         backend: its backend expression.
-        next: the node that gets its results, or None if they are the pipeline's.
+        place: its place in the graph.
         instance_num: how many instances it asks for.
         batching_timeout_ms: longest wait for `min` items.
         device_ids: numbers of the GPUs that get that many instances each.
@@ -38,30 +41,38 @@ class NodeConfig:
         shared_engine: whether several workers leave it to one engine process: "auto" if it runs on
             a GPU, "always" if it has the engine, or "never".
         settings: typed value of every setting that its backends read.
+        origins: for each of these and of the scheduler's own settings who gives it: "node",
+            "global" or "default".
     """
 
     name: str
     backend: Expression
-    next: str | None
+    place: Place
     instance_num: int
     batching_timeout_ms: float
     device_ids: tuple[int, ...]
     profile_stages: bool
     shared_engine: str
     settings: Mapping[str, Any]
+    origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """The nodes by name, in the order of the file, and the SHA-256 of what they were read from."""
+    """A whole configuration.
+
+    Attributes:
+        nodes: by name, in the order of the file.
+        sha256: of what they were read from.
+    """
 
     nodes: Mapping[str, NodeConfig]
     sha256: str
 
-    def roots(self) -> list[str]:
-        """The nodes that no other node names as its next."""
-        followers = {node.next for node in self.nodes.values()}
-        return [name for name in self.nodes if name not in followers]
+    @cached_property
+    def graph(self) -> Graph:
+        """The nodes' graph; PipelineConfigError if they form none."""
+        return Graph({name: node.place for name, node in self.nodes.items()})
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -121,9 +132,10 @@ def parse_config(document: Mapping[str, Any]) -> PipelineConfig:
     nodes = {
         name: _parse_node(name, table, parsed_globals, known) for name, table in tables.items()
     }
-    _check_next(nodes)
     canonical = json.dumps(document, sort_keys=True, default=str)
-    return PipelineConfig(nodes, hashlib.sha256(canonical.encode()).hexdigest())
+    config = PipelineConfig(nodes, hashlib.sha256(canonical.encode()).hexdigest())
+    _check_jumps(config)
+    return config
 
 
 def _parse_table(
@@ -144,7 +156,8 @@ def _parse_node(
     known: Mapping[str, Setting],
 ) -> NodeConfig:
     where = f"[{name}]"
-    given = {**globals_, **_parse_table(table, known, where)}
+    own = _parse_table(table, known, where)
+    given = {**globals_, **own}
     if "backend" not in given:
         raise PipelineConfigError(f"{where}: backend is missing: which backend does it run?")
     try:
@@ -152,43 +165,59 @@ def _parse_node(
         read_here = (*SCHEDULING, *expression_settings(backend))
     except PipelineConfigError as error:
         raise PipelineConfigError(f"{where} backend: {error}") from error
-    values = {}
+    values, origins = {}, {}
     for setting in read_here:
         values[setting.name] = given.get(setting.name, setting.default)
+        is_global = setting.name in globals_
+        origins[setting.name] = (
+            "node" if setting.name in own else "global" if is_global else "default"
+        )
         if values[setting.name] is REQUIRED:
             raise PipelineConfigError(f"{where}: {setting.name} is missing: {setting.expected}")
-    following = values.pop("next")
-    if len(following) > 1:
-        raise PipelineConfigError(
-            f"{where}: next = {', '.join(following)!r}: several successors are not supported; "
-            "name one node"
-        )
+    filter_name = values.pop("filter")
+    if values.pop("or"):
+        if filter_name not in (None, "or"):
+            raise PipelineConfigError(f"{where}: or = true and filter = {filter_name!r} differ")
+        filter_name = "or"
+    if filter_name is not None:
+        try:
+            filter_named(filter_name)
+        except PipelineConfigError as error:
+            raise PipelineConfigError(f"{where}: {error}") from error
+    place = Place(values.pop("next"), values.pop("map"), filter_name)
     values.pop("backend")
     return NodeConfig(
         name=name,
         backend=backend,
-        next=following[0] if following else None,
+        place=place,
         instance_num=values.pop("instance_num"),
         batching_timeout_ms=values.pop("batching_timeout"),
         device_ids=values.pop("device_id"),
         profile_stages=values.pop("profile_stages"),
         shared_engine=values.pop("shared_engine"),
         settings=values,
+        origins=origins,
     )
 
 
-def _check_next(nodes: Mapping[str, NodeConfig]) -> None:
-    for node in nodes.values():
-        if node.next is not None and node.next not in nodes:
+def _check_jumps(config: PipelineConfig) -> None:
+    """The graph is one, and MapReduce leads to nodes that do not lead back to it."""
+    graph = config.graph
+    for name, node in config.nodes.items():
+        target = node.settings.get("jump")
+        if target is None:
+            continue
+        if target not in config.nodes:
+            hint = closest_name_hint(target, config.nodes)
+            raise PipelineConfigError(f"[{name}] jump = {target!r} is no node{hint}")
+        reached, ahead = set[str](), [target]
+        while ahead:
+            current = ahead.pop()
+            if current not in reached:
+                reached.add(current)
+                following = config.nodes[current].settings.get("jump")
+                ahead += [*graph.places[current].next, *([] if following is None else [following])]
+        if name in reached:
             raise PipelineConfigError(
-                f"node {node.name!r} names next = {node.next!r}, which is no node"
-                f"{closest_name_hint(node.next, nodes)} Nodes: {', '.join(nodes)}"
+                f"[{name}] jump = {target!r}: that way leads back to {name!r}, without an end"
             )
-    for start in nodes:
-        path = [start]
-        while (following := nodes[path[-1]].next) is not None:
-            path.append(following)
-            if following == start:
-                raise PipelineConfigError(f"nodes form a cycle: {' -> '.join(path)}")
-            if following in path[:-1]:
-                break  # a cycle further on, reported from one of its own nodes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class PipelineConfigError(ValueError):
     """A configuration that cannot run; the message names the node, the key and a way out."""
@@ -23,6 +25,21 @@ class NodeError(Exception):
         super().__init__(f"node {node!r}: {cause}")
         self.node = node
         self.cause = cause
+
+
+class ItemsFailedError(Exception):
+    """Items of a call with `raise_on_error` failed.
+
+    Attributes:
+        errors: why, by the item's position in the call.
+    """
+
+    def __init__(self, errors: Mapping[int, Exception], count: int) -> None:
+        position, first = next(iter(errors.items()))
+        super().__init__(
+            f"{len(errors)} of {count} items failed, the first of them item {position}: {first}"
+        )
+        self.errors = dict(errors)
 
 
 class DeadlinePassedError(Exception):

@@ -5,6 +5,10 @@ TASK_RESULT_KEY = "result"
 # The order of an image's channels, "rgb" or "bgr".
 TASK_COLOR_KEY = "color"
 TASK_NODE_NAME_KEY = "node_name"
+# For how many rows of a batch an item counts.
+TASK_REQUEST_SIZE_KEY = "request_size"
+# Ours: the results by node where a graph has several ends.
+TASK_RESULTS_KEY = "results"
 # Ours: set instead of `result` where an item failed.
 TASK_ERROR_KEY = "error"
 # Ours: "NODE.queue" and "NODE.forward" of every node passed, in milliseconds.

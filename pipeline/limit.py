@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,14 @@ import torch
 from engine.cpu import available_cores
 from engine.interface import EngineError
 from pipeline.assembly import build_backend, fitting_instance_num, runs_on_gpu
-from pipeline.backend import Backend, InstanceConfig, Item, SharedResources, result_becomes_data
+from pipeline.backend import (
+    Backend,
+    InstanceConfig,
+    Item,
+    SharedResources,
+    initialise,
+    result_becomes_data,
+)
 from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.cuda_stream import InstanceStream
@@ -118,8 +125,9 @@ def _split_at_engine(config: PipelineConfig, engine_name: str) -> tuple[list[_St
     """What a request passes before the model, and the model with what follows it."""
     before: list[_Stage] = []
     after: list[_Stage] = []
-    name: str | None = config.roots()[0]
-    while name is not None:
+    if not config.graph.is_chain:
+        raise PipelineConfigError("the in-process limit runs nodes that form one chain only")
+    for name in config.graph.upstream_first():
         node = config.nodes[name]
         if name == engine_name:
             head, tail = _split(node.backend)
@@ -127,7 +135,6 @@ def _split_at_engine(config: PipelineConfig, engine_name: str) -> tuple[list[_St
             after.append(_Stage(node, tail))
         else:
             (after or before).append(_Stage(node, node.backend))
-        name = node.next
     return before, after
 
 
@@ -142,8 +149,8 @@ def _split(expression: Expression) -> tuple[Expression | None, Expression]:
     position = next(i for i, entry in enumerate(inner) if ENGINE_BACKEND in entry.names())
     head, tail = _split(inner[position])
     heads = inner[:position] if head is None else (*inner[:position], head)
-    before = Expression(expression.name, heads) if heads else None
-    return before, Expression(expression.name, (tail, *inner[position + 1 :]))
+    before = replace(expression, arguments=heads) if heads else None
+    return before, replace(expression, arguments=(tail, *inner[position + 1 :]))
 
 
 def _threads(timed: Sequence[_Stage], engine: str, *, on_gpu: bool) -> int:
@@ -221,8 +228,9 @@ def _chain(stages: Sequence[_Stage], shared: _Shared) -> Iterator[list[Backend]]
         for stage in stages:
             node, backend = stage.node, build_backend(stage.backend)
             resources = shared.resources[node.name]
-            backend.init(
-                InstanceConfig(node.name, node.settings, shared.threads, shared.engine, resources)
+            initialise(
+                backend,
+                InstanceConfig(node.name, node.settings, shared.threads, shared.engine, resources),
             )
             stack.callback(backend.close)
             chain.append(backend)

@@ -23,6 +23,7 @@ from pipeline.backend import (
     InstanceConfig,
     SharedResources,
     forward_isolated,
+    initialise,
     result_becomes_data,
 )
 from pipeline.batch_queue import BatchCounts, BatchQueue
@@ -30,6 +31,7 @@ from pipeline.config import NodeConfig
 from pipeline.cuda_stream import InstanceStream
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
+from pipeline.node_counts import InstanceCounts, NodeCounts
 from pipeline.task import Task
 from pipeline.turn import Turn
 
@@ -50,6 +52,9 @@ class BatchSource(Protocol):
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch may leave; None once closed and empty."""
+
+    def done(self, batch: list[Task], batch_s: float) -> None:
+        """An instance has finished a batch; nobody has been told yet."""
 
     def close(self) -> None:
         """Let the waiting items leave at once, and end every `take` after them."""
@@ -79,6 +84,7 @@ class Node:
         self._source: BatchSource = self._queue if source is None else source
         self._next: Following | None = None
         self._threads: list[threading.Thread] = []
+        self._instance_counts: list[InstanceCounts] = []
         try:
             self.instance_num = fitting_instance_num(
                 config.backend, config.instance_num, config.settings, engine
@@ -98,9 +104,9 @@ class Node:
             )
 
     @property
-    def batch_counts(self) -> BatchCounts:
-        """How many batches left the queue, by reason and by size."""
-        return self._source.counts
+    def counts(self) -> NodeCounts:
+        """What the node has done so far."""
+        return NodeCounts.of(self._instance_counts, self._source.counts)
 
     @property
     def shared(self) -> SharedResources:
@@ -108,7 +114,7 @@ class Node:
         return next(iter(self._shared.values()))
 
     def connect(self, following: Following) -> None:
-        """Send results to that node instead of back to the caller."""
+        """Send results straight to that node, instead of telling whoever called."""
         self._next = following
 
     def start(self) -> None:
@@ -164,13 +170,15 @@ class Node:
             if self.device_ids and cuda_available():
                 stream = InstanceStream(device_id)
             backend = build_backend(self._config.backend)
-            backend.init(config)
+            initialise(backend, config)
         except Exception as error:  # noqa: BLE001 (reported by `start`, whatever it is)
             outcomes.put(error)
             return
         outcomes.put(None)
+        counts = InstanceCounts()
+        self._instance_counts.append(counts)
         while (batch := self._take(backend, turn)) is not None:
-            self._run_batch(backend, batch, stream)
+            self._run_batch(backend, batch, stream, counts)
             if turn is not None:
                 turn.pass_on()
             for after_batch in {task.call.after_batch for task in batch}:
@@ -187,35 +195,61 @@ class Node:
         return batch
 
     def _run_batch(
-        self, backend: Backend, batch: list[Task], stream: InstanceStream | None
+        self,
+        backend: Backend,
+        batch: list[Task],
+        stream: InstanceStream | None,
+        counts: InstanceCounts,
     ) -> None:
         taken_s = time.monotonic()
+        counts.items += len(batch)
         alive = []
         for task in batch:
-            task.stage_times_ms[self._queue_stage] = (taken_s - task.queued_at_s) * 1000
-            if task.call.expired():
-                task.finish(NodeError(self.name, DeadlinePassedError("dropped before it ran")))
-            else:
+            queued_ms = (taken_s - task.queued_at_s) * 1000
+            counts.queue_ms += queued_ms
+            task.stage_times_ms[self._queue_stage] = queued_ms
+            refusal = self._refusal(task, backend.max)
+            if refusal is None:
                 alive.append(task)
+            else:
+                self._fail(task, refusal, counts)
         if not alive:
             return
         items = [task.item for task in alive]
         forward_isolated(backend, items)
         if stream is not None:
             stream.finish(items)
-        forward_ms = (time.monotonic() - taken_s) * 1000
+        forward_s = time.monotonic() - taken_s
+        forward_ms = forward_s * 1000
+        counts.forward_ms += forward_ms
+        self._source.done(batch, forward_s)
         for task in alive:
             task.stage_times_ms[self._forward_stage] = forward_ms
             for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
                 task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
-            self._hand_on(task)
+            self._hand_on(task, counts)
 
-    def _hand_on(self, task: Task) -> None:
+    def _refusal(self, task: Task, largest: int) -> Exception | None:
+        """Why an item does not run, or None."""
+        if task.call.expired():
+            return DeadlinePassedError("dropped before it ran")
+        if task.rows > largest:
+            return ValueError(
+                f"request_size = {task.rows}, and a batch holds at most {largest}: send it in "
+                "several items, or raise max"
+            )
+        return None
+
+    def _fail(self, task: Task, cause: Exception, counts: InstanceCounts) -> None:
+        counts.failed_items += 1
+        task.finish(NodeError(self.name, cause))
+
+    def _hand_on(self, task: Task, counts: InstanceCounts) -> None:
         failure = task.item.pop(FAILURE_KEY, None)
         if failure is None and TASK_RESULT_KEY not in task.item:
             failure = RuntimeError("the backend gave no result")
         if failure is not None:
-            task.finish(NodeError(self.name, failure))
+            self._fail(task, failure, counts)
         elif self._next is None:
             task.finish()
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -12,19 +14,23 @@ from typing import Any, TypeAlias
 from engine.names import unknown_name
 from pipeline.config import PipelineConfig, parse_config, read_toml
 from pipeline.engine_process.remote_node import RemoteNode
-from pipeline.errors import DeadlinePassedError, PipelineInputError
+from pipeline.errors import DeadlinePassedError, ItemsFailedError, PipelineInputError
+from pipeline.flow import Flow, Route
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
     TASK_NODE_NAME_KEY,
+    TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
+    TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
+from pipeline.map_reduce import MapReduceNode, is_map_reduce
 from pipeline.node import BatchSource, Node
 from pipeline.task import Task, WaitingCall
 
 CallItem: TypeAlias = MutableMapping[str, Any]
-OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
+OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
 
 
 def pipe(config: str | Path | Mapping[str, Any], *, engine: str = "auto") -> Pipe:
@@ -75,23 +81,36 @@ class Pipe:
             PipelineConfigError: a node cannot run; all that was started is stopped.
         """
         self.config = config
-        roots = config.roots()
+        self._graph = config.graph
+        self._routes: dict[str, Route] = {}
+        jumps = {node.settings["jump"] for node in config.nodes.values() if is_map_reduce(node)}
+        roots = [root for root in self._graph.roots if root not in jumps] or self._graph.roots
         self._default_entry = roots[0] if len(roots) == 1 else None
         self.elsewhere = dict(elsewhere or {})
-        self.nodes: dict[str, Node | RemoteNode] = {**self.elsewhere}
+        self.nodes: dict[str, Node | RemoteNode | MapReduceNode] = {**self.elsewhere}
         self.local_nodes = {
             name: Node(node, engine, (sources or {}).get(name))
             for name, node in config.nodes.items()
-            if name not in self.nodes
+            if name not in self.nodes and not is_map_reduce(node)
         }
         self.nodes.update(self.local_nodes)
-        for name, node in self.local_nodes.items():
-            if (following := config.nodes[name].next) is not None:
-                node.connect(self.nodes[following])
+        launch = partial(_launch, self.nodes, self._routes)
+        for name, node in config.nodes.items():
+            if is_map_reduce(node):
+                self.nodes[name] = MapReduceNode(node, launch)
+        if self._graph.is_chain and not jumps:
+            for name, local in self.local_nodes.items():
+                for following in config.nodes[name].place.next:
+                    local.connect(self.nodes[following])
+        else:
+            for name in config.nodes:
+                with suppress(PipelineInputError):
+                    # Some nodes cannot be entered at; whoever tries is told.
+                    self._routes[name] = Route(self._graph, name)
         # Upstream first, so that what a node has queued still finds the next one at work. The
         # instances refer to nodes, never to this object: a pipe that is dropped without close()
         # is stopped when it is collected, and at the latest when the interpreter ends.
-        in_order = [self.nodes[name] for name in _upstream_first(config)]
+        in_order = [self.nodes[name] for name in _stop_order(config)]
         self._finalizer = weakref.finalize(self, _stop, in_order)
         try:
             for started in in_order:
@@ -101,7 +120,11 @@ class Pipe:
             raise
 
     def __call__(
-        self, items: CallItem | Sequence[CallItem], *, timeout_ms: float | None = None
+        self,
+        items: CallItem | Sequence[CallItem],
+        *,
+        timeout_ms: float | None = None,
+        raise_on_error: bool = False,
     ) -> None:
         """Run one item or several; see the class.
 
@@ -109,10 +132,13 @@ class Pipe:
             items: the item, or the items, which are filled in place.
             timeout_ms: longest stay. What is not done by then gets a DeadlinePassedError under
                 `error`, and is dropped before its next node.
+            raise_on_error: whether to raise when all are done and an item has failed.
 
         Raises:
-            PipelineInputError: an item without `data`, or with a `node_name` that is no node;
-                nothing was run.
+            PipelineInputError: an item without `data`, or with a `node_name` that is no node or a
+                `request_size` that is no number; nothing was run.
+            ItemsFailedError: `raise_on_error`, and at least one item has failed. All are filled
+                in, also those that have not.
         """
         if not self._finalizer.alive:
             raise PipelineInputError("the pipeline is closed")
@@ -124,10 +150,16 @@ class Pipe:
         call = WaitingCall(len(several), deadline_s)
         tasks = [Task(_without_outcome(item), call) for item in several]
         for task, entry in zip(tasks, entries, strict=True):
-            entry.submit(task)
+            _launch(self.nodes, self._routes, entry, task)
         call.wait()
         for item, task in zip(several, tasks, strict=True):
             _fill(item, task, timeout_ms)
+        if raise_on_error:
+            failed = {
+                i: item[TASK_ERROR_KEY] for i, item in enumerate(several) if TASK_ERROR_KEY in item
+            }
+            if failed:
+                raise ItemsFailedError(failed, len(several))
 
     def close(self) -> None:
         """Finish what is queued and stop all instances; calling it again does nothing."""
@@ -144,17 +176,25 @@ class Pipe:
     ) -> None:
         self.close()
 
-    def _entry(self, item: CallItem) -> Node | RemoteNode:
+    def _entry(self, item: CallItem) -> str:
+        """The name of the node at which an item enters."""
         if TASK_DATA_KEY not in item:
             raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
         name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
         if name is None:
             raise PipelineInputError(
-                f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self.config.roots())}"
+                f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self._graph.roots)}"
             )
         if name not in self.nodes:
             raise PipelineInputError(unknown_name("node", str(name), self.nodes))
-        return self.nodes[name]
+        if self._routes and name not in self._routes:
+            self._graph.from_entry(name)
+        size = item.get(TASK_REQUEST_SIZE_KEY, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise PipelineInputError(
+                f"{TASK_REQUEST_SIZE_KEY} = {size!r}: expected a whole number of at least 1"
+            )
+        return str(name)
 
 
 def _without_outcome(item: CallItem) -> dict[str, Any]:
@@ -177,16 +217,26 @@ def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:
         item[TASK_ERROR_KEY] = task.error
 
 
-def _upstream_first(config: PipelineConfig) -> list[str]:
-    """Node names such that each stands before the one that follows it in the graph."""
+def _launch(
+    nodes: Mapping[str, Node | RemoteNode | MapReduceNode],
+    routes: Mapping[str, Route],
+    entry: str,
+    task: Task,
+) -> None:
+    """Send an item on its way."""
+    if not routes:
+        nodes[entry].submit(task)
+        return
+    Flow(routes[entry], task, lambda name, branch: nodes[name].submit(branch)).start()
 
-    def steps_to_end(name: str) -> int:
-        following = config.nodes[name].next
-        return 0 if following is None else 1 + steps_to_end(following)
 
-    return sorted(config.nodes, key=steps_to_end, reverse=True)
+def _stop_order(config: PipelineConfig) -> list[str]:
+    """Nodes such that each stands before those that it hands items to."""
+    order = config.graph.upstream_first()
+    # What a MapReduce sends elsewhere has to find those nodes at work.
+    return sorted(order, key=lambda name: not is_map_reduce(config.nodes[name]))
 
 
-def _stop(nodes: Sequence[Node | RemoteNode]) -> None:
+def _stop(nodes: Sequence[Node | RemoteNode | MapReduceNode]) -> None:
     for node in nodes:
         node.stop()

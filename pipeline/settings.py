@@ -6,11 +6,13 @@ nobody declares is refused at load, so that a typo never passes silently.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineConfigError
+from pipeline.graph import Mapped
 
 REQUIRED = object()
 
@@ -129,12 +131,43 @@ def read_batch_shape(value: Any) -> BatchShape:
     return BatchShape(rows, tuple(item_shape) or None)
 
 
+def read_range(value: Any) -> tuple[int, int]:
+    """Fewest and most items: "1,4"."""
+    fewest, most = (read_count(part) for part in read_text(value).split(","))
+    if fewest > most:
+        raise ValueError(value)
+    return fewest, most
+
+
 def read_names(value: Any) -> tuple[str, ...]:
     """Node names with commas between them."""
     names = tuple(name.strip() for name in read_text(value).split(","))
     if not all(names):
         raise ValueError(value)
     return names
+
+
+_MAP_NODE = re.compile(r"\s*([^\[\],:]+?)\s*\[([^\[\]]*)\]\s*(?:,|$)")
+
+
+def read_map(value: Any) -> tuple[Mapped, ...]:
+    """What a join takes from whom: "B[result:x],C[result:data]"."""
+    text = read_text(value)
+    entries = []
+    position = 0
+    while position < len(text):
+        match = _MAP_NODE.match(text, position)
+        if match is None:
+            raise ValueError(value)
+        for pair in match.group(2).split(","):
+            taken, given = (key.strip() for key in pair.split(":"))
+            if not taken or not given:
+                raise ValueError(value)
+            entries.append(Mapped(match.group(1), taken, given))
+        position = match.end()
+    if len({entry.given for entry in entries}) < len(entries) or text.rstrip().endswith(","):
+        raise ValueError(value)
+    return tuple(entries)
 
 
 def choice(*allowed: str) -> Callable[[Any], str]:
@@ -151,7 +184,10 @@ def choice(*allowed: str) -> Callable[[Any], str]:
 
 SCHEDULING = (
     Setting("backend", read_text, "a backend expression such as S[DecodeMat,ResizeMat]", REQUIRED),
-    Setting("next", read_names, "the name of the node that comes after this one", ()),
+    Setting("next", read_names, "the names of the nodes that come after this one", ()),
+    Setting("map", read_map, 'keys by node, each once: "B[result:x],C[result:data]"', ()),
+    Setting("filter", read_text, "the name of a filter, such as swap or or", None),
+    Setting("or", read_switch, "true or false", False),
     Setting("instance_num", read_count, "a whole number of at least 1", 1),
     Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
     Setting("device_id", read_devices, 'a GPU\'s number, or several: "0,1"', (0,)),

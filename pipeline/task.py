@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pipeline.keys import TASK_REQUEST_SIZE_KEY
+
 if TYPE_CHECKING:
     from pipeline.backend import Item
 
@@ -68,15 +70,17 @@ class Task:
         call: the call that it belongs to.
         queued_at_s: when it entered the current node's queue, on the monotonic clock.
         stage_times_ms: "NODE.queue" and "NODE.forward" of every node passed.
+        rows: for how many rows of a batch it counts: its `request_size`, or 1.
         done: True once nothing changes the item any more.
         error: why it has no result, or None.
     """
 
-    __slots__ = ("call", "done", "error", "item", "queued_at_s", "stage_times_ms")
+    __slots__ = ("call", "done", "error", "item", "queued_at_s", "rows", "stage_times_ms")
 
     def __init__(self, item: Item, call: Call) -> None:
         self.item = item
         self.call = call
+        self.rows: int = item.get(TASK_REQUEST_SIZE_KEY, 1)
         self.queued_at_s = 0.0
         self.stage_times_ms: dict[str, float] = {}
         self.done = False

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
 from pipeline.backend import (
-    FAILURE_KEY,
     PROFILE_KEY,
     Backend,
     Container,
     InstanceConfig,
     Item,
     forward_isolated,
+    initialise,
     result_becomes_data,
 )
 from pipeline.errors import PipelineConfigError
+from pipeline.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide
 from pipeline.registry import register
+from pipeline.settings import Setting, read_range
 
 
 @register("Sequential", "S")
 class Sequential(Container):
     """Runs backends one after the other; the result of one is the data of the next.
 
-    As in torchpipe, the backends are initialised from the last to the first, and an item that a
-    backend leaves without a result goes no further. How many items it takes: 1 if every member
-    takes 1, otherwise what all the members that take more have in common; a member that takes
-    fewer runs in portions.
+    As in torchpipe, the backends are initialised from the last to the first, and a filter stands
+    before each: `(name)` in front of it, or else "Run" before the first and "swap" before the
+    others, with which an item that has no result goes no further. How many items it takes: 1 if
+    every member takes 1, otherwise what all the members that take more have in common; a member
+    that takes fewer runs in portions.
     """
 
     def __init__(self, inner: Sequence[Backend]) -> None:
@@ -48,8 +52,12 @@ class Sequential(Container):
     def init(self, config: InstanceConfig) -> None:
         """Initialise the members, last first."""
         self._profile = config.profile_stages
+        self._filters = [
+            backend.filter or (DEFAULT_FILTER if position else FIRST_FILTER)
+            for position, backend in enumerate(self._inner)
+        ]
         for backend in reversed(self._inner):
-            backend.init(config)
+            initialise(backend, config)
         batching = [backend for backend in self._inner if backend.max != 1]
         self._min = max((backend.min for backend in batching), default=1)
         self._max = min((backend.max for backend in batching), default=1)
@@ -60,17 +68,33 @@ class Sequential(Container):
             )
 
     def forward(self, items: Sequence[Item]) -> None:
-        """Run every member over the items that are still alive."""
+        """Run every member over the items that its filter lets run."""
         alive = list(items)
-        for position, backend in enumerate(self._inner):
-            if position > 0:
-                alive = [item for item in alive if result_becomes_data(item)]
+        for backend, name in zip(self._inner, self._filters, strict=True):
+            running, alive = _filtered(name, alive)
             started_s = time.monotonic()
-            for start in range(0, len(alive), backend.max):
-                forward_isolated(backend, alive[start : start + backend.max])
+            for start in range(0, len(running), backend.max):
+                forward_isolated(backend, running[start : start + backend.max])
             if self._profile:
-                _keep_time(backend, alive, started_s)
-            alive = [item for item in alive if FAILURE_KEY not in item]
+                _keep_time(backend, running, started_s)
+
+
+def _filtered(name: str, items: list[Item]) -> tuple[list[Item], list[Item]]:
+    """The items that the next backend runs, and those that go on behind it."""
+    if name == FIRST_FILTER:
+        return items, items
+    if name == DEFAULT_FILTER:
+        with_result = [item for item in items if result_becomes_data(item)]
+        return with_result, with_result
+    running, alive = [], []
+    for item in items:
+        status = decide(name, item)
+        if status is Status.RUN:
+            running.append(item)
+            alive.append(item)
+        elif status is Status.SKIP:
+            alive.append(item)
+    return running, alive
 
 
 def _keep_time(backend: Backend, items: Sequence[Item], started_s: float) -> None:
@@ -111,8 +135,46 @@ class Torch(Container):
 
     def init(self, config: InstanceConfig) -> None:
         """Initialise the inner backend."""
-        self._inner[0].init(config)
+        initialise(self._inner[0], config)
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend."""
         self._inner[0].forward(items)
+
+
+@register("Range")
+class Range(Container):
+    """Runs its one backend with another range of batch sizes: `range = "min,max"`."""
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("range", read_range, 'fewest and most items: "1,4"', None),
+    )
+
+    def __init__(self, inner: Sequence[Backend]) -> None:
+        if len(inner) != 1:
+            raise PipelineConfigError(f"Range takes one backend in its brackets, got {len(inner)}")
+        super().__init__(inner)
+
+    @property
+    def min(self) -> int:
+        """The first number of `range`."""
+        return self._range[0]
+
+    @property
+    def max(self) -> int:
+        """The second number of `range`."""
+        return self._range[1]
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the range and initialise the inner backend."""
+        wanted = config.settings["range"]
+        if wanted is None:
+            raise PipelineConfigError('Range needs range, fewest and most items: range = "1,4"')
+        initialise(self._inner[0], config)
+        self._range: tuple[int, int] = wanted
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Run the inner backend, in portions if it takes fewer items at once."""
+        inner = self._inner[0]
+        for start in range(0, len(items), inner.max):
+            forward_isolated(inner, items[start : start + inner.max])

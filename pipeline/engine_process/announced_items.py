@@ -87,6 +87,9 @@ class AnnouncedItems:
             self.counts.by_size[len(batch)] += 1
         return batch
 
+    def done(self, batch: list[Task], batch_s: float) -> None:
+        """Instances do not wait for those that come back: on a GPU a batch takes too short."""
+
     def close(self) -> None:
         """Announce nothing any more."""
         if self._open:

@@ -13,18 +13,17 @@ def entry_of_engine_process(config: PipelineConfig, engine: str) -> str | None:
     """The first of the nodes that several workers leave to one process; None if there are none.
 
     These are the nodes on GPUs (`shared_engine = "auto"`), or those from the engine's node on
-    (`"always"`). What they give must be the result: a node that runs in the workers cannot follow.
+    (`"always"`), in a graph that is a chain. What they give must be the result: a node that runs
+    in the workers cannot follow.
 
     Raises:
         EngineError: there is no such engine.
     """
+    if not config.graph.is_chain:
+        return None
     shared = [name for name, node in config.nodes.items() if _is_shared(node, engine)]
-    entries = [
-        name
-        for name in shared
-        if not any(node.next == name and other in shared for other, node in config.nodes.items())
-    ]
-    followed_by = {config.nodes[name].next for name in shared} - {None}
+    followed_by = {following for name in shared for following in config.nodes[name].place.next}
+    entries = [name for name in shared if name not in followed_by]
     if len(entries) != 1 or not followed_by <= set(shared):
         return None
     return entries[0]
@@ -34,17 +33,14 @@ def front_part(config: PipelineConfig, entry: str) -> PipelineConfig:
     """The nodes of a worker: all that lead to `entry`, which is the last of them."""
     behind = back_part(config, entry).nodes.keys() - {entry}
     nodes = {name: node for name, node in config.nodes.items() if name not in behind}
-    nodes[entry] = replace(nodes[entry], next=None)
+    nodes[entry] = replace(nodes[entry], place=replace(nodes[entry].place, next=()))
     return replace(config, nodes=nodes)
 
 
 def back_part(config: PipelineConfig, entry: str) -> PipelineConfig:
     """The nodes of the engine process: `entry` and what follows it."""
-    nodes = {}
-    name: str | None = entry
-    while name is not None:
-        nodes[name] = config.nodes[name]
-        name = nodes[name].next
+    names = config.graph.from_entry(entry)
+    nodes = {name: node for name, node in config.nodes.items() if name in names}
     return replace(config, nodes=nodes)
 
 

@@ -107,7 +107,7 @@ def test_results_belong_to_their_items_whatever_the_batches(channel_means: Path)
             return [item[TASK_RESULT_KEY][0, 0].item() for item in items] == [value, value + 50]
 
         assert all(callers.map(call, list(range(200)) * 2))
-        counts = run.nodes["m"].batch_counts
+        counts = run.nodes["m"].counts.batches
         assert sum(size * number for size, number in counts.by_size.items()) == 800
 
 
@@ -138,7 +138,7 @@ def test_every_instance_has_batches_of_its_own_profile(channel_means: Path) -> N
         options = run.nodes["m"].shared.get("engine").options
         items = [{"data": plain_image(value)} for value in range(40)]
         run(items)
-        sizes = set(run.nodes["m"].batch_counts.by_size)
+        sizes = set(run.nodes["m"].counts.batches.by_size)
     assert options.max_batch_size == (3 if options.num_contexts == 2 else 1)
     assert options.profiles == (BatchProfile(1, 1), BatchProfile(2, 3))[: options.num_contexts]
     assert max(sizes) <= options.max_batch_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -119,13 +120,14 @@ def test_items_that_wait_while_all_instances_work_leave_together(gate: Any) -> N
         rest.start()
         # All six are queued before the gate opens: the queue counts what it holds.
         queue = run.nodes["only"]._queue
-        with queue._changed:
-            assert queue._changed.wait_for(lambda: len(queue._tasks) == 6, 30)
+        end_s = time.monotonic() + 30
+        while len(queue) < 6:
+            assert time.monotonic() < end_s
         gate.open.set()
         first.join(30)
         rest.join(30)
         assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
-        assert run.nodes["only"].batch_counts.by_reason == {
+        assert run.nodes["only"].counts.batches.by_reason == {
             LeaveReason.IDLE: 2,
             LeaveReason.FULL: 1,
         }

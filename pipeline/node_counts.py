@@ -1,0 +1,43 @@
+"""What a node has done so far, in numbers that only grow: the material of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipeline.batch_queue import BatchCounts
+
+
+@dataclass
+class InstanceCounts:
+    """What one instance has done; only its thread writes it.
+
+    Attributes:
+        items: that it was given.
+        failed_items: that failed in it, or were dropped by it.
+        queue_ms: for how long these items had waited, together.
+        forward_ms: for how long it ran batches.
+    """
+
+    items: int = 0
+    failed_items: int = 0
+    queue_ms: float = 0.0
+    forward_ms: float = 0.0
+
+
+@dataclass
+class NodeCounts(InstanceCounts):
+    """The sum over a node's instances, and why and how large batches left its queue."""
+
+    batches: BatchCounts = field(default_factory=BatchCounts)
+
+    @classmethod
+    def of(cls, instances: Iterable[InstanceCounts], batches: BatchCounts) -> NodeCounts:
+        """The sum at this moment."""
+        total = cls(batches=BatchCounts(batches.by_reason.copy(), batches.by_size.copy()))
+        for instance in instances:
+            total.items += instance.items
+            total.failed_items += instance.failed_items
+            total.queue_ms += instance.queue_ms
+            total.forward_ms += instance.forward_ms
+        return total

@@ -1,0 +1,126 @@
+"""Backends in plain Python, as torchpipe's users write them: any class with `forward`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from pipeline.backend import Backend, InstanceConfig, Item
+from pipeline.registry import register
+from pipeline.settings import Setting
+
+_Class = TypeVar("_Class", bound=type)
+
+
+@runtime_checkable
+class PythonBackend(Protocol):
+    """What a class has to have that `register_backend` takes.
+
+    It may also have `init(config)`, which gets the node's settings that `keys` names, as they
+    stand in the file, and `min()` and `max()`, the fewest and most items of a `forward` (1 and 1).
+    All run in the thread of one instance, which has an object of its own.
+    """
+
+    def forward(self, items: list[dict[str, Any]]) -> None:
+        """Set `result` of each item from its `data`.
+
+        An exception fails the items: of several each runs once more by itself, so that only those
+        fail that are at fault.
+        """
+
+
+def register_backend(
+    cls: _Class | None = None, name: str | None = None, *, keys: Iterable[str] = ()
+) -> Any:
+    """Make a class known as a backend: `register_backend(cls, "Name")`, or as a decorator.
+
+    Args:
+        cls: the class.
+        name: its name in expressions; the class's own if it is None.
+        keys: settings that a node may give it. A key that nobody names is refused at load.
+
+    Raises:
+        TypeError: the class lacks something, or has it in another form.
+        ValueError: the name is taken, or a key is another setting's.
+    """
+    if cls is None:
+        return lambda decorated: register_backend(decorated, name, keys=keys)
+    plain: type = cls
+    _check(plain)
+    settings = tuple(Setting(key, lambda value: value, "anything", None) for key in keys)
+
+    class Adapter(_PythonAdapter):
+        """Runs one object of the class."""
+
+        adapted = plain
+
+    Adapter.settings = settings
+    Adapter.__name__ = Adapter.__qualname__ = name or cls.__name__
+    register(name or cls.__name__)(Adapter)
+    return cls
+
+
+class _PythonAdapter(Backend):
+    """A plain class as a Backend."""
+
+    adapted: ClassVar[type]
+    settings: ClassVar[tuple[Setting, ...]] = ()
+
+    @property
+    def min(self) -> int:
+        """What the object says."""
+        return self._min
+
+    @property
+    def max(self) -> int:
+        """What the object says."""
+        return self._max
+
+    def init(self, config: InstanceConfig) -> None:
+        """Make the object, and initialise it."""
+        self._object: Any = self.adapted()
+        if hasattr(self._object, "init"):
+            self._object.init({s.name: config.settings[s.name] for s in self.settings})
+        self._min, self._max = (_count(self._object, which) for which in ("min", "max"))
+        if self._min > self._max:
+            raise TypeError(
+                f"{type(self._object).__name__} has min() = {self._min}, more than max() = "
+                f"{self._max}"
+            )
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Run one batch."""
+        self._object.forward(list(items))
+
+
+def _check(cls: type) -> None:
+    """TypeError unless the class is a PythonBackend."""
+    name = getattr(cls, "__name__", str(cls))
+    if not isinstance(cls, type):
+        raise TypeError(f"register_backend takes a class, got {cls!r}")
+    parameters = {"forward": 1, "init": 1, "min": 0, "max": 0}
+    for method, count in parameters.items():
+        function: Callable[..., Any] | None = getattr(cls, method, None)
+        if function is None:
+            if method == "forward":
+                raise TypeError(f"{name} has no forward(items), which a backend needs")
+            continue
+        if not callable(function):
+            raise TypeError(f"{name}.{method} is {function!r}: expected a method")
+        arguments = [object()] * count
+        try:
+            inspect.signature(function).bind(object(), *arguments)
+        except TypeError as error:
+            wanted = "items" if method == "forward" else "config" if count else ""
+            raise TypeError(f"{name}.{method} cannot be called as {method}({wanted})") from error
+
+
+def _count(backend: Any, which: str) -> int:
+    value = getattr(backend, which)() if hasattr(backend, which) else 1
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise TypeError(
+            f"{type(backend).__name__}.{which}() gave {value!r}: expected a whole number of at "
+            "least 1"
+        )
+    return value
