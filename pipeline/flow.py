@@ -104,7 +104,8 @@ class Flow(Call):
     def start(self) -> None:
         """Submit the item to its entry."""
         entry = self._route.entry
-        self._submit(entry, _Branch(self._whole.item, self, entry, self._whole.stage_times_ms))
+        item = dict(self._whole.item)
+        self._submit(entry, _Branch(item, self, entry, self._whole.stage_times_ms))
 
     def item_done(self, task: Task) -> None:
         """A node has finished one branch: go on from there."""
@@ -198,7 +199,7 @@ class Flow(Call):
         if error is None:
             item = self._final if self._final is not None else self._at_the_end()
             error = item.pop(FAILURE_KEY, None)
-            if error is None and not item.keys() & {TASK_RESULT_KEY, TASK_RESULTS_KEY}:
+            if error is None and self._final is not None and TASK_RESULT_KEY not in item:
                 error = FilterError("a filter ended the item's way, and it had no result")
             whole.item = item
         whole.finish(None if error is None else _as_node_error(self._route.entry, error))

@@ -83,7 +83,9 @@ def read_byte(value: Any) -> int:
 
 
 def read_switch(value: Any) -> bool:
-    """True or false."""
+    """True or false, also as text, as it stands in an expression's parentheses."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
     if not isinstance(value, bool):
         raise TypeError(value)
     return value

@@ -84,6 +84,24 @@ class NoResult(Double):
         pass
 
 
+@register("TestText")
+class Text(Double):
+    """Takes anything and makes text of it."""
+
+    def forward(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item[TASK_RESULT_KEY] = f"text {item[TASK_DATA_KEY]}"
+
+
+@register("TestKeep")
+class Keep(Double):
+    """Keeps its data under `last`, where a caller finds it, and as its result."""
+
+    def forward(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item["last"] = item[TASK_RESULT_KEY] = item[TASK_DATA_KEY]
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     """The gate of every TestGated in this test; opened at the end, so that no thread is left."""

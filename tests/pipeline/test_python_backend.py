@@ -1,0 +1,119 @@
+"""Backends in plain Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline import PipelineConfigError, PythonBackend, pipe, register_backend
+
+
+def test_the_readmes_example() -> None:
+    @register_backend(name="ReadmeScale", keys=["factor"])
+    class Scale:
+        def init(self, config: dict[str, Any]) -> None:
+            self.factor = float(config["factor"] or 1)
+
+        def max(self) -> int:
+            return 8
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            for item in items:
+                item["result"] = item["data"] * self.factor
+
+    with pipe({"scale": {"backend": "ReadmeScale", "factor": 2.5, "instance_num": 2}}) as run:
+        items = [{"data": number} for number in range(20)]
+        run(items)
+        assert [item["result"] for item in items] == [number * 2.5 for number in range(20)]
+    assert isinstance(Scale(), PythonBackend)
+
+
+def test_as_torchpipe_registers_them() -> None:
+    class Upper:
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            assert len(items) == 1
+            items[0]["result"] = items[0]["data"].upper()
+
+    assert register_backend(Upper, "TestUpper") is Upper
+    item = {"data": "x"}
+    with pipe({"node": {"backend": "S[TestUpper,TestText]"}}) as run:
+        run(item)
+    assert item["result"] == "text X"
+
+
+def test_only_those_at_fault_fail() -> None:
+    @register_backend(name="TestInverse")
+    class Inverse:
+        def max(self) -> int:
+            return 4
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            for item in items:
+                item["result"] = 1 / item["data"]
+
+    items = [{"data": number} for number in (1, 2, 0, 4)]
+    with pipe({"node": {"backend": "TestInverse"}}) as run:
+        run(items)
+    assert [item.get("result") for item in items] == [1.0, 0.5, None, 0.25]
+    assert str(items[2]["error"]) == "node 'node': division by zero"
+
+
+class _NoForward:
+    pass
+
+
+class _WrongForward:
+    def forward(self) -> None:
+        pass
+
+
+class _MaxIsANumber:
+    max = 4
+
+    def forward(self, items: list[dict[str, Any]]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [
+        (_NoForward, "_NoForward has no forward(items)"),
+        (_WrongForward, "_WrongForward.forward cannot be called as forward(items)"),
+        (_MaxIsANumber, "_MaxIsANumber.max is 4: expected a method"),
+        (_NoForward(), "register_backend takes a class, got"),
+    ],
+)
+def test_a_class_that_is_no_backend_is_told_what_it_lacks(cls: Any, words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        register_backend(cls, "TestRefused")
+    assert words in str(caught.value)
+
+
+def test_a_name_is_taken_once_and_a_key_has_to_be_named() -> None:
+    class Keep:
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            pass
+
+    with pytest.raises(ValueError, match="backend 'DecodeMat' is registered already"):
+        register_backend(Keep, "DecodeMat")
+    register_backend(Keep, "TestKeyless")
+    with pytest.raises(PipelineConfigError, match="unknown key 'treshold'"):
+        pipe({"node": {"backend": "TestKeyless", "treshold": 1}})
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (3, 2), (1, "4")])
+def test_min_and_max_make_sense(low: Any, high: Any) -> None:
+    class Odd:
+        def min(self) -> Any:
+            return low
+
+        def max(self) -> Any:
+            return high
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            pass
+
+    register_backend(Odd, f"TestOdd{low}{high}")
+    with pytest.raises(PipelineConfigError, match=r"Odd(\.| has )"):
+        pipe({"node": {"backend": f"TestOdd{low}{high}"}})
