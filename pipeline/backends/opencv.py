@@ -1,74 +1,67 @@
-"""CPU image operators on OpenCV matrices: uint8 arrays of shape (height, width, 3)."""
+"""CPU image operators on OpenCV matrices: arrays of shape (height, width, 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import index
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 
-from engine.cpu import fitting_contexts
-from pipeline.backend import InstanceConfig, ItemBackend
+from engine.cuda_device import cuda_available
+from pipeline.backend import InstanceConfig, Item
+from pipeline.backends.cpu_operator import RESIZE_SETTINGS, CpuOperator, matrix, needed_size
+from pipeline.backends.gpu import to_gpu
 from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
 from pipeline.registry import register
-from pipeline.settings import Setting, choice, read_count
+from pipeline.settings import Setting, choice, read_size
 from service.image_decoding import decode_bgr
 
-
-class CpuOperator(ItemBackend):
-    """An operator that keeps one core busy: instances are its parallelism."""
-
-    @classmethod
-    def fitting_instance_num(
-        cls,
-        instance_num: int,
-        settings: Mapping[str, Any],  # noqa: ARG003 (the same for all)
-        engine: str,  # noqa: ARG003
-    ) -> int:
-        """One instance a core at most: more would take turns on the cores."""
-        return fitting_contexts(instance_num)
-
-    def init(self, config: InstanceConfig) -> None:  # noqa: ARG002 (for those with settings)
-        """Keep OpenCV from starting threads of its own beside the instances'."""
-        cv2.setNumThreads(1)
+# Where an item may bring the corners x1, y1, x2, y2 of its part: torchpipe's names for it, of its
+# older and of its newer versions.
+BOX_KEYS = ("_box", "BOX")
+DATA_FORMAT_KEY = "data_format"
+_CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @register("DecodeMat")
 class DecodeMat(CpuOperator):
-    """Encoded bytes in, a matrix in B, G, R order out."""
+    """Encoded bytes in, a uint8 matrix in B, G, R order out; the item's `color` says so."""
 
-    def process(self, data: Any) -> Any:
+    def process(self, item: Item) -> Any:
         """Decode; an InvalidImageError fails the item."""
-        return decode_bgr(data)
+        decoded = decode_bgr(item[TASK_DATA_KEY])
+        item[TASK_COLOR_KEY] = "bgr"
+        return decoded
 
 
 @register("ResizeMat")
 class ResizeMat(CpuOperator):
     """Resizes to `resize_h` x `resize_w` pixels, bilinear, without keeping the aspect ratio."""
 
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("resize_h", read_count, "a height in pixels"),
-        Setting("resize_w", read_count, "a width in pixels"),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = RESIZE_SETTINGS
 
     def init(self, config: InstanceConfig) -> None:
         """Read the size."""
         super().init(config)
-        height, width = config.settings["resize_h"], config.settings["resize_w"]
-        if height is None or width is None:
-            raise PipelineConfigError("ResizeMat needs resize_h and resize_w, in pixels")
+        height, width = needed_size(config, "ResizeMat", "resize_h", "resize_w")
         self._size = (width, height)
 
-    def process(self, data: Any) -> Any:
+    def process(self, item: Item) -> Any:
         """Resize one matrix."""
-        return cv2.resize(data, self._size, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(matrix(item), self._size, interpolation=cv2.INTER_LINEAR)
 
 
 @register("cvtColorMat", "CvtColorMat")
 class CvtColorMat(CpuOperator):
-    """Converts B, G, R, which DecodeMat gives, to the order that `color` names."""
+    """Brings the channels into the order that the setting `color` names.
+
+    Which order a matrix has stands in the item, under `color`; DecodeMat puts it there, and where
+    it is missing the order is B, G, R.
+    """
 
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
@@ -77,23 +70,120 @@ class CvtColorMat(CpuOperator):
     def init(self, config: InstanceConfig) -> None:
         """Read the order."""
         super().init(config)
-        self._swap = config.settings["color"] == "rgb"
+        self._color = config.settings["color"]
 
-    def process(self, data: Any) -> Any:
-        """Swap the first and third channel, or nothing where `color` is "bgr"."""
-        return cv2.cvtColor(data, cv2.COLOR_BGR2RGB) if self._swap else data
+    def process(self, item: Item) -> Any:
+        """Swap the first and the third channel, or nothing where the order is right."""
+        data, has = matrix(item), item.get(TASK_COLOR_KEY, "bgr")
+        if has not in ("rgb", "bgr"):
+            raise ValueError(f'the item says color = {has!r}: expected "rgb" or "bgr"')
+        if has == self._color:
+            return data
+        converted = cv2.cvtColor(data, cv2.COLOR_BGR2RGB)
+        item[TASK_COLOR_KEY] = self._color
+        return converted
+
+
+@register("CropMat")
+class CropMat(CpuOperator):
+    """Cuts out the pixels from (`x1`, `y1`) up to, and without, (`x2`, `y2`).
+
+    The corners are the node's settings; an item may bring its own under the same keys, or all four
+    in this order under `_box` or `BOX`. What stands behind them in a box, such as a score, is not
+    read. The result is a view of the matrix.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = tuple(
+        Setting(name, read_size, "pixels, at least 0") for name in _CORNERS
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the corners."""
+        super().init(config)
+        self._corners = {name: config.settings[name] for name in _CORNERS}
+        for low, high in (("x1", "x2"), ("y1", "y2")):
+            start, end = self._corners[low], self._corners[high]
+            if start is not None and end is not None and start >= end:
+                raise PipelineConfigError(
+                    f"CropMat needs {low} < {high}, got {low} = {start} and {high} = {end}"
+                )
+
+    def process(self, item: Item) -> Any:
+        """A view of the part."""
+        data = matrix(item)
+        x1, y1, x2, y2 = self._corners_of(item)
+        height, width = data.shape[:2]
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            raise ValueError(
+                f"the part ({x1}, {y1}) to ({x2}, {y2}) does not lie within {width} x {height}"
+            )
+        return data[y1:y2, x1:x2]
+
+    def _corners_of(self, item: Item) -> list[int]:
+        for key in BOX_KEYS:
+            if key in item:
+                return _whole_numbers(key, item[key])
+        corners = [item.get(name, self._corners[name]) for name in _CORNERS]
+        pairs = zip(_CORNERS, corners, strict=True)
+        if missing := [name for name, value in pairs if value is None]:
+            raise ValueError(
+                f"CropMat needs {', '.join(missing)}, in the node or in the item, "
+                f"or all four corners in the item's {' or '.join(BOX_KEYS)}"
+            )
+        return _whole_numbers(", ".join(_CORNERS), corners)
+
+
+def _whole_numbers(where: str, corners: Any) -> list[int]:
+    try:
+        numbers = [index(corner) for corner in list(corners)[:4]]
+    except TypeError as error:
+        raise TypeError(f"{where} = {corners!r}: expected four whole numbers of pixels") from error
+    if len(numbers) < 4:
+        raise ValueError(f"{where} = {corners!r}: expected x1, y1, x2, y2")
+    return numbers
 
 
 @register("Mat2Tensor")
 class Mat2Tensor(CpuOperator):
-    """A matrix in, a uint8 tensor of shape (1, 3, height, width) out, without copying.
+    """A matrix in, a tensor of the same type out.
 
-    The tensor keeps the matrix's memory order, which is `torch.channels_last`, and which the model
-    graph takes as it is.
+    With `data_format` "nchw" its shape is (1, 3, height, width), and its memory order is the
+    matrix's, `torch.channels_last`, which the model graph takes as it is; with "hwc" it is (height,
+    width, 3). The item's `data_format` says which. On the CPU it is a view of the matrix; with
+    `device` "gpu" or "cuda" a copy on the node's GPU.
     """
 
-    def process(self, data: Any) -> Any:
-        """View the matrix as a tensor."""
-        rows = np.ascontiguousarray(data)[np.newaxis]
-        # NumPy's view rather than torch's: every call of torch gives the interpreter's lock away.
-        return torch.from_numpy(rows.transpose(0, 3, 1, 2))
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("device", choice("cpu", "gpu", "cuda"), '"cpu", "gpu" or "cuda"', "cpu"),
+        Setting("data_format", choice("nchw", "hwc"), '"nchw" or "hwc"', "nchw"),
+    )
+
+    @classmethod
+    def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:  # noqa: ARG003
+        """Whether the tensors go there."""
+        return bool(settings["device"] != "cpu")
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read where the tensors go; refuse a GPU on a host without one."""
+        super().init(config)
+        self._format = config.settings["data_format"]
+        device = config.settings["device"]
+        if device != "cpu" and not cuda_available():
+            raise PipelineConfigError(
+                f'Mat2Tensor with device = "{device}" needs an NVIDIA GPU and a CUDA build of '
+                'torch, and this host lacks them: use device = "cpu"'
+            )
+        self._gpu = None if device == "cpu" else torch.device("cuda", config.device_id)
+
+    def process(self, item: Item) -> torch.Tensor:
+        """View the matrix as a tensor, and copy it if it is to be on a GPU."""
+        data = np.ascontiguousarray(matrix(item))
+        if self._format == "nchw":
+            # NumPy's view rather than torch's: every call of torch gives the interpreter's lock
+            # away.
+            data = data[np.newaxis].transpose(0, 3, 1, 2)
+        tensor = torch.from_numpy(data)
+        if self._gpu is not None:
+            tensor = to_gpu(tensor, self._gpu)
+        item[DATA_FORMAT_KEY] = self._format
+        return tensor

@@ -1,0 +1,93 @@
+"""What the image operators on the CPU have in common, and the matrices that they take."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from engine.cpu import fitting_contexts
+from pipeline.backend import Backend, InstanceConfig, Item
+from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.settings import Setting, read_count
+
+RESIZE_SETTINGS = (
+    Setting("resize_h", read_count, "a height in pixels"),
+    Setting("resize_w", read_count, "a width in pixels"),
+)
+
+
+class CpuOperator(Backend):
+    """An operator that keeps one core busy: instances are its parallelism."""
+
+    @classmethod
+    def fitting_instance_num(
+        cls,
+        instance_num: int,
+        settings: Mapping[str, Any],  # noqa: ARG003 (the same for all)
+        engine: str,  # noqa: ARG003
+    ) -> int:
+        """One instance a core at most: more would take turns on the cores."""
+        return fitting_contexts(instance_num)
+
+    def init(self, config: InstanceConfig) -> None:  # noqa: ARG002 (for those with settings)
+        """Keep OpenCV from starting threads of its own beside the instances'."""
+        cv2.setNumThreads(1)
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Process the items one after the other."""
+        for item in items:
+            item[TASK_RESULT_KEY] = self.process(item)
+
+    @abstractmethod
+    def process(self, item: Item) -> Any:
+        """The result for one item; an exception fails it."""
+
+
+def needed_size(config: InstanceConfig, operator: str, height: str, width: str) -> tuple[int, int]:
+    """Height and width in pixels, which the node must give.
+
+    Args:
+        config: the instance.
+        operator: whose settings they are, for the message.
+        height: the name of the one setting.
+        width: the name of the other.
+
+    Raises:
+        PipelineConfigError: one of them is missing.
+    """
+    size = config.settings[height], config.settings[width]
+    if None in size:
+        raise PipelineConfigError(f"{operator} needs {height} and {width}, in pixels")
+    return size
+
+
+def byte_matrix(item: Item) -> np.ndarray[Any, Any]:
+    """An item's matrix: uint8 of shape (height, width, 3).
+
+    Raises:
+        TypeError: its data is no array.
+        ValueError: the array has another type or shape.
+    """
+    return _matrix(item, (np.uint8,))
+
+
+def matrix(item: Item) -> np.ndarray[Any, Any]:
+    """An item's matrix: uint8 or float32 of shape (height, width, 3); raises as `byte_matrix`."""
+    return _matrix(item, (np.uint8, np.float32))
+
+
+def _matrix(item: Item, dtypes: tuple[type, ...]) -> np.ndarray[Any, Any]:
+    data = item[TASK_DATA_KEY]
+    if not isinstance(data, np.ndarray):
+        raise TypeError(f"expected a matrix, such as DecodeMat gives, got {type(data).__name__}")
+    if data.dtype not in dtypes or data.ndim != 3 or data.shape[2] != 3 or data.size == 0:
+        raise ValueError(
+            f"expected a matrix of {' or '.join(dtype.__name__ for dtype in dtypes)} and of shape "
+            f"(height, width, 3), got {data.dtype} {data.shape}"
+        )
+    return data
