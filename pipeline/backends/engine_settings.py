@@ -13,6 +13,7 @@ from engine.cpu import threads_per_context
 from engine.interface import BatchProfile, EngineError, EngineOptions
 from engine.onnx_model import Normalization
 from pipeline.backend import InstanceConfig
+from pipeline.backends.postprocessing import POSTPROCESSOR_NAMES, SPLIT, read_postprocessor
 from pipeline.errors import PipelineConfigError
 from pipeline.settings import (
     BatchShape,
@@ -55,6 +56,7 @@ ENGINE_SETTINGS = (
     Setting("precision::fp32", read_names, "parts of layer names with commas between", ()),
     Setting("precision::fp16", read_names, "parts of layer names with commas between", ()),
     Setting("calibration_images", read_text, "a folder of images"),
+    Setting("postprocessor", read_postprocessor, f"one of {POSTPROCESSOR_NAMES}", SPLIT),
 )
 
 

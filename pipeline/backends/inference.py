@@ -30,6 +30,7 @@ from pipeline.backend import (
     fail,
 )
 from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
+from pipeline.backends.postprocessing import Postprocessor
 from pipeline.errors import PipelineConfigError
 from pipeline.gpu_image import GraphRow, as_gpu_tensor
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
@@ -48,8 +49,9 @@ class TensorrtTensor(Backend):
     """Batches of tensors through the model; one execution context an instance, no lock.
 
     Takes items whose data is a tensor of one row: (1, 3, height, width) or (3, height, width).
-    Gives each a tensor of one row, or a list of them if the model has several outputs. `mean` and
-    `std` are fused into the model's graph, which then takes uint8.
+    Gives each a tensor of one row, or a list of them if the model has several outputs; or what
+    `postprocessor` makes of them (`pipeline.backends.postprocessing`). `mean` and `std` are fused
+    into the model's graph, which then takes uint8.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ENGINE_SETTINGS
@@ -83,6 +85,8 @@ class TensorrtTensor(Backend):
         for low, high in pairs:
             _check_shape("min", low, engine)
             _check_shape("max", high, engine)
+        self._postprocessor: Postprocessor = config.settings["postprocessor"]
+        self._postprocessor.check(engine.model)
         self._spec = engine.inputs[0]
         contexts: _Contexts = config.shared.get_or_create("contexts", lambda: _Contexts(engine))
         number, self._context = contexts.create()
@@ -97,7 +101,7 @@ class TensorrtTensor(Backend):
         if all(isinstance(item[TASK_DATA_KEY], GraphRow) for item in items):
             context: CudaContext = items[0][TASK_DATA_KEY].context
             pixels = [item[TASK_DATA_KEY].pixels for item in items]
-            _set_results(items, context.run_front(pixels))
+            self._set_results(items, context.run_front(pixels))
             return
         batch, rows = [], []
         for item in items:
@@ -111,7 +115,7 @@ class TensorrtTensor(Backend):
                 rows.append((row,))
         if not batch:
             return
-        _set_results(batch, self._context.run(rows))
+        self._set_results(batch, self._context.run(rows))
         if self._context.profile:
             for item in batch:
                 item.setdefault(PROFILE_KEY, {}).update(
@@ -121,6 +125,10 @@ class TensorrtTensor(Backend):
     def close(self) -> None:
         """Free this instance's context."""
         self._context.close()
+
+    def _set_results(self, items: Sequence[Item], outputs: Sequence[torch.Tensor]) -> None:
+        for item, result in zip(items, self._postprocessor.results(outputs), strict=True):
+            item[TASK_RESULT_KEY] = result
 
 
 def _takes_images(spec: TensorSpec) -> bool:
@@ -142,20 +150,6 @@ class _Contexts:
             context = self._engine.create_context()
             self._count += 1
             return self._count - 1, context
-
-
-def _set_results(items: Sequence[Item], outputs: Sequence[torch.Tensor]) -> None:
-    """Give each item its row of every output; copies, as the outputs may be buffers."""
-    for item, *results in zip(items, *map(_copied_rows, outputs), strict=True):
-        item[TASK_RESULT_KEY] = results[0] if len(results) == 1 else results
-
-
-def _copied_rows(output: torch.Tensor) -> list[torch.Tensor]:
-    """The rows of a host tensor, copied; by NumPy, which asks for the interpreter's lock once."""
-    if output.dtype == torch.bfloat16:  # which NumPy does not know
-        return list(output.clone().split(1))
-    rows = output.numpy().copy()
-    return [torch.from_numpy(rows[index : index + 1]) for index in range(len(rows))]
 
 
 def _one_row(data: Any) -> torch.Tensor:
