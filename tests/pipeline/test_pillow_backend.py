@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import cv2
@@ -74,3 +75,11 @@ def test_what_is_no_matrix_of_bytes_fails_that_item_alone(data: Any) -> None:
 def test_without_a_size_it_is_refused_at_load() -> None:
     with pytest.raises(PipelineConfigError, match="PillowResizeMat needs resize_h and resize_w"):
         pipe({"node": {"backend": "PillowResizeMat", "resize_w": 2}})
+
+
+def test_without_pillow_it_is_refused_at_load_and_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(PipelineConfigError, match=r"pip install 'thriftpipe\[pillow\]'"):
+        pipe({"node": {"backend": "PillowResizeMat", "resize_h": 2, "resize_w": 2}})
