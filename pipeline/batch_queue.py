@@ -14,6 +14,7 @@ Of several instances that wait, the smallest one that holds what is there gets i
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -49,12 +50,14 @@ class BatchCounts:
 class _Instance:
     """An instance that waits for a batch."""
 
-    __slots__ = ("batch", "gate", "largest", "smallest")
+    __slots__ = ("batch", "gate", "largest", "looks_at_s", "smallest")
 
     def __init__(self, smallest: int, largest: int) -> None:
         self.smallest = smallest
         self.largest = largest
         self.batch: list[Task] = []
+        # When it looks again by itself.
+        self.looks_at_s = math.inf
         # Held until there is a batch: waiting for it takes one call.
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -81,6 +84,11 @@ class BatchQueue:
         """How many items wait."""
         return len(self._tasks)
 
+    @property
+    def idle_instances(self) -> int:
+        """How many instances wait for a batch."""
+        return len(self._idle)
+
     def put(self, task: Task) -> None:
         """Add an item; an idle instance may get it at once."""
         task.queued_at_s = time.monotonic()
@@ -90,6 +98,7 @@ class BatchQueue:
             self._missing -= 1
             if self._idle:
                 self._hand_out(task.queued_at_s)
+                self._have_somebody_look()
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
@@ -108,10 +117,11 @@ class BatchQueue:
                 if self._closed and not self._tasks:
                     self._idle.remove(instance)
                     return None
-                wait_s = self._wait_s(now_s)
+                instance.looks_at_s = self._leaves_at_s()
+                wait_s = instance.looks_at_s - now_s
                 self._lock.release()
                 try:
-                    instance.gate.acquire(timeout=-1 if wait_s is None else wait_s)
+                    instance.gate.acquire(timeout=-1 if wait_s == math.inf else max(0.0, wait_s))
                 finally:
                     self._lock.acquire()
 
@@ -161,22 +171,29 @@ class BatchQueue:
     def _leave_reason(self, instance: _Instance, now_s: float) -> LeaveReason | None:
         if self._rows >= instance.largest:
             return LeaveReason.FULL
+        is_late = self._closed or now_s >= self._tasks[0].queued_at_s + self._timeout_s
         if self._rows >= instance.smallest:
-            if self._missing > 0 and now_s < self._missed_until_s and not self._closed:
-                return None
-            return LeaveReason.IDLE
-        if self._closed or now_s - self._tasks[0].queued_at_s >= self._timeout_s:
-            return LeaveReason.TIMEOUT
-        return None
+            is_alone = self._missing <= 0 or now_s >= self._missed_until_s
+            return LeaveReason.IDLE if is_late or is_alone else None
+        return LeaveReason.TIMEOUT if is_late else None
 
-    def _wait_s(self, now_s: float) -> float | None:
-        """How long nothing can leave by the passing of time alone; None for ever."""
+    def _leaves_at_s(self) -> float:
+        """When a batch may leave that may not yet, by the passing of time alone."""
         if not self._tasks:
-            return None
-        end_s = self._tasks[0].queued_at_s + self._timeout_s
-        if self._missing > 0 and now_s < self._missed_until_s:
-            end_s = min(end_s, self._missed_until_s)
-        return max(0.0, end_s - now_s)
+            return math.inf
+        late_at_s = self._tasks[0].queued_at_s + self._timeout_s
+        if self._missing > 0 and self._rows >= min(idle.smallest for idle in self._idle):
+            return min(late_at_s, self._missed_until_s)
+        return late_at_s
+
+    def _have_somebody_look(self) -> None:
+        """See to it that an idle instance looks when what waits may leave."""
+        if not self._tasks or not self._idle:
+            return
+        if min(idle.looks_at_s for idle in self._idle) > self._leaves_at_s():
+            first = self._idle[0]
+            if first.gate.locked():
+                first.gate.release()
 
     def _remove(self, largest: int, reason: LeaveReason) -> list[Task]:
         batch = [self._tasks.popleft()]

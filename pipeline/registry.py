@@ -9,6 +9,7 @@ from engine.names import unknown_name
 from pipeline.backend import Backend
 from pipeline.errors import PipelineConfigError
 from pipeline.settings import Setting
+from pipeline.torchpipe_names import instead_of_backend
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])
 
@@ -29,11 +30,12 @@ def register(*names: str) -> Callable[[_BackendClass], _BackendClass]:
 
 
 def backend_class(name: str) -> type[Backend]:
-    """The backend of that name; PipelineConfigError names the closest if there is none."""
+    """The backend of that name; PipelineConfigError says what to use if there is none."""
     try:
         return _BACKENDS[name]
     except KeyError:
-        raise PipelineConfigError(unknown_name("backend", name, _BACKENDS)) from None
+        told = instead_of_backend(name) or unknown_name("backend", name, _BACKENDS)
+        raise PipelineConfigError(told) from None
 
 
 def backend_settings() -> dict[str, Setting]:
