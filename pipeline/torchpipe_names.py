@@ -7,7 +7,7 @@ _TENSOR = f"it works on tensors only; {_IN_PYTHON}"
 _BUILT_IN = "TensorrtTensor builds, loads and runs the engine by itself"
 _SCHEDULER = "every node schedules itself: give it instance_num, max and batching_timeout"
 
-_BACKENDS = {
+UNSUPPORTED_BACKENDS = {
     "ArgMaxTensor": 'use postprocessor = "SoftmaxMax" on the engine\'s node',
     "Aspect": "put what goes around a backend into a node of its own, or " + _IN_PYTHON,
     "BaselineSchedule": _SCHEDULER,
@@ -51,7 +51,7 @@ _BACKENDS = {
     "UnsqueezeTensor": _TENSOR,
     "With": "put what goes around a backend into a node of its own, or " + _IN_PYTHON,
 }
-_KEYS = {
+UNSUPPORTED_KEYS = {
     "batch_process": "use a node of its own behind this one",
     "borrow_from": "instances share their model's weights by themselves",
     "forward_modes": "a batch of one item or more is all one",
@@ -68,7 +68,7 @@ _KEYS = {
 
 def instead_of_backend(name: str) -> str | None:
     """What to use instead of a backend of torchpipe's that is not here; None for any other name."""
-    return _told(name, "backend", _BACKENDS.get(name))
+    return _told(name, "backend", UNSUPPORTED_BACKENDS.get(name))
 
 
 def instead_of_key(key: str) -> str | None:
@@ -76,7 +76,7 @@ def instead_of_key(key: str) -> str | None:
     backend, _, last = key.rpartition("::")
     if last in {"backend", "dependency"}:
         return _told(key, "key", f'write it as one expression: backend = "{backend}[...]"')
-    return _told(key, "key", _KEYS.get(key))
+    return _told(key, "key", UNSUPPORTED_KEYS.get(key))
 
 
 def _told(name: str, kind: str, advice: str | None) -> str | None:

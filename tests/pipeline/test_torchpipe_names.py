@@ -8,7 +8,12 @@ from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.registry import backend_settings
 from pipeline.settings import SCHEDULING
-from pipeline.torchpipe_names import _BACKENDS, _KEYS, instead_of_backend, instead_of_key
+from pipeline.torchpipe_names import (
+    UNSUPPORTED_BACKENDS,
+    UNSUPPORTED_KEYS,
+    instead_of_backend,
+    instead_of_key,
+)
 
 
 def refusal(node: dict[str, object]) -> str:
@@ -27,7 +32,7 @@ def test_backends() -> None:
     [
         ("priority", "streams have one priority here"),
         ("Torch::backend", 'write it as one expression: backend = "Torch[...]"'),
-        ("A::B::dependency", 'backend = "A::B[...]"'),
+        ("A::B::dependency", 'write it as one expression: backend = "A::B[...]"'),
     ],
 )
 def test_keys(key: str, advice: str) -> None:
@@ -36,10 +41,13 @@ def test_keys(key: str, advice: str) -> None:
 
 
 def test_what_is_here_is_not_listed_and_typos_are_told_as_ever() -> None:
-    for name in _BACKENDS:
+    for name in UNSUPPORTED_BACKENDS:
         assert instead_of_backend(name)
         with pytest.raises(PipelineConfigError, match="not supported here"):
             parse_config({"node": {"backend": name}})
-    assert not _KEYS.keys() & {*backend_settings(), *(setting.name for setting in SCHEDULING)}
+    assert not UNSUPPORTED_KEYS.keys() & {
+        *backend_settings(),
+        *(setting.name for setting in SCHEDULING),
+    }
     assert instead_of_backend("DecodeMatt") is None
     assert instead_of_key("maxx") is None
