@@ -1,0 +1,1 @@
+"""Measures the runtime itself: how it batches, what it costs, and that it loses nothing."""
