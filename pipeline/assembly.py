@@ -73,6 +73,14 @@ def runs_on_gpu(expression: Expression, settings: Mapping[str, Any], engine: str
     return any(cls.runs_on_gpu(own, engine) for cls, own in _classes(expression, settings))
 
 
+def settings_of(
+    backend: str, expression: Expression, settings: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The settings that the backend of that name, which is in the expression, will get."""
+    wanted = backend_class(backend)
+    return next(own for cls, own in _classes(expression, settings) if cls is wanted)
+
+
 def takes_turns(expression: Expression) -> bool:
     """Whether the instances of the expression have to take turns at something."""
     return any(backend_class(name).takes_turns for name in expression.names())

@@ -24,6 +24,7 @@ from engine.registry import (
     suggested_instances,
 )
 from engine.zoo import open_model
+from pipeline.assembly import settings_of
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
 from pipeline.engine_facts import EngineFacts
@@ -68,6 +69,13 @@ class PipelineHandler:
         document = handler_document(settings)
         config = parse_config(document)
         model_node = engine_node(config)
+        node = config.nodes[model_node]
+        postprocessor = settings_of(ENGINE_BACKEND, node.backend, node.settings)["postprocessor"]
+        if not postprocessor.gives_tensors:
+            raise PipelineConfigError(
+                f"[{model_node}] postprocessor = {postprocessor.name} gives a class and no scores, "
+                'which the service cannot serve; use "split", "cpu" or "SoftmaxCpu"'
+            )
         entry = None
         if settings.shared_folder is not None:
             entry = entry_of_engine_process(config, settings.engine)
@@ -80,6 +88,7 @@ class PipelineHandler:
             front = front_part(config, entry)
             self._pipe = Pipe(front, engine=settings.engine, elsewhere={entry: remote})
             self._facts = EngineFacts(**remote.info)
+        self._are_probabilities = self._facts.outputs_probabilities or postprocessor.softmax
 
     def classify(
         self, images: Sequence[bytes], deadline: Deadline | None
@@ -120,9 +129,7 @@ class PipelineHandler:
     def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
         error = item.get(TASK_ERROR_KEY)
         if error is None:
-            row = probabilities(
-                item[TASK_RESULT_KEY], are_probabilities=self._facts.outputs_probabilities
-            )[0]
+            row = probabilities(item[TASK_RESULT_KEY], are_probabilities=self._are_probabilities)[0]
             return Scores(row, item[TASK_STAGE_TIMES_KEY])
         cause = error.cause if isinstance(error, NodeError) else error
         if isinstance(cause, ImageFailure):

@@ -45,13 +45,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """`min` or `max`: rows of a batch and, where given, the shape of one row."""
+    """`min` or `max`: rows of a batch and, where given, the shape of one row.
+
+    Attributes:
+        rows: the same for all inputs of the model.
+        item_shapes: of each input that a shape was given for, in the model's order; empty where
+            only rows were given.
+    """
 
     rows: int
-    item_shape: tuple[int, ...] | None = None
+    item_shapes: tuple[tuple[int, ...], ...] = ()
 
     def __str__(self) -> str:
-        return "x".join(map(str, (self.rows, *(self.item_shape or ()))))
+        shapes = self.item_shapes or ((),)
+        return ",".join("x".join(map(str, (self.rows, *shape))) for shape in shapes)
 
 
 def read_count(value: Any) -> int:
@@ -126,11 +133,15 @@ def read_floats(value: Any) -> tuple[float, ...]:
 
 
 def read_batch_shape(value: Any) -> BatchShape:
-    """Rows, or rows and the shape of a row: 4, "4", "4x3x224x224"."""
+    """Rows, or rows and the shape of a row, an input each: 4, "4", "4x3x224x224,4x10"."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(value)
-    rows, *item_shape = (read_count(part) for part in str(value).split("x"))
-    return BatchShape(rows, tuple(item_shape) or None)
+    inputs = [[read_count(part) for part in one.split("x")] for one in str(value).split(",")]
+    rows = inputs[0][0]
+    shapes = tuple(tuple(shape) for _, *shape in inputs)
+    if any(first != rows for first, *_ in inputs) or (len(shapes) > 1 and not all(shapes)):
+        raise ValueError(value)
+    return BatchShape(rows, shapes if all(shapes) else ())
 
 
 def read_range(value: Any) -> tuple[int, int]:

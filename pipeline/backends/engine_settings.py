@@ -38,7 +38,10 @@ def read_batch_shapes(value: Any) -> BatchShape | tuple[BatchShape, ...]:
     return tuple(read_batch_shape(part) for part in value.split(";"))
 
 
-_SHAPES = 'rows, or a shape such as "{}x3x224x224"; several with ";" between, one an instance'
+_SHAPES = (
+    'rows, or a shape such as "{}x3x224x224", with "," between those of several inputs; several '
+    'with ";" between, one an instance'
+)
 
 ENGINE_SETTINGS = (
     Setting("model", read_text, "an ONNX file or the name of a packaged model"),

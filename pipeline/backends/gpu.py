@@ -162,7 +162,7 @@ class CropTensor(GpuOperator):
     The corners are the node's settings; an item may bring its own under the same keys.
     """
 
-    cpu_counterpart: ClassVar[str] = "a slice of the matrix in a Python backend"
+    cpu_counterpart: ClassVar[str] = "CropMat"
     settings: ClassVar[tuple[Setting, ...]] = tuple(
         Setting(name, read_size, "pixels, at least 0") for name in ("x1", "y1", "x2", "y2")
     )

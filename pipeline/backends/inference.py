@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +34,7 @@ from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, eng
 from pipeline.backends.postprocessing import Postprocessor
 from pipeline.errors import PipelineConfigError
 from pipeline.gpu_image import GraphRow, as_gpu_tensor
-from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
 from pipeline.registry import register
 from pipeline.settings import BatchShape, Setting
 
@@ -48,8 +49,10 @@ ENGINE_BACKEND = "TensorrtTensor"
 class TensorrtTensor(Backend):
     """Batches of tensors through the model; one execution context an instance, no lock.
 
-    Takes items whose data is a tensor of one row: (1, 3, height, width) or (3, height, width).
-    Gives each a tensor of one row, or a list of them if the model has several outputs; or what
+    Takes items whose data is a tensor of one row, (1, 3, height, width) or (3, height, width), or
+    of as many rows as the item's `request_size` says; or a list of tensors, one an input of the
+    model. Gives each a tensor of its rows, or a list of them if the model has several outputs; or
+    what
     `postprocessor` makes of them (`pipeline.backends.postprocessing`). `mean` and `std` are fused
     into the model's graph, which then takes uint8.
     """
@@ -87,13 +90,13 @@ class TensorrtTensor(Backend):
             _check_shape("max", high, engine)
         self._postprocessor: Postprocessor = config.settings["postprocessor"]
         self._postprocessor.check(engine.model)
-        self._spec = engine.inputs[0]
+        self._specs = engine.inputs
         contexts: _Contexts = config.shared.get_or_create("contexts", lambda: _Contexts(engine))
         number, self._context = contexts.create()
         low, high = pairs[min(number, len(pairs) - 1)]
         self._min_rows, self._max_rows = low.rows, high.rows
         self._context.profile = config.profile_stages
-        if isinstance(self._context, CudaContext) and _takes_images(self._spec):
+        if isinstance(self._context, CudaContext) and _takes_images(self._specs):
             config.offers[ENGINE_INPUT_OFFER] = self._context
 
     def forward(self, items: Sequence[Item]) -> None:
@@ -103,19 +106,18 @@ class TensorrtTensor(Backend):
             pixels = [item[TASK_DATA_KEY].pixels for item in items]
             self._set_results(items, context.run_front(pixels))
             return
-        batch, rows = [], []
+        batch, inputs = [], []
         for item in items:
             try:
-                row = _one_row(as_gpu_tensor(item[TASK_DATA_KEY]))
-                check_item(row, self._spec)
+                tensors = _tensors(item, self._specs)
             except EngineError as error:
                 fail(item, error)
             else:
                 batch.append(item)
-                rows.append((row,))
+                inputs.append(tensors)
         if not batch:
             return
-        self._set_results(batch, self._context.run(rows))
+        self._set_results(batch, self._context.run(inputs))
         if self._context.profile:
             for item in batch:
                 item.setdefault(PROFILE_KEY, {}).update(
@@ -127,13 +129,16 @@ class TensorrtTensor(Backend):
         self._context.close()
 
     def _set_results(self, items: Sequence[Item], outputs: Sequence[torch.Tensor]) -> None:
-        for item, result in zip(items, self._postprocessor.results(outputs), strict=True):
-            item[TASK_RESULT_KEY] = result
+        results = iter(self._postprocessor.results(outputs))
+        for item in items:
+            count = item.get(TASK_REQUEST_SIZE_KEY, 1)
+            rows = list(islice(results, count))
+            item[TASK_RESULT_KEY] = rows[0] if count == 1 else _joined(rows)
 
 
-def _takes_images(spec: TensorSpec) -> bool:
+def _takes_images(specs: Sequence[TensorSpec]) -> bool:
     """Whether rows are uint8 with the channels last, as operators on the GPU make them."""
-    return spec.dtype == torch.uint8 and spec.channels_last
+    return len(specs) == 1 and specs[0].dtype == torch.uint8 and specs[0].channels_last
 
 
 class _Contexts:
@@ -152,13 +157,41 @@ class _Contexts:
             return self._count - 1, context
 
 
-def _one_row(data: Any) -> torch.Tensor:
+def _tensors(item: Item, specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
+    """An item's rows of each input; EngineError if they do not fit the model."""
+    data = item[TASK_DATA_KEY]
+    several = data if isinstance(data, list | tuple) else [data]
+    if len(several) != len(specs):
+        names = ", ".join(spec.name for spec in specs)
+        raise EngineError(
+            f"the model has {len(specs)} inputs ({names}), got {len(several)} tensors"
+        )
+    return tuple(
+        _rows(one, spec, item.get(TASK_REQUEST_SIZE_KEY, 1))
+        for one, spec in zip(several, specs, strict=True)
+    )
+
+
+def _rows(data: Any, spec: TensorSpec, count: int) -> torch.Tensor:
+    data = as_gpu_tensor(data)
     if not isinstance(data, torch.Tensor):
         raise EngineError(f"expected a tensor, such as Mat2Tensor gives, got {type(data).__name__}")
-    row = data.unsqueeze(0) if data.dim() == 3 else data
-    if row.shape[0] != 1:
-        raise EngineError(f"expected one row an item, got {row.shape[0]}")
-    return row
+    rows = data.unsqueeze(0) if data.dim() == len(spec.item_shape) else data
+    check_item(rows, spec)
+    if rows.shape[0] != count:
+        raise EngineError(
+            f"the item has request_size = {count}, and its tensor {rows.shape[0]} rows"
+        )
+    return rows
+
+
+def _joined(rows: list[Any]) -> Any:
+    """The results of an item of several rows as one: tensors of all rows, or a list."""
+    if isinstance(rows[0], torch.Tensor):
+        return torch.cat(rows)
+    if isinstance(rows[0], list):
+        return [torch.cat(output) for output in zip(*rows, strict=True)]
+    return rows
 
 
 def _choose(settings: Mapping[str, Any], engine: str) -> EngineChoice:
@@ -197,14 +230,19 @@ def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:
 
 
 def _check_shape(name: str, shape: BatchShape, engine: Engine) -> None:
-    if len(engine.inputs) != 1:
-        raise PipelineConfigError(f"the model has {len(engine.inputs)} inputs, this node feeds 1")
-    if shape.item_shape is None:
+    if not shape.item_shapes:
         return
-    wanted = engine.inputs[0].item_shape
-    fits = len(wanted) == len(shape.item_shape) and all(
-        w is None or w == given for w, given in zip(wanted, shape.item_shape, strict=True)
-    )
-    if not fits:
-        text = "x".join("?" if size is None else str(size) for size in wanted)
-        raise PipelineConfigError(f"{name} = {shape}, but one row of the model's input is {text}")
+    if len(shape.item_shapes) != len(engine.inputs):
+        raise PipelineConfigError(
+            f"{name} = {shape} has shapes of {len(shape.item_shapes)} inputs, the model has "
+            f"{len(engine.inputs)}"
+        )
+    for given, spec in zip(shape.item_shapes, engine.inputs, strict=True):
+        wanted = spec.item_shape
+        fits = len(wanted) == len(given) and all(
+            w is None or w == g for w, g in zip(wanted, given, strict=True)
+        )
+        if not fits:
+            text = "x".join("?" if size is None else str(size) for size in wanted)
+            which = "the model's input" if len(engine.inputs) == 1 else f"input {spec.name!r}"
+            raise PipelineConfigError(f"{name} = {shape}, but one row of {which} is {text}")

@@ -20,12 +20,18 @@ import torch
 
 from pipeline.backend import Item
 from pipeline.errors import DeadlinePassedError, NodeError
-from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
+from pipeline.keys import (
+    TASK_COLOR_KEY,
+    TASK_DATA_KEY,
+    TASK_REQUEST_SIZE_KEY,
+    TASK_RESULT_KEY,
+)
 from service.handler import InvalidImageError
 
 # Kind of the data, length of the description and of the data in bytes, when the item was left
 # here, and its deadline (0 for none), both in seconds on the clock that all processes share.
 _HEADER = struct.Struct("<BxxxIQdd")
+_KEPT_KEYS = (TASK_COLOR_KEY, TASK_REQUEST_SIZE_KEY)
 _TEXT_OFFSET = 64
 _LINE_BYTES = 64
 _BYTES, _TENSOR, _DONE, _FAILED = range(4)
@@ -80,13 +86,14 @@ class SlotMemory:
             SlotError: the data is something else, or larger than a slot.
         """
         data = item[TASK_DATA_KEY]
-        color = item.get(TASK_COLOR_KEY)
+        # The keys that count there, besides the data; None for those that the item lacks.
+        keys = tuple(item.get(key) for key in _KEPT_KEYS)
         if isinstance(data, torch.Tensor):
             matrix, order = _as_array(data)
-            text = _tensor_description(matrix.dtype.str, matrix.shape, order, color)
+            text = _tensor_description(matrix.dtype.str, matrix.shape, order, keys)
             kind, body = _TENSOR, _bytes_of(matrix)
         elif isinstance(data, bytes | bytearray | memoryview):
-            text = _bytes_description(color)
+            text = _bytes_description(keys)
             kind, body = _BYTES, memoryview(data).cast("B")
         else:
             raise SlotError(
@@ -107,8 +114,9 @@ class SlotMemory:
             item[TASK_DATA_KEY] = torch.from_numpy(
                 matrix.transpose(0, 3, 1, 2) if about["order"] == "nhwc" else matrix
             )
-        if about["color"] is not None:
-            item[TASK_COLOR_KEY] = about["color"]
+        for key, value in zip(_KEPT_KEYS, about["keys"], strict=True):
+            if value is not None:
+                item[key] = value
         return item, put_at_s, deadline_s or None
 
     def put_outcome(
@@ -213,13 +221,15 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _bytes_description(color: str | None) -> bytes:
-    return json.dumps({"color": color}).encode()
+def _bytes_description(keys: tuple[Any, ...]) -> bytes:
+    return json.dumps({"keys": keys}).encode()
 
 
 @lru_cache(maxsize=256)
-def _tensor_description(dtype: str, shape: tuple[int, ...], order: str, color: str | None) -> bytes:
-    about = {"dtype": dtype, "shape": shape, "order": order, "color": color}
+def _tensor_description(
+    dtype: str, shape: tuple[int, ...], order: str, keys: tuple[Any, ...]
+) -> bytes:
+    about = {"dtype": dtype, "shape": shape, "order": order, "keys": keys}
     return json.dumps(about).encode()
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="this host has
         ("ResizeTensor", "ResizeMat"),
         ("CvtColorTensor", "CvtColorMat"),
         ("cvtColorTensor", "CvtColorMat"),
-        ("CropTensor", "a Python backend"),
+        ("CropTensor", "CropMat"),
         ("CopyMakeBorderTensor", "cv2.copyMakeBorder"),
         ("GpuTensor", "the tensor as it is"),
         ("CpuTensor", "the tensor as it is"),

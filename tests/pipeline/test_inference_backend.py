@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine.cpu import available_cores
 from engine.interface import BatchProfile
-from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, pipe
+from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, PipelineInputError, pipe
 from pipeline.backends.engine_settings import batch_shapes
 from pipeline.settings import BatchShape
 
@@ -118,6 +118,69 @@ def test_an_item_of_the_wrong_shape_fails_alone(channel_means: Path) -> None:
     assert items[0][TASK_RESULT_KEY][0, 0] == 1
     assert "takes Nx3x8x8, got 1x3x9x8" in str(items[1][TASK_ERROR_KEY])
     assert "expected a tensor, such as Mat2Tensor gives, got str" in str(items[2][TASK_ERROR_KEY])
+
+
+def test_an_item_may_count_for_several_rows(channel_means: Path) -> None:
+    def images(*values: int) -> torch.Tensor:
+        return torch.cat([plain_image(value) for value in values])
+
+    with pipe(node(channel_means, max=4)) as run:
+        items: list[dict[str, Any]] = [
+            {"data": images(1, 2, 3), "request_size": 3},
+            {"data": images(9)},
+            {"data": images(4, 5), "request_size": 2},
+            {"data": images(6, 7)},
+            {"data": images(*range(5)), "request_size": 5},
+        ]
+        run(items)
+        assert max(run.nodes["m"].counts.batches.by_size) <= 5
+    assert items[0][TASK_RESULT_KEY][:, 0].tolist() == [1, 2, 3]
+    assert items[1][TASK_RESULT_KEY].tolist() == [[9, 10, 11]]
+    assert items[2][TASK_RESULT_KEY][:, 0].tolist() == [4, 5]
+    assert "request_size = 1, and its tensor 2 rows" in str(items[3][TASK_ERROR_KEY])
+    assert "request_size = 5, and a batch holds at most 4" in str(items[4][TASK_ERROR_KEY])
+    with pipe(node(channel_means)) as run, pytest.raises(PipelineInputError, match="request_size"):
+        run({"data": images(1), "request_size": 0})
+
+
+@pytest.fixture(scope="session")
+def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that adds its inputs, of shapes (rows, 2, 3) and (rows, 1, 3)."""
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, 3])
+        for name, count in (("left", 2), ("right", 1))
+    ]
+    output = helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["batch", 2, 3])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["left", "right"], ["sum"])], "two_inputs", inputs, [output]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = tmp_path_factory.mktemp("models") / "two_inputs.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_a_model_of_several_inputs_takes_a_list_of_tensors(two_inputs: Path) -> None:
+    with pipe(node(two_inputs, max="4x2x3,4x1x3")) as run:
+        left, right = torch.ones(1, 2, 3), torch.arange(3.0).view(1, 3)
+        items = [{"data": [left, right]}, {"data": [left * 2, right]}, {"data": left}]
+        run(items)
+    assert items[0][TASK_RESULT_KEY].tolist() == [[[1, 2, 3], [1, 2, 3]]]
+    assert items[1][TASK_RESULT_KEY].tolist() == [[[2, 3, 4], [2, 3, 4]]]
+    assert "2 inputs (left, right), got 1 tensors" in str(items[2][TASK_ERROR_KEY])
+
+
+def test_shapes_of_inputs_that_are_not_there_are_refused(
+    two_inputs: Path, channel_means: Path
+) -> None:
+    for model, shapes, words in (
+        (channel_means, "4x3x8x8,4x5", "has shapes of 2 inputs, the model has 1"),
+        (two_inputs, "4x2x3", "has shapes of 1 inputs, the model has 2"),
+        (two_inputs, "4x2x3,4x9x3", "one row of input 'right' is 1x3"),
+        (two_inputs, "4x2x3,2x1x3", "expected rows, or a shape"),
+    ):
+        with pytest.raises(PipelineConfigError, match=words):
+            pipe(node(model, max=shapes))
 
 
 def test_instances_are_never_more_than_cores(

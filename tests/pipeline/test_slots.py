@@ -41,9 +41,11 @@ def test_bytes_like_data_arrives_as_a_view(
     both_ends: tuple[SlotMemory, SlotMemory], given: Any
 ) -> None:
     ours, theirs = both_ends
-    ours.put_item(1, {"data": given, "color": "rgb", "unused": object()}, 3.0, 12.5)
+    ours.put_item(
+        1, {"data": given, "color": "rgb", "request_size": 4, "unused": object()}, 3.0, 12.5
+    )
     item, put_at_s, deadline_s = theirs.item(1)
-    assert item == {"data": b"xyz", "color": "rgb"}
+    assert item == {"data": b"xyz", "color": "rgb", "request_size": 4}
     assert isinstance(item["data"], memoryview)
     assert (put_at_s, deadline_s) == (3.0, 12.5)
     ours.put_item(1, {"data": b"new"}, 3.0, None)
