@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter, StrMethodFormatter
 
 from pipeline.measure import summary
 from pipeline.measure.sides import ANCHOR, OURS
@@ -143,6 +143,7 @@ def _integrity(run: Mapping[str, Any]) -> Figure:
         color=_COLOURS[OURS],
         linewidth=1.4,
     )
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("items done")
     axes.set_ylabel("memory of the process in MiB")
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])

@@ -75,7 +75,8 @@ def _sides(run: Mapping[str, Any]) -> list[str]:
     ]
     if repeats < _ENOUGH_REPEATS:
         lines.append(
-            f"- **Only {repeats} repeat(s)**: {_ENOUGH_REPEATS} are the least for numbers to rely on"
+            f"- **Only {repeats} repeat(s)**: {_ENOUGH_REPEATS} are the least for numbers to rely "
+            "on"
         )
     if run["anchor_missing"] is not None:
         lines.append(f"- **Without torchpipe**: {run['anchor_missing']}")
