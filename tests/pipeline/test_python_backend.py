@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pipeline
 from pipeline import PipelineConfigError, PythonBackend, pipe, register_backend
 
 
 def test_the_readmes_example() -> None:
-    @register_backend(name="ReadmeScale", keys=["factor"])
-    class Scale:
-        def init(self, config: dict[str, Any]) -> None:
-            self.factor = float(config["factor"] or 1)
-
-        def max(self) -> int:
-            return 8
-
-        def forward(self, items: list[dict[str, Any]]) -> None:
-            for item in items:
-                item["result"] = item["data"] * self.factor
-
-    with pipe({"scale": {"backend": "ReadmeScale", "factor": 2.5, "instance_num": 2}}) as run:
-        items = [{"data": number} for number in range(20)]
-        run(items)
-        assert [item["result"] for item in items] == [number * 2.5 for number in range(20)]
-    assert isinstance(Scale(), PythonBackend)
+    text = (Path(pipeline.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (example,) = [
+        code.partition("```")[0]
+        for code in text.split("```python\n")
+        if "register_backend(name=" in code.partition("```")[0]
+    ]
+    assert example.count("\n") <= 15
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)  # noqa: S102 (this project's own text)
+    items = [{"data": number} for number in range(20)]
+    names["run"](items)
+    names["run"].close()
+    assert [item["result"] for item in items] == [number * 2.5 for number in range(20)]
+    assert isinstance(names["Scale"](), PythonBackend)
 
 
 def test_as_torchpipe_registers_them() -> None:
