@@ -1,0 +1,1 @@
+"""The commands `show`, `check` and `run` of `python -m pipeline`."""

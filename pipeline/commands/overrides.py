@@ -1,0 +1,34 @@
+"""`--set [NODE.]KEY=VALUE`, given any number of times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.config import apply_overrides, read_toml
+from pipeline.errors import PipelineConfigError
+
+
+def read_document(path: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """A file's document with the assignments made.
+
+    Raises:
+        PipelineConfigError: the file cannot be read or is no TOML, or an assignment is none.
+    """
+    document = read_toml(path)
+    for assignment in assignments:
+        document = assigned(document, assignment)
+    return document
+
+
+def assigned(document: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """A copy of the document with one value changed; PipelineConfigError if that cannot be."""
+    key, equals, value = assignment.partition("=")
+    if not key.strip() or not equals:
+        raise PipelineConfigError(
+            f"--set takes [NODE.]KEY=VALUE, such as batching_timeout=2, got {assignment!r}"
+        )
+    try:
+        return apply_overrides(document, {key.strip(): value.strip()})
+    except PipelineConfigError as error:
+        raise PipelineConfigError(f"--set {assignment}: {error}") from error
