@@ -8,7 +8,7 @@ BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu test test-gpu serve lint clean
+.PHONY: help venv bench bench-gpu measure test test-gpu serve lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: $(STAMP) ## run the tests
 
 test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
+
+measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--anchor_python PATH"
+	$(BIN)/python -m pipeline.measure batching --output_dir results/local-batching $(ARGS)
+	$(BIN)/python -m pipeline.measure overhead --output_dir results/local-overhead $(ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
