@@ -92,7 +92,7 @@ class Layout:
                 offsets.append(offsets[-1] + (sizes[before] + sizes[after]) / 2 + gap)
             centres.update(zip(stops, _apart(wanted, offsets), strict=True))
         left = min(centre - sizes[stop] / 2 for stop, centre in centres.items())
-        return {stop: round(centre - left) for stop, centre in centres.items()}
+        return {stop: int(centre - left) for stop, centre in centres.items()}
 
     def _around(self, stop: Stop, placed: Mapping[Stop, float]) -> list[Stop]:
         before = [s.start for s in self.segments if s.end == stop]
