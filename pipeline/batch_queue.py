@@ -98,32 +98,40 @@ class BatchQueue:
             self._missing -= 1
             if self._idle:
                 self._hand_out(task.queued_at_s)
-                self._have_somebody_look()
+                if self._tasks and self._idle:
+                    self._have_somebody_look()
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
 
         An item of more rows than that leaves by itself.
         """
-        instance = _Instance(smallest, largest)
-        with self._lock:
-            self._idle.append(instance)
-            while True:
-                now_s = time.monotonic()
-                if not instance.batch:
-                    self._hand_out(now_s)
-                if instance.batch:
+        instance: _Instance | None = None
+        while True:
+            with self._lock:
+                # Nobody looks on behalf of an instance that is not idle any more.
+                if instance is None:
+                    instance = _Instance(smallest, largest)
+                    self._idle.append(instance)
+                elif instance.batch:
                     return instance.batch
-                if self._closed and not self._tasks:
+                now_s = 0.0
+                if self._tasks:
+                    now_s = time.monotonic()
+                    self._hand_out(now_s)
+                    if instance.batch:
+                        return instance.batch
+                elif self._closed:
                     self._idle.remove(instance)
                     return None
                 instance.looks_at_s = self._leaves_at_s()
-                wait_s = instance.looks_at_s - now_s
-                self._lock.release()
-                try:
-                    instance.gate.acquire(timeout=-1 if wait_s == math.inf else max(0.0, wait_s))
-                finally:
-                    self._lock.acquire()
+            if instance.looks_at_s == math.inf:
+                instance.gate.acquire()
+            else:
+                instance.gate.acquire(timeout=max(0.0, instance.looks_at_s - now_s))
+            # Whoever gave it a batch has nothing more to do with it.
+            if instance.batch:
+                return instance.batch
 
     def done(self, batch: list[Task], batch_s: float) -> None:
         """An instance has finished a batch, and its callers are about to be told.
@@ -163,6 +171,8 @@ class BatchQueue:
 
     def _fitting(self) -> _Instance:
         """The smallest idle instance that holds all that waits, or else the largest."""
+        if len(self._idle) == 1:
+            return self._idle[0]
         held = [idle for idle in self._idle if idle.smallest <= self._rows <= idle.largest]
         if held:
             return min(held, key=lambda idle: idle.largest)
@@ -188,8 +198,6 @@ class BatchQueue:
 
     def _have_somebody_look(self) -> None:
         """See to it that an idle instance looks when what waits may leave."""
-        if not self._tasks or not self._idle:
-            return
         if min(idle.looks_at_s for idle in self._idle) > self._leaves_at_s():
             first = self._idle[0]
             if first.gate.locked():

@@ -203,13 +203,13 @@ class Node:
     ) -> None:
         taken_s = time.monotonic()
         counts.items += len(batch)
+        largest = backend.max
         alive = []
         for task in batch:
             queued_ms = (taken_s - task.queued_at_s) * 1000
             counts.queue_ms += queued_ms
             task.stage_times_ms[self._queue_stage] = queued_ms
-            refusal = self._refusal(task, backend.max)
-            if refusal is None:
+            if (refusal := _refusal(task, largest)) is None:
                 alive.append(task)
             else:
                 self._fail(task, refusal, counts)
@@ -222,36 +222,38 @@ class Node:
         forward_s = time.monotonic() - taken_s
         forward_ms = forward_s * 1000
         counts.forward_ms += forward_ms
-        self._source.done(batch, forward_s)
+        if largest > 1:
+            self._source.done(batch, forward_s)
         for task in alive:
             task.stage_times_ms[self._forward_stage] = forward_ms
-            for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
-                task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
+            if self._config.profile_stages:
+                for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
+                    task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
             self._hand_on(task, counts)
-
-    def _refusal(self, task: Task, largest: int) -> Exception | None:
-        """Why an item does not run, or None."""
-        if task.call.expired():
-            return DeadlinePassedError("dropped before it ran")
-        if task.rows > largest:
-            return ValueError(
-                f"request_size = {task.rows}, and a batch holds at most {largest}: send it in "
-                "several items, or raise max"
-            )
-        return None
 
     def _fail(self, task: Task, cause: Exception, counts: InstanceCounts) -> None:
         counts.failed_items += 1
         task.finish(NodeError(self.name, cause))
 
     def _hand_on(self, task: Task, counts: InstanceCounts) -> None:
-        failure = task.item.pop(FAILURE_KEY, None)
-        if failure is None and TASK_RESULT_KEY not in task.item:
-            failure = RuntimeError("the backend gave no result")
-        if failure is not None:
-            self._fail(task, failure, counts)
+        item = task.item
+        if FAILURE_KEY in item or TASK_RESULT_KEY not in item:
+            no_result = RuntimeError("the backend gave no result")
+            self._fail(task, item.pop(FAILURE_KEY, no_result), counts)
         elif self._next is None:
             task.finish()
         else:
-            result_becomes_data(task.item)
+            result_becomes_data(item)
             self._next.submit(task)
+
+
+def _refusal(task: Task, largest: int) -> Exception | None:
+    """Why an item does not run, or None."""
+    if task.call.expired():
+        return DeadlinePassedError("dropped before it ran")
+    if task.rows > largest:
+        return ValueError(
+            f"request_size = {task.rows}, and a batch holds at most {largest}: send it in several "
+            "items, or raise max"
+        )
+    return None

@@ -142,7 +142,8 @@ class Pipe:
         """
         if not self._finalizer.alive:
             raise PipelineInputError("the pipeline is closed")
-        several = [items] if isinstance(items, MutableMapping) else list(items)
+        # The class that nearly all have is asked for first: the abstract one takes ten times as long.
+        several = [items] if isinstance(items, dict | MutableMapping) else list(items)
         if not several:
             return
         entries = [self._entry(item) for item in several]
@@ -205,7 +206,8 @@ def _without_outcome(item: CallItem) -> dict[str, Any]:
 def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:
     """Give the caller's item what became of it."""
     for key in OUTCOME_KEYS:
-        item.pop(key, None)
+        if key in item:
+            del item[key]
     if not task.done:
         item[TASK_ERROR_KEY] = DeadlinePassedError(f"not done within timeout_ms = {timeout_ms:g}")
         return

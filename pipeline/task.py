@@ -38,6 +38,7 @@ class WaitingCall(Call):
     """What the items of one call share: the caller waits for the last of them."""
 
     def __init__(self, count: int, deadline_s: float | None) -> None:
+        self._is_one = count == 1
         self._remaining = count
         self._lock = threading.Lock()
         # A plain lock, held until all items are done: waiting for it takes one call.
@@ -47,6 +48,9 @@ class WaitingCall(Call):
 
     def item_done(self, task: Task) -> None:  # noqa: ARG002 (whichever it is)
         """Count one item; the last one wakes the caller."""
+        if self._is_one:
+            self._gate.release()
+            return
         with self._lock:
             self._remaining -= 1
             last = self._remaining == 0
