@@ -177,22 +177,23 @@ class Node:
         outcomes.put(None)
         counts = InstanceCounts()
         self._instance_counts.append(counts)
-        while (batch := self._take(backend, turn)) is not None:
-            self._run_batch(backend, batch, stream, counts)
+        smallest, largest = backend.min, backend.max
+        while True:
+            if turn is not None:
+                turn.wait()
+            batch = self._source.take(smallest, largest)
+            if batch is not None:
+                self._run_batch(backend, batch, stream, counts)
             if turn is not None:
                 turn.pass_on()
-            for after_batch in {task.call.after_batch for task in batch}:
-                if after_batch is not None:
-                    after_batch()
+            if batch is None:
+                break
+            # The items of a process are all its own, or all another process's.
+            if batch[0].call.after_batch is not None:
+                for after_batch in {task.call.after_batch for task in batch}:
+                    if after_batch is not None:
+                        after_batch()
         backend.close()
-
-    def _take(self, backend: Backend, turn: Turn | None) -> list[Task] | None:
-        if turn is not None:
-            turn.wait()
-        batch = self._source.take(backend.min, backend.max)
-        if batch is None and turn is not None:
-            turn.pass_on()
-        return batch
 
     def _run_batch(
         self,

@@ -142,7 +142,7 @@ class Pipe:
         """
         if not self._finalizer.alive:
             raise PipelineInputError("the pipeline is closed")
-        # The class that nearly all have is asked for first: the abstract one takes ten times as long.
+        # First the class that nearly all have: asking for the abstract one takes ten times as long.
         several = [items] if isinstance(items, dict | MutableMapping) else list(items)
         if not several:
             return
