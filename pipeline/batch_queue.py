@@ -31,12 +31,15 @@ _RETURN_SHARE = 0.1
 _NEWEST_SHARE = 0.3
 
 
+_FULL, _IDLE, _TIMEOUT = "full", "idle", "timeout"
+
+
 class LeaveReason(Enum):
     """Why a batch left."""
 
-    FULL = "full"
-    IDLE = "idle"
-    TIMEOUT = "timeout"
+    FULL = _FULL
+    IDLE = _IDLE
+    TIMEOUT = _TIMEOUT
 
 
 @dataclass
@@ -78,7 +81,16 @@ class BatchQueue:
         # instance waits for them.
         self._missing = 0
         self._missed_until_s = 0.0
-        self.counts = BatchCounts()
+        # Counted by the reasons' words: an enumeration's member takes long to look up.
+        self._left: dict[str, int] = dict.fromkeys((_FULL, _IDLE, _TIMEOUT), 0)
+        self._sizes: Counter[int] = Counter()
+
+    @property
+    def counts(self) -> BatchCounts:
+        """How many batches have left so far."""
+        with self._lock:
+            by_reason = Counter({LeaveReason(word): n for word, n in self._left.items() if n})
+            return BatchCounts(by_reason, self._sizes.copy())
 
     def __len__(self) -> int:
         """How many items wait."""
@@ -178,14 +190,14 @@ class BatchQueue:
             return min(held, key=lambda idle: idle.largest)
         return max(self._idle, key=lambda idle: (idle.smallest <= self._rows, idle.largest))
 
-    def _leave_reason(self, instance: _Instance, now_s: float) -> LeaveReason | None:
+    def _leave_reason(self, instance: _Instance, now_s: float) -> str | None:
         if self._rows >= instance.largest:
-            return LeaveReason.FULL
+            return _FULL
         is_late = self._closed or now_s >= self._tasks[0].queued_at_s + self._timeout_s
         if self._rows >= instance.smallest:
             is_alone = self._missing <= 0 or now_s >= self._missed_until_s
-            return LeaveReason.IDLE if is_late or is_alone else None
-        return LeaveReason.TIMEOUT if is_late else None
+            return _IDLE if is_late or is_alone else None
+        return _TIMEOUT if is_late else None
 
     def _leaves_at_s(self) -> float:
         """When a batch may leave that may not yet, by the passing of time alone."""
@@ -203,13 +215,13 @@ class BatchQueue:
             if first.gate.locked():
                 first.gate.release()
 
-    def _remove(self, largest: int, reason: LeaveReason) -> list[Task]:
+    def _remove(self, largest: int, reason: str) -> list[Task]:
         batch = [self._tasks.popleft()]
         rows = batch[0].rows
         while self._tasks and rows + self._tasks[0].rows <= largest:
             rows += self._tasks[0].rows
             batch.append(self._tasks.popleft())
         self._rows -= rows
-        self.counts.by_reason[reason] += 1
-        self.counts.by_size[rows] += 1
+        self._left[reason] += 1
+        self._sizes[rows] += 1
         return batch

@@ -48,7 +48,9 @@ class Following(Protocol):
 class BatchSource(Protocol):
     """Where a node's instances get their batches."""
 
-    counts: BatchCounts
+    @property
+    def counts(self) -> BatchCounts:
+        """How many batches have left so far."""
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch may leave; None once closed and empty."""

@@ -34,7 +34,7 @@ class NodeCounts(InstanceCounts):
     @classmethod
     def of(cls, instances: Iterable[InstanceCounts], batches: BatchCounts) -> NodeCounts:
         """The sum at this moment."""
-        total = cls(batches=BatchCounts(batches.by_reason.copy(), batches.by_size.copy()))
+        total = cls(batches=batches)
         for instance in instances:
             total.items += instance.items
             total.failed_items += instance.failed_items

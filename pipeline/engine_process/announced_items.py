@@ -38,7 +38,6 @@ class AnnouncedItems:
 
     Attributes:
         writer: descriptor into which the workers write.
-        counts: how many batches left, by reason and by size.
     """
 
     def __init__(self, timeout_ms: float, task_of: Callable[[int, int], Task | None]) -> None:
@@ -49,7 +48,7 @@ class AnnouncedItems:
         # One instance at a time gathers a batch that may not leave yet.
         self._gathering = threading.Lock()
         self._counting = threading.Lock()
-        self.counts = BatchCounts()
+        self._counts = BatchCounts()
 
     def __enter__(self) -> AnnouncedItems:
         return self
@@ -62,6 +61,12 @@ class AnnouncedItems:
     ) -> None:
         self.close()
         os.close(self._reader)
+
+    @property
+    def counts(self) -> BatchCounts:
+        """How many batches have left so far."""
+        with self._counting:
+            return BatchCounts(self._counts.by_reason.copy(), self._counts.by_size.copy())
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` items may leave; None once closed and empty.
@@ -83,8 +88,8 @@ class AnnouncedItems:
         elif len(batch) < smallest:
             reason = LeaveReason.TIMEOUT
         with self._counting:
-            self.counts.by_reason[reason] += 1
-            self.counts.by_size[len(batch)] += 1
+            self._counts.by_reason[reason] += 1
+            self._counts.by_size[len(batch)] += 1
         return batch
 
     def done(self, batch: list[Task], batch_s: float) -> None:
