@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pipeline.backends  # noqa: F401 (importing registers them)
-from engine.names import unknown_name
 from pipeline.backend import Backend, Container
 from pipeline.errors import PipelineConfigError
 from pipeline.expression import Expression
 from pipeline.filters import filter_named
 from pipeline.registry import backend_class
 from pipeline.settings import Setting
+from pipeline.torchpipe_names import unknown_key
 
 # The containers whose members may have a filter in front.
 _SEQUENCES = frozenset({"S", "Sequential"})
@@ -121,6 +121,6 @@ def _own_settings(expression: Expression) -> dict[str, Any]:
     own = {}
     for key, text in expression.settings:
         if key not in known:
-            raise PipelineConfigError(f"{expression.name}(...): {unknown_name('key', key, known)}")
+            raise PipelineConfigError(f"{expression.name}(...): {unknown_key(key, known)}")
         own[key] = known[key].parse(text, f"{expression.name}(...)")
     return own

@@ -24,7 +24,7 @@ from pipeline.filters import filter_named
 from pipeline.graph import Graph, Place
 from pipeline.registry import backend_settings
 from pipeline.settings import REQUIRED, SCHEDULING, Setting
-from pipeline.torchpipe_names import instead_of_key
+from pipeline.torchpipe_names import unknown_key
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ def _parse_table(
     parsed = {}
     for key, value in table.items():
         if key not in known:
-            told = instead_of_key(key) or unknown_name("key", key, known)
-            raise PipelineConfigError(f"{where}: {told}")
+            raise PipelineConfigError(f"{where}: {unknown_key(key, known)}")
         parsed[key] = known[key].parse(value, where)
     return parsed
 

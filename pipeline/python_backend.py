@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pipeline.backend import Backend, InstanceConfig, Item
-from pipeline.registry import register
-from pipeline.settings import Setting
+from pipeline.registry import backend_settings, register
+from pipeline.settings import SCHEDULING, Setting
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -38,17 +38,19 @@ def register_backend(
     Args:
         cls: the class.
         name: its name in expressions; the class's own if it is None.
-        keys: settings that a node may give it. A key that nobody names is refused at load.
+        keys: settings that a node may give it, as they stand in the file; one that another backend
+            reads too, such as resize_h, comes as that one reads it. A key that nobody names is
+            refused at load.
 
     Raises:
         TypeError: the class lacks something, or has it in another form.
-        ValueError: the name is taken, or a key is another setting's.
+        ValueError: the name is taken, or a key is one of a node's own, such as next.
     """
     if cls is None:
         return lambda decorated: register_backend(decorated, name, keys=keys)
     plain: type = cls
     _check(plain)
-    settings = tuple(Setting(key, lambda value: value, "anything", None) for key in keys)
+    settings = tuple(map(_setting, keys))
 
     class Adapter(_PythonAdapter):
         """Runs one object of the class."""
@@ -92,6 +94,14 @@ class _PythonAdapter(Backend):
     def forward(self, items: Sequence[Item]) -> None:
         """Run one batch."""
         self._object.forward(list(items))
+
+
+def _setting(key: str) -> Setting:
+    """What another backend reads under that key, or whatever stands there."""
+    if key in {setting.name for setting in SCHEDULING}:
+        raise ValueError(f"{key!r} is a setting of every node, and no backend's own")
+    known = backend_settings().get(key)
+    return known or Setting(key, lambda value: value, "anything", None)
 
 
 def _check(cls: type) -> None:

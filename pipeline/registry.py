@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from engine.names import unknown_name
 from pipeline.backend import Backend
 from pipeline.errors import PipelineConfigError
 from pipeline.settings import Setting
-from pipeline.torchpipe_names import instead_of_backend
+from pipeline.torchpipe_names import unknown_backend
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])
 
@@ -34,8 +33,7 @@ def backend_class(name: str) -> type[Backend]:
     try:
         return _BACKENDS[name]
     except KeyError:
-        told = instead_of_backend(name) or unknown_name("backend", name, _BACKENDS)
-        raise PipelineConfigError(told) from None
+        raise PipelineConfigError(unknown_backend(name, _BACKENDS)) from None
 
 
 def backend_settings() -> dict[str, Setting]:

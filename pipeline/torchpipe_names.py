@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from engine.names import unknown_name
+
 _IN_PYTHON = "write it in Python: pipeline.register_backend"
 _TENSOR = f"it works on tensors only; {_IN_PYTHON}"
 _BUILT_IN = "TensorrtTensor builds, loads and runs the engine by itself"
@@ -66,20 +70,21 @@ UNSUPPORTED_KEYS = {
 }
 
 
-def instead_of_backend(name: str) -> str | None:
-    """What to use instead of a backend of torchpipe's that is not here; None for any other name."""
-    return _told(name, "backend", UNSUPPORTED_BACKENDS.get(name))
+def unknown_backend(name: str, known: Iterable[str]) -> str:
+    """The message for a backend that is not here."""
+    return _told(name, "backend", UNSUPPORTED_BACKENDS.get(name), known)
 
 
-def instead_of_key(key: str) -> str | None:
-    """What to use instead of a key of torchpipe's that is not here; None for any other name."""
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that is not here."""
     backend, _, last = key.rpartition("::")
+    advice = UNSUPPORTED_KEYS.get(key)
     if last in {"backend", "dependency"}:
-        return _told(key, "key", f'write it as one expression: backend = "{backend}[...]"')
-    return _told(key, "key", UNSUPPORTED_KEYS.get(key))
+        advice = f'write it as one expression: backend = "{backend}[...]"'
+    return _told(key, "key", advice, known)
 
 
-def _told(name: str, kind: str, advice: str | None) -> str | None:
+def _told(name: str, kind: str, advice: str | None, known: Iterable[str]) -> str:
     if advice is None:
-        return None
+        return unknown_name(kind, name, known)
     return f"torchpipe's {kind} {name!r} is not supported here: {advice}"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from engine.names import unknown_name
 from pipeline.assembly import expression_settings
 from pipeline.config import NodeConfig, parse_config
 from pipeline.errors import PipelineConfigError
@@ -20,6 +19,7 @@ from pipeline.graph import Graph, Mapped, Place
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.registry import backend_class, backend_settings
 from pipeline.settings import REQUIRED, SCHEDULING
+from pipeline.torchpipe_names import unknown_key
 
 _Value = TypeVar("_Value")
 # What a node cannot have that stands alone.
@@ -65,7 +65,7 @@ class DocumentCheck:
         values = {}
         for key, value in table.items():
             if key not in self._known:
-                self.mistakes.append(f"{where}: {unknown_name('key', key, self._known)}")
+                self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
                 continue
             setting = self._known[key]
             parsed = self._try(lambda s=setting, v=value: s.parse(v, where))  # type: ignore[misc]

@@ -101,6 +101,24 @@ def test_a_name_is_taken_once_and_a_key_has_to_be_named() -> None:
         pipe({"node": {"backend": "TestKeyless", "treshold": 1}})
 
 
+def test_keys_of_others_are_read_as_they_read_them() -> None:
+    @register_backend(name="TestSized", keys=["resize_h", "anything"])
+    class Sized:
+        def init(self, config: dict[str, Any]) -> None:
+            self.config = config
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            for item in items:
+                item["result"] = self.config
+
+    item = {"data": 0}
+    with pipe({"node": {"backend": "TestSized", "resize_h": "12", "anything": [1]}}) as run:
+        run(item)
+    assert item["result"] == {"resize_h": 12, "anything": [1]}
+    with pytest.raises(ValueError, match="'next' is a setting of every node"):
+        register_backend(Sized, "TestUnsized", keys=["next"])
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (3, 2), (1, "4")])
 def test_min_and_max_make_sense(low: Any, high: Any) -> None:
     class Odd:
