@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,7 +93,7 @@ class Graph:
         Raises:
             PipelineInputError: one of them joins what it gets with a node that is not among them.
         """
-        reached = self._reached([entry])
+        reached = self.reached(entry)
         for name in reached - {entry}:
             for missing in self._needed(name) - reached:
                 raise PipelineInputError(
@@ -140,9 +140,10 @@ class Graph:
     def _needed(self, name: str) -> set[str]:
         return set(self.predecessors[name]) | {m.source for m in self.places[name].mapping}
 
-    def _reached(self, starts: Iterable[str]) -> set[str]:
+    def reached(self, start: str) -> set[str]:
+        """`start` and all nodes behind it."""
         reached: set[str] = set()
-        ahead = list(starts)
+        ahead = [start]
         while ahead:
             name = ahead.pop()
             if name not in reached:
@@ -183,7 +184,7 @@ class Graph:
             )
         if not place.mapping:
             return
-        ancestors = {other for other in self.places if name in self._reached([other])} - {name}
+        ancestors = {other for other in self.places if name in self.reached(other)} - {name}
         for mapped in place.mapping:
             if mapped.source not in self.places:
                 hint = closest_name_hint(mapped.source, self.places)

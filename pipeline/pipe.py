@@ -233,10 +233,30 @@ def _launch(
 
 
 def _stop_order(config: PipelineConfig) -> list[str]:
-    """Nodes such that each stands before those that it hands items to."""
-    order = config.graph.upstream_first()
-    # What a MapReduce sends elsewhere has to find those nodes at work.
-    return sorted(order, key=lambda name: not is_map_reduce(config.nodes[name]))
+    """Nodes such that each stands before those that it hands items to.
+
+    What follows a MapReduce gets its items when the nodes are done that the elements pass.
+    """
+    following = {name: list(place.next) for name, place in config.graph.places.items()}
+    for name, node in config.nodes.items():
+        if is_map_reduce(node):
+            jump = node.settings["jump"]
+            for passed in config.graph.reached(jump):
+                following[passed] += config.graph.places[name].next
+            following[name].append(jump)
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name not in seen:
+            seen.add(name)
+            for other in following[name]:
+                visit(other)
+            order.append(name)
+
+    for name in following:
+        visit(name)
+    return order[::-1]
 
 
 def _stop(nodes: Sequence[Node | RemoteNode | MapReduceNode]) -> None:

@@ -13,7 +13,6 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
-from types import TracebackType
 
 from pipeline.batch_queue import BatchCounts, LeaveReason
 from pipeline.task import Task
@@ -53,12 +52,7 @@ class AnnouncedItems:
     def __enter__(self) -> AnnouncedItems:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
         os.close(self._reader)
 

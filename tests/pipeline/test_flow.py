@@ -211,6 +211,26 @@ class TestMapReduce:
         assert "expected a list of elements, got int" in str(no_list["error"])
         assert good["result"] == "text [4]"
 
+    def test_closing_finishes_what_is_on_its_way(self, gate: Any) -> None:
+        # In this order `after` would be stopped first if only `next` were followed.
+        document = {
+            "each": {"backend": "TestGated"},
+            "all": {"backend": "MapReduce", "jump": "each", "next": "after"},
+            "after": {"backend": "TestText"},
+        }
+        running = pipe(document)
+        item = {"data": [1, 2]}
+        caller = threading.Thread(target=running, args=(item,))
+        caller.start()
+        assert gate.entered.acquire(timeout=30)
+        closing = threading.Thread(target=running.close)
+        closing.start()
+        gate.open.set()
+        closing.join(30)
+        caller.join(30)
+        assert not caller.is_alive()
+        assert item["result"] == "text [2, 4]"
+
     def test_it_is_no_member_of_something_else(self) -> None:
         document = {"x": {"backend": "S[MapReduce]", "jump": "y"}, "y": DOUBLE}
         with pytest.raises(ValueError, match="MapReduce is a node by itself"):
