@@ -18,7 +18,7 @@ import tomli
 
 from engine.names import closest_name_hint, unknown_name
 from pipeline.assembly import expression_settings
-from pipeline.errors import PipelineConfigError
+from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.expression import Expression, parse_expression
 from pipeline.filters import filter_named
 from pipeline.graph import Graph, Place
@@ -211,6 +211,10 @@ def _check_jumps(config: PipelineConfig) -> None:
         if target not in config.nodes:
             hint = closest_name_hint(target, config.nodes)
             raise PipelineConfigError(f"[{name}] jump = {target!r} is no node{hint}")
+        try:
+            graph.from_entry(target)
+        except PipelineInputError as error:
+            raise PipelineConfigError(f"[{name}] jump = {target!r}: {error}") from error
         reached, ahead = set[str](), [target]
         while ahead:
             current = ahead.pop()

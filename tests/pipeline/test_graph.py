@@ -106,6 +106,13 @@ def test_entering_in_the_middle_needs_all_that_is_joined_behind() -> None:
         forked.from_entry("b_1")
 
 
+def test_a_jump_leads_to_where_items_can_enter() -> None:
+    document = {**FORKED, "all": {"backend": "MapReduce", "jump": "b_1"}}
+    assert "[all] jump = 'b_1': an item cannot enter at 'b_1': node 'r_2' behind it" in refusal(
+        document
+    )
+
+
 @pytest.mark.parametrize(
     ("jump", "words"),
     [("beyond", "jump = 'beyond' is no node"), ("first", "that way leads back to 'all'")],
