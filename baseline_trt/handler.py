@@ -111,6 +111,10 @@ class BaselineHandler:
             settings=self._settings,
         )
 
+    def why_not_ready(self) -> str:
+        """Nothing keeps it from classifying."""
+        return ""
+
     def close(self) -> None:
         """Free the engine."""
         self._engine.close()

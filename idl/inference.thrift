@@ -63,6 +63,12 @@ struct ServerInfo {
     12: optional i32 supervisor_pid,        // of their parent; unset where one process is the server
 }
 
+// Whether the server can take requests. That it answers at all says that it lives.
+struct Health {
+    1: required bool ready,
+    2: required string reason,          // why not; "" where it is ready
+}
+
 exception InvalidImage {
     1: required string message,
     2: required string uuid,
@@ -109,4 +115,7 @@ service InferenceService {
 
     // Who answers: a benchmark checks this before it times anything.
     ServerInfo server_info(),
+
+    // For load balancers and orchestrators: not ready while it drains, or while no engine works.
+    Health health(),
 }

@@ -122,6 +122,10 @@ class PipelineHandler:
             },
         )
 
+    def why_not_ready(self) -> str:
+        """Nothing keeps it from classifying."""
+        return ""
+
     def close(self) -> None:
         """Stop the instances and free the engine."""
         self._pipe.close()

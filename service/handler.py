@@ -90,6 +90,9 @@ class Handler(Protocol):
     def info(self) -> HandlerInfo:
         """What runs."""
 
+    def why_not_ready(self) -> str:
+        """Why no image can be classified just now; "" where they can."""
+
     def close(self) -> None:
         """Stop the handler's threads and free its engine. No call is in progress."""
 

@@ -22,6 +22,7 @@ from service.handler import (
 )
 from service.labels import Labels, top_classes
 from service.placement import Placement
+from service.readiness import Readiness
 from service.processor import INTERNAL_ERROR_MESSAGE, new_error_id
 
 _log = logging.getLogger(__name__)
@@ -45,12 +46,14 @@ class InferenceService:
         labels: Labels,
         admission: Admission,
         placement: Placement,
+        readiness: Readiness,
     ) -> None:
         self._handler_name = handler_name
         self._handler = handler
         self._labels = labels
         self._admission = admission
         self._placement = placement
+        self._readiness = readiness
 
     def ping(self) -> None:
         """Answer."""
@@ -123,6 +126,11 @@ class InferenceService:
             workers=self._placement.workers,
             supervisor_pid=self._placement.supervisor_pid,
         )
+
+    def health(self) -> Any:
+        """Whether requests can be taken: Health."""
+        reason = self._readiness.why_not()
+        return inference.Health(ready=not reason, reason=reason)
 
     def _classify(
         self, images: Sequence[bytes], deadline: Deadline | None

@@ -45,6 +45,10 @@ class NullHandler:
             settings={},
         )
 
+    def why_not_ready(self) -> str:
+        """Nothing keeps it from classifying."""
+        return ""
+
     def close(self) -> None:
         """Nothing to free."""
 

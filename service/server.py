@@ -18,6 +18,7 @@ from service.inference_service import InferenceService
 from service.labels import Labels
 from service.placement import Placement
 from service.processor import MethodTable, Processor, method_table
+from service.readiness import Readiness
 from service.server_settings import ServerSettings
 from service.wake import Wake
 from service.warm_up import warm_up
@@ -58,6 +59,7 @@ class Server:
         self._handler_name = handler_name
         self._load_handler = load_handler
         self._handler: Handler | None = None
+        self._readiness: Readiness | None = None
         self._methods: MethodTable = {}
         self._connections: set[Connection] = set()
         self._finished_threads: list[threading.Thread] = []
@@ -107,8 +109,9 @@ class Server:
         labels = Labels.load(self._settings.labels, info.num_classes)
         warm_up(self._handler)
         admission = Admission(self._settings.max_in_flight_images)
+        self._readiness = Readiness(self._handler)
         service = InferenceService(
-            self._handler_name, self._handler, labels, admission, self._placement
+            self._handler_name, self._handler, labels, admission, self._placement, self._readiness
         )
         self._methods = method_table(inference.InferenceService, service)
         # What start-up made stays for good; collections that pass over it would stall requests.
@@ -140,6 +143,8 @@ class Server:
         Returns:
             How many requests were cut off unfinished.
         """
+        if self._readiness is not None:
+            self._readiness.end(self._stop_reason)
         self._arrivals.close()
         _log.info(
             "stopping (%s): finishing %d requests in flight", self._stop_reason, self._in_flight()

@@ -89,6 +89,9 @@ class ScriptedHandler:
             settings={"lock": "none"},
         )
 
+    def why_not_ready(self) -> str:
+        return ""
+
     def close(self) -> None:
         self.closed = True
 
