@@ -22,8 +22,8 @@ from service.handler import (
 )
 from service.labels import Labels, top_classes
 from service.placement import Placement
-from service.readiness import Readiness
 from service.processor import INTERNAL_ERROR_MESSAGE, new_error_id
+from service.readiness import Readiness
 
 _log = logging.getLogger(__name__)
 
