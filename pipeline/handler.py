@@ -25,6 +25,7 @@ from engine.registry import (
 )
 from engine.zoo import open_model
 from pipeline.assembly import settings_of
+from pipeline.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
 from pipeline.engine_facts import EngineFacts
@@ -66,6 +67,8 @@ class PipelineHandler:
     """Implements `service.handler.Handler`."""
 
     def __init__(self, settings: HandlerSettings) -> None:
+        if settings.backends is not None:
+            load_backends(settings.backends)
         document = handler_document(settings)
         config = parse_config(document)
         model_node = engine_node(config)
@@ -153,6 +156,7 @@ def _engine_process(
         "document": document,
         "entry": entry,
         "engine": settings.engine,
+        "backends": settings.backends,
         "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
     }
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()

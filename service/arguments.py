@@ -74,6 +74,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="change one value of the pipeline's graph; may be given more than once",
     )
     model.add_argument(
+        "--backends",
+        metavar="FILE.py",
+        help="Python file that registers backends and filters, executed before the pipeline's "
+        "graph is read",
+    )
+    model.add_argument(
         "--mean",
         type=_channels,
         metavar="R,G,B",

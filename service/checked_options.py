@@ -16,7 +16,7 @@ from service.handlers import HANDLERS
 from service.server_settings import ServerSettings
 
 _MODEL_OPTIONS = (
-    *("engine", "precision", "model", "weights", "config", "set", "mean", "std"),
+    *("engine", "precision", "model", "weights", "config", "set", "backends", "mean", "std"),
     *("no_lock", "max_batch_size", "decode", "devices", "calibration_images"),
 )
 # Options that one handler has no use for, and why; a silently ignored one would mislead.
@@ -29,6 +29,7 @@ _REFUSED = {
     "baseline": {
         "config": _BASELINE_HAS_NO_GRAPH,
         "set": _BASELINE_HAS_NO_GRAPH,
+        "backends": _BASELINE_HAS_NO_GRAPH,
         "decode": _BASELINE_DECODES_ON_CPU,
     },
     "pipeline": {"no_lock": _PIPELINE_HAS_NO_LOCK, "max_batch_size": _PIPELINE_BATCH},
@@ -70,7 +71,7 @@ def handler_settings(options: Namespace) -> HandlerSettings:
         raise ConfigurationError(
             "--decode chooses the shipped graph, and --config names another; give one of them"
         )
-    for name in ("config", "weights"):
+    for name in ("config", "weights", "backends"):
         if name in given:
             _check_file(f"--{name}", given[name])
     folder = given.get("calibration_images")

@@ -109,6 +109,7 @@ class HandlerSettings:
         weights: state-dict file for the zoo's model, or None for seeded or packaged weights.
         config: the pipeline's TOML file, or None for the shipped one.
         overrides: "KEY" or "NODE.KEY" to value, laid over the TOML.
+        backends: Python file that registers backends and filters of the pipeline, or None.
         mean: what is subtracted from each channel in 0..255, or None for the model's own.
         std: what each channel is divided by then, or None for the model's own.
         lock: False runs the baseline without its lock.
@@ -129,6 +130,7 @@ class HandlerSettings:
     weights: str | None = None
     config: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    backends: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     lock: bool = True

@@ -132,6 +132,11 @@ def _add_file(parser: argparse.ArgumentParser) -> None:
         metavar="[NODE.]KEY=VALUE",
         help="change one value of the file; may be given more than once",
     )
+    parser.add_argument(
+        "--backends",
+        metavar="FILE.py",
+        help="Python file that registers backends and filters, executed first",
+    )
 
 
 def _count(text: str) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from pipeline.backend_file import load_backends
 from pipeline.commands.arguments import CHECK, RUN, SHOW, parse_arguments
 from pipeline.commands.check import check
-from pipeline.commands.console import drop_stdout
+from pipeline.commands.console import complain, drop_stdout
 from pipeline.commands.run import run
 from pipeline.commands.show import show
+from pipeline.errors import PipelineConfigError
 
 # What a shell says of a program that ended at a signal: 128 and the signal's number.
 _INTERRUPTED = 130
@@ -29,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
+        if options.backends is not None:
+            load_backends(options.backends)
         return _COMMANDS[options.command](options)
+    except PipelineConfigError as error:
+        complain(f"error: {error}")
+        return 2
     except BrokenPipeError:
         drop_stdout()
         return _BROKEN_PIPE

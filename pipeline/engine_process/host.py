@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.interface import EngineError
+from pipeline.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import parse_config
 from pipeline.engine_facts import EngineFacts
@@ -182,11 +183,12 @@ def main(arguments: Sequence[str]) -> int:
     settings = json.load(sys.stdin)
     log_to_stderr(settings["log_level"], "engine process ")
     workers = Workers(socket.socket(fileno=int(arguments[0])))
-    config, entry = parse_config(settings["document"]), settings["entry"]
-    announced = AnnouncedItems(config.nodes[entry].batching_timeout_ms, workers.task)
     try:
+        if settings["backends"] is not None:
+            load_backends(settings["backends"])
+        config, entry = parse_config(settings["document"]), settings["entry"]
         with (
-            announced,
+            AnnouncedItems(config.nodes[entry].batching_timeout_ms, workers.task) as announced,
             Pipe(
                 back_part(config, entry), engine=settings["engine"], sources={entry: announced}
             ) as pipe,
