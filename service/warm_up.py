@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 
 from service.handler import ConfigurationError, Handler, ImageFailure, Scores
@@ -17,6 +16,9 @@ _WIDTH, _HEIGHT = 320, 240
 
 def sample_jpeg() -> bytes:
     """A small JPEG, made in memory: a colour gradient."""
+    # Not before the server's settings are known: see service.image_limit.limit_opencv.
+    import cv2
+
     rows, columns = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype(np.float32)
     channels = (columns / _WIDTH, rows / _HEIGHT, (columns + rows) / (_WIDTH + _HEIGHT))
     image = (np.stack(channels, axis=-1) * 255).astype(np.uint8)

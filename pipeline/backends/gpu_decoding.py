@@ -11,7 +11,6 @@ import torch
 
 from pipeline.backend import InstanceConfig, Item, fail
 from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
-from pipeline.backends.jpeg_header import read_jpeg_header
 from pipeline.errors import PipelineConfigError
 from pipeline.gpu_image import DecodedImage
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
@@ -19,6 +18,7 @@ from pipeline.registry import register
 from pipeline.settings import Setting, choice
 from service.handler import ImageFailure
 from service.image_decoding import decode_bgr
+from service.jpeg_header import read_jpeg_header
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,9 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BASELINE = 0xC0
 # Markers without a length: TEM and the restart markers.
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+# Photographs have fewer than 300 segments, and most of these an ICC profile's; a message full of
+# empty ones would keep this loop busy for seconds.
+_MOST_MARKERS = 4096
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,16 @@ class JpegHeader:
 
 
 def read_jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
-    """The header, or None if `data` is no JPEG or its header is damaged (ITU-T T.81, annex B)."""
+    """The header, or None if `data` is no JPEG or its header is damaged (ITU-T T.81, annex B).
+
+    A header behind more than 4096 markers and fill bytes is not looked for either.
+    """
     if data[:2] != _START_OF_IMAGE:
         return None
     position, end = 2, len(data)
-    while position + 4 <= end and data[position] == 0xFF:
+    for _ in range(_MOST_MARKERS):
+        if position + 4 > end or data[position] != 0xFF:
+            return None
         marker = data[position + 1]
         if marker == 0xFF or marker in _BARE:
             position += 1 if marker == 0xFF else 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backends.jpeg_header import read_jpeg_header
+from service.jpeg_header import read_jpeg_header
 
 IMAGE = np.arange(30 * 20 * 3, dtype=np.uint8).reshape(30, 20, 3)
 
@@ -82,3 +82,11 @@ def test_what_has_no_frame_header_gives_none(data: bytes) -> None:
 def test_it_ends_whatever_follows(tail: bytes) -> None:
     read_jpeg_header(b"\xff\xd8" + tail)
     read_jpeg_header(b"\xff\xd8\xff\xe0\x00\x00" + tail)
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff\xe0\x00\x02", b"\xff\x01"])
+def test_a_header_behind_endless_markers_is_not_looked_for(filler: bytes) -> None:
+    assert read_jpeg_header(b"\xff\xd8" + filler * 10_000 + encode(IMAGE)[2:]) is None
+    found = read_jpeg_header(b"\xff\xd8" + filler * 1000 + encode(IMAGE)[2:])
+    assert found is not None
+    assert found.width == 20
