@@ -52,11 +52,11 @@ class BaselineHandler:
         self._preprocessor = Preprocessor(classifier_input_size(model), normalization)
         cores = available_cores()
         # With the lock one run has all cores; without it as many runs as cores have one each.
-        contexts, threads = (1, cores) if settings.lock else (cores, 1)
+        self._contexts, threads = (1, cores) if settings.lock else (cores, 1)
         options = EngineOptions(
             choice.precision,
             settings.max_batch_size,
-            contexts,
+            self._contexts,
             threads,
             device_id=settings.devices[0] if settings.devices else 0,
             calibration_dir=(
@@ -109,6 +109,7 @@ class BaselineHandler:
             num_classes=model.num_classes,
             versions={**{name: version(name) for name in packages}, **self._engine.versions},
             settings=self._settings,
+            images_at_work=self._contexts * self._max_batch_size,
         )
 
     def why_not_ready(self) -> str:

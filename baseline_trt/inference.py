@@ -21,7 +21,8 @@ class Inference(Protocol):
         """Scores of shape (rows, classes), milliseconds waited, milliseconds run.
 
         Raises:
-            DeadlineExceededError: the deadline passed before the batch could run.
+            DeadlineExceededError: the deadline passed, or the client went, before the batch could
+                run.
         """
 
 
@@ -44,6 +45,8 @@ class LockedInference:
                 f"not finished within timeout_ms = {deadline.timeout_ms}: waited for the lock"
             )
         try:
+            if deadline is not None:
+                deadline.check()
             started_s = time.monotonic()
             scores = self._context.run([(batch,)])[0].clone()
         finally:

@@ -101,6 +101,10 @@ class Flow(Call):
         self._error: Exception | None = None
         self.deadline_s = whole.call.deadline_s
 
+    def expired(self) -> bool:
+        """Whether nobody waits for the item any more."""
+        return self._whole.call.expired()
+
     def start(self) -> None:
         """Submit the item to its entry."""
         entry = self._route.entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -43,7 +44,6 @@ from pipeline.pipe import Pipe
 from service.handler import (
     ConfigurationError,
     Deadline,
-    DeadlineExceededError,
     HandlerInfo,
     HandlerSettings,
     ImageFailure,
@@ -71,7 +71,7 @@ class PipelineHandler:
             load_backends(settings.backends)
         document = handler_document(settings)
         config = parse_config(document)
-        model_node = engine_node(config)
+        self._model_node = model_node = engine_node(config)
         node = config.nodes[model_node]
         postprocessor = settings_of(ENGINE_BACKEND, node.backend, node.settings)["postprocessor"]
         if not postprocessor.gives_tensors:
@@ -98,17 +98,23 @@ class PipelineHandler:
     ) -> list[Scores | ImageFailure]:
         """One outcome per image, in order."""
         items: list[dict[str, Any]] = [{TASK_DATA_KEY: data} for data in images]
-        timeout_ms = None if deadline is None else deadline.remaining_s() * 1000
-        self._pipe(items, timeout_ms=timeout_ms)
+        if deadline is None:
+            self._pipe(items)
+        else:
+            timeout_ms = None if deadline.at_s == math.inf else deadline.remaining_s() * 1000
+            self._pipe(items, timeout_ms=timeout_ms, has_gone=deadline.has_gone)
         return [self._outcome(item, deadline) for item in items]
 
     def info(self) -> HandlerInfo:
         """What runs."""
         facts = self._facts
         packages = ("torch", "numpy", "opencv-python-headless")
-        instances = {
-            f"{name}.instances": str(n.instance_num) for name, n in self._pipe.local_nodes.items()
-        }
+        instances = {}
+        for name, node in self._pipe.local_nodes.items():
+            counts = node.counts
+            instances[f"{name}.instances"] = str(node.instance_num)
+            instances[f"{name}.working_instances"] = str(counts.working_instances)
+            instances[f"{name}.rebuilds"] = str(counts.rebuilds)
         return HandlerInfo(
             engine=facts.engine,
             precision=facts.precision,
@@ -123,15 +129,25 @@ class PipelineHandler:
                 "threads_per_context": str(facts.threads_per_context),
                 "engine_process": "shared by the workers" if self._pipe.elsewhere else "none",
             },
+            images_at_work=self._images_at_work(),
         )
 
     def why_not_ready(self) -> str:
-        """Nothing keeps it from classifying."""
-        return ""
+        """Which node has no working instance, since when and why; "" where all have one."""
+        return self._pipe.why_not_ready()
 
     def close(self) -> None:
         """Stop the instances and free the engine."""
         self._pipe.close()
+
+    def _images_at_work(self) -> int:
+        """A batch for each instance of the engine, and an image for each of the other nodes'."""
+        images = 0 if self._model_node in self._pipe.local_nodes else self._facts.max_batch_size
+        for name, node in self._pipe.local_nodes.items():
+            instances = node.instance_num * max(1, len(node.device_ids))
+            largest = self._facts.max_batch_size if name == self._model_node else 1
+            images += instances * largest
+        return images
 
     def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
         error = item.get(TASK_ERROR_KEY)
@@ -142,7 +158,7 @@ class PipelineHandler:
         if isinstance(cause, ImageFailure):
             return cause
         if isinstance(cause, DeadlinePassedError) and deadline is not None:
-            return DeadlineExceededError(f"not finished within timeout_ms = {deadline.timeout_ms}")
+            return deadline.failure()
         failure = ImageFailure(str(error))
         failure.__cause__ = cause
         return failure

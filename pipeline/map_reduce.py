@@ -29,6 +29,10 @@ class _Elements(Call):
         self.tasks: list[Task] = []
         self.deadline_s = whole.call.deadline_s
 
+    def expired(self) -> bool:
+        """Whether nobody waits for the item any more."""
+        return self._whole.call.expired()
+
     def item_done(self, task: Task) -> None:  # noqa: ARG002 (whichever it is)
         """Count one element; the last one ends the item."""
         with self._lock:

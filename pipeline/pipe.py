@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipeline.config import PipelineConfig, parse_config, read_toml
 from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.errors import DeadlinePassedError, ItemsFailedError, PipelineInputError
 from pipeline.flow import Flow, Route
+from pipeline.instance import BatchSource
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -26,19 +27,26 @@ from pipeline.keys import (
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.map_reduce import MapReduceNode, is_map_reduce
-from pipeline.node import BatchSource, Node
+from pipeline.node import Node
 from pipeline.task import Task, WaitingCall
+from service.rebuild_rule import DEFAULT_RULE, RebuildRule
 
 CallItem: TypeAlias = MutableMapping[str, Any]
 OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
 
 
-def pipe(config: str | Path | Mapping[str, Any], *, engine: str = "auto") -> Pipe:
+def pipe(
+    config: str | Path | Mapping[str, Any],
+    *,
+    engine: str = "auto",
+    rebuild: RebuildRule = DEFAULT_RULE,
+) -> Pipe:
     """Load a pipeline.
 
     Args:
         config: a TOML file, or its content as a dictionary.
         engine: what runs the model behind TensorrtTensor: a provider's name, or "auto".
+        rebuild: when an instance counts as broken, and how often it is made anew.
 
     Returns:
         A callable that any number of threads may call at once.
@@ -47,7 +55,7 @@ def pipe(config: str | Path | Mapping[str, Any], *, engine: str = "auto") -> Pip
         PipelineConfigError: the configuration cannot run, and why.
     """
     document = config if isinstance(config, Mapping) else read_toml(config)
-    return Pipe(parse_config(document), engine=engine)
+    return Pipe(parse_config(document), engine=engine, rebuild=rebuild)
 
 
 class Pipe:
@@ -68,6 +76,8 @@ class Pipe:
         engine: str = "auto",
         elsewhere: Mapping[str, RemoteNode] | None = None,
         sources: Mapping[str, BatchSource] | None = None,
+        rebuild: RebuildRule = DEFAULT_RULE,
+        readiness_changed: Callable[[], None] = lambda: None,
     ) -> None:
         """Start all instances.
 
@@ -76,6 +86,9 @@ class Pipe:
             engine: as for `pipe`.
             elsewhere: nodes that run in another process, by name.
             sources: where nodes get their items that are not called for here, by name.
+            rebuild: as for `pipe`.
+            readiness_changed: called whenever `why_not_ready` may say something else, by whichever
+                instance has changed that; for nodes of this process.
 
         Raises:
             PipelineConfigError: a node cannot run; all that was started is stopped.
@@ -89,7 +102,7 @@ class Pipe:
         self.elsewhere = dict(elsewhere or {})
         self.nodes: dict[str, Node | RemoteNode | MapReduceNode] = {**self.elsewhere}
         self.local_nodes = {
-            name: Node(node, engine, (sources or {}).get(name))
+            name: Node(node, engine, (sources or {}).get(name), rebuild, readiness_changed)
             for name, node in config.nodes.items()
             if name not in self.nodes and not is_map_reduce(node)
         }
@@ -124,6 +137,7 @@ class Pipe:
         items: CallItem | Sequence[CallItem],
         *,
         timeout_ms: float | None = None,
+        has_gone: Callable[[], bool] | None = None,
         raise_on_error: bool = False,
     ) -> None:
         """Run one item or several; see the class.
@@ -132,6 +146,8 @@ class Pipe:
             items: the item, or the items, which are filled in place.
             timeout_ms: longest stay. What is not done by then gets a DeadlinePassedError under
                 `error`, and is dropped before its next node.
+            has_gone: asked before each node, in its instance's thread, whether the one for whom
+                this is called has gone; the item gets a DeadlinePassedError then and is dropped.
             raise_on_error: whether to raise when all are done and an item has failed.
 
         Raises:
@@ -148,7 +164,7 @@ class Pipe:
             return
         entries = [self._entry(item) for item in several]
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        call = WaitingCall(len(several), deadline_s)
+        call = WaitingCall(len(several), deadline_s, has_gone)
         tasks = [Task(_without_outcome(item), call) for item in several]
         for task, entry in zip(tasks, entries, strict=True):
             _launch(self.nodes, self._routes, entry, task)
@@ -161,6 +177,14 @@ class Pipe:
             }
             if failed:
                 raise ItemsFailedError(failed, len(several))
+
+    def why_not_ready(self) -> str:
+        """Which nodes have no instance that works, since when and why; "" where all have one.
+
+        Meanwhile their items fail at once.
+        """
+        nodes: list[Node | RemoteNode] = [*self.local_nodes.values(), *self.elsewhere.values()]
+        return "; ".join(reason for node in nodes if (reason := node.why_not_ready()))
 
     def close(self) -> None:
         """Finish what is queued and stop all instances; calling it again does nothing."""

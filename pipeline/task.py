@@ -35,9 +35,18 @@ class Call(ABC):
 
 
 class WaitingCall(Call):
-    """What the items of one call share: the caller waits for the last of them."""
+    """What the items of one call share: the caller waits for the last of them.
 
-    def __init__(self, count: int, deadline_s: float | None) -> None:
+    Args:
+        count: how many items there are.
+        deadline_s: as the attribute.
+        has_gone: whether the caller waits for somebody else who does not wait any more. It is
+            asked whenever a node is about to work on an item; None where that cannot be known.
+    """
+
+    def __init__(
+        self, count: int, deadline_s: float | None, has_gone: Callable[[], bool] | None = None
+    ) -> None:
         self._is_one = count == 1
         self._remaining = count
         self._lock = threading.Lock()
@@ -45,6 +54,11 @@ class WaitingCall(Call):
         self._gate = threading.Lock()
         self._gate.acquire()
         self.deadline_s = deadline_s
+        self._has_gone = has_gone
+
+    def expired(self) -> bool:
+        """Whether the deadline has passed, or the one behind the caller has gone."""
+        return super().expired() or (self._has_gone is not None and self._has_gone())
 
     def item_done(self, task: Task) -> None:  # noqa: ARG002 (whichever it is)
         """Count one item; the last one wakes the caller."""

@@ -5,6 +5,7 @@ Both handlers implement `Handler`; the service knows them only through it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from service.caller import Caller
 
 
 class ConfigurationError(Exception):
@@ -27,29 +30,52 @@ class InvalidImageError(ImageFailure):
 
 
 class DeadlineExceededError(ImageFailure):
-    """The image was not finished within the call's time limit."""
+    """The image was not finished while somebody waited for it, for as long as the call may stay."""
+
+
+class CallerGoneError(DeadlineExceededError):
+    """Nobody waits for the image any more: the client has closed its connection."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The end of a call's stay, on the monotonic clock."""
+    """When nobody waits for a call any more: its time has passed, or its client has gone.
+
+    Handlers check it before they decode an image, and again before they infer.
+
+    Attributes:
+        at_s: the end of the call's stay, on the monotonic clock; infinite where it has none.
+        timeout_ms: how long the stay was to be, for the client; 0 where it has no end.
+        caller: the client; None where no connection is behind the call.
+    """
 
     at_s: float
     timeout_ms: int
+    caller: Caller | None = None
 
     @classmethod
     def after(cls, timeout_ms: int) -> Deadline:
-        """The deadline of a call that arrives now."""
+        """The deadline of a call that arrives now, whoever makes it."""
         return cls(time.monotonic() + timeout_ms / 1000, timeout_ms)
 
     def remaining_s(self) -> float:
-        """Seconds left; negative when it has passed."""
-        return self.at_s - time.monotonic()
+        """Seconds left, as many as a lock's timeout takes at most; negative when it has passed."""
+        return min(self.at_s - time.monotonic(), threading.TIMEOUT_MAX)
+
+    def failure(self) -> DeadlineExceededError:
+        """What becomes of an image that was dropped or not finished."""
+        if self.remaining_s() > 0:
+            return CallerGoneError("dropped, because its client had closed the connection")
+        return DeadlineExceededError(f"not finished within timeout_ms = {self.timeout_ms}")
+
+    def has_gone(self) -> bool:
+        """Whether the client has gone."""
+        return self.caller is not None and self.caller.has_gone()
 
     def check(self) -> None:
-        """Raise DeadlineExceededError if it has passed."""
-        if self.remaining_s() <= 0:
-            raise DeadlineExceededError(f"not finished within timeout_ms = {self.timeout_ms}")
+        """Raise DeadlineExceededError if it has passed, CallerGoneError if the client has gone."""
+        if self.remaining_s() <= 0 or self.has_gone():
+            raise self.failure()
 
 
 @dataclass(frozen=True)
@@ -67,7 +93,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class HandlerInfo:
-    """What runs, for `server_info`. See ServerInfo in the IDL for the fields."""
+    """What runs, for `server_info`. See ServerInfo in the IDL for the other fields.
+
+    Attributes:
+        images_at_work: how many images it works on at once; any more wait in the server.
+    """
 
     engine: str
     precision: str
@@ -77,6 +107,7 @@ class HandlerInfo:
     num_classes: int
     versions: dict[str, str]
     settings: dict[str, str]
+    images_at_work: int = 1
 
 
 class Handler(Protocol):
@@ -85,7 +116,10 @@ class Handler(Protocol):
     def classify(
         self, images: Sequence[bytes], deadline: Deadline | None
     ) -> list[Scores | ImageFailure]:
-        """One outcome per image, in order. A bad image yields its failure and is not raised."""
+        """One outcome per image, in order. A bad image yields its failure and is not raised.
+
+        Images are not decoded, and not inferred, for a call that nobody waits for any more.
+        """
 
     def info(self) -> HandlerInfo:
         """What runs."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from idl import inference
 from service.admission import Admission
+from service.call_limits import CallLimits
 from service.handler import (
     Deadline,
     DeadlineExceededError,
@@ -45,6 +46,7 @@ class InferenceService:
         handler: Handler,
         labels: Labels,
         admission: Admission,
+        limits: CallLimits,
         placement: Placement,
         readiness: Readiness,
     ) -> None:
@@ -52,6 +54,7 @@ class InferenceService:
         self._handler = handler
         self._labels = labels
         self._admission = admission
+        self._limits = limits
         self._placement = placement
         self._readiness = readiness
 
@@ -70,8 +73,9 @@ class InferenceService:
         Raises:
             InvalidImage, InvalidRequest, Overloaded, DeadlineExceeded, InternalError: as declared.
         """
+        deadline = self._limits.deadline()
         with self._admission.admit(1):
-            outcome = self._classify([params.data], None)[0]
+            outcome = self._classify([params.data], deadline)[0]
         if isinstance(outcome, Scores):
             class_id = top_classes(outcome.probabilities, 1)[0]
             return inference.InferenceResult(
@@ -80,8 +84,7 @@ class InferenceService:
         if isinstance(outcome, InvalidImageError):
             raise inference.InvalidImage(str(outcome), params.uuid)
         if isinstance(outcome, DeadlineExceededError):
-            # The call itself sets no limit, so the handler's own ended it.
-            raise inference.DeadlineExceeded(str(outcome), 0)
+            raise inference.DeadlineExceeded(str(outcome), deadline.timeout_ms)
         raise inference.InternalError(INTERNAL_ERROR_MESSAGE, _logged("infer_batch", outcome))
 
     def infer_images(self, requests: Sequence[Any], options: Any = None) -> list[Any]:
@@ -98,8 +101,9 @@ class InferenceService:
             InvalidRequest, Overloaded, InternalError: the call as a whole was refused.
         """
         options = options or inference.InferOptions()
+        self._limits.check_count(len(requests))
         top_k = self._checked_top_k(options.top_k, len(requests))
-        deadline = _deadline(options.timeout_ms)
+        deadline = self._limits.deadline(options.timeout_ms)
         if not requests:
             return []
         with self._admission.admit(len(requests)):
@@ -132,21 +136,18 @@ class InferenceService:
         reason = self._readiness.why_not()
         return inference.Health(ready=not reason, reason=reason)
 
-    def _classify(
-        self, images: Sequence[bytes], deadline: Deadline | None
-    ) -> list[Scores | ImageFailure]:
-        """The handler's outcomes; scores that are no numbers become failures."""
-        outcomes = self._handler.classify(images, deadline)
-        if len(outcomes) != len(images):
-            raise RuntimeError(
-                f"the handler gave {len(outcomes)} outcomes for {len(images)} images"
-            )
-        return [
-            ImageFailure("the model's scores are not finite numbers")
-            if isinstance(outcome, Scores) and not math.isfinite(outcome.probabilities.sum())
-            else outcome
-            for outcome in outcomes
-        ]
+    def _classify(self, images: Sequence[bytes], deadline: Deadline) -> list[Scores | ImageFailure]:
+        """The handler's outcomes, but for images that it must not get.
+
+        Scores that are no numbers become failures.
+        """
+        failures = [self._limits.image_failure(image) for image in images]
+        taken = [image for image, failure in zip(images, failures, strict=True) if failure is None]
+        outcomes = self._handler.classify(taken, deadline) if taken else []
+        if len(outcomes) != len(taken):
+            raise RuntimeError(f"the handler gave {len(outcomes)} outcomes for {len(taken)} images")
+        following = iter(outcomes)
+        return [failure or _checked(next(following)) for failure in failures]
 
     def _checked_top_k(self, top_k: int | None, images: int) -> int:
         classes = len(self._labels.names)
@@ -184,14 +185,10 @@ class InferenceService:
         )
 
 
-def _deadline(timeout_ms: int | None) -> Deadline | None:
-    if timeout_ms is None:
-        return None
-    if timeout_ms <= 0:
-        raise inference.InvalidRequest(
-            f"timeout_ms must be at least 1, got {timeout_ms}; leave it unset for no limit"
-        )
-    return Deadline.after(timeout_ms)
+def _checked(outcome: Scores | ImageFailure) -> Scores | ImageFailure:
+    if isinstance(outcome, Scores) and not math.isfinite(outcome.probabilities.sum()):
+        return ImageFailure("the model's scores are not finite numbers")
+    return outcome
 
 
 def _image_error(failure: ImageFailure) -> Any:

@@ -8,13 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from pipeline.engine_process.announced_items import announcement
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
 from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
-from pipeline.errors import NodeError, PipelineConfigError
+from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
 from pipeline.task import Task
 
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 _SLOTS = 256
 # Room for the largest request that the service accepts; memory is taken for what comes.
 _SLOT_BYTES = 32 * 1024 * 1024
+# The slot behind them, in which the engine process says why it gives no results.
+_STATUS_SLOT = _SLOTS
+_RESTARTED = "the engine process is being restarted"
 
 
 class RemoteNode:
@@ -57,9 +60,14 @@ class RemoteNode:
         """Hand one item over."""
         line = self._line
         if line is None:
-            task.finish(NodeError(self.name, RemoteError("the engine process is being restarted")))
+            task.finish(NodeError(self.name, RemoteError(_RESTARTED)))
         else:
             line.submit(task)
+
+    def why_not_ready(self) -> str:
+        """Why the engine process gives no results; "" where it does."""
+        line = self._line
+        return f"node {self.name!r}: {_RESTARTED}" if line is None else line.why_not_ready
 
     def stop(self) -> None:
         """Hang up; nothing is under way any more."""
@@ -109,13 +117,18 @@ class RemoteNode:
 
 
 class _Line:
-    """One connection to one engine process, and the memory that both share."""
+    """One connection to one engine process, and the memory that both share.
+
+    Attributes:
+        why_not_ready: what that process says keeps it from giving results; "" if nothing does.
+    """
 
     def __init__(self, node: str, sock: socket.socket) -> None:
         self._node = node
         self._socket = sock
         self._numbers = SlotNumbers(sock)
-        self._memory = SlotMemory.create(_SLOTS, _SLOT_BYTES)
+        self._memory = SlotMemory.create(_SLOTS + 1, _SLOT_BYTES)
+        self.why_not_ready = ""
         self._announcements = -1
         self._number = 0
         self._lock = threading.Lock()
@@ -138,8 +151,14 @@ class _Line:
         return info
 
     def submit(self, task: Task) -> None:
-        """Put an item into a slot and announce it."""
-        slot = self._free.get()
+        """Put an item into a slot and announce it; one that expires meanwhile is dropped."""
+        left_s = task.call.deadline_s and max(0.0, task.call.deadline_s - time.monotonic())
+        try:
+            slot = self._free.get(timeout=left_s)
+        except Empty:
+            dropped = DeadlinePassedError("dropped before there was a place for it")
+            task.finish(NodeError(self._node, dropped))
+            return
         failure = self._put(slot, task)
         if failure is not None:
             self._free.put(slot)
@@ -147,6 +166,8 @@ class _Line:
 
     def _put(self, slot: int, task: Task) -> Exception | None:
         """Hand an item over; why that cannot be, or None."""
+        if task.call.expired():
+            return DeadlinePassedError("dropped before it was handed over")
         with self._lock:
             if self._closed:
                 return RemoteError("the engine process ended")
@@ -167,7 +188,10 @@ class _Line:
         try:
             while True:
                 for slot in self._numbers.receive():
-                    self._finish(slot)
+                    if slot == _STATUS_SLOT:
+                        self.why_not_ready = self._memory.status(slot)
+                    else:
+                        self._finish(slot)
         except (EOFError, OSError):
             self._fail_all()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import threading
 from typing import Any
 
 import pytest
@@ -100,12 +99,12 @@ def test_a_reply_that_would_be_too_long_is_refused(null_server: Any) -> None:
 
 def test_a_timeout_becomes_the_handlers_deadline(client: Any, scripted: Any) -> None:
     scripted.deadlines.clear()
-    client.infer_images([Params("u", b"x")], Options(timeout_ms=60_000))
+    client.infer_images([Params("u", b"x")], Options(timeout_ms=20_000))
     client.infer_images([Params("u", b"x")])
     with_limit, without = scripted.deadlines
-    assert with_limit.timeout_ms == 60_000
-    assert 0 < with_limit.remaining_s() <= 60
-    assert without is None
+    assert with_limit.timeout_ms == 20_000
+    assert 0 < with_limit.remaining_s() <= 20
+    assert without.timeout_ms == 30_000, "the server's own"
 
 
 @pytest.mark.parametrize("timeout_ms", [0, -5])
@@ -142,40 +141,8 @@ def test_a_handler_that_loses_an_image_is_an_internal_error(
     assert "gave 0 outcomes for 1 images" in caplog.text
 
 
-def test_images_beyond_the_limit_are_refused_at_once(serve: Any, scripted: Any) -> None:
-    """The refused client learns when to retry; the admitted one is not disturbed."""
-    server = serve(scripted, max_in_flight_images=2)
-    first, second = server.client(), server.client()
-    results: list[Any] = []
-    requests = [Params("u", b"wait"), Params("u", b"best=2")]
-    thread = threading.Thread(target=lambda: results.extend(first.infer_images(requests)))
-    thread.start()
-    assert scripted.entered.acquire(timeout=30)
-    with pytest.raises(inference.Overloaded, match="2 images are being worked on") as caught:
-        second.infer_batch(Params("u", b"x"))
-    assert caught.value.retry_after_ms > 0
-    with pytest.raises(inference.Overloaded):
-        second.infer_images([Params("u", b"x")])
-    second.ping()
-    scripted.release.set()
-    thread.join()
-    assert [r.label for r in results] == ["class_0", "class_2"]
-    assert second.infer_batch(Params("u", b"x")).label == "class_0", "the places are free again"
-    first.close()
-    second.close()
-
-
-def test_a_call_larger_than_the_limit_is_invalid_rather_than_overload(
-    serve: Any, scripted: Any
-) -> None:
-    client = serve(scripted, max_in_flight_images=2).client()
-    with pytest.raises(inference.InvalidRequest, match="at most 2 images, got 3; split it"):
-        client.infer_images([Params("u", b"x")] * 3)
-    client.close()
-
-
 def test_failures_give_their_places_back(serve: Any, scripted: Any) -> None:
-    client = serve(scripted, max_in_flight_images=1).client()
+    client = serve(scripted, max_queue=0).client()
     for _ in range(3):
         with pytest.raises(inference.InternalError):
             client.infer_batch(Params("u", b"raise"))

@@ -152,12 +152,13 @@ def test_each_worker_has_its_share(start: Start, connect: Any, scripted_handler:
     assert {info.settings["cores"] for info in infos} == {str(max(1, available_cores() // 2))}
 
 
-def test_the_images_in_flight_are_shared_out(start: Start, connect: Any) -> None:
-    port = start(*NULL, "--workers", "2", "--max-in-flight-images", "5").port()
+def test_the_queue_is_shared_out(start: Start, connect: Any) -> None:
+    """Each worker has one image at work, and its part of three may wait."""
+    port = start(*NULL, "--workers", "2", "--max-queue", "3").port()
     clients = {client.server_info().worker: client for client in (connect(port), connect(port))}
     for worker, share in ((0, 3), (1, 2)):
         assert len(clients[worker].infer_images([Params("u", b"x")] * share)) == share
-        with pytest.raises(inference.InvalidRequest, match=f"at most {share} images"):
+        with pytest.raises(inference.InvalidRequest, match=f"lets {share - 1} wait"):
             clients[worker].infer_images([Params("u", b"x")] * (share + 1))
 
 
