@@ -10,6 +10,7 @@ from typing import NoReturn
 from engine.names import unknown_name
 from service.handler import HandlerSettings
 from service.handlers import HANDLERS
+from service.scanner import DECODABLE_DEPTH
 from service.server_settings import ServerSettings
 
 _DECODERS = ("cpu", "gpu")
@@ -144,12 +145,55 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         help="size of the largest message",
     )
     server.add_argument(
-        "--max-in-flight-images",
+        "--max-string-bytes",
         type=int,
-        default=defaults.max_in_flight_images,
         metavar="N",
-        help="images in the server at a time, shared out among the workers; more are refused "
-        "as Overloaded",
+        help="size of the largest string or image in a message (default: that of the message)",
+    )
+    server.add_argument(
+        "--max-message-values",
+        type=int,
+        default=defaults.max_message_values,
+        metavar="N",
+        help="strings, structs and containers in a message, and numbers outside of containers",
+    )
+    server.add_argument(
+        "--max-message-depth",
+        type=int,
+        default=defaults.max_message_depth,
+        metavar="N",
+        help=f"how deep a message's structs and containers may nest, at most {DECODABLE_DEPTH}",
+    )
+    server.add_argument(
+        "--max-image-pixels",
+        type=int,
+        default=defaults.max_image_pixels,
+        metavar="N",
+        help="width x height, in pixels, of the largest image; larger ones are not decoded",
+    )
+    server.add_argument(
+        "--max-images-per-call",
+        type=int,
+        default=defaults.max_images_per_call,
+        metavar="N",
+        help="images in one call of infer_images; calls of more are refused as InvalidRequest",
+    )
+    server.add_argument(
+        "--max-queue",
+        type=int,
+        default=defaults.max_queue,
+        metavar="N",
+        help="images that may wait in the server, besides those that the handler works on at "
+        "once, shared out among the workers; more are refused as Overloaded",
+    )
+    server.add_argument(
+        "--default-timeout-ms",
+        type=int,
+        default=defaults.default_timeout_ms,
+        metavar="MS",
+        help="longest stay of a call in the server, from its last byte's arrival on; what is not "
+        "done by then is dropped. A call's own timeout_ms may be less, and counts for no more. "
+        "0 for no limit but the call's",
     )
     server.add_argument(
         "--max-connections",
@@ -167,11 +211,33 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "of the cores and of --devices",
     )
     server.add_argument(
+        "--idle-timeout-s",
+        type=float,
+        default=defaults.idle_timeout_s,
+        metavar="S",
+        help="longest time that a connection may have nothing to do; 0 for ever",
+    )
+    server.add_argument(
         "--message-timeout-s",
         type=float,
         default=defaults.message_timeout_s,
         metavar="S",
-        help="longest time that a message may take to arrive, or a reply to be taken",
+        help="longest time that a message, or a TLS handshake, may take to arrive",
+    )
+    server.add_argument(
+        "--write-timeout-s",
+        type=float,
+        default=defaults.write_timeout_s,
+        metavar="S",
+        help="longest time that a client may take to receive a reply",
+    )
+    server.add_argument(
+        "--unready-s",
+        type=float,
+        default=defaults.unready_s,
+        metavar="S",
+        help="after SIGTERM or SIGINT, how long health() says that the server stops, while it "
+        "still takes connections and requests, so that load balancers notice",
     )
     server.add_argument(
         "--drain-timeout-s",
@@ -179,6 +245,21 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.drain_timeout_s,
         metavar="S",
         help="longest time to finish requests in flight after SIGTERM or SIGINT",
+    )
+    server.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        help="the server's certificate chain in PEM format; makes all connections TLS 1.2 or "
+        "later, and plain clients are refused (default: plain connections)",
+    )
+    server.add_argument(
+        "--tls-key", metavar="FILE", help="the private key of --tls-cert, without a password"
+    )
+    server.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        help="authorities, in PEM format, one of which must have signed the certificate that each "
+        "client shows; without it TLS proves the server only, and whoever reaches the port may ask",
     )
     server.add_argument(
         "--log-level",

@@ -34,6 +34,10 @@ class StopRequested(Exception):  # noqa: N818 (a message that arrived, not an er
     """Raised instead of an arrival: whoever lets clients in wants the server to stop, and why."""
 
 
+class StopAhead(Exception):  # noqa: N818 (likewise)
+    """Raised instead of an arrival: the server will have to stop soon, and why."""
+
+
 class Arrivals(Protocol):
     """What brings a server its connections; used by its serving thread only."""
 
@@ -57,6 +61,7 @@ class Arrivals(Protocol):
 
         Raises:
             StopRequested: there is a reason to stop instead.
+            StopAhead: there will be one soon.
         """
 
     def left(self, connections: int) -> None:

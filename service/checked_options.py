@@ -47,6 +47,9 @@ def server_settings(options: Namespace) -> ServerSettings:
     labels = given.get("labels")
     if labels is not None:
         _check_file("--labels", labels)
+    for name in ("tls_cert", "tls_key", "tls_ca"):
+        if name in given:
+            _check_file(f"--{name.replace('_', '-')}", given[name])
     try:
         available_cores()
     except ValueError as error:

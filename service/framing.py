@@ -1,17 +1,16 @@
-"""Reads Thrift messages from a socket, framed or not, without trusting a length in them."""
+"""Reads Thrift messages from a client, framed or not, without trusting a length in them."""
 
 from __future__ import annotations
 
-import socket
-import time
+import contextlib
 from struct import Struct
 from typing import NamedTuple
 
-from service.scanner import MessageScanner, ProtocolError
+from service.foreign_protocols import foreign_protocol, unknown_protocol
+from service.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
+from service.transport import Transport
 
 FRAME_HEADER = Struct(">i")
-_TIMEVAL = Struct("@ll")
-_NO_TIMEOUT = _TIMEVAL.pack(0, 0)
 
 # Version, type, length of an empty name, sequence id, and the stop byte of the arguments.
 _LEAST_MESSAGE_BYTES = 13
@@ -19,8 +18,6 @@ _INITIAL_BUFFER_BYTES = 16 * 1024
 _GROWTH_BYTES = 256 * 1024
 RETAINED_BUFFER_BYTES = 1024 * 1024
 """A larger buffer is given back after the message that needed it."""
-
-_HTTP_STARTS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"DELE", b"OPTI", b"PATC", b"PRI ", b"CONN")
 
 
 class Message(NamedTuple):
@@ -49,13 +46,10 @@ class MessageReader:
         framed: the style of the message being read; None until its first bytes tell.
     """
 
-    def __init__(self, sock: socket.socket, max_frame_bytes: int, message_timeout_s: float) -> None:
-        self._socket = sock
-        self._max_frame_bytes = max_frame_bytes
-        self._message_timeout_s = message_timeout_s
-        self._timeval = timeval(message_timeout_s)
-        self._deadline_s: float | None = None
-        self._scanner = MessageScanner()
+    def __init__(self, transport: Transport, limits: MessageLimits) -> None:
+        self._transport = transport
+        self._max_frame_bytes = limits.frame_bytes
+        self._scanner = MessageScanner(limits)
         self._buffer = memoryview(bytearray(_INITIAL_BUFFER_BYTES))
         # The current message starts at _start; bytes have arrived up to _end.
         self._start = 0
@@ -64,6 +58,11 @@ class MessageReader:
         self._stopping = False
         self.idle = True
         self.framed: bool | None = None
+
+    @property
+    def name(self) -> bytes:
+        """The method of the message being read, or b"" where it has not arrived."""
+        return self._scanner.name
 
     @property
     def sequence_id(self) -> int:
@@ -75,7 +74,7 @@ class MessageReader:
         # This order, and its mirror in `read`, leaves no gap in which the reader blocks unseen.
         self._stopping = True
         if self.idle:
-            stop_receiving(self._socket)
+            self._transport.stop_receiving()
 
     def read(self) -> Message | None:
         """Wait for the next message.
@@ -87,30 +86,33 @@ class MessageReader:
         Raises:
             ProtocolError: what arrived is no acceptable message.
             EOFError: the client closed the connection in the middle of a message.
-            TimeoutError: the message took longer than `message_timeout_s` to arrive.
+            TimeoutError: the message took too long to begin or to arrive.
             OSError: the connection broke.
         """
         self.framed = None
         self._frame_bytes = 0
-        self._scanner.reset(self._max_frame_bytes, "--max-frame-bytes")
-        if self._start == self._end:
-            self._start = self._end = 0
-            if len(self._buffer) > RETAINED_BUFFER_BYTES:
-                self._buffer = memoryview(bytearray(_INITIAL_BUFFER_BYTES))
-            self.idle = True
-            if self._stopping:
-                # What the client had sent by now is still read and answered.
-                stop_receiving(self._socket)
-            self._end = self._socket.recv_into(self._buffer)
-            if self._end == 0:
-                return None
-            self.idle = False
+        self._scanner.reset()
         try:
+            if self._start == self._end and not self._receive_first():
+                return None
             while (needed := self._examine()) > self._end - self._start:
-                self._receive(needed)
+                self._receive_more(needed)
         finally:
-            self._disarm()
+            self._transport.message_arrived()
         return self._take()
+
+    def _receive_first(self) -> bool:
+        """Wait for the first bytes of a message; False where there will be none."""
+        self._start = self._end = 0
+        if len(self._buffer) > RETAINED_BUFFER_BYTES:
+            self._buffer = memoryview(bytearray(_INITIAL_BUFFER_BYTES))
+        self.idle = True
+        if self._stopping:
+            # What the client had sent by now is still read and answered.
+            self._transport.stop_receiving()
+        self._end = self._transport.receive_first(self._buffer)
+        self.idle = self._end == 0
+        return not self.idle
 
     def _examine(self) -> int:
         """How many bytes the current message has, frame header included, as far as is known."""
@@ -132,28 +134,28 @@ class MessageReader:
         if first[:2] == b"\x80\x01":
             self.framed = False
             return
-        if hint := _foreign_protocol(first):
-            raise ProtocolError(
-                f"the connection starts with {first!r}: {hint}; "
-                "this port speaks Thrift's binary protocol"
-            )
         self._frame_bytes = FRAME_HEADER.unpack(first)[0]
+        if error := foreign_protocol(first):
+            raise error
         if self._frame_bytes < _LEAST_MESSAGE_BYTES:
-            raise ProtocolError(
-                f"the connection starts with {first!r}, neither a frame's length nor 0x8001; "
-                "this port speaks Thrift's strict binary protocol, framed or not"
-            )
+            raise unknown_protocol(first)
         self.framed = True
         if self._frame_bytes > self._max_frame_bytes:
-            raise ProtocolError(
+            self._look_for_name()
+            raise LimitError(
                 f"a frame of {self._frame_bytes} bytes was announced, "
                 f"--max-frame-bytes allows {self._max_frame_bytes}"
             )
 
+    def _look_for_name(self) -> None:
+        """Read the head of a frame that is refused, as far as it has come, for the answer."""
+        with contextlib.suppress(ProtocolError):
+            self._scanner.scan_header(self._buffer[self._start + FRAME_HEADER.size : self._end])
+
     def _scan_frame(self) -> None:
         """Check that the frame holds exactly one message."""
         body = self._start + FRAME_HEADER.size
-        self._scanner.reset(self._frame_bytes, "its frame")
+        self._scanner.reset(self._frame_bytes)
         needed = self._scanner.scan(self._buffer[body : body + self._frame_bytes])
         if needed != self._frame_bytes:
             raise ProtocolError(
@@ -172,16 +174,11 @@ class MessageReader:
             bool(self.framed),
         )
 
-    def _receive(self, needed: int) -> None:
+    def _receive_more(self, needed: int) -> None:
         """Receive more of a message of at least `needed` bytes."""
-        self._arm()
         self._make_room(needed)
         stop = min(len(self._buffer), self._start + needed)
-        try:
-            # One system call for all that is missing: each one costs a switch of threads.
-            received = self._socket.recv_into(self._buffer[self._end : stop], 0, socket.MSG_WAITALL)
-        except BlockingIOError:
-            raise self._too_slow() from None
+        received = self._transport.receive_more(self._buffer[self._end : stop])
         if received == 0:
             raise EOFError(
                 f"the client closed the connection after {self._end - self._start} bytes "
@@ -201,51 +198,3 @@ class MessageReader:
             larger = memoryview(bytearray(min(needed, max(2 * arrived, _GROWTH_BYTES))))
             larger[:arrived] = self._buffer
             self._buffer = larger
-
-    def _arm(self) -> None:
-        """Start the message's time limit, or raise TimeoutError if it has passed.
-
-        It is the kernel's own, which costs no call per receive; this check is for those who send
-        a little at a time.
-        """
-        if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + self._message_timeout_s
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self._timeval)
-        elif time.monotonic() > self._deadline_s:
-            raise self._too_slow()
-
-    def _too_slow(self) -> TimeoutError:
-        return TimeoutError(
-            f"a message did not arrive within --message-timeout-s = {self._message_timeout_s}"
-        )
-
-    def _disarm(self) -> None:
-        if self._deadline_s is not None:
-            self._deadline_s = None
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TIMEOUT)
-
-
-def timeval(seconds: float) -> bytes:
-    """`seconds` as the kernel's timeval; never 0, which would mean no limit."""
-    microseconds = max(1, round(seconds * 1_000_000))
-    return _TIMEVAL.pack(*divmod(microseconds, 1_000_000))
-
-
-def stop_receiving(sock: socket.socket) -> None:
-    """Wake whoever waits for bytes from `sock`; replies can still be sent."""
-    try:
-        sock.shutdown(socket.SHUT_RD)
-    except OSError:
-        # The client, or the connection's own thread, was faster.
-        return
-
-
-def _foreign_protocol(first: bytes) -> str:
-    """What another protocol's first bytes look like, or ""."""
-    if first in _HTTP_STARTS:
-        return "an HTTP request"
-    if first[:2] == b"\x16\x03":
-        return "a TLS handshake"
-    if first[:1] == b"\x82":
-        return "Thrift's compact protocol"
-    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import selectors
 
-from service.arrivals import Arrival, StopRequested
+from service.arrivals import Arrival, StopAhead, StopRequested
 from service.control import ControlChannel
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class HandedArrivals:
 
         Raises:
             StopRequested: the supervisor wants the worker to stop.
+            StopAhead: the supervisor will want that soon.
         """
         message = self._control.receive()
         if message is None:
@@ -45,6 +46,8 @@ class HandedArrivals:
             return None
         if "stop" in message.content:
             raise StopRequested(message.content["stop"])
+        if "stop_ahead" in message.content:
+            raise StopAhead(message.content["stop_ahead"])
         self._taken += 1
         peer = message.content["peer"]
         if message.sock is None:

@@ -14,6 +14,7 @@ from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
 from service.framing import RETAINED_BUFFER_BYTES, Message
+from service.scanner import LimitError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +123,25 @@ class Processor:
         if max(len(message.body), len(reply)) > RETAINED_BUFFER_BYTES:
             self._new_buffers()
         return reply
+
+    def refuse(self, name: bytes, sequence_id: int, error: ProtocolError) -> bytes:
+        """The encoded answer to a message that is not taken, without a frame header.
+
+        A message beyond a limit is an InvalidRequest where its method declares that.
+
+        Args:
+            name: its method, as far as that has arrived.
+            sequence_id: the client's number for it.
+            error: what is wrong with it.
+        """
+        method = self._methods.get(name)
+        if method is not None and isinstance(error, LimitError):
+            field = method.exceptions.get(inference.InvalidRequest)
+            if field is not None:
+                result = method.result()
+                setattr(result, field, inference.InvalidRequest(str(error)))
+                return self._encode(name, TMessageType.REPLY, sequence_id, result)
+        return self.encode_exception(name, sequence_id, error.exception_type, str(error))
 
     def encode_exception(
         self, name: bytes, sequence_id: int, exception_type: int, text: str

@@ -6,6 +6,7 @@ here first. The walk is resumable: it stops where the bytes end and goes on when
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from struct import Struct
 
 # Wire types of the binary protocol.
@@ -20,14 +21,29 @@ _LIST_HEADER = Struct(">Bi")
 _MAP_HEADER = Struct(">BBi")
 
 MAX_METHOD_NAME_BYTES = 255
-MAX_DEPTH = 32
-"""How deep structs and containers may nest; thriftpy2 decodes up to 64."""
-MAX_VALUES = 100_000
-"""Values that are walked one by one. An empty struct is one byte on the wire and some hundred
-bytes once decoded, so the size limit alone does not bound what a message costs."""
+DECODABLE_DEPTH = 64
+"""How deep structs and containers may nest for thriftpy2 to decode them."""
 
 PROTOCOL_ERROR = 7
 """TApplicationException's type of that name."""
+
+
+@dataclass(frozen=True)
+class MessageLimits:
+    """What one message may cost.
+
+    Attributes:
+        frame_bytes: its size, framed or not.
+        string_bytes: the size of one string or image in it; None for no limit of its own.
+        values: how many values are walked one by one. An empty struct is one byte on the wire and
+            some hundred bytes once decoded, so the size alone does not bound what a message costs.
+        depth: how deep structs and containers may nest, at most DECODABLE_DEPTH.
+    """
+
+    frame_bytes: int = 16_384_000
+    string_bytes: int | None = None
+    values: int = 100_000
+    depth: int = 32
 
 
 class ProtocolError(Exception):
@@ -42,8 +58,15 @@ class ProtocolError(Exception):
         self.exception_type = exception_type
 
 
+class LimitError(ProtocolError):
+    """A message beyond one of the limits; its text says the limit, its value and its option."""
+
+
 class MessageScanner:
     """Walks one message at a time.
+
+    Args:
+        limits: what a message may cost.
 
     Attributes:
         name: the method's name as it stands on the wire.
@@ -54,8 +77,9 @@ class MessageScanner:
     """
 
     __slots__ = (
-        "_bound",
+        "_framed",
         "_limit",
+        "_limits",
         "_position",
         "_stack",
         "_values",
@@ -66,18 +90,19 @@ class MessageScanner:
         "sequence_id",
     )
 
-    def __init__(self) -> None:
-        self.reset(0, "")
+    def __init__(self, limits: MessageLimits) -> None:
+        self._limits = limits
+        self.reset()
 
-    def reset(self, limit: int, bound: str) -> None:
+    def reset(self, frame_bytes: int | None = None) -> None:
         """Start with a new message.
 
         Args:
-            limit: bytes that the message may have.
-            bound: what sets that limit, for messages.
+            frame_bytes: size of the frame that the message is in; None for one without a frame,
+                which may be as large as the limits allow.
         """
-        self._limit = limit
-        self._bound = bound
+        self._limit = self._limits.frame_bytes if frame_bytes is None else frame_bytes
+        self._framed = frame_bytes is not None
         self._position = 0
         self._values = 0
         # One entry per open struct (None) or container ([values left, next type, type after]).
@@ -98,12 +123,14 @@ class MessageScanner:
             How many bytes the message has at least. Once `end` is set, exactly that many.
 
         Raises:
-            ProtocolError: the bytes are no message, or one that passes a limit.
+            ProtocolError: the bytes are no message.
+            LimitError: the message passes a limit.
         """
-        if self._position == 0 and (needed := self._scan_header(view)):
+        if self._position == 0 and (needed := self.scan_header(view)):
             return needed
         available = len(view)
         position, stack = self._position, self._stack
+        longest = self._limits.string_bytes
         while stack:
             container = stack[-1]
             if container is None:
@@ -129,6 +156,11 @@ class MessageScanner:
                     length = _I32.unpack_from(view, value)[0]
                     if length < 0:
                         raise ProtocolError(f"a string has the negative length {length}")
+                    if longest is not None and length > longest:
+                        raise LimitError(
+                            f"a string of {length} bytes was announced, --max-string-bytes "
+                            f"allows {longest}"
+                        )
                     after += length
             elif value_type in _FIXED_BYTES:
                 after = value + _FIXED_BYTES[value_type]
@@ -147,8 +179,11 @@ class MessageScanner:
                 container[0] -= 1
                 container[1], container[2] = container[2], container[1]
             if value_type == _STRUCT or inner is not None:
-                if len(stack) == MAX_DEPTH:
-                    raise ProtocolError(f"the message nests deeper than {MAX_DEPTH} levels")
+                if len(stack) == self._limits.depth:
+                    raise LimitError(
+                        f"the message nests deeper than --max-message-depth allows, which is "
+                        f"{self._limits.depth} levels"
+                    )
                 stack.append(inner)
         self.end = self._position = position
         return position
@@ -160,18 +195,34 @@ class MessageScanner:
 
     def _within_limit(self, needed: int) -> int:
         if needed > self._limit:
-            raise ProtocolError(
-                f"the message needs {needed} bytes or more, {self._bound} allows {self._limit}"
-            )
+            raise self._too_large(f"the message needs {needed} bytes or more")
         return needed
+
+    def _too_large(self, what: str) -> ProtocolError:
+        if self._framed:
+            return ProtocolError(f"{what}, its frame allows {self._limit} bytes")
+        return LimitError(f"{what}, --max-frame-bytes allows {self._limit}")
 
     def _count_value(self) -> None:
         self._values += 1
-        if self._values > MAX_VALUES:
-            raise ProtocolError(f"the message holds more than {MAX_VALUES} values")
+        if self._values > self._limits.values:
+            raise LimitError(
+                f"the message holds more values than --max-message-values allows, which is "
+                f"{self._limits.values}"
+            )
 
-    def _scan_header(self, view: memoryview) -> int:
-        """Read version, type, name and sequence id; return the bytes needed if too few."""
+    def scan_header(self, view: memoryview) -> int:
+        """Read version, type, name and sequence id.
+
+        Args:
+            view: the message from its first byte, as far as it has arrived.
+
+        Returns:
+            0, or how many bytes are needed where they are too few.
+
+        Raises:
+            ProtocolError: the bytes are not the start of a message.
+        """
         if len(view) < _HEADER.size:
             return _HEADER.size
         version, self.message_type, length = _HEADER.unpack_from(view)
@@ -217,10 +268,7 @@ class MessageScanner:
                 raise ProtocolError(f"unknown wire type {element_type} of a container's elements")
             least += _LEAST_BYTES[element_type]
         if after + count * least > self._limit:
-            raise ProtocolError(
-                f"a container of {count} elements does not fit: "
-                f"{self._bound} allows {self._limit} bytes"
-            )
+            raise self._too_large(f"a container of {count} elements does not fit")
         if all(element_type in _FIXED_BYTES for element_type in types):
             return after + count * least, None
         return after, [count * len(types), types[0], types[-1]]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import selectors
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
 
 from idl import inference
 from service.admission import Admission
-from service.arrivals import Arrivals, StopRequested
+from service.arrivals import Arrivals, StopAhead, StopRequested
+from service.call_limits import CallLimits
+from service.caller import serve_caller
 from service.connection import Connection
 from service.handler import Handler
 from service.inference_service import InferenceService
@@ -20,6 +24,8 @@ from service.placement import Placement
 from service.processor import MethodTable, Processor, method_table
 from service.readiness import Readiness
 from service.server_settings import ServerSettings
+from service.tls import TlsTransport, tls_context
+from service.transport import PlainTransport, Transport
 from service.wake import Wake
 from service.warm_up import warm_up
 
@@ -61,6 +67,9 @@ class Server:
         self._handler: Handler | None = None
         self._readiness: Readiness | None = None
         self._methods: MethodTable = {}
+        self._limits = settings.message_limits
+        self._timeouts = settings.timeouts
+        self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
         self._finished_threads: list[threading.Thread] = []
         self._connections_lock = threading.Lock()
@@ -83,7 +92,7 @@ class Server:
             How many requests were cut off unfinished; 0 after an orderly stop.
 
         Raises:
-            ConfigurationError: the handler or its labels cannot work.
+            ConfigurationError: the handler, its labels or the certificate cannot work.
             OSError: the address cannot be had.
         """
         try:
@@ -102,16 +111,22 @@ class Server:
 
     def startup(self) -> None:
         """Take the port, load and warm up the handler, then let clients in."""
-        # Before the slow part, so that a port in use is told at once.
+        # Before the slow part, so that a port in use or a wrong certificate is told at once.
         self._arrivals.open()
+        self._tls = tls_context(self._settings)
         self._handler = self._load_handler()
         info = self._handler.info()
         labels = Labels.load(self._settings.labels, info.num_classes)
         warm_up(self._handler)
-        admission = Admission(self._settings.max_in_flight_images)
         self._readiness = Readiness(self._handler)
         service = InferenceService(
-            self._handler_name, self._handler, labels, admission, self._placement, self._readiness
+            self._handler_name,
+            self._handler,
+            labels,
+            Admission(info.images_at_work, self._settings.max_queue),
+            CallLimits(self._settings),
+            self._placement,
+            self._readiness,
         )
         self._methods = method_table(inference.InferenceService, service)
         # What start-up made stays for good; collections that pass over it would stall requests.
@@ -123,14 +138,20 @@ class Server:
         self._arrivals.let_in(self._selector, f"{self._handler_name} handler ({runs})")
 
     def serve(self) -> None:
-        """Accept connections until `stop` is called."""
+        """Accept connections until `stop` is called, and for `unready_s` after that."""
         while not self._stop_reason:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._wake.receiver:
-                    self._wake.clear()
-                    self._arrivals.left(self._join_finished())
-                else:
-                    self._accept()
+            self._turn(None)
+        if not self._settings.unready_s:
+            return
+        self._not_ready(self._stop_reason)
+        _log.info(
+            "stopping (%s): not ready, and serving on for --unready-s = %s",
+            self._stop_reason,
+            self._settings.unready_s,
+        )
+        end_s = time.monotonic() + self._settings.unready_s
+        while (remaining_s := end_s - time.monotonic()) > 0:
+            self._turn(remaining_s)
 
     def stop(self, reason: str = "stop was called") -> None:
         """Let `serve` return. Safe in any thread and in a signal handler."""
@@ -143,8 +164,7 @@ class Server:
         Returns:
             How many requests were cut off unfinished.
         """
-        if self._readiness is not None:
-            self._readiness.end(self._stop_reason)
+        self._not_ready(self._stop_reason)
         self._arrivals.close()
         _log.info(
             "stopping (%s): finishing %d requests in flight", self._stop_reason, self._in_flight()
@@ -174,26 +194,43 @@ class Server:
         if self._handler is not None and not self._in_flight():
             self._handler.close()
 
+    def _turn(self, timeout_s: float | None) -> None:
+        """Wait for something to happen, for `timeout_s` at most, and deal with it."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._wake.receiver:
+                self._wake.clear()
+                self._arrivals.left(self._join_finished())
+            else:
+                self._accept()
+
+    def _not_ready(self, reason: str) -> None:
+        if self._readiness is not None:
+            self._readiness.end(reason)
+
+    def _transport(self, sock: socket.socket) -> Transport:
+        if self._tls is None:
+            return PlainTransport(sock, self._timeouts)
+        return TlsTransport(sock, self._timeouts, self._tls)
+
     def _accept(self) -> None:
         try:
             arrival = self._arrivals.accept()
         except StopRequested as request:
             self.stop(str(request))
             return
+        except StopAhead as announced:
+            self._not_ready(str(announced))
+            return
         if arrival is None:
             return
         connection = Connection(
-            arrival.sock,
-            arrival.peer,
-            Processor(self._methods),
-            self._settings.max_frame_bytes,
-            self._settings.message_timeout_s,
+            self._transport(arrival.sock), arrival.peer, Processor(self._methods), self._limits
         )
         with self._connections_lock:
             self._connections.add(connection)
         thread = threading.Thread(
             target=self._serve_connection,
-            args=(connection,),
+            args=(connection, arrival.sock),
             name=f"connection-{connection.peer}",
             daemon=True,
         )
@@ -206,7 +243,8 @@ class Server:
                 self._connections.discard(connection)
             self._arrivals.left(1)
 
-    def _serve_connection(self, connection: Connection) -> None:
+    def _serve_connection(self, connection: Connection, sock: socket.socket) -> None:
+        serve_caller(sock)
         try:
             connection.serve()
         finally:

@@ -86,6 +86,7 @@ class Supervisor:
         self._waiting: deque[Arrival] = deque()
         self._handed_out = 0
         self._stop_reason = ""
+        self._draining = False
         self._failure: WorkerError | None = None
         self._cut_off = 0
         self._selector = selectors.DefaultSelector()
@@ -148,9 +149,22 @@ class Supervisor:
         self._arrivals.let_in(self._selector, f"{running} in {len(self._seats)} workers")
 
     def serve(self) -> None:
-        """Hand out connections and replace workers until `stop` is called."""
+        """Hand out connections and replace workers until `stop` is called, and for `unready_s`."""
         while not self._stop_reason:
             self._turn()
+            self._hand_out()
+        if not self._settings.unready_s:
+            return
+        _log.info(
+            "stopping (%s): not ready, and serving on for --unready-s = %s",
+            self._stop_reason,
+            self._settings.unready_s,
+        )
+        for worker in self._serving():
+            worker.announce_stop(self._stop_reason)
+        end_s = time.monotonic() + self._settings.unready_s
+        while time.monotonic() < end_s:
+            self._turn(end_s)
             self._hand_out()
 
     def stop(self, reason: str = "stop was called") -> None:
@@ -164,6 +178,7 @@ class Supervisor:
         Returns:
             How many requests were cut off unfinished.
         """
+        self._draining = True
         self._arrivals.close()
         self._drop_waiting()
         _log.info("stopping (%s): %d workers drain", self._stop_reason, len(self._serving()))
@@ -235,6 +250,8 @@ class Supervisor:
         if "running" in said:
             worker.running = said["running"]
             seat.failed_starts = 0
+            if self._stop_reason:
+                worker.announce_stop(self._stop_reason)
             _log.info("worker %d is warm (pid %d)", seat.index, worker.pid)
         elif "taken" in said:
             closed, worker.closed = worker.closed, said["closed"]
@@ -251,7 +268,7 @@ class Supervisor:
         worker.kill()
         status = self._collect(seat, worker)
         self._arrivals.left(worker.connections)
-        if self._stop_reason:
+        if self._draining:
             lost = worker.cut_off
             if lost is None and worker.running:
                 _log.error("worker %d ended while it drained (%s)", seat.index, status)

@@ -121,6 +121,10 @@ class WorkerProcess:
         """Let it drain what it has and end."""
         self.control.send({"stop": reason})
 
+    def announce_stop(self, reason: str) -> None:
+        """Let it say that it is not ready, and go on."""
+        self.control.send({"stop_ahead": reason})
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scanner import MAX_DEPTH, MAX_VALUES, MessageScanner, ProtocolError
+from service.scanner import MessageLimits, MessageScanner, ProtocolError
 
+MAX_DEPTH = MessageLimits().depth
+MAX_VALUES = MessageLimits().values
 HEADER = b"\x80\x01\x00\x01\x00\x00\x00\x04ping\x00\x00\x00\x2a"
 
 FIXED = {2: 1, 3: 1, 4: 8, 6: 2, 8: 4, 10: 8}
@@ -50,9 +52,7 @@ def struct_body(draw: st.DrawFn, depth: int = 0) -> bytes:
 
 
 def scanner_for(message: bytes, limit: int | None = None) -> MessageScanner:
-    scanner = MessageScanner()
-    scanner.reset(len(message) if limit is None else limit, "the test")
-    return scanner
+    return MessageScanner(MessageLimits(frame_bytes=len(message) if limit is None else limit))
 
 
 @given(struct_body(), st.binary(max_size=20))
@@ -104,7 +104,7 @@ def test_nesting_is_allowed_up_to_its_limit() -> None:
         if fits:
             assert scanner_for(message).scan(memoryview(message)) == len(message)
         else:
-            with pytest.raises(ProtocolError, match="deeper than 32 levels"):
+            with pytest.raises(ProtocolError, match=r"--max-message-depth .* 32 levels"):
                 scanner_for(message).scan(memoryview(message))
 
 
@@ -115,7 +115,7 @@ def test_the_number_of_values_is_limited() -> None:
         if fits:
             assert scanner_for(message).scan(memoryview(message)) == len(message)
         else:
-            with pytest.raises(ProtocolError, match="more than 100000 values"):
+            with pytest.raises(ProtocolError, match=r"--max-message-values .* 100000"):
                 scanner_for(message).scan(memoryview(message))
 
 
@@ -136,7 +136,7 @@ def test_a_long_list_of_numbers_is_one_step() -> None:
         (HEADER + b"\x0f\x00\x01\x0c\xff\xff\xff\xfe", "negative count -2"),
         (HEADER + b"\x01\x00\x01", "unknown wire type 1"),
         (HEADER + b"\x0f\x00\x01\x00\x00\x00\x00\x01", "unknown wire type 0"),
-        (HEADER + b"\x0b\x00\x01\x00\x00\x03\xe8", "the test allows 1000"),
+        (HEADER + b"\x0b\x00\x01\x00\x00\x03\xe8", "--max-frame-bytes allows 1000"),
         (HEADER + b"\x0d\x00\x01\x0a\x0b\x00\x00\x00\x63", "99 elements does not fit"),
     ],
 )
