@@ -2,8 +2,10 @@
 
 from pipeline.errors import (
     DeadlinePassedError,
+    ItemError,
     ItemsFailedError,
     NodeError,
+    NoInstanceError,
     PipelineConfigError,
     PipelineInputError,
 )
@@ -29,7 +31,9 @@ __all__ = [
     "TASK_RESULT_KEY",
     "TASK_STAGE_TIMES_KEY",
     "DeadlinePassedError",
+    "ItemError",
     "ItemsFailedError",
+    "NoInstanceError",
     "NodeError",
     "Pipe",
     "PipelineConfigError",

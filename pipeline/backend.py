@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
+from pipeline.errors import BackendFailureError, DeadlinePassedError, ItemError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.settings import Setting
 from pipeline.turn import Turn
+from service.handler import ImageFailure
+
+logger = logging.getLogger(__name__)
 
 # An item on its way: the caller's keys, with `data` as the input of the current backend.
 Item: TypeAlias = dict[str, Any]
@@ -38,10 +44,10 @@ class SharedResources:
 
     def close(self) -> None:
         """Close every value that can be closed."""
-        with self._lock:
-            for value in self._values.values():
+        with self._lock, ExitStack() as stack:
+            for value in reversed(self._values.values()):
                 if hasattr(value, "close"):
-                    value.close()
+                    stack.callback(value.close)
             self._values.clear()
 
 
@@ -61,6 +67,7 @@ class InstanceConfig:
         offers: what a backend of this instance offers those in front of it, which are initialised
             after it; whoever takes it up removes it.
         turn: what the node's instances on this device take turns at, or None.
+        expired: whether nobody waits any more for an item of the batch at work.
     """
 
     node: str
@@ -72,6 +79,7 @@ class InstanceConfig:
     profile_stages: bool = False
     offers: dict[str, Any] = field(default_factory=dict)
     turn: Turn | None = None
+    expired: Callable[[Item], bool] = lambda _: False
 
 
 class Backend(ABC):
@@ -84,12 +92,15 @@ class Backend(ABC):
         own_settings: those that stand in the expression, `A(key=value)`; they come before the
             node's, for it and for all in its brackets.
         filter: the filter in front of it, `(name)A`, or None.
+        can_break: whether what it raises may be its own fault. False for operators that hold
+            nothing which could break: there the item is at fault.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
     takes_turns: ClassVar[bool] = False
     own_settings: Mapping[str, Any] = MappingProxyType({})
     filter: str | None = None
+    can_break: bool = True
 
     @property
     def min(self) -> int:
@@ -134,8 +145,8 @@ class Backend(ABC):
     def forward(self, items: Sequence[Item]) -> None:
         """Set `result` of every item from its `data`.
 
-        An exception fails all items of the call, so a backend that takes several and can tell
-        which one is at fault calls `fail` for it instead.
+        After an exception each item of the call runs once more alone. A backend that can tell
+        which item is at fault calls `fail` for it instead, or raises an ItemError.
         """
 
     def close(self) -> None:  # noqa: B027 (most backends hold nothing that must be freed)
@@ -151,6 +162,8 @@ def initialise(backend: Backend, config: InstanceConfig) -> None:
 
 class ItemBackend(Backend):
     """A backend that turns one item's data into its result, independently of other items."""
+
+    can_break = False
 
     def init(self, config: InstanceConfig) -> None:
         """Keep nothing by default."""
@@ -172,9 +185,10 @@ class Container(Backend):
         self._inner = tuple(inner)
 
     def close(self) -> None:
-        """Close the inner backends."""
-        for backend in self._inner:
-            backend.close()
+        """Close the inner backends, all of them even if one raises."""
+        with ExitStack() as stack:
+            for backend in reversed(self._inner):
+                stack.callback(backend.close)
 
 
 # Under which the engine's backend offers its context to whoever can fill its input on the GPU.
@@ -191,20 +205,54 @@ def fail(item: Item, cause: Exception) -> None:
     item[FAILURE_KEY] = cause
 
 
-def forward_isolated(backend: Backend, items: Sequence[Item]) -> None:
+def forward_isolated(
+    backend: Backend, items: Sequence[Item], expired: Callable[[Item], bool]
+) -> None:
     """Forward a batch so that an exception fails nobody but the item that causes it.
 
-    If the batch raises and holds several items, each runs once more by itself.
+    If the call raises, each of its items runs once more, alone, also the one of a batch of one:
+    what fails now and then may work the second time. That is the only retry of an item in this
+    backend. An item for which nobody waits any more is not retried, nor one that is itself at
+    fault: see `_is_items_fault`. What is nobody's fault but the backend's stands in the item as a
+    BackendFailureError.
+
+    Args:
+        backend: runs the items.
+        items: the batch.
+        expired: whether nobody waits for an item any more.
     """
     try:
         backend.forward(items)
     except Exception as error:  # noqa: BLE001 (whatever a backend raises belongs to its items)
-        if len(items) == 1:
+        is_items_fault = _is_items_fault(backend, error)
+        if is_items_fault and len(items) == 1:
             fail(items[0], error)
             return
-        for item in items:
-            item.pop(FAILURE_KEY, None)
-            forward_isolated(backend, [item])
+        if not is_items_fault:
+            logger.warning(
+                "%s raised %s: %s; its items, %d, run once more alone",
+                type(backend).__name__,
+                type(error).__name__,
+                error,
+                len(items),
+            )
+    else:
+        return
+    for item in items:
+        item.pop(FAILURE_KEY, None)
+        if expired(item):
+            fail(item, BackendFailureError(DeadlinePassedError("dropped before its second try")))
+            continue
+        try:
+            backend.forward([item])
+        except Exception as error:  # noqa: BLE001
+            is_items_fault = _is_items_fault(backend, error)
+            fail(item, error if is_items_fault else BackendFailureError(error))
+
+
+def _is_items_fault(backend: Backend, error: Exception) -> bool:
+    """Whether an exception says nothing about the backend."""
+    return not backend.can_break or isinstance(error, ItemError | ImageFailure)
 
 
 def result_becomes_data(item: Item) -> bool:

@@ -23,6 +23,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pipeline.task import Task
 
 # Of the time that a batch takes: how long an instance waits for callers that come back.
@@ -76,6 +78,7 @@ class BatchQueue:
         self._idle: list[_Instance] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._refused: Callable[[Sequence[Task]], None] | None = None
         self._batch_s = 0.0
         # Items of the last finished batch whose callers have not come back, and for how long an
         # instance waits for them.
@@ -105,13 +108,16 @@ class BatchQueue:
         """Add an item; an idle instance may get it at once."""
         task.queued_at_s = time.monotonic()
         with self._lock:
-            self._tasks.append(task)
-            self._rows += task.rows
-            self._missing -= 1
-            if self._idle:
-                self._hand_out(task.queued_at_s)
-                if self._tasks and self._idle:
-                    self._have_somebody_look()
+            if (refused := self._refused) is None:
+                self._tasks.append(task)
+                self._rows += task.rows
+                self._missing -= 1
+                if self._idle:
+                    self._hand_out(task.queued_at_s)
+                    if self._tasks and self._idle:
+                        self._have_somebody_look()
+                return
+        refused([task])
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
@@ -159,6 +165,20 @@ class BatchQueue:
             self._missing = len(batch)
             wait_s = min(self._timeout_s, _RETURN_SHARE * self._batch_s)
             self._missed_until_s = time.monotonic() + wait_s
+
+    def refuse(self, refused: Callable[[Sequence[Task]], None]) -> None:
+        """Give what waits and what comes to `refused` at once, until `accept` is called."""
+        with self._lock:
+            self._refused = refused
+            waiting = list(self._tasks)
+            self._tasks.clear()
+            self._rows = 0
+        refused(waiting)
+
+    def accept(self) -> None:
+        """Let items wait for instances again."""
+        with self._lock:
+            self._refused = None
 
     def close(self) -> None:
         """Let the waiting items leave at once and end every `take` after them."""

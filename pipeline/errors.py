@@ -42,5 +42,35 @@ class ItemsFailedError(Exception):
         self.errors = dict(errors)
 
 
+class ItemError(ValueError):
+    """Raised by a backend whose input is at fault, and not the backend.
+
+    It is not tried again with that item alone, and does not count towards taking the instance out
+    of service.
+    """
+
+
+class BackendFailureError(Exception):
+    """What a backend raised that should have worked, on its way to the node.
+
+    Attributes:
+        cause: what it raised.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class NoInstanceError(Exception):
+    """All instances of the node are broken and being rebuilt."""
+
+
 class DeadlinePassedError(Exception):
     """The item was not finished within the time limit of its call."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Kind and first line of an error, for a log line or another error."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -4,62 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Protocol
 
-from engine.cuda_device import cuda_available
 from engine.interface import EngineError
-from pipeline.assembly import (
-    build_backend,
-    fitting_instance_num,
-    runs_on_gpu,
-    takes_turns,
-)
-from pipeline.backend import (
-    FAILURE_KEY,
-    PROFILE_KEY,
-    Backend,
-    InstanceConfig,
-    SharedResources,
-    forward_isolated,
-    initialise,
-    result_becomes_data,
-)
-from pipeline.batch_queue import BatchCounts, BatchQueue
+from pipeline.assembly import fitting_instance_num, runs_on_gpu, takes_turns
+from pipeline.backend import SharedResources
+from pipeline.batch_queue import BatchQueue
 from pipeline.config import NodeConfig
-from pipeline.cuda_stream import InstanceStream
-from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
-from pipeline.keys import TASK_RESULT_KEY
-from pipeline.node_counts import InstanceCounts, NodeCounts
+from pipeline.errors import PipelineConfigError
+from pipeline.in_service import InService
+from pipeline.instance import BatchSource, Device, Following, Instance, InstancePlan
+from pipeline.node_counts import NodeCounts
 from pipeline.task import Task
 from pipeline.turn import Turn
+from service.rebuild_rule import DEFAULT_RULE, RebuildRule
 
 logger = logging.getLogger(__name__)
-
-
-class Following(Protocol):
-    """Where results go."""
-
-    def submit(self, task: Task) -> None:
-        """Take one item."""
-
-
-class BatchSource(Protocol):
-    """Where a node's instances get their batches."""
-
-    @property
-    def counts(self) -> BatchCounts:
-        """How many batches have left so far."""
-
-    def take(self, smallest: int, largest: int) -> list[Task] | None:
-        """Block until a batch may leave; None once closed and empty."""
-
-    def done(self, batch: list[Task], batch_s: float) -> None:
-        """An instance has finished a batch; nobody has been told yet."""
-
-    def close(self) -> None:
-        """Let the waiting items leave at once, and end every `take` after them."""
 
 
 class Node:
@@ -69,6 +30,8 @@ class Node:
         config: its part of the configuration.
         engine: a provider's name or "auto".
         source: where its items come from if not from `submit`.
+        rule: when an instance counts as broken, and how often it is made anew.
+        changed: called after the last instance has gone out of service, and after one is back.
 
     Attributes:
         name: the node's name.
@@ -77,16 +40,25 @@ class Node:
         device_ids: the GPUs that have a set of instances each; empty where they run on the CPU.
     """
 
-    def __init__(self, config: NodeConfig, engine: str, source: BatchSource | None = None) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        engine: str,
+        source: BatchSource | None = None,
+        rule: RebuildRule = DEFAULT_RULE,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = config.name
         self._config = config
-        self._queue_stage, self._forward_stage = f"{self.name}.queue", f"{self.name}.forward"
         self._engine = engine
+        self._rule = rule
         self._queue = BatchQueue(config.batching_timeout_ms)
         self._source: BatchSource = self._queue if source is None else source
         self._next: Following | None = None
+        self._in_service = InService(self.name, self._source, changed)
+        self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._instance_counts: list[InstanceCounts] = []
+        self._instances: list[Instance] = []
         try:
             self.instance_num = fitting_instance_num(
                 config.backend, config.instance_num, config.settings, engine
@@ -96,7 +68,14 @@ class Node:
             raise PipelineConfigError(f"[{self.name}] {error}") from error
         self.device_ids = config.device_ids if on_gpu else ()
         # Weights and other things of one GPU are of no use on another.
-        self._shared = {device_id: SharedResources() for device_id in self.device_ids or (0,)}
+        self._devices = [
+            Device(
+                number,
+                Turn() if takes_turns(config.backend) else None,
+                is_gpu=bool(self.device_ids),
+            )
+            for number in self.device_ids or (0,)
+        ]
         if self.instance_num < config.instance_num:
             logger.info(
                 "%s: instance_num %d becomes %d: more would take turns on the cores",
@@ -108,12 +87,17 @@ class Node:
     @property
     def counts(self) -> NodeCounts:
         """What the node has done so far."""
-        return NodeCounts.of(self._instance_counts, self._source.counts)
+        done = [instance.counts for instance in self._instances]
+        return NodeCounts.of(done, self._source.counts, self._in_service.working)
+
+    def why_not_ready(self) -> str:
+        """Since when and why none of its instances works; "" where one does."""
+        return self._in_service.why_not_ready()
 
     @property
     def shared(self) -> SharedResources:
         """What the instances of the first device share."""
-        return next(iter(self._shared.values()))
+        return self._devices[0].shared
 
     def connect(self, following: Following) -> None:
         """Send results straight to that node, instead of telling whoever called."""
@@ -126,14 +110,24 @@ class Node:
             PipelineConfigError: the first instance's failure; the others are stopped.
         """
         outcomes: SimpleQueue[Exception | None] = SimpleQueue()
-        for device_id in self._shared:
+        plan = InstancePlan(
+            self._config,
+            self._engine,
+            self.instance_num,
+            self._source,
+            self._next,
+            self._in_service,
+            self._rule,
+            self._stopping,
+        )
+        for device in self._devices:
             for index in range(self.instance_num):
+                name = f"{self.name}-{device.number}-{index}"
+                instance = Instance(plan, device, name)
                 thread = threading.Thread(
-                    target=self._run_instance,
-                    args=(device_id, outcomes),
-                    name=f"{self.name}-{device_id}-{index}",
-                    daemon=True,
+                    target=instance.run, args=(outcomes,), name=name, daemon=True
                 )
+                self._instances.append(instance)
                 self._threads.append(thread)
                 thread.start()
         failures = [outcome for _ in self._threads if (outcome := outcomes.get()) is not None]
@@ -146,117 +140,9 @@ class Node:
 
     def stop(self) -> None:
         """Run what is queued, end the instances and free what they share."""
+        self._stopping.set()
         self._source.close()
         for thread in self._threads:
             thread.join()
-        for shared in self._shared.values():
-            shared.close()
-
-    def _run_instance(self, device_id: int, outcomes: SimpleQueue[Exception | None]) -> None:
-        turn: Turn | None = None
-        if takes_turns(self._config.backend):
-            turn = self._shared[device_id].get_or_create("turn", Turn)
-        config = InstanceConfig(
-            self.name,
-            self._config.settings,
-            self.instance_num,
-            self._engine,
-            self._shared[device_id],
-            device_id,
-            self._config.profile_stages,
-            turn=turn,
-        )
-        stream: InstanceStream | None = None
-        try:
-            # Without a GPU the backends that need one say so themselves.
-            if self.device_ids and cuda_available():
-                stream = InstanceStream(device_id)
-            backend = build_backend(self._config.backend)
-            initialise(backend, config)
-        except Exception as error:  # noqa: BLE001 (reported by `start`, whatever it is)
-            outcomes.put(error)
-            return
-        outcomes.put(None)
-        counts = InstanceCounts()
-        self._instance_counts.append(counts)
-        smallest, largest = backend.min, backend.max
-        while True:
-            if turn is not None:
-                turn.wait()
-            batch = self._source.take(smallest, largest)
-            if batch is not None:
-                self._run_batch(backend, batch, stream, counts)
-            if turn is not None:
-                turn.pass_on()
-            if batch is None:
-                break
-            # The items of a process are all its own, or all another process's.
-            if batch[0].call.after_batch is not None:
-                for after_batch in {task.call.after_batch for task in batch}:
-                    if after_batch is not None:
-                        after_batch()
-        backend.close()
-
-    def _run_batch(
-        self,
-        backend: Backend,
-        batch: list[Task],
-        stream: InstanceStream | None,
-        counts: InstanceCounts,
-    ) -> None:
-        taken_s = time.monotonic()
-        counts.items += len(batch)
-        largest = backend.max
-        alive = []
-        for task in batch:
-            queued_ms = (taken_s - task.queued_at_s) * 1000
-            counts.queue_ms += queued_ms
-            task.stage_times_ms[self._queue_stage] = queued_ms
-            if (refusal := _refusal(task, largest)) is None:
-                alive.append(task)
-            else:
-                self._fail(task, refusal, counts)
-        if not alive:
-            return
-        items = [task.item for task in alive]
-        forward_isolated(backend, items)
-        if stream is not None:
-            stream.finish(items)
-        forward_s = time.monotonic() - taken_s
-        forward_ms = forward_s * 1000
-        counts.forward_ms += forward_ms
-        if largest > 1:
-            self._source.done(batch, forward_s)
-        for task in alive:
-            task.stage_times_ms[self._forward_stage] = forward_ms
-            if self._config.profile_stages:
-                for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
-                    task.stage_times_ms[f"{self.name}.{stage}"] = stage_ms
-            self._hand_on(task, counts)
-
-    def _fail(self, task: Task, cause: Exception, counts: InstanceCounts) -> None:
-        counts.failed_items += 1
-        task.finish(NodeError(self.name, cause))
-
-    def _hand_on(self, task: Task, counts: InstanceCounts) -> None:
-        item = task.item
-        if FAILURE_KEY in item or TASK_RESULT_KEY not in item:
-            no_result = RuntimeError("the backend gave no result")
-            self._fail(task, item.pop(FAILURE_KEY, no_result), counts)
-        elif self._next is None:
-            task.finish()
-        else:
-            result_becomes_data(item)
-            self._next.submit(task)
-
-
-def _refusal(task: Task, largest: int) -> Exception | None:
-    """Why an item does not run, or None."""
-    if task.call.expired():
-        return DeadlinePassedError("dropped before it ran")
-    if task.rows > largest:
-        return ValueError(
-            f"request_size = {task.rows}, and a batch holds at most {largest}: send it in several "
-            "items, or raise max"
-        )
-    return None
+        for device in self._devices:
+            device.shared.close()

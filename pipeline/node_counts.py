@@ -17,27 +17,38 @@ class InstanceCounts:
         failed_items: that failed in it, or were dropped by it.
         queue_ms: for how long these items had waited, together.
         forward_ms: for how long it ran batches.
+        rebuilds: how often it was broken and made anew.
     """
 
     items: int = 0
     failed_items: int = 0
     queue_ms: float = 0.0
     forward_ms: float = 0.0
+    rebuilds: int = 0
 
 
 @dataclass
 class NodeCounts(InstanceCounts):
-    """The sum over a node's instances, and why and how large batches left its queue."""
+    """The sum over a node's instances, and why and how large batches left its queue.
+
+    Attributes:
+        batches: how many left, and why.
+        working_instances: how many instances are in service; the one number that may fall.
+    """
 
     batches: BatchCounts = field(default_factory=BatchCounts)
+    working_instances: int = 0
 
     @classmethod
-    def of(cls, instances: Iterable[InstanceCounts], batches: BatchCounts) -> NodeCounts:
+    def of(
+        cls, instances: Iterable[InstanceCounts], batches: BatchCounts, working_instances: int
+    ) -> NodeCounts:
         """The sum at this moment."""
-        total = cls(batches=batches)
+        total = cls(batches=batches, working_instances=working_instances)
         for instance in instances:
             total.items += instance.items
             total.failed_items += instance.failed_items
             total.queue_ms += instance.queue_ms
             total.forward_ms += instance.forward_ms
+            total.rebuilds += instance.rebuilds
         return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import ClassVar
 
 import torch
@@ -50,14 +51,21 @@ class Sequential(Container):
         return self._max
 
     def init(self, config: InstanceConfig) -> None:
-        """Initialise the members, last first."""
+        """Initialise the members, last first; if one cannot, the others are closed again."""
         self._profile = config.profile_stages
         self._filters = [
             backend.filter or (DEFAULT_FILTER if position else FIRST_FILTER)
             for position, backend in enumerate(self._inner)
         ]
-        for backend in reversed(self._inner):
-            initialise(backend, config)
+        self._expired = config.expired
+        with ExitStack() as undo:
+            for backend in reversed(self._inner):
+                initialise(backend, config)
+                undo.callback(backend.close)
+            self._find_batch_size()
+            undo.pop_all()
+
+    def _find_batch_size(self) -> None:
         batching = [backend for backend in self._inner if backend.max != 1]
         self._min = max((backend.min for backend in batching), default=1)
         self._max = min((backend.max for backend in batching), default=1)
@@ -74,7 +82,7 @@ class Sequential(Container):
             running, alive = _filtered(name, alive)
             started_s = time.monotonic()
             for start in range(0, len(running), backend.max):
-                forward_isolated(backend, running[start : start + backend.max])
+                forward_isolated(backend, running[start : start + backend.max], self._expired)
             if self._profile:
                 _keep_time(backend, running, started_s)
 
@@ -136,6 +144,7 @@ class Torch(Container):
     def init(self, config: InstanceConfig) -> None:
         """Initialise the inner backend."""
         initialise(self._inner[0], config)
+        self.can_break = self._inner[0].can_break
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend."""
@@ -170,6 +179,7 @@ class Range(Container):
         wanted = config.settings["range"]
         if wanted is None:
             raise PipelineConfigError('Range needs range, fewest and most items: range = "1,4"')
+        self._expired = config.expired
         initialise(self._inner[0], config)
         self._range: tuple[int, int] = wanted
 
@@ -177,4 +187,4 @@ class Range(Container):
         """Run the inner backend, in portions if it takes fewer items at once."""
         inner = self._inner[0]
         for start in range(0, len(items), inner.max):
-            forward_isolated(inner, items[start : start + inner.max])
+            forward_isolated(inner, items[start : start + inner.max], self._expired)

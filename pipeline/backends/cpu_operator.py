@@ -24,6 +24,8 @@ RESIZE_SETTINGS = (
 class CpuOperator(Backend):
     """An operator that keeps one core busy: instances are its parallelism."""
 
+    can_break = False
+
     @classmethod
     def fitting_instance_num(
         cls,

@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.batch_queue import BatchCounts, LeaveReason
 from pipeline.task import Task
@@ -21,6 +21,8 @@ from pipeline.task import Task
 _TYPE_CODE = "Q"
 _BYTES = array(_TYPE_CODE).itemsize
 _SLOT_BITS = 32
+# Announcements that are read at once while no instance works.
+_MOST_REFUSED = 64
 
 
 def announcement(worker: int, slot: int) -> bytes:
@@ -44,6 +46,9 @@ class AnnouncedItems:
         self._task_of = task_of
         self._reader, self.writer = os.pipe()
         self._open = True
+        # Reads while no instance does; the event ends it.
+        self._refuser: threading.Thread | None = None
+        self._accepted = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # One instance at a time gathers a batch that may not leave yet.
         self._gathering = threading.Lock()
         self._counting = threading.Lock()
@@ -54,7 +59,9 @@ class AnnouncedItems:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+        self.accept()
         os.close(self._reader)
+        os.close(self._accepted)
 
     @property
     def counts(self) -> BatchCounts:
@@ -89,11 +96,39 @@ class AnnouncedItems:
     def done(self, batch: list[Task], batch_s: float) -> None:
         """Instances do not wait for those that come back: on a GPU a batch takes too short."""
 
+    def refuse(self, refused: Callable[[Sequence[Task]], None]) -> None:
+        """Give what waits and what comes to `refused` at once, until `accept` is called.
+
+        No instance may be in `take`.
+        """
+        self._refuser = threading.Thread(
+            target=self._refuse, args=(refused,), name="refuser", daemon=True
+        )
+        self._refuser.start()
+
+    def accept(self) -> None:
+        """Let items wait for instances again."""
+        if self._refuser is not None:
+            os.eventfd_write(self._accepted, 1)
+            self._refuser.join()
+            os.eventfd_read(self._accepted)
+            self._refuser = None
+
     def close(self) -> None:
         """Announce nothing any more."""
         if self._open:
             self._open = False
             os.close(self.writer)
+
+    def _refuse(self, refused: Callable[[Sequence[Task]], None]) -> None:
+        waiting = select.poll()
+        waiting.register(self._reader, select.POLLIN)
+        waiting.register(self._accepted, select.POLLIN)
+        while self._accepted not in dict(waiting.poll()):
+            tasks = self._read(_MOST_REFUSED)
+            if tasks is None:
+                return
+            refused(tasks)
 
     def _read(self, largest: int) -> list[Task] | None:
         """Wait for items; None at the end."""

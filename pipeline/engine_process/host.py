@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -73,6 +73,8 @@ class Worker:
         self._lock = threading.Lock()
         self._done = array("I")
         self._closed = False
+        self._is_welcome = False
+        self._status = ""
 
     def fileno(self) -> int:
         """The connection's descriptor, for selectors."""
@@ -80,7 +82,26 @@ class Worker:
 
     def welcome(self, answer: dict[str, Any], fds: list[int]) -> None:
         """Tell it what runs here, and where to announce items."""
-        send_object(self._socket, {**answer, "worker": self.number}, fds)
+        with self._lock:
+            send_object(self._socket, {**answer, "worker": self.number}, fds)
+            self._is_welcome = True
+            if self._status:
+                self._send_status()
+
+    def tell(self, why_not_ready: str) -> None:
+        """Say what keeps the nodes here from giving results; "" once nothing does."""
+        with self._lock:
+            self._status = why_not_ready
+            if self._is_welcome and not self._closed:
+                try:
+                    self._send_status()
+                except OSError:
+                    logger.debug("a worker that is gone was not told: %s", why_not_ready)
+
+    def _send_status(self) -> None:
+        slot = self._memory.count - 1
+        self._memory.put_status(slot, self._status)
+        self._numbers.send(array("I", [slot]))
 
     def task(self, slot: int) -> Task | None:
         """The item in a slot, or None if the worker has gone."""
@@ -127,6 +148,19 @@ class Workers:
         self._listener = listener
         self._workers: dict[int, Worker] = {}
         self._next_number = 0
+        self._telling = threading.Lock()
+        self._why_not_ready: Callable[[], str] = lambda: ""
+
+    def follow(self, why_not_ready: Callable[[], str]) -> None:
+        """Have every worker told what that says, now and whenever `tell` is called."""
+        self._why_not_ready = why_not_ready
+
+    def tell(self) -> None:
+        """Tell all of them why no results come, or that they come again; from any thread."""
+        with self._telling:
+            why_not_ready = self._why_not_ready()
+            for worker in list(self._workers.values()):
+                worker.tell(why_not_ready)
 
     def task(self, worker: int, slot: int) -> Task | None:
         """The item in a worker's slot, or None if that worker has gone."""
@@ -162,7 +196,9 @@ class Workers:
             worker = Worker(sock, number)
             if "failed" not in answer:
                 # Before the welcome, upon which it may announce items at once.
-                self._workers[number] = worker
+                with self._telling:
+                    self._workers[number] = worker
+                    worker.tell(self._why_not_ready())
             worker.welcome(answer, fds)
         except (EOFError, OSError) as error:
             logger.warning("a worker hung up at once: %s", error)
@@ -190,9 +226,13 @@ def main(arguments: Sequence[str]) -> int:
         with (
             AnnouncedItems(config.nodes[entry].batching_timeout_ms, workers.task) as announced,
             Pipe(
-                back_part(config, entry), engine=settings["engine"], sources={entry: announced}
+                back_part(config, entry),
+                engine=settings["engine"],
+                sources={entry: announced},
+                readiness_changed=workers.tell,
             ) as pipe,
         ):
+            workers.follow(pipe.why_not_ready)
             engine = next(
                 node.shared.get(ENGINE)
                 for name, node in pipe.local_nodes.items()

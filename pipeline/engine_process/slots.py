@@ -34,7 +34,8 @@ _HEADER = struct.Struct("<BxxxIQdd")
 _KEPT_KEYS = (TASK_COLOR_KEY, TASK_REQUEST_SIZE_KEY)
 _TEXT_OFFSET = 64
 _LINE_BYTES = 64
-_BYTES, _TENSOR, _DONE, _FAILED = range(4)
+_BYTES, _TENSOR, _DONE, _FAILED, _STATUS = range(5)
+_MOST_STATUS_BYTES = 2048
 # By name, so that the handler tells the client the same as without another process.
 _CAUSES: dict[str, type[Exception]] = {
     cause.__name__: cause for cause in (InvalidImageError, DeadlinePassedError)
@@ -163,6 +164,17 @@ class SlotMemory:
             results.append(torch.from_numpy(view.reshape(shape).copy()))
             start += view.nbytes
         return results if about["several"] else results[0], None, times_ms
+
+    def put_status(self, slot: int, text: str) -> None:
+        """Leave a short text in a slot that holds no items."""
+        self._write(slot, _STATUS, text.encode()[:_MOST_STATUS_BYTES], [])
+
+    def status(self, slot: int) -> str:
+        """The text in such a slot. While it is being replaced it may be a mixture of both."""
+        start = slot * self.slot_bytes
+        text_bytes = min(_HEADER.unpack_from(self._memory, start)[1], _MOST_STATUS_BYTES)
+        text_start = start + _TEXT_OFFSET
+        return str(self._memory[text_start : text_start + text_bytes], "utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""
