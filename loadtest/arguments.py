@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from loadtest.robustness.arguments import add_chaos, add_fuzz, add_soak
 from loadtest.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 
 AUTO = "auto"
@@ -99,6 +100,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_null_request(
         commands.add_parser("null_request", help="measure the server's CPU time per request")
     )
+    for name, text, add in (
+        ("fuzz", "mutated requests and images against a live server", add_fuzz),
+        ("chaos", "dying clients, workers and engines, bad networks, overload", add_chaos),
+        ("soak", "a long mixed load: throughput, memory and descriptors must stay", add_soak),
+    ):
+        _add_robustness(commands.add_parser(name, help=text), name, add)
     for command in commands.choices.values():
         command.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     return parser
@@ -284,6 +291,17 @@ def _add_null_request(parser: argparse.ArgumentParser) -> None:
     _add_clients(parser)
     _add_server_start(parser)
     parser.add_argument("--output_dir", help="folder for raw data, report and plots")
+
+
+def _add_robustness(
+    parser: argparse.ArgumentParser,
+    name: str,
+    add: Callable[[argparse.ArgumentParser, Callable[[str], int], Callable[[str], float]], None],
+) -> None:
+    add(parser, _at_least(1), _seconds)
+    parser.add_argument("--port", type=_port, default=8095, help="for the server that is started")
+    parser.add_argument("--seed", type=int, default=0, help="the same one repeats a run")
+    parser.add_argument("--output_dir", help=f"where unset results/local-{name}")
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from loadtest.compare import Comparison
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.measured_run import MeasuredRun
 from loadtest.progress import Progress
+from loadtest.robustness import commands as robustness
 from loadtest.run import run_load
 from loadtest.sweep import Sweep
 from loadtest.variants import parse_launch_prefix
@@ -137,6 +138,12 @@ def _null_request(options: argparse.Namespace, command: str, progress: Progress)
         _save(run, Path(options.output_dir), progress)
 
 
+def _robustness(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    folder = Path(options.output_dir or Path("results") / f"local-{options.command}")
+    _require_writable(folder)
+    robustness.COMMANDS[options.command](options, folder, command, progress)
+
+
 def _report(options: argparse.Namespace, command: str, progress: Progress) -> None:
     del command, progress  # nothing is measured
     folder = Path(options.folder)
@@ -172,4 +179,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, str, Progress], None]] = {
     "gpu_session": _gpu_session,
     "report": _report,
     "null_request": _null_request,
+    "fuzz": _robustness,
+    "chaos": _robustness,
+    "soak": _robustness,
 }
