@@ -85,10 +85,10 @@ class ServerSettings:
             )
         for name in ("message_timeout_s", "write_timeout_s"):
             if not 0 < (limit_s := getattr(self, name)) < math.inf:
-                raise ConfigurationError(f"{name} must be above 0, got {limit_s}")
+                raise ConfigurationError(f"{name} must be above 0 and finite, got {limit_s}")
         for name in ("idle_timeout_s", "unready_s", "drain_timeout_s"):
             if not 0 <= (limit_s := getattr(self, name)) < math.inf:
-                raise ConfigurationError(f"{name} must be at least 0, got {limit_s}")
+                raise ConfigurationError(f"{name} must be at least 0 and finite, got {limit_s}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigurationError("--tls-cert and --tls-key go together; give both or none")
         if self.tls_ca is not None and self.tls_cert is None:

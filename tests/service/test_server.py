@@ -229,9 +229,23 @@ def test_once_it_has_stopped_none_of_its_threads_runs_any_more(serve: Any) -> No
         ({"default_timeout_ms": -1}, "default_timeout_ms must be at least 0, got -1"),
         ({"max_connections": 0}, "max_connections must be at least 1, got 0"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
-        ({"message_timeout_s": 0}, "message_timeout_s must be above 0, got 0"),
-        ({"drain_timeout_s": -1}, "drain_timeout_s must be at least 0, got -1"),
-        ({"drain_timeout_s": float("nan")}, "drain_timeout_s must be at least 0, got nan"),
+        ({"max_string_bytes": 0}, "max_string_bytes must be at least 1, got 0"),
+        ({"max_message_values": 0}, "max_message_values must be at least 1, got 0"),
+        ({"max_message_depth": 0}, "max_message_depth must be at least 1, got 0"),
+        ({"max_message_depth": 65}, "max_message_depth must be at most 64"),
+        ({"message_timeout_s": 0}, "message_timeout_s must be above 0 and finite, got 0"),
+        (
+            {"message_timeout_s": float("inf")},
+            "message_timeout_s must be above 0 and finite, got inf",
+        ),
+        ({"write_timeout_s": 0}, "write_timeout_s must be above 0 and finite, got 0"),
+        ({"idle_timeout_s": -1}, "idle_timeout_s must be at least 0 and finite, got -1"),
+        ({"unready_s": -1}, "unready_s must be at least 0 and finite, got -1"),
+        ({"drain_timeout_s": -1}, "drain_timeout_s must be at least 0 and finite, got -1"),
+        (
+            {"drain_timeout_s": float("nan")},
+            "drain_timeout_s must be at least 0 and finite, got nan",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], told: str) -> None:
