@@ -230,7 +230,7 @@ def forward_isolated(
             return
         if not is_items_fault:
             logger.warning(
-                "%s raised %s: %s; its items, %d, run once more alone",
+                "%s raised %s: %s; each of its %d items runs once more, alone",
                 type(backend).__name__,
                 type(error).__name__,
                 error,
