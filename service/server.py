@@ -220,6 +220,7 @@ class Server:
             return
         except StopAhead as announced:
             self._not_ready(str(announced))
+            _log.info("not ready: the server will stop (%s)", announced)
             return
         if arrival is None:
             return

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from service.orphans import wait_for_children
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -29,7 +31,8 @@ class Stoppable(Protocol):
 def stopped_by_signals(server: Stoppable) -> Iterator[None]:
     """Stop `server` on the first SIGTERM or SIGINT, and the process at once on the second.
 
-    The first drains a server that serves. One that is still starting up has nothing to drain:
+    The second one leaves no child either, and a third does not wait for their end. The first drains
+    a server that serves. One that is still starting up has nothing to drain:
     SystemExit is raised in the main thread with the usual exit code, 128 + the signal's number.
     To be entered in the main thread.
     """
@@ -37,9 +40,13 @@ def stopped_by_signals(server: Stoppable) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del frame
-        if received:
-            os._exit(128 + number)
         received.append(number)
+        if len(received) > 1:
+            try:
+                if len(received) == 2:
+                    wait_for_children(0.0)
+            finally:
+                os._exit(128 + number)
         if not server.ready:
             raise SystemExit(128 + number)
         server.stop(signal.Signals(number).name)
