@@ -51,7 +51,9 @@ def add_chaos(
     )
     parser.add_argument("--clients", type=count, default=10, help="well-behaved clients")
     parser.add_argument(
-        "--model", help="of the overload phase; where unset resnet50, as the service has it"
+        "--model",
+        default="resnet50",
+        help="of the overload phase: what the service takes, or 'colours', a tiny one",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.progress import Progress
-from loadtest.robustness import fuzz
+from loadtest.robustness import chaos, fuzz
 
 
 def run_fuzz(options: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
@@ -26,4 +26,17 @@ def run_fuzz(options: argparse.Namespace, folder: Path, command: str, progress: 
         fuzz.fuzz(settings, folder, command, progress)
 
 
-COMMANDS = {"fuzz": run_fuzz}
+def run_chaos(options: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
+    """`chaos`."""
+    settings = chaos.ChaosSettings(
+        duration_s=options.duration_s,
+        phases=options.phases,
+        clients=options.clients,
+        model=options.model,
+        port=options.port,
+        seed=options.seed,
+    )
+    chaos.chaos(settings, folder, command, progress)
+
+
+COMMANDS = {"fuzz": run_fuzz, "chaos": run_chaos}
