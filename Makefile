@@ -8,7 +8,7 @@ BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu serve lint clean
+.PHONY: help venv bench bench-gpu measure test test-gpu fuzz chaos soak serve lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are 
 measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--anchor_python PATH"
 	$(BIN)/python -m pipeline.measure batching --output_dir results/local-batching $(ARGS)
 	$(BIN)/python -m pipeline.measure overhead --output_dir results/local-overhead $(ARGS)
+
+fuzz: $(STAMP) ## a million mutated requests against a live server: make fuzz ARGS="--duration_s 60"
+	$(BIN)/python -m loadtest fuzz $(ARGS)
+
+chaos: $(STAMP) ## dying clients, workers and engines, bad networks, overload
+	$(BIN)/python -m loadtest chaos $(ARGS)
+
+soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600"
+	$(BIN)/python -m loadtest soak $(ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)

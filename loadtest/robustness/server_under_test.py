@@ -60,6 +60,7 @@ class ServerUnderTest:
         command = [sys.executable, "-m", "service", *arguments, "--port", str(port)]
         self._process = ChildProcess(command, "the server", self._log_lines, merge_stderr=True)
         self._ready = threading.Event()
+        self._has_ended = False
         self.line_counts: Counter[str] = Counter()
         self.tracebacks: list[list[str]] = []
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -86,6 +87,7 @@ class ServerUnderTest:
                 inside = None
             elif inside is not None:
                 inside.append(line.rstrip())
+        self._has_ended = True
         self._ready.set()
 
     def wait_ready(self) -> None:
@@ -94,9 +96,9 @@ class ServerUnderTest:
         Raises:
             LoadTestError: it ended before, or the time is over.
         """
-        if not self._ready.wait(_READY_TIMEOUT_S) or not self.is_alive():
+        if not self._ready.wait(_READY_TIMEOUT_S) or self._has_ended:
             raise LoadTestError(
-                f"the server was not ready (exit code {self._process.exit_code()}); its last line: "
+                f"the server was not ready (exit code {self._process.wait(1.0)}); its last line: "
                 f"{self._process.last_line}"
             )
 
