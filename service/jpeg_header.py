@@ -14,7 +14,7 @@ _BASELINE = 0xC0
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 # Photographs have fewer than 300 segments, and most of these an ICC profile's; a message full of
 # empty ones would keep this loop busy for seconds.
-_MOST_MARKERS = 4096
+_MOST_MARKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class JpegHeader:
 def read_jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
     """The header, or None if `data` is no JPEG or its header is damaged (ITU-T T.81, annex B).
 
-    A header behind more than 4096 markers and fill bytes is not looked for either.
+    A header behind more than 1024 markers and fill bytes is not looked for either.
     """
     if data[:2] != _START_OF_IMAGE:
         return None
