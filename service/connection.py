@@ -86,7 +86,8 @@ class Connection:
         framed = self._reader.framed
         try:
             if isinstance(error, ForeignProtocolError):
-                self._transport.send(error.answer)
+                if error.answer:
+                    self._transport.send(error.answer)
                 return
             if framed is not None:
                 reply = self._processor.refuse(self._reader.name, self._reader.sequence_id, error)

@@ -118,7 +118,8 @@ class Processor:
             reply = self._answer(method, message)
         except TApplicationException as error:
             reply = self.encode_exception(message.name, message.sequence_id, error.type, str(error))
-        except Exception as error:  # noqa: BLE001 (the connection and its neighbours must live)
+        # Native libraries raise things that are no Exception, such as Rust's panics in Python.
+        except BaseException as error:  # noqa: BLE001 (the connection and its neighbours must live)
             reply = self._internal_error(method, message, error)
         if max(len(message.body), len(reply)) > RETAINED_BUFFER_BYTES:
             self._new_buffers()
@@ -181,7 +182,7 @@ class Processor:
             )
         return [values[name] for name in method.parameters]
 
-    def _internal_error(self, method: Method, message: Message, error: Exception) -> bytes:
+    def _internal_error(self, method: Method, message: Message, error: BaseException) -> bytes:
         error_id = new_error_id()
         _log.error("%s failed, error_id %s", method.name, error_id, exc_info=error)
         field = method.exceptions.get(inference.InternalError)

@@ -88,6 +88,7 @@ class TlsTransport:
         Raises:
             ProtocolError: the client speaks no TLS, or the two cannot agree.
             EOFError: the client closed the connection meanwhile.
+            ConnectionAbortedError: it did so before it had sent anything.
         """
         self._plain.open()
         received = 0
@@ -95,6 +96,9 @@ class TlsTransport:
             self._flush()
             begun = received > 0
             received = self._plain.receive_some(self._chunk)
+            if received == 0 and not begun:
+                # As load balancers do to see whether the port is open.
+                raise ConnectionAbortedError("the client sent nothing")
             if received == 0:
                 raise EOFError("the client closed the connection before the end of its handshake")
             if not begun and self._chunk[0] != TLS_HANDSHAKE:

@@ -47,6 +47,7 @@ class Transport(Protocol):
         Raises:
             ProtocolError: the client is none that is served here.
             EOFError: the client closed the connection meanwhile.
+            OSError: it did so without a word, or the connection broke.
         """
 
     def receive_first(self, buffer: memoryview) -> int:

@@ -102,6 +102,43 @@ def test_a_failure_of_the_server_travels_as_the_declared_internal_error(
     client.close()
 
 
+@pytest.mark.parametrize("failure", [SystemExit, KeyboardInterrupt, MemoryError, BaseException])
+def test_whatever_a_handler_raises_is_answered_and_logged(
+    serve: Any, scripted: Any, caplog: pytest.LogCaptureFixture, failure: type[BaseException]
+) -> None:
+    """Even what is not meant to be caught: the client is not left without a reply."""
+    server = serve(scripted)
+
+    def fail(image: bytes) -> Any:
+        raise failure(image)
+
+    scripted._outcome = fail
+    client = server.client()
+    for _ in range(2):
+        with pytest.raises(inference.InternalError) as caught:
+            client.infer_batch(Params("u", b"x"))
+        assert caught.value.error_id in caplog.text
+    client.ping()
+    client.close()
+
+
+@pytest.mark.parametrize("undeclared", [inference.InvalidImage("m", "u"), TApplicationException(5)])
+def test_an_exception_that_the_method_does_not_declare_is_answered(
+    serve: Any, scripted: Any, undeclared: Exception
+) -> None:
+    server = serve(scripted)
+
+    def fail() -> Any:
+        raise undeclared
+
+    scripted.info = fail
+    client = server.client()
+    with pytest.raises(TApplicationException):
+        client.server_info()
+    client.ping()
+    client.close()
+
+
 def test_a_failure_in_a_method_that_declares_none_is_an_application_exception(
     serve: Any, scripted: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

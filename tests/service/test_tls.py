@@ -200,6 +200,28 @@ def test_a_handshake_that_never_ends_is_dropped_and_costs_no_one_else(
     assert ["--message-timeout-s = 0.2" in line.getMessage() for line in lines()] == [True] * 2
 
 
+def test_a_probe_of_the_port_is_not_worth_a_log_line(
+    serve: Any, files: Files, lines: Lines
+) -> None:
+    server = serve(**files.settings())
+    server.connect().close()
+    with closing(thrift_client(server.port, files.context(files.client))) as client:
+        client.ping()
+    server.stop()
+    assert lines() == []
+
+
+def test_a_client_that_leaves_during_its_handshake_is_one_line(
+    serve: Any, files: Files, wire: Any, lines: Lines
+) -> None:
+    server = serve(**files.settings())
+    with server.connect() as sock:
+        assert wire.exchange(sock, b"\x16\x03\x01\x02\x00\x01") == b""
+    server.stop()
+    (line,) = lines()
+    assert "before the end of its handshake" in line.getMessage()
+
+
 def test_a_record_that_trickles_in_is_given_up(
     serve: Any, files: Files, wire: Any, lines: Lines
 ) -> None:
