@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
 from baseline_trt.baseline_engine import load_baseline_engine
 from baseline_trt.inference import Inference, LockedInference, LockFreeInference
+from baseline_trt.mended_engine import MendedEngine
 from baseline_trt.preprocessing import Preprocessor
 from engine.classifier import classifier_input_size, classifier_normalization, probabilities
 from engine.cpu import available_cores
 from engine.interface import Engine, EngineError, EngineOptions
 from engine.registry import choose_engine
 from engine.zoo import DEFAULT_MODEL, open_model
+from service.error_text import in_one_line
 from service.handler import (
     ConfigurationError,
     Deadline,
@@ -32,6 +36,12 @@ from service.handler import (
     ImageFailure,
     Scores,
 )
+from service.rebuild_rule import DEFAULT_RULE, RebuildRule
+
+_logger = logging.getLogger(__name__)
+
+# An image's place in its call, its pixels of shape (1, 3, height, width), and its stage times.
+_Prepared: TypeAlias = tuple[int, torch.Tensor, dict[str, float]]
 
 
 def create_handler(settings: HandlerSettings) -> BaselineHandler:
@@ -43,9 +53,14 @@ def create_handler(settings: HandlerSettings) -> BaselineHandler:
 
 
 class BaselineHandler:
-    """Implements `service.handler.Handler`."""
+    """Implements `service.handler.Handler`.
 
-    def __init__(self, settings: HandlerSettings) -> None:
+    Args:
+        settings: what the command line says.
+        rebuild: when the engine counts as broken, and how often it is loaded anew.
+    """
+
+    def __init__(self, settings: HandlerSettings, rebuild: RebuildRule = DEFAULT_RULE) -> None:
         choice = choose_engine(settings.engine, settings.precision)
         model = open_model(settings.model, settings.weights)
         normalization = classifier_normalization(model, settings.mean, settings.std)
@@ -64,12 +79,15 @@ class BaselineHandler:
             ),
             calibration_normalization=normalization,
         )
-        self._engine = load_baseline_engine(
-            choice, model, options, settings.model or DEFAULT_MODEL, settings.weights
+        name = settings.model or DEFAULT_MODEL
+        self._mended = MendedEngine(
+            lambda: load_baseline_engine(choice, model, options, name, settings.weights),
+            lambda engine: _inference(engine, settings.lock),
+            rebuild,
         )
         # An engine that stands in may take fewer.
-        self._max_batch_size = self._engine.options.max_batch_size
-        self._inference = _inference(self._engine, settings.lock)
+        self._max_batch_size = self._mended.engine.options.max_batch_size
+        self._are_probabilities = self._mended.engine.model.outputs_probabilities
         self._settings = {
             "lock": "on" if settings.lock else "off",
             "max_batch_size": str(self._max_batch_size),
@@ -83,7 +101,7 @@ class BaselineHandler:
     ) -> list[Scores | ImageFailure]:
         """One outcome per image, in order."""
         outcomes: list[Scores | ImageFailure | None] = [None] * len(images)
-        prepared: list[tuple[int, torch.Tensor, dict[str, float]]] = []
+        prepared: list[_Prepared] = []
         for index, data in enumerate(images):
             try:
                 prepared.append((index, *self._prepare(data, deadline)))
@@ -97,28 +115,29 @@ class BaselineHandler:
 
     def info(self) -> HandlerInfo:
         """What runs."""
-        model = self._engine.model
+        engine = self._mended.engine
+        model = engine.model
         canonical = json.dumps(self._settings, sort_keys=True)
         packages = ("torch", "numpy", "opencv-python-headless")
         return HandlerInfo(
-            engine=self._engine.name,
-            precision=self._engine.options.precision,
+            engine=engine.name,
+            precision=engine.options.precision,
             model=model.name,
             model_sha256=model.sha256,
             config_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             num_classes=model.num_classes,
-            versions={**{name: version(name) for name in packages}, **self._engine.versions},
+            versions={**{name: version(name) for name in packages}, **engine.versions},
             settings=self._settings,
             images_at_work=self._contexts * self._max_batch_size,
         )
 
     def why_not_ready(self) -> str:
-        """Nothing keeps it from classifying."""
-        return ""
+        """Since when and why the engine is broken; "" where it is not."""
+        return self._mended.why_not_ready()
 
     def close(self) -> None:
         """Free the engine."""
-        self._engine.close()
+        self._mended.close()
 
     def _prepare(
         self, data: bytes, deadline: Deadline | None
@@ -136,16 +155,57 @@ class BaselineHandler:
         return tensor, times
 
     def _infer(
-        self, portion: list[tuple[int, torch.Tensor, dict[str, float]]], deadline: Deadline | None
+        self, portion: list[_Prepared], deadline: Deadline | None
     ) -> list[tuple[int, Scores | ImageFailure]]:
-        batch = torch.cat([tensor for _, tensor, _ in portion])
+        """Run a batch; if the engine raises, each of its images once more, alone."""
         try:
-            output, waited_ms, ran_ms = self._inference.run(batch, deadline)
-            if deadline is not None:
-                deadline.check()
+            inference = self._mended.inference
         except ImageFailure as failure:
             return [(index, failure) for index, _, _ in portion]
-        rows = probabilities(output, are_probabilities=self._engine.model.outputs_probabilities)
+        try:
+            outcomes = self._scores(inference, portion, deadline)
+        except ImageFailure as failure:
+            return [(index, failure) for index, _, _ in portion]
+        except Exception as error:  # noqa: BLE001 (whatever an engine raises)
+            _logger.warning(
+                "the engine raised %s; each of its %d images runs once more, alone",
+                in_one_line(error),
+                len(portion),
+            )
+            raised = error
+        else:
+            self._mended.worked()
+            return outcomes
+        outcomes = [self._alone(inference, entry, deadline) for entry in portion]
+        if any(isinstance(outcome, Scores) for _, outcome in outcomes):
+            self._mended.worked()
+        else:
+            self._mended.failed(inference, raised)
+        return outcomes
+
+    def _alone(
+        self, inference: Inference, entry: _Prepared, deadline: Deadline | None
+    ) -> tuple[int, Scores | ImageFailure]:
+        """The second and last try of an image, unless nobody waits for it any more."""
+        try:
+            if deadline is not None:
+                deadline.check()
+            return self._scores(inference, [entry], deadline)[0]
+        except ImageFailure as failure:
+            return entry[0], failure
+        except Exception as error:  # noqa: BLE001 (whatever an engine raises)
+            broken = ImageFailure(in_one_line(error))
+            broken.__cause__ = error
+            return entry[0], broken
+
+    def _scores(
+        self, inference: Inference, portion: list[_Prepared], deadline: Deadline | None
+    ) -> list[tuple[int, Scores | ImageFailure]]:
+        batch = torch.cat([tensor for _, tensor, _ in portion])
+        output, waited_ms, ran_ms = inference.run(batch, deadline)
+        if deadline is not None:
+            deadline.check()
+        rows = probabilities(output, are_probabilities=self._are_probabilities)
         return [
             (index, Scores(row, {**times, "lock": waited_ms, "infer": ran_ms}))
             for row, (index, _, times) in zip(rows, portion, strict=True)

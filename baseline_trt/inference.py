@@ -9,7 +9,11 @@ from typing import Protocol
 import torch
 
 from engine.interface import Engine, ExecutionContext
-from service.handler import Deadline, DeadlineExceededError
+from service.handler import Deadline, DeadlineExceededError, ImageFailure
+
+
+class EngineUnavailableError(ImageFailure):
+    """The engine is broken and being loaded anew."""
 
 
 class Inference(Protocol):
@@ -23,7 +27,11 @@ class Inference(Protocol):
         Raises:
             DeadlineExceededError: the deadline passed, or the client went, before the batch could
                 run.
+            EngineUnavailableError: it was closed before the batch could run.
         """
+
+    def close(self) -> None:
+        """Run nothing any more."""
 
 
 class LockedInference:
@@ -32,6 +40,7 @@ class LockedInference:
     def __init__(self, engine: Engine) -> None:
         self._context = engine.create_context()
         self._lock = threading.Lock()
+        self._closed = False
 
     def run(
         self, batch: torch.Tensor, deadline: Deadline | None
@@ -47,11 +56,19 @@ class LockedInference:
         try:
             if deadline is not None:
                 deadline.check()
+            if self._closed:
+                raise EngineUnavailableError("the engine broke while the call waited for the lock")
             started_s = time.monotonic()
             scores = self._context.run([(batch,)])[0].clone()
         finally:
             self._lock.release()
         return scores, (started_s - arrived_s) * 1000, (time.monotonic() - started_s) * 1000
+
+    def close(self) -> None:
+        """Free the context once the batch at work is done; those that wait for the lock fail."""
+        self._closed = True
+        with self._lock:
+            self._context.close()
 
 
 class LockFreeInference:
@@ -73,6 +90,9 @@ class LockFreeInference:
         started_s = time.monotonic()
         scores = self._context().run([(batch,)])[0].clone()
         return scores, 0.0, (time.monotonic() - started_s) * 1000
+
+    def close(self) -> None:
+        """Nothing to free: the contexts of an engine that is thread-safe go with the threads."""
 
     def _context(self) -> ExecutionContext:
         if not hasattr(self._of_thread, "context"):

@@ -35,12 +35,13 @@ from pipeline.backend import (
 from pipeline.batch_queue import BatchCounts
 from pipeline.config import NodeConfig
 from pipeline.cuda_stream import InstanceStream
-from pipeline.errors import BackendFailureError, DeadlinePassedError, NodeError, in_one_line
+from pipeline.errors import BackendFailureError, DeadlinePassedError, NodeError
 from pipeline.in_service import InService, Refusing
 from pipeline.keys import TASK_RESULT_KEY
 from pipeline.node_counts import InstanceCounts
 from pipeline.task import Task
 from pipeline.turn import Turn
+from service.error_text import in_one_line
 from service.rebuild_rule import RebuildRule
 
 logger = logging.getLogger(__name__)

@@ -153,7 +153,7 @@ def build(model: str, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
             monkeypatch.setattr(baseline_trt.preprocessing, "decode_bgr", gated_decode)
         else:
-            context = handler._inference._context
+            context = handler._mended.inference._context
             run = context.run
 
             def gated_run(items: Any) -> Any:
