@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import uuid
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from thriftpy2.rpc import make_client
 from thriftpy2.transport import TTransportException
 
 from idl import inference
+from tests.service.certificates import Authority
 
 TIMEOUT_S = 30
 CLIENTS = 16
@@ -57,8 +59,14 @@ Start = Callable[..., Any]
 Params = inference.InferenceParams
 
 
-def connect(port: int) -> Any:
-    return make_client(inference.InferenceService, "127.0.0.1", port, timeout=TIMEOUT_S * 1000)
+def connect(port: int, context: ssl.SSLContext | None = None) -> Any:
+    return make_client(
+        inference.InferenceService,
+        "127.0.0.1",
+        port,
+        timeout=TIMEOUT_S * 1000,
+        ssl_context=context,
+    )
 
 
 class LoadClient(threading.Thread):
@@ -71,9 +79,11 @@ class LoadClient(threading.Thread):
         pids: of the processes that it was connected to, in order.
     """
 
-    def __init__(self, port: int, number: int, labels: list[str], progress: Any) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], number: int, labels: list[str], progress: Any
+    ) -> None:
         super().__init__(daemon=True)
-        self._port = port
+        self._connect = connect
         self._number = number
         self._labels = labels
         self._progress = progress
@@ -86,7 +96,7 @@ class LoadClient(threading.Thread):
     def run(self) -> None:
         while not self.done.is_set():
             try:
-                client = connect(self._port)
+                client = self._connect()
             except BROKEN:
                 return
             with closing(client):
@@ -113,11 +123,14 @@ class LoadClient(threading.Thread):
 
 
 class Load:
-    """CLIENTS clients of a port."""
+    """CLIENTS clients of a port, plain ones without `context`."""
 
-    def __init__(self, port: int, labels: list[str]) -> None:
+    def __init__(self, port: int, labels: list[str], context: ssl.SSLContext | None = None) -> None:
         self._progress = threading.Semaphore(0)
-        self.clients = [LoadClient(port, n, labels, self._progress) for n in range(CLIENTS)]
+        self.clients = [
+            LoadClient(lambda: connect(port, context), number, labels, self._progress)
+            for number in range(CLIENTS)
+        ]
         for client in self.clients:
             client.start()
 
@@ -151,15 +164,38 @@ def checked(start: Start, tmp_path: Path) -> Start:
     return lambda *arguments: start(*CHECKED, *arguments)
 
 
-@pytest.mark.parametrize("unready", ["0", "0.2"], ids=["at-once", "after-a-notice"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"), "authority")
+
+
+@pytest.mark.parametrize(
+    ("options", "tls"),
+    [
+        (("--workers", "1"), False),
+        (("--workers", "1", "--unready-s", "0.2"), True),
+        (("--workers", "2"), True),
+        (("--workers", "2", "--unready-s", "0.2"), False),
+    ],
+    ids=["alone", "alone-notice-tls", "workers-tls", "workers-notice"],
+)
 def test_a_stop_under_load_loses_and_confuses_nothing(
-    checked: Start, tmp_path: Path, imagenet_labels: list[str], workers: str, unready: str
+    checked: Start,
+    tmp_path: Path,
+    imagenet_labels: list[str],
+    authority: Authority,
+    options: tuple[str, ...],
+    tls: bool,
 ) -> None:
     """What the server has taken is answered; the rest meets a closed or refused connection."""
-    server = checked("--workers", workers, "--unready-s", unready)
+    context = None
+    if tls:
+        certificate, key = authority.issue("server")
+        options = (*options, "--tls-cert", str(certificate), "--tls-key", str(key))
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+    server = checked(*options)
     port = server.port()
-    load = Load(port, imagenet_labels)
+    load = Load(port, imagenet_labels, context)
     load.wait_for_answers(500)
     server.process.terminate()
     load.join()
