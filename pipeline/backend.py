@@ -139,7 +139,11 @@ class Backend(ABC):
 
     @abstractmethod
     def init(self, config: InstanceConfig) -> None:
-        """Load what `forward` needs. An exception here fails the load of the whole pipeline."""
+        """Load what `forward` needs; what an exception leaves unfinished it must free itself.
+
+        An exception fails the load of the whole pipeline, or one attempt to make a broken instance
+        anew.
+        """
 
     @abstractmethod
     def forward(self, items: Sequence[Item]) -> None:

@@ -153,6 +153,7 @@ class Instance:
         self._label = label
         self._name = plan.config.name
         self._queue_stage, self._forward_stage = f"{self._name}.queue", f"{self._name}.forward"
+        self._profile = plan.config.profile_stages
         self._next = plan.following
         self._source = plan.source
         self._backend: Backend
@@ -321,7 +322,7 @@ class Instance:
         failed_before = counts.failed_items
         for task in alive:
             task.stage_times_ms[self._forward_stage] = forward_ms
-            if self._plan.config.profile_stages:
+            if self._profile:
                 for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
                     task.stage_times_ms[f"{self._name}.{stage}"] = stage_ms
             self._hand_on(task)

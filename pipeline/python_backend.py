@@ -25,8 +25,9 @@ class PythonBackend(Protocol):
     def forward(self, items: list[dict[str, Any]]) -> None:
         """Set `result` of each item from its `data`.
 
-        An exception fails the items: of several each runs once more by itself, so that only those
-        fail that are at fault.
+        After an exception each item runs once more alone, so that only those fail that are at
+        fault. Raise a `pipeline.ItemError` where the input is: after three batches of which
+        nothing came through, for other reasons, the instance gets a new object.
         """
 
 

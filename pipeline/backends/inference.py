@@ -142,7 +142,11 @@ def _takes_images(specs: Sequence[TensorSpec]) -> bool:
 
 
 class _Contexts:
-    """Creates the contexts of an engine one at a time: the n-th has the engine's n-th profile."""
+    """Creates the contexts of an engine one at a time: the n-th has the engine's n-th profile.
+
+    Those beyond the last profile have the last one, which takes the largest batches; so has one
+    that is made in place of one that broke, as the engine counts on.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

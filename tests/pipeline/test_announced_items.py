@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
 
 import pytest
 
@@ -107,3 +108,23 @@ def test_every_item_is_taken_once_by_some_instance(items: AnnouncedItems) -> Non
         thread.join()
     assert sorted(one for mine in found for one in mine) == announced
     assert items.counts.by_size.total() == sum(items.counts.by_reason.values())
+
+
+def test_refused_items_go_elsewhere_until_they_are_accepted_again(items: AnnouncedItems) -> None:
+    refused: SimpleQueue[Task] = SimpleQueue()
+
+    def keep(tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            refused.put(task)
+
+    announce(items, (1, 1))
+    items.refuse(keep)
+    announce(items, (1, 2))
+    assert [refused.get(timeout=30).item["data"] for _ in range(2)] == [(1, 1), (1, 2)]
+    items.accept()
+    announce(items, (1, 3))
+    assert taken(items, 1, 4) == [(1, 3)]
+    # The next time ends with the items' own end.
+    items.refuse(keep)
+    announce(items, (1, 4))
+    assert refused.get(timeout=30).item["data"] == (1, 4)

@@ -178,3 +178,17 @@ def test_one_that_comes_while_an_instance_already_waits_is_not_forgotten() -> No
 
 def test_fewer_than_min_are_not_forgotten_either() -> None:
     assert len(taken_by_one_that_waits_already(BatchQueue(timeout_ms=20), smallest=2) or []) == 1
+
+
+def test_refused_items_go_elsewhere_until_they_are_accepted_again() -> None:
+    queue, refused = filled(3), list[Task]()
+    queue.refuse(refused.extend)
+    for task in tasks(2):
+        queue.put(task)
+    assert [task.item["data"] for task in refused] == [0, 1, 2, 0, 1]
+    assert len(queue) == 0
+    queue.accept()
+    queue.put(tasks(1)[0])
+    batch = queue.take(1, 4)
+    assert batch is not None
+    assert len(batch) == 1

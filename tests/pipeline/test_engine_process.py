@@ -146,6 +146,15 @@ def test_one_that_ends_while_it_starts_is_one_line() -> None:
         RemoteNode("m", lambda: ours).start()
 
 
+def test_a_worker_without_it_is_not_ready() -> None:
+    ours, theirs = socket.socketpair()
+    assert RemoteNode("m", lambda: ours).why_not_ready() == (
+        "node 'm': the engine process is being restarted"
+    )
+    for end in (ours, theirs):
+        end.close()
+
+
 def test_what_cannot_run_there_ends_the_start_with_one_line() -> None:
     command = [sys.executable, "-m", "service", "--port", "0", *SHARED]
     command += ["--model", "efficientnet_lite0", "--set", "resnet50.max=4x3x100x100"]
