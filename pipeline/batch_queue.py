@@ -104,11 +104,19 @@ class BatchQueue:
         """How many instances wait for a batch."""
         return len(self._idle)
 
-    def put(self, task: Task) -> None:
-        """Add an item; an idle instance may get it at once."""
+    def put(self, task: Task) -> Sequence[Task]:
+        """Add an item; an idle instance may get it at once.
+
+        Returns:
+            What has waited in front until its deadline passed, and is not in the queue any more:
+            where no instance comes to take it, others would keep it in memory.
+        """
         task.queued_at_s = time.monotonic()
+        overdue: Sequence[Task] = ()
         with self._lock:
             if (refused := self._refused) is None:
+                if self._tasks and not self._idle:
+                    overdue = self._remove_overdue(task.queued_at_s)
                 self._tasks.append(task)
                 self._rows += task.rows
                 self._missing -= 1
@@ -116,8 +124,9 @@ class BatchQueue:
                     self._hand_out(task.queued_at_s)
                     if self._tasks and self._idle:
                         self._have_somebody_look()
-                return
+                return overdue
         refused([task])
+        return overdue
 
     def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
@@ -234,6 +243,16 @@ class BatchQueue:
             first = self._idle[0]
             if first.gate.locked():
                 first.gate.release()
+
+    def _remove_overdue(self, now_s: float) -> list[Task]:
+        overdue = []
+        while self._tasks:
+            deadline_s = self._tasks[0].call.deadline_s
+            if deadline_s is None or deadline_s > now_s:
+                break
+            overdue.append(self._tasks.popleft())
+            self._rows -= overdue[-1].rows
+        return overdue
 
     def _remove(self, largest: int, reason: str) -> list[Task]:
         batch = [self._tasks.popleft()]

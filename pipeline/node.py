@@ -12,7 +12,7 @@ from pipeline.assembly import fitting_instance_num, runs_on_gpu, takes_turns
 from pipeline.backend import SharedResources
 from pipeline.batch_queue import BatchQueue
 from pipeline.config import NodeConfig
-from pipeline.errors import PipelineConfigError
+from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.in_service import InService
 from pipeline.instance import BatchSource, Device, Following, Instance, InstancePlan
 from pipeline.node_counts import NodeCounts
@@ -136,7 +136,9 @@ class Node:
 
     def submit(self, task: Task) -> None:
         """Queue one item; not for a node that has a source of its own."""
-        self._queue.put(task)
+        for overdue in self._queue.put(task):
+            passed = DeadlinePassedError("dropped while all instances were at work")
+            overdue.finish(NodeError(self.name, passed))
 
     def stop(self) -> None:
         """Run what is queued, end the instances and free what they share."""

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import DeadlinePassedError, NodeError, pipe
+from pipeline.batch_queue import BatchQueue
 from pipeline.engine_process.messages import receive_object, send_object
 from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.task import Task, WaitingCall
@@ -130,3 +132,38 @@ def test_waiting_for_a_place_in_the_engine_process_ends_with_the_deadline(
     node.submit(late)
     assert "before there was a place" in str(late.error)
     node.stop()
+
+
+def test_what_is_overdue_does_not_pile_up_behind_instances_that_take_nothing() -> None:
+    """Only the items in front are looked at: the deadlines of one server lie in order."""
+    queue = BatchQueue(timeout_ms=0)
+    passed_s, coming_s = time.monotonic() - 1, time.monotonic() + 60
+    overdue = [Task({"data": n, "request_size": 2}, WaitingCall(1, passed_s)) for n in range(2)]
+    alive, last = (Task({"data": n}, WaitingCall(1, coming_s)) for n in "al")
+    assert queue.put(overdue[0]) == ()
+    assert queue.put(alive) == [overdue[0]]
+    assert queue.put(overdue[1]) == []
+    assert queue.put(last) == []
+    batch = queue.take(1, 4)
+    assert batch == [alive, overdue[1], last]
+
+
+def test_an_overdue_item_is_over_as_soon_as_the_next_one_comes(gate: Any) -> None:
+    with pipe({"only": GATED}) as running, ThreadPoolExecutor(2) as callers:
+        first = callers.submit(running, {"data": 1})
+        assert gate.entered.acquire(timeout=TIMEOUT_S)
+        data = Image()
+        is_freed = threading.Event()
+        weakref.finalize(data, is_freed.set)
+        running({"data": data}, timeout_ms=20)
+        del data
+        assert not is_freed.is_set()
+        running({"data": 3}, timeout_ms=20)
+        assert is_freed.is_set()
+        gate.open.set()
+        first.result(TIMEOUT_S)
+    assert gate.batches == [[1]]
+
+
+class Image:
+    """Data that can be referred to weakly."""
