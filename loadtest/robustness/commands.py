@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from loadtest.progress import Progress
-from loadtest.robustness import chaos, fuzz
+from loadtest.robustness import chaos, fuzz, soak
 
 
 def run_fuzz(options: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
@@ -39,4 +39,15 @@ def run_chaos(options: argparse.Namespace, folder: Path, command: str, progress:
     chaos.chaos(settings, folder, command, progress)
 
 
-COMMANDS = {"fuzz": run_fuzz, "chaos": run_chaos}
+def run_soak(options: argparse.Namespace, folder: Path, command: str, progress: Progress) -> None:
+    """`soak`."""
+    settings = soak.SoakSettings(
+        duration_s=options.duration_s,
+        clients=options.clients,
+        port=options.port,
+        seed=options.seed,
+    )
+    soak.soak(settings, folder, command, progress)
+
+
+COMMANDS = {"fuzz": run_fuzz, "chaos": run_chaos, "soak": run_soak}
