@@ -6,9 +6,10 @@ STAMP := $(VENV)/.installed
 EXTRAS := openvino,zoo,bench,test,lint
 BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
+INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu fuzz chaos soak serve lint clean
+.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,17 @@ test: $(STAMP) ## run the tests
 
 test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
+
+test-interop: $(STAMP) ## Apache Thrift's clients in Python, C++ and Java; installs their Debian packages
+	@if ! command -v apt-get >/dev/null; then \
+		echo "no apt-get here: install $(INTEROP_PACKAGES) and a JDK in this system's own way"; \
+	else \
+		packages="$(INTEROP_PACKAGES) $$(command -v javac >/dev/null || echo default-jdk-headless)"; \
+		root=$$(test "$$(id -u)" = 0 || echo sudo); \
+		dpkg -s $$packages >/dev/null 2>&1 || { $$root apt-get update --quiet && \
+			$$root apt-get install --quiet --yes --no-install-recommends $$packages; }; \
+	fi
+	THRIFTPIPE_REQUIRE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--anchor_python PATH"
 	$(BIN)/python -m pipeline.measure batching --output_dir results/local-batching $(ARGS)
