@@ -1,0 +1,102 @@
+"""Connections that are kept between calls, at most so many at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from service.client.connection import ClientConnection, Endpoint
+from service.client.deadline import CallDeadline
+from service.client.errors import ClientClosedError
+
+
+class ConnectionPool:
+    """Lends a connection to one call at a time. Any thread may call this.
+
+    Args:
+        endpoint: the server.
+        max_connections: connections at a time; further calls wait for one.
+        idle_timeout_s: a connection that nobody used for longer is closed instead of used again.
+    """
+
+    def __init__(self, endpoint: Endpoint, max_connections: int, idle_timeout_s: float) -> None:
+        self._endpoint = endpoint
+        self._idle_timeout_s = idle_timeout_s
+        self._permits = threading.BoundedSemaphore(max_connections)
+        self._lock = threading.Lock()
+        # The one that was used last is at the right, and is the first to be used again.
+        self._idle: deque[ClientConnection] = deque()
+        self._pid = os.getpid()
+        self.closed = threading.Event()
+
+    def call(
+        self, method: str, arguments: Callable[[], dict[str, Any]], deadline: CallDeadline
+    ) -> Any:
+        """Make a call on a connection that is free, or on a fresh one.
+
+        Args:
+            method: its name in the IDL.
+            arguments: makes them, once a connection is there.
+            deadline: when the reply has to be complete.
+
+        Returns:
+            The result's struct.
+
+        Raises:
+            ClientError: there is none.
+        """
+        self._check_open()
+        if not self._permits.acquire(timeout=deadline.remaining_s):
+            raise deadline.exceeded("while it waited for one of max_connections")
+        connection = None
+        try:
+            self._check_open()
+            connection = self._take() or ClientConnection(self._endpoint, deadline)
+            return connection.call(method, arguments(), deadline)
+        finally:
+            if connection is not None:
+                self._give_back(connection)
+            self._permits.release()
+
+    def close(self) -> None:
+        """Close all connections; those of calls under way when these are done."""
+        self.closed.set()
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _check_open(self) -> None:
+        if self.closed.is_set():
+            raise ClientClosedError(
+                f"{self._endpoint.address}: this client is closed; make another"
+            )
+        if os.getpid() != self._pid:
+            # Its sockets are the parent's as well, whose replies would come here.
+            raise ClientClosedError(
+                f"{self._endpoint.address}: this client belongs to process {self._pid}; "
+                "make one in each process"
+            )
+
+    def _take(self) -> ClientConnection | None:
+        """A kept connection that can be relied on; all others that come up are closed."""
+        with self._lock:
+            oldest_s = time.monotonic() - self._idle_timeout_s
+            while self._idle and self._idle[0].idle_since_s < oldest_s:
+                self._idle.popleft().close()
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.usable():
+                    return connection
+                connection.close()
+        return None
+
+    def _give_back(self, connection: ClientConnection) -> None:
+        with self._lock:
+            if connection.sound and not self.closed.is_set():
+                self._idle.append(connection)
+                return
+        connection.close()

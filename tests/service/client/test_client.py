@@ -1,0 +1,300 @@
+"""The client with real servers."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from service.client import (
+    Classification,
+    Client,
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InternalServerError,
+    InvalidImageError,
+    InvalidRequestError,
+)
+from service.client.backoff import delay_s
+from service.client.cli import main
+from service.client.images import calls_of_bounded_size, image_bytes
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture
+def client(scripted_server: Any) -> Iterator[Client]:
+    with Client(HOST, scripted_server.port) as client:
+        yield client
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class TestCalls:
+    @pytest.mark.parametrize("transport", ["framed", "unframed"])
+    def test_every_method_answers(self, scripted_server: Any, transport: str) -> None:
+        with Client(HOST, scripted_server.port, transport=transport) as client:
+            client.ping()
+            assert client.health().ready
+            info = client.server_info()
+            assert (info.engine, info.pid) == ("scripted", os.getpid())
+            result = client.classify(b"best=3", top_k=2, with_stage_times=True)
+        assert (result.class_id, result.label) == (3, "class_3")
+        assert result.score == pytest.approx(0.6)
+        assert [entry.class_id for entry in result.top_k] == [3, 0]
+        assert result.stage_times_ms["infer"] == 2.5
+
+    def test_a_path_bytes_and_text_are_the_same_image(self, client: Client, tmp_path: Path) -> None:
+        path = tmp_path / "image"
+        path.write_bytes(b"best=2")
+        for image in (path, str(path), b"best=2", bytearray(b"best=2"), memoryview(b"best=2")):
+            assert client.classify(image).class_id == 2
+
+    def test_a_failed_image_leaves_its_neighbours_alone(
+        self, client: Client, tmp_path: Path
+    ) -> None:
+        missing = tmp_path / "none.jpg"
+        outcomes = client.classify_batch([b"best=1", b"invalid", missing, b"late", b"best=4"])
+        assert isinstance(outcomes[0], Classification)
+        assert outcomes[0].class_id == 1
+        assert isinstance(outcomes[1], InvalidImageError)
+        assert isinstance(outcomes[2], InvalidImageError)
+        assert "No such file" in str(outcomes[2])
+        assert isinstance(outcomes[3], DeadlineExceededError)
+        assert isinstance(outcomes[4], Classification)
+        assert outcomes[4].class_id == 4
+
+    def test_errors_have_types_and_name_the_server(
+        self, client: Client, scripted_server: Any
+    ) -> None:
+        with pytest.raises(InvalidImageError, match=f"{HOST}:{scripted_server.port}: no image"):
+            client.classify(b"invalid")
+        with pytest.raises(InternalServerError) as caught:
+            client.classify(b"broken")
+        assert caught.value.error_id in str(caught.value)
+        with pytest.raises(InvalidRequestError, match="top_k must be 1 to 5, got 6"):
+            client.classify(b"x", top_k=6)
+
+    def test_the_remaining_time_goes_along(self, client: Client, scripted: Any) -> None:
+        client.classify(b"x", timeout_s=5)
+        deadline = scripted.deadlines[-1]
+        assert deadline is not None
+        assert 0 < deadline.timeout_ms <= 5000
+
+    def test_connections_are_used_again_and_a_closed_one_is_noticed(
+        self, serve: Any, scripted: Any
+    ) -> None:
+        with Client(HOST, (first := serve(scripted)).port) as client:
+            client.ping()
+            kept = client._pool._idle[-1]
+            client.ping()
+            assert client._pool._idle[-1] is kept
+            first.stop()
+            with pytest.raises(ConnectionFailedError) as caught:
+                client.ping()
+            # It was not sent into the connection that the server had closed.
+            assert caught.value.refused
+
+    def test_one_that_was_idle_too_long_is_not_used_again(self, scripted_server: Any) -> None:
+        with Client(HOST, scripted_server.port, idle_timeout_s=1e-6) as client:
+            client.ping()
+            kept = client._pool._idle[-1]
+            client.ping()
+            assert client._pool._idle[-1] is not kept
+            assert not kept.sound
+
+    def test_a_call_beyond_the_pool_waits_no_longer_than_its_time(
+        self, scripted_server: Any, scripted: Any
+    ) -> None:
+        with Client(HOST, scripted_server.port, max_connections=1) as client:
+            with ThreadPoolExecutor(1) as threads:
+                first = threads.submit(client.classify, b"wait")
+                scripted.entered.acquire()
+                with pytest.raises(DeadlineExceededError, match="max_connections"):
+                    client.ping(timeout_s=0.01)
+                scripted.release.set()
+                assert first.result().class_id == 0
+            client.ping()
+
+    def test_nobody_listening_is_tried_again_then_told(self, free_port: int) -> None:
+        message = f"{HOST}:{free_port}.*nobody listens"
+        with (
+            Client(HOST, free_port, retries=2) as client,
+            pytest.raises(ConnectionFailedError, match=message),
+        ):
+            client.ping()
+
+    def test_use_after_close(self, client: Client) -> None:
+        client.ping()
+        client.close()
+        client.close()
+        with pytest.raises(ClientClosedError, match="is closed"):
+            client.ping()
+
+    def test_a_forked_child_cannot_use_its_parents_connections(self, client: Client) -> None:
+        client.ping()
+        child = os.fork()
+        if child == 0:
+            try:
+                client.ping()
+            except ClientClosedError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        client.ping()
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"transport": "http"}, "transport must be framed or unframed, got 'http'"),
+            ({"port": 0}, "port must be 1 to 65535"),
+            ({"call_timeout_s": 0}, "call_timeout_s must be above 0"),
+            ({"connect_timeout_s": float("nan")}, "connect_timeout_s must be above 0"),
+            ({"max_connections": 0}, "max_connections must be at least 1"),
+            ({"tls_cert": "a"}, "tls_cert and tls_key go together"),
+            ({"tls_ca": "/nowhere"}, "tls_ca /nowhere: No such file"),
+        ],
+    )
+    def test_settings_that_cannot_work(self, settings: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Client(**settings)
+
+
+def test_each_of_many_threads_gets_its_own_answer_while_connections_are_cut(
+    scripted_server: Any,
+) -> None:
+    """Connections break at any point of a call, and no answer ever reaches another one."""
+    chance = random.Random(5)  # noqa: S311 (guards no secret)
+    stop = threading.Event()
+    right, failed = [], []
+
+    def cut_some() -> None:
+        while not stop.wait(0.002):
+            connections = list(scripted_server.server._connections)
+            if connections:
+                chance.choice(connections).cut_off()
+
+    def ask(thread: int) -> None:
+        for turn in range(100):
+            wanted = (thread + turn) % 5
+            try:
+                got = client.classify(b"best=%d" % wanted).class_id
+            except ConnectionFailedError:
+                failed.append(wanted)
+            else:
+                assert got == wanted
+                right.append(wanted)
+
+    with Client(HOST, scripted_server.port, max_connections=4) as client:
+        cutter = threading.Thread(target=cut_some)
+        cutter.start()
+        try:
+            with ThreadPoolExecutor(8) as threads:
+                list(threads.map(ask, range(8)))
+        finally:
+            stop.set()
+            cutter.join()
+    assert len(right) + len(failed) == 800
+    assert right
+
+
+class TestImages:
+    PIXELS = np.random.default_rng(3).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+
+    def test_an_array_arrives_pixel_by_pixel(self) -> None:
+        for order, expected in (("bgr", self.PIXELS), ("rgb", self.PIXELS[:, :, ::-1])):
+            png = np.frombuffer(image_bytes(self.PIXELS, order, 10**6), np.uint8)
+            assert np.array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR), expected)
+
+    def test_arrays_and_orders_that_make_no_sense(self) -> None:
+        with pytest.raises(ValueError, match=r"shape \(height, width, 3\), got uint8 in \(7, 9\)"):
+            image_bytes(self.PIXELS[:, :, 0], "bgr", 10**6)
+        with pytest.raises(ValueError, match="got 'gbr'"):
+            image_bytes(self.PIXELS, "gbr", 10**6)
+        with pytest.raises(TypeError, match="got int"):
+            image_bytes(5, "bgr", 10**6)  # type: ignore[arg-type]
+
+    def test_a_pipe_a_folder_and_a_large_file_are_not_read(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "large").write_bytes(bytes(101))
+        (tmp_path / "empty").touch()
+        for name, reason in (
+            ("pipe", "not a regular file"),
+            (".", "not a regular file"),
+            ("large", "has 101 bytes, max_request_bytes allows 100"),
+            ("empty", "is empty"),
+        ):
+            with pytest.raises(InvalidImageError, match=reason):
+                image_bytes(tmp_path / name, "bgr", 100)
+
+    def test_images_are_divided_into_calls(self) -> None:
+        sizes = [40, 40, 40, 200, 10, 10, 10]
+        calls = [list(call) for call in calls_of_bounded_size(sizes, 2, 100)]
+        assert calls == [[0, 1], [2], [3], [4, 5], [6]]
+
+
+def test_delays_are_random_grow_to_a_limit_and_respect_the_server() -> None:
+    first = [delay_s(0) for _ in range(200)]
+    assert 0 <= min(first) < max(first) <= 0.05
+    assert 0.05 < max(delay_s(9) for _ in range(200)) <= 2
+    assert delay_s(0, retry_after_ms=700) >= 0.7
+
+
+class TestCommand:
+    def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    def test_it_classifies_folders_and_tells_failures_in_one_line(
+        self, scripted_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"best=3")
+        (tmp_path / "b.png").write_bytes(b"best=1")
+        (tmp_path / "notes.txt").write_bytes(b"no image")
+        port = ("--port", str(scripted_server.port))
+        code, out, err = self.run(capsys, "classify", str(tmp_path), *port)
+        assert (code, err) == (0, "")
+        assert [line.split()[1:] for line in out.splitlines()] == [
+            ["0.6000", "class_3"],
+            ["0.6000", "class_1"],
+        ]
+        (tmp_path / "c.jpg").write_bytes(b"invalid")
+        code, out, err = self.run(capsys, "classify", str(tmp_path), *port, "--json")
+        assert code == 1
+        assert out.count("\n") == 3
+        assert '"label": "class_3"' in out
+        assert err.count("\n") == 1
+        assert "no image at all" in err
+
+    def test_ping_health_and_info(
+        self, scripted_server: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        port = ("--port", str(scripted_server.port))
+        assert self.run(capsys, "ping", *port)[0] == 0
+        assert self.run(capsys, "health", *port)[:2] == (0, "ready\n")
+        assert "scripted" in self.run(capsys, "info", *port)[1]
+
+    def test_no_server(self, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+        code, _, err = self.run(capsys, "ping", "--port", str(free_port), "--timeout-s", "0.2")
+        assert (code, err.count("\n")) == (3, 1)
+        assert "nobody listens" in err
+
+    def test_mistakes_in_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(capsys, "ping", "--timeout-s", "0")[0] == 2
+        with pytest.raises(SystemExit, match="2"):
+            main(["clasify", "a.jpg"])
