@@ -164,7 +164,7 @@ def strange_string(call: Call) -> bytes:
         (lambda _: struct.pack(">i", 2**31 - 1), InvalidReplyError, "max_reply_bytes"),
         (lambda _: struct.pack(">i", -1), InvalidReplyError, "max_reply_bytes"),
         (lambda _: struct.pack(">i", 40) + bytes(40), InvalidReplyError, "no Thrift message"),
-        (strange_string, InvalidReplyError, "limit"),
+        (strange_string, InvalidReplyError, "its frame allows"),
         (lambda call: call.reply()[:20], DeadlineExceededError, "waited for the reply"),
         (lambda call: call.reply()[:3], DeadlineExceededError, "waited for the reply"),
         (lambda _: b"", DeadlineExceededError, "waited for the reply"),
@@ -231,7 +231,7 @@ def test_an_interrupted_call_leaves_no_connection_behind() -> None:
     main = threading.main_thread().ident
     assert main is not None
 
-    def interrupt(call: Call) -> bytes:
+    def interrupt(_: Call) -> bytes:
         signal.pthread_kill(main, signal.SIGINT)
         return b""
 
