@@ -44,7 +44,7 @@ struct InferenceResult {
 
 struct InferOptions {
     1: optional i32 top_k,              // how many classes to return; 1 where unset
-    2: optional i32 timeout_ms,         // longest stay of the call in the server; unlimited where unset
+    2: optional i32 timeout_ms,         // longest stay in the server; the server's limit where unset, and at most that
     3: optional bool with_stage_times,
 }
 
