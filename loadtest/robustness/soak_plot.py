@@ -57,7 +57,7 @@ def draw(
             ha="right",
         )
         bottom.plot(times, [s.descriptors for s in samples], color=PALETTE[4], label="descriptors")
-        bottom.plot(times, [s.threads for s in samples], color=PALETTE[5], label="threads")
+        bottom.plot(times, [s.threads for s in samples], "--", color=PALETTE[5], label="threads")
         bottom.set_ylim(bottom=0)
         bottom.set_ylabel("count")
         bottom.set_xlabel("seconds; grey: warm-up, which does not count")
