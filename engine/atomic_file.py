@@ -4,6 +4,23 @@ import os
 import tempfile
 from pathlib import Path
 
+_OWNER_ONLY = 0o700
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter, whatever the umask; so are missing parents.
+
+    A folder that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for folder in [*reversed(path.parents), path]:
+        if not folder.is_dir():
+            # Another process may make it at the same time.
+            folder.mkdir(_OWNER_ONLY, exist_ok=True)
+            folder.chmod(_OWNER_ONLY)
+
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Put `content` into `path`, by default for its owner only.

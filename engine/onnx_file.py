@@ -95,6 +95,12 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, digest: hashlib._Has
     total_bytes = path.stat().st_size
     for location in sorted(locations):
         data_file = path.parent / location
+        # onnx itself refuses these, too, but only after the digest has read them.
+        if not data_file.resolve().is_relative_to(path.parent.resolve()):
+            raise EngineError(
+                f"{path} keeps its weights in {location!r}, which leads out of its folder; put "
+                f"them beside it"
+            )
         if not data_file.is_file():
             raise EngineError(
                 f"{path} keeps its weights in {location}, which is not beside it in {path.parent}"
@@ -106,7 +112,6 @@ def _load_external_data(proto: onnx.ModelProto, path: Path, digest: hashlib._Has
             )
         digest.update(data_file.read_bytes())
     if locations:
-        # onnx itself refuses locations that lead out of the folder.
         try:
             onnx.load_external_data_for_model(proto, str(path.parent))
         except (onnx.checker.ValidationError, ValueError, OSError) as error:

@@ -29,7 +29,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from engine.atomic_file import write_atomically
+from engine.atomic_file import make_private_folder, write_atomically
 from engine.calibration import CalibrationImages
 from engine.interface import EngineError, EngineOptions
 from engine.layer_names import layer_name, named_layers, normalizes_pixels
@@ -96,7 +96,7 @@ def quantized_graph(
         _logger.info("quantising %s with %d images (once)", model.name, len(images.paths))
         content = _quantize(model, feeds, excluded, symmetric)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             write_atomically(path, content)
         except OSError as error:
             raise EngineError(

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from engine.atomic_file import write_atomically
+from engine.bounded_file import UnreadableFileError, read_bounded
 from engine.interface import BatchProfile, EngineError
 
 # The package has no types that mypy could read.
 TensorRt: TypeAlias = Any
 
 _MAX_REASON_CHARACTERS = 500
+# Real ones have some megabytes.
+_MAX_TIMING_CACHE_BYTES = 1024 * 1024 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -143,11 +146,9 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: BatchProfile)
 
 def _read_timing_cache(config: Any, path: Path) -> None:
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    except OSError as error:
-        raise EngineError(f"cannot read the timing cache {path}: {error.strerror}") from error
+        content = read_bounded(path, _MAX_TIMING_CACHE_BYTES) if path.exists() else b""
+    except UnreadableFileError as error:
+        raise EngineError(f"cannot read the timing cache {path}: {error}") from error
     # TensorRT itself refuses what another GPU or version has measured.
     if not config.set_timing_cache(config.create_timing_cache(content), False):
         _logger.info("timing cache %s: made again, it does not fit this GPU and version", path)

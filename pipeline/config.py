@@ -16,6 +16,7 @@ from typing import Any
 
 import tomli
 
+from engine.bounded_file import UnreadableFileError, read_bounded
 from engine.names import closest_name_hint, unknown_name
 from pipeline.assembly import expression_settings
 from pipeline.errors import PipelineConfigError, PipelineInputError
@@ -25,6 +26,8 @@ from pipeline.graph import Graph, Place
 from pipeline.registry import backend_settings
 from pipeline.settings import REQUIRED, SCHEDULING, Setting
 from pipeline.torchpipe_names import unknown_key
+
+_MAX_FILE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,19 @@ class PipelineConfig:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The document of a TOML file; PipelineConfigError if there is none or it does not parse."""
+    """The document of a TOML file; PipelineConfigError if it cannot be read or does not parse.
+
+    It must be a regular file of at most 1 MiB.
+    """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise PipelineConfigError(f"cannot read the configuration {path}: {reason}") from error
+        text = read_bounded(path, _MAX_FILE_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PipelineConfigError(
+            f"cannot read the configuration {path}: it is not UTF-8 text"
+        ) from error
+    except UnreadableFileError as error:
+        raise PipelineConfigError(f"cannot read the configuration {path}: {error}") from error
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engine.bounded_file import UnreadableFileError, read_bounded
 from service.handler import ConfigurationError
 
 _log = logging.getLogger(__name__)
 _PACKAGED = "imagenet_labels.txt"
+_MAX_FILE_BYTES = 10 * 1024 * 1024
 
 
 class Labels:
@@ -63,14 +65,16 @@ def read_labels(path: Path) -> list[str]:
     """The labels in a file, one a line.
 
     Raises:
-        ConfigurationError: it cannot be read, is not UTF-8, is empty or has an empty line.
+        ConfigurationError: it cannot be read, is no regular file, has more than 10 MiB, is not
+            UTF-8, is empty or has an empty line.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = read_bounded(path, _MAX_FILE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"label file {path} is not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise ConfigurationError(f"label file {path}: {error.strerror}") from error
+    except UnreadableFileError as error:
+        raise ConfigurationError(f"label file {path}: {error}") from error
+    names = [line.strip() for line in text.splitlines()]
     if not names:
         raise ConfigurationError(f"label file {path} is empty; it needs one label a line")
     if "" in names:

@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.atomic_file import write_atomically
+from engine.atomic_file import make_private_folder, write_atomically
+from engine.bounded_file import UnreadableFileError, check_file
 from engine.interface import EngineError
 from engine.names import unknown_name
 from engine.onnx_model import IMAGENET_NORMALIZATION, Normalization, OnnxModel
 from engine.zoo import efficientnet_lite, resnet
 from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier
-from engine.zoo.weights import fill, read_state_dict
+from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
 
 DEFAULT_MODEL = "resnet50"
+_CHUNK_BYTES = 1024 * 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -127,7 +129,7 @@ def exported_file(name: str, weights: str | None = None) -> Path:
     _logger.info("exporting %s to %s (once)", name, path)
     content = export_classifier(model.build(given), model.normalization, *model.size)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         write_atomically(path, content)
     except OSError as error:
         raise EngineError(
@@ -150,9 +152,17 @@ def _identity(model: ZooModel, weights: Path | None) -> str:
     source = weights or model.own_weights()
     if source is None:
         origin = f"seed {resnet.SEED}"
-    elif source.is_file():
-        origin = hashlib.sha256(source.read_bytes()).hexdigest()
     else:
-        raise EngineError(f"no weights file {source}")
+        try:
+            check_file(source, MAX_WEIGHTS_BYTES)
+            with source.open("rb") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+            origin = digest.hexdigest()
+        except UnreadableFileError as error:
+            raise EngineError(f"no weights file {source}: {error}") from error
+        except OSError as error:
+            raise EngineError(f"cannot read the weights {source}: {error.strerror}") from error
     facts = (origin, model.version, EXPORTER_VERSION, OPSET, model.normalization, torch.__version__)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

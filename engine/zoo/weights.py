@@ -9,19 +9,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engine.bounded_file import UnreadableFileError, check_file
 from engine.interface import EngineError
 
 _SHOWN_NAMES = 3
+MAX_WEIGHTS_BYTES = 2**31 - 1
+"""The model goes into one ONNX file, and nothing larger fits there."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that `torch.save(model.state_dict(), path)` wrote.
 
     Raises:
-        EngineError: there is no such file, or it holds anything but named tensors.
+        EngineError: there is no such file, it is larger than 2 GiB, or it holds anything
+            but named tensors.
     """
-    if not path.is_file():
-        raise EngineError(f"no weights file {path}")
+    try:
+        check_file(path, MAX_WEIGHTS_BYTES)
+    except UnreadableFileError as error:
+        raise EngineError(f"no weights file {path}: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
