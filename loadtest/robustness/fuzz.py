@@ -217,8 +217,9 @@ def _promises(
         Promise(
             "pings answered all the time",
             f"{settings.deadline_s:g} s",
-            f"{len(watch.pings)} pings, the slowest {slowest_s:.3f} s",
-            slowest_s <= settings.deadline_s,
+            f"{len(watch.pings)} pings, the slowest {slowest_s:.3f} s, "
+            f"{len(watch.failures)} failures",
+            slowest_s <= settings.deadline_s and not watch.failures,
         ),
         Promise(
             "memory grows by less than 50 MB after the warm-up",

@@ -20,6 +20,7 @@ _SEND_BUFFER_BYTES = 4 * 2**20
 _RECEIVE_BYTES = 64 * 1024
 _ANSWER_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 0.2
+_CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class LoadLoop:
         self._images = images
         self._random = random.Random(seed)  # noqa: S311 (guards no secret)
         self._selector = selectors.DefaultSelector()
-        self._free: list[socket.socket] = []
+        # Enough beforehand: connecting waits for the server, and would hold the loop up.
+        self._free = [self._connect() for _ in range(_CONNECTIONS)]
         self._calls: dict[socket.socket, _Call] = {}
         self._number = 0
         self._started_s = 0.0

@@ -15,7 +15,7 @@ from loadtest.statistics import percentile
 OVERLOAD_FACTOR = 4.0
 CAPACITY, OVERLOAD = "capacity", "overload"
 _SETTLE_S = 0.5
-_LEAST_WINDOW_S = 1.0
+_LEAST_WINDOW_S = 0.5
 _LONGEST_WINDOW_S = 6.0
 _LEAST_PAIRS = 2
 

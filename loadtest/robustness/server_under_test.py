@@ -165,8 +165,8 @@ class Watch:
 
     Attributes:
         samples: the usage over time.
-        pings: seconds that each ping took; infinite where none was answered.
-        failures: what went wrong with those.
+        pings: seconds that each ping took; infinite where it got no answer in time.
+        failures: what went wrong with those that were neither answered nor too late.
     """
 
     def __init__(self, server: ServerUnderTest, interval_s: float, timeout_s: float) -> None:
@@ -198,8 +198,9 @@ class Watch:
         try:
             wire.exchange(self._server.port, wire.call(b"ping", 1), self._timeout_s)
             self.pings.append(time.monotonic() - before_s)
-        except (OSError, EOFError, wire.WireError) as error:
+        except TimeoutError:
             self.pings.append(float("inf"))
+        except (OSError, EOFError, wire.WireError) as error:
             self.failures.append(f"{type(error).__name__}: {error}")
 
     def __enter__(self) -> Watch:

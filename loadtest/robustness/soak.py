@@ -212,8 +212,9 @@ def _correctness(
         Promise(
             "pings are answered",
             f"{_TIMEOUT_S:g} s",
-            f"{len(watch.pings)} pings, the slowest {slowest_s:.3f} s",
-            slowest_s <= _TIMEOUT_S,
+            f"{len(watch.pings)} pings, the slowest {slowest_s:.3f} s, "
+            f"{len(watch.failures)} failures",
+            slowest_s <= _TIMEOUT_S and not watch.failures,
         ),
         Promise(
             "alive to the end, then a clean exit",

@@ -61,24 +61,22 @@ def test_one_input_can_be_sent_again(loadtest: LoadTest, port: int, tmp_path: Pa
 
 
 def test_chaos_leaves_every_request_answered(loadtest: LoadTest, port: int, tmp_path: Path) -> None:
-    """Every phase, each as short as it can be."""
+    """Some phases, each as short as it can be; the others have tests of their own parts."""
     done = loadtest(
-        *("chaos", "--duration_s", 6, "--model", "colours", "--clients", 4),
+        *("chaos", "--duration_s", 5, "--model", "colours", "--clients", 4),
+        *("--phases", "overload,flaky-engine,half-open"),
         *("--port", port, "--output_dir", "out"),
     )
     assert done.returncode in (0, 1), done.stderr
     run = kept(tmp_path / "out")
     outcomes = {phase["name"]: phase["outcomes"] for phase in run["phases"]}
-    assert list(outcomes) == [
-        *("killed-clients", "half-open", "bad-network", "slow-readers"),
-        *("killed-worker", "flaky-engine", "overload"),
-    ]
+    assert list(outcomes) == ["half-open", "flaky-engine", "overload"]
     assert all(counts["right"] > 0 and not counts.get("WRONG") for counts in outcomes.values())
     assert outcomes["flaky-engine"]["internal"] > 0
     assert outcomes["overload"]["overloaded"] > 0
     windows = read_rows(tmp_path / "out" / "overload.csv.gz")
     assert [row["window"] for row in windows] == ["capacity", "overload"] * 2
-    assert "| killed-worker | " in done.stdout
+    assert "| flaky-engine | " in done.stdout
 
 
 def test_soak_records_throughput_and_usage(loadtest: LoadTest, port: int, tmp_path: Path) -> None:
