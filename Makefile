@@ -9,7 +9,7 @@ GPU_DIR ?= results/gpu
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint clean
+.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,11 +62,14 @@ soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
 
-lint: $(STAMP) ## ruff, mypy --strict and the import contracts
+lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts and the audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+audit: $(STAMP) ## ask for known vulnerabilities in the pinned packages
+	$(BIN)/python .ci/audit.py
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
