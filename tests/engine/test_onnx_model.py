@@ -122,6 +122,20 @@ class TestExternalData:
         path.with_name("m.data").write_bytes(data)
         assert OnnxModel.load(path).sha256 != before
 
+    @pytest.mark.parametrize("kind", ["path", "link"])
+    def test_they_stay_in_the_models_folder(self, path: Path, kind: str) -> None:
+        outside = path.parent.parent / f"{path.parent.name}.data"
+        path.with_name("m.data").rename(outside)
+        if kind == "link":
+            path.with_name("m.data").symlink_to(outside)
+        else:
+            proto = onnx.load(path, load_external_data=False)
+            for tensor in proto.graph.initializer:
+                tensor.external_data[0].value = f"../{outside.name}"
+            path.write_bytes(proto.SerializeToString())
+        with pytest.raises(EngineError, match="leads out of its folder"):
+            OnnxModel.load(path)
+
     def test_their_file_is_named_when_it_is_missing(self, path: Path) -> None:
         path.with_name("m.data").unlink()
         with pytest.raises(EngineError, match=r"keeps its weights in m\.data, which is not beside"):
