@@ -11,11 +11,13 @@ import stat
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.bounded_file import UnreadableFileError, read_bounded
 from engine.interface import EngineError
 
 ENVIRONMENT_VARIABLE = "THRIFTPIPE_CACHE_KEY"
 
 _KEY_BYTES = 32
+_MAX_KEY_FILE_BYTES = 4096
 _KEY_HINT = f"make one with: openssl rand -hex {_KEY_BYTES}"
 # The size that AES-GCM is made for; any other is hashed first.
 _NONCE_BYTES = 12
@@ -99,10 +101,10 @@ def unseal(sealed: bytes, key: bytes, header: bytes) -> bytes:
 
 def _read_private(path: Path) -> str:
     try:
+        text = read_bounded(path, _MAX_KEY_FILE_BYTES).decode("ascii")
         mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii")
-    except OSError as error:
-        raise EngineError(f"cannot read the key file {path}: {error.strerror}") from error
+    except UnreadableFileError as error:
+        raise EngineError(f"cannot read the key file {path}: {error}") from error
     except UnicodeDecodeError as error:
         raise EngineError(f"the key file {path} is not text; {_KEY_HINT}") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
