@@ -117,7 +117,8 @@ class ClientConnection:
         scanner, body = self._receive(deadline)
         result = self._decode(scanner, body, method, sequence_id)
         self.idle_since_s = time.monotonic()
-        self.sound = True
+        # After refusing a message for its size, a server closes the connection.
+        self.sound = getattr(result, "invalid_request", None) is None
         return result
 
     def usable(self) -> bool:
@@ -231,7 +232,6 @@ class ClientConnection:
             refusal = self._read(TApplicationException(), body)
             # A server that could not read the call far enough does not know these two.
             if came[0] in (own[0], b"") and came[1] in (own[1], 0):
-                self.sound = came == own
                 raise RefusedCallError(f"{self._address}: {method} was refused: {refusal.message}")
         if scanner.message_type not in (TMessageType.REPLY, TMessageType.EXCEPTION) or came != own:
             name = scanner.name.decode("utf-8", "replace")
