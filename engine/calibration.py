@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from engine.bounded_file import UnreadableFileError, read_bounded
 from engine.interface import EngineError
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _MIN_IMAGES = 3
+_MAX_FILE_BYTES = 100 * 1024 * 1024
 # Fewer than about fifty views leave ranges too narrow, and more than a few hundred move nothing.
 _MIN_VIEWS = 60
 _MAX_IMAGES = 300
@@ -81,7 +83,11 @@ def _spread(paths: list[Path]) -> list[Path]:
 
 def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
     """The image in B, G, R order; None, with a word in the log, where it is none."""
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        encoded = np.frombuffer(read_bounded(path, _MAX_FILE_BYTES), np.uint8)
+    except UnreadableFileError as error:
+        _logger.warning("calibration_images: %s is left out: %s", path, error)
+        return None
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
         _logger.warning("calibration_images: %s is not an image that can be decoded", path)

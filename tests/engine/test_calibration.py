@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -53,11 +54,13 @@ def test_what_is_no_image_is_left_out_and_named(
 ) -> None:
     (folder / "broken.jpg").write_bytes(photographs[0][:300])
     (folder / "empty.png").touch()
+    os.mkfifo(folder / "pipe.jpg")
     (folder / "notes.txt").write_text("not looked at")
     with caplog.at_level(logging.WARNING):
         images = CalibrationImages(folder)
     assert len(images.paths) == len(photographs)
     assert "broken.jpg is not an image" in caplog.text
+    assert "pipe.jpg is left out: it is not a regular file" in caplog.text
     assert "empty.png is not an image" in caplog.text
     assert "notes.txt" not in caplog.text
 
