@@ -10,7 +10,7 @@ from service.arrivals import PortArrivals
 from service.checked_options import handler_settings, server_settings
 from service.handler import ConfigurationError
 from service.handlers import create_handler
-from service.image_limit import limit_opencv
+from service.image_limit import prepare_opencv
 from service.process import error_line, log_to_stderr
 from service.server import Server
 from service.signals import stopped_by_signals
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for_handler = handler_settings(options)
         settings = server_settings(options)
-        limit_opencv(settings.max_image_pixels)
+        prepare_opencv(settings.max_image_pixels)
         server: Server | Supervisor
         if settings.workers > 1:
             server = Supervisor(settings, given)

@@ -11,9 +11,9 @@ import struct
 from typing import Any
 
 from service.jpeg_header import read_jpeg_header
+from service.png_chunks import PNG_SIGNATURE
 
 _JPEG = b"\xff\xd8"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _GIFS = (b"GIF87a", b"GIF89a")
 _BMP_CORE_HEADER_BYTES = 12
 _WEBP_SIZE_BITS = 0x3FFF
@@ -36,7 +36,7 @@ def image_size(data: Any) -> tuple[int, int] | None:
         return None if header is None else (header.width, header.height)
     start = bytes(data[:_START_BYTES])
     try:
-        if start.startswith(_PNG) and start[12:16] == b"IHDR":
+        if start.startswith(PNG_SIGNATURE) and start[12:16] == b"IHDR":
             width, height = struct.unpack_from(">II", start, 16)
         elif start.startswith(_GIFS):
             width, height = struct.unpack_from("<HH", start, 6)

@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 320, 240
 
 def sample_jpeg() -> bytes:
     """A small JPEG, made in memory: a colour gradient."""
-    # Not before the server's settings are known: see service.image_limit.limit_opencv.
+    # Not before the server's settings are known: see service.image_limit.prepare_opencv.
     import cv2
 
     rows, columns = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype(np.float32)

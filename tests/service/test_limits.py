@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from idl import inference
-from service.image_limit import OPENCV_LIMIT_VARIABLE, ImageLimit, limit_opencv
+from service.image_limit import OPENCV_LIMIT_VARIABLE, ImageLimit, prepare_opencv
 from service.warm_up import sample_jpeg
 from tests.serving import connect, service
 
@@ -106,6 +106,25 @@ def test_a_huge_header_costs_no_memory(server: tuple[int, psutil.Process], side:
     client.close()
 
 
+def test_a_chunk_longer_than_its_file_costs_no_memory(server: tuple[int, psutil.Process]) -> None:
+    """OpenCV by itself would take 2 GB for these 41 bytes."""
+    port, process = server
+    data = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    data = data[: data.index(b"IDAT") - 4] + b"\x7f\xff\xff\xffIDAT"
+    client = connect(port)
+    client.infer_images([Params("u", sample_jpeg())] * 20)
+    before_bytes = peak_bytes(process)
+    results = client.infer_images([Params("u", data), Params("v", sample_jpeg())])
+    assert results[0].error.code == Code.INVALID_IMAGE
+    assert results[0].error.message == (
+        "the PNG is damaged: a chunk b'IDAT' of 2147483647 bytes is announced, and the file ends "
+        "before that"
+    )
+    assert results[1].error is None
+    assert peak_bytes(process) - before_bytes < 32 * 2**20
+    client.close()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm", ".tiff"])
 def test_the_limit_is_the_last_size_that_is_decoded(
     server: tuple[int, psutil.Process], suffix: str
@@ -160,8 +179,8 @@ def test_an_image_without_a_size_is_the_decoders_to_judge() -> None:
 )
 def test_a_stricter_limit_of_opencvs_own_stays(given: str | None, then: str) -> None:
     environment = {} if given is None else {OPENCV_LIMIT_VARIABLE: given}
-    limit_opencv(50_000_000, environment)
-    assert environment == {OPENCV_LIMIT_VARIABLE: then}
+    prepare_opencv(50_000_000, environment)
+    assert environment == {OPENCV_LIMIT_VARIABLE: then, "OPENCV_LOG_LEVEL": "FATAL"}
 
 
 def test_a_call_of_too_many_images_is_refused(serve: Any, scripted: Any) -> None:
