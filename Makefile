@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := openvino,zoo,bench,test,lint
 BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
+TEST_PROCESSES ?= 2
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ bench-gpu: $(STAMP) ## everything that is measured on a GPU host, within 9 minut
 	$(BIN)/python -m loadtest gpu_session --out $(GPU_DIR) $(ARGS)
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import shlex
@@ -24,12 +25,29 @@ FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 READY_TIMEOUT_S = 120
 
 
+# Below those that the kernel gives to connections, and others for each process of tests.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS_OF_A_TEST = 8
+_FIRST_PORTS = itertools.count(20_000 + 2_000 * (_PROCESS % 6), _PORTS_OF_A_TEST)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 @pytest.fixture
 def port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that is free now, as are the next ones."""
+    return next(
+        first
+        for first in _FIRST_PORTS
+        if all(is_free(first + offset) for offset in range(_PORTS_OF_A_TEST))
+    )
 
 
 @pytest.fixture(scope="session")
