@@ -18,7 +18,6 @@ from pipeline.measure.sides import ANCHOR, OURS, MeasureError, start_anchor
 from pipeline.measure.verdict import verdicts
 from pipeline.measure.windows import Part, measure
 
-
 # What a batch takes where the order of events counts: other tests run on the same cores.
 _LONG_S = 0.3
 

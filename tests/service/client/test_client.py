@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,26 @@ def client(scripted_server: Any) -> Iterator[Client]:
 def free_port() -> int:
     with socket.create_server((HOST, 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def test_the_readmes_example_runs(
+    scripted_server: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    example = next(block for block in blocks if "service.client" in block)
+    monkeypatch.chdir(tmp_path)
+    # Of the three images that it names one is not there, and its neighbour is answered.
+    (tmp_path / "photo.jpg").write_bytes(b"best=3")
+    (tmp_path / "a.jpg").write_bytes(b"best=1")
+    exec(example.replace("8095", str(scripted_server.port)), {})  # noqa: S102 (the README is ours)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("class_3 0.6")
+    assert second == "class_1"
+    assert "b.png" in third
 
 
 class TestCalls:
