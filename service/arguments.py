@@ -145,6 +145,14 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         help="size of the largest message",
     )
     server.add_argument(
+        "--max-buffered-bytes",
+        type=int,
+        default=defaults.max_buffered_bytes,
+        metavar="N",
+        help="size of the messages of all connections together, beyond 16 KiB of each, shared out "
+        "among the workers; more are refused as Overloaded",
+    )
+    server.add_argument(
         "--max-string-bytes",
         type=int,
         metavar="N",

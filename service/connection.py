@@ -9,6 +9,7 @@ from thriftpy2.thrift import TMessageType
 from service.caller import call_arrived
 from service.foreign_protocols import ForeignProtocolError
 from service.framing import FRAME_HEADER, MessageReader
+from service.message_memory import MessageMemory
 from service.processor import Processor
 from service.scanner import MessageLimits, ProtocolError
 from service.transport import Transport
@@ -28,12 +29,17 @@ class Connection:
     """
 
     def __init__(
-        self, transport: Transport, peer: str, processor: Processor, limits: MessageLimits
+        self,
+        transport: Transport,
+        peer: str,
+        processor: Processor,
+        limits: MessageLimits,
+        memory: MessageMemory,
     ) -> None:
         self.peer = peer
         self._transport = transport
         self._processor = processor
-        self._reader = MessageReader(transport, limits)
+        self._reader = MessageReader(transport, limits, memory)
         self._discarding = False
         self._stopping = False
 
@@ -73,6 +79,7 @@ class Connection:
         except OSError as error:
             _log.debug("closed %s: %s", self.peer, error)
         finally:
+            self._reader.release()
             self._transport.close()
 
     def _send(self, reply: bytes, framed: bool) -> None:

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from service.foreign_protocols import foreign_protocol, unknown_protocol
+from service.message_memory import MemoryFullError, MessageMemory
 from service.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
 from service.transport import Transport
 
@@ -46,8 +47,11 @@ class MessageReader:
         framed: the style of the message being read; None until its first bytes tell.
     """
 
-    def __init__(self, transport: Transport, limits: MessageLimits) -> None:
+    def __init__(self, transport: Transport, limits: MessageLimits, memory: MessageMemory) -> None:
         self._transport = transport
+        self._memory = memory
+        # What the current message has taken of it, beyond the buffer that every connection has.
+        self._taken_bytes = 0
         self._max_frame_bytes = limits.frame_bytes
         self._scanner = MessageScanner(limits)
         self._buffer = memoryview(bytearray(_INITIAL_BUFFER_BYTES))
@@ -84,7 +88,7 @@ class MessageReader:
             was called.
 
         Raises:
-            ProtocolError: what arrived is no acceptable message.
+            ProtocolError: what arrived is no acceptable message, or there is no room for it.
             EOFError: the client closed the connection in the middle of a message.
             TimeoutError: the message took too long to begin or to arrive.
             OSError: the connection broke.
@@ -92,6 +96,7 @@ class MessageReader:
         self.framed = None
         self._frame_bytes = 0
         self._scanner.reset()
+        self.release()
         try:
             if self._start == self._end and not self._receive_first():
                 return None
@@ -100,6 +105,12 @@ class MessageReader:
         finally:
             self._transport.message_arrived()
         return self._take()
+
+    def release(self) -> None:
+        """Give the memory of the message back; nobody reads it any more."""
+        if self._taken_bytes:
+            self._memory.give_back(self._taken_bytes)
+            self._taken_bytes = 0
 
     def _receive_first(self) -> bool:
         """Wait for the first bytes of a message; False where there will be none."""
@@ -176,6 +187,7 @@ class MessageReader:
 
     def _receive_more(self, needed: int) -> None:
         """Receive more of a message of at least `needed` bytes."""
+        self._take_memory(needed)
         self._make_room(needed)
         stop = min(len(self._buffer), self._start + needed)
         received = self._transport.receive_more(self._buffer[self._end : stop])
@@ -185,6 +197,20 @@ class MessageReader:
                 "of a message"
             )
         self._end += received
+
+    def _take_memory(self, needed: int) -> None:
+        """Count the memory that `_make_room` will need, whoever's it was before."""
+        arrived = self._end - self._start
+        wanted = min(needed, max(2 * arrived, _GROWTH_BYTES)) - _INITIAL_BUFFER_BYTES
+        if wanted <= self._taken_bytes:
+            return
+        try:
+            self._memory.take(wanted - self._taken_bytes)
+        except MemoryFullError:
+            if self.framed:
+                self._look_for_name()
+            raise
+        self._taken_bytes = wanted
 
     def _make_room(self, needed: int) -> None:
         """Leave space behind what has arrived; memory grows with the bytes, not with lengths."""

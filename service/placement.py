@@ -27,12 +27,16 @@ class Placement:
     def server_settings(self, whole: ServerSettings) -> ServerSettings:
         """The settings of this process by itself.
 
-        The parts of `max_queue` add up to the whole. The supervisor says when to stop,
-        and has let the time pass then in which a server is not ready.
+        The parts of `max_queue` add up to the whole; each part of `max_buffered_bytes` holds a
+        message at least. The supervisor says when to stop, and has let the time pass then in which
+        a server is not ready.
         """
         each, rest = divmod(whole.max_queue, self.workers)
         share = each + (self.worker < rest)
-        return replace(whole, workers=1, max_queue=share, unready_s=0.0)
+        buffered_bytes = max(whole.max_frame_bytes, whole.max_buffered_bytes // self.workers)
+        return replace(
+            whole, workers=1, max_queue=share, max_buffered_bytes=buffered_bytes, unready_s=0.0
+        )
 
     def handler_settings(self, whole: HandlerSettings) -> HandlerSettings:
         """The handler's settings with this process's GPUs and the workers' folder.

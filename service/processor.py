@@ -14,6 +14,7 @@ from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
 from service.framing import RETAINED_BUFFER_BYTES, Message
+from service.message_memory import RETRY_AFTER_MS, MemoryFullError
 from service.scanner import LimitError, ProtocolError
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ class Processor:
     def refuse(self, name: bytes, sequence_id: int, error: ProtocolError) -> bytes:
         """The encoded answer to a message that is not taken, without a frame header.
 
-        A message beyond a limit is an InvalidRequest where its method declares that.
+        A message beyond a limit is an InvalidRequest, and one for which there is no room just now
+        an Overloaded, where its method declares that.
 
         Args:
             name: its method, as far as that has arrived.
@@ -136,11 +138,16 @@ class Processor:
             error: what is wrong with it.
         """
         method = self._methods.get(name)
-        if method is not None and isinstance(error, LimitError):
-            field = method.exceptions.get(inference.InvalidRequest)
+        declared: TException | None = None
+        if isinstance(error, LimitError):
+            declared = inference.InvalidRequest(str(error))
+        elif isinstance(error, MemoryFullError):
+            declared = inference.Overloaded(str(error), RETRY_AFTER_MS)
+        if method is not None and declared is not None:
+            field = method.exceptions.get(type(declared))
             if field is not None:
                 result = method.result()
-                setattr(result, field, inference.InvalidRequest(str(error)))
+                setattr(result, field, declared)
                 return self._encode(name, TMessageType.REPLY, sequence_id, result)
         return self.encode_exception(name, sequence_id, error.exception_type, str(error))
 

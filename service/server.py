@@ -20,6 +20,7 @@ from service.connection import Connection
 from service.handler import Handler
 from service.inference_service import InferenceService
 from service.labels import Labels
+from service.message_memory import MessageMemory
 from service.placement import Placement
 from service.processor import MethodTable, Processor, method_table
 from service.readiness import Readiness
@@ -68,6 +69,7 @@ class Server:
         self._readiness: Readiness | None = None
         self._methods: MethodTable = {}
         self._limits = settings.message_limits
+        self._memory = MessageMemory(settings.max_buffered_bytes)
         self._timeouts = settings.timeouts
         self._tls: ssl.SSLContext | None = None
         self._connections: set[Connection] = set()
@@ -225,7 +227,11 @@ class Server:
         if arrival is None:
             return
         connection = Connection(
-            self._transport(arrival.sock), arrival.peer, Processor(self._methods), self._limits
+            self._transport(arrival.sock),
+            arrival.peer,
+            Processor(self._methods),
+            self._limits,
+            self._memory,
         )
         with self._connections_lock:
             self._connections.add(connection)

@@ -22,6 +22,8 @@ class ServerSettings:
         port: port to listen on; 0 picks a free one.
         labels: label file, or None for the packaged one.
         max_frame_bytes: size of the largest message.
+        max_buffered_bytes: of the messages of all connections together, beyond the 16 KiB that each
+            connection has; more are refused as overload.
         max_string_bytes: size of the largest string or image in a message; None for that of the
             message.
         max_message_values: values in a message.
@@ -48,6 +50,7 @@ class ServerSettings:
     port: int = 8095
     labels: str | None = None
     max_frame_bytes: int = _LIMITS.frame_bytes
+    max_buffered_bytes: int = 256 * 1024 * 1024
     max_string_bytes: int | None = _LIMITS.string_bytes
     max_message_values: int = _LIMITS.values
     max_message_depth: int = _LIMITS.depth
@@ -78,6 +81,11 @@ class ServerSettings:
         for name in ("max_queue", "default_timeout_ms"):
             if (count := getattr(self, name)) < 0:
                 raise ConfigurationError(f"{name} must be at least 0, got {count}")
+        if self.max_buffered_bytes < self.max_frame_bytes:
+            raise ConfigurationError(
+                f"max_buffered_bytes must hold one message of max_frame_bytes = "
+                f"{self.max_frame_bytes}, got {self.max_buffered_bytes}"
+            )
         if self.max_message_depth > DECODABLE_DEPTH:
             raise ConfigurationError(
                 f"max_message_depth must be at most {DECODABLE_DEPTH}, which is all that can be "

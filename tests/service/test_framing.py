@@ -15,6 +15,7 @@ import pytest
 
 from idl import inference
 from service.framing import MessageReader
+from service.message_memory import MessageMemory
 from service.scanner import MessageLimits, ProtocolError
 from service.transport import PlainTransport, Timeouts
 
@@ -23,7 +24,7 @@ PING_REPLY = b"\x80\x01\x00\x02\x00\x00\x00\x04ping\x00\x00\x00\x07\x00"
 
 
 def reader_of(sock: socket.socket) -> MessageReader:
-    return MessageReader(PlainTransport(sock, Timeouts()), MessageLimits())
+    return MessageReader(PlainTransport(sock, Timeouts()), MessageLimits(), MessageMemory(2**30))
 
 
 def assert_still_serves(server: Any) -> None:
