@@ -9,6 +9,7 @@ from threading import Lock
 
 from engine.names import closest_name_hint
 from pipeline.errors import PipelineConfigError
+from service.error_text import in_one_line
 
 _MOST_BYTES = 2**20
 _loaded: set[Path] = set()
@@ -63,9 +64,8 @@ def _execute(path: str, file: Path) -> None:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        what = str(error).strip().splitlines() or ["no message"]
         raise PipelineConfigError(
-            f"--backends: {path}, line {_line(error, file)}: {type(error).__name__}: {what[0]}"
+            f"--backends: {path}, line {_line(error, file)}: {in_one_line(error)}"
         ) from error
 
 

@@ -199,7 +199,7 @@ class MessageReader:
         self._end += received
 
     def _take_memory(self, needed: int) -> None:
-        """Count the memory that `_make_room` will need, whoever's it was before."""
+        """Count what the message needs so far, also where an earlier one has left the buffer."""
         arrived = self._end - self._start
         wanted = min(needed, max(2 * arrived, _GROWTH_BYTES)) - _INITIAL_BUFFER_BYTES
         if wanted <= self._taken_bytes:

@@ -16,6 +16,7 @@ from loadtest.errors import LoadTestError
 from loadtest.images import default_images
 from loadtest.progress import Progress
 from loadtest.robustness import disturbances, overload, wire
+from loadtest.robustness.chaos_promises import answered, load_promises, pings_answered
 from loadtest.robustness.colour_model import LABELS, SIDE, encoded, write_colour_model
 from loadtest.robustness.load_loop import LoadLoop
 from loadtest.robustness.promises import Promise, RunRecord, table
@@ -34,7 +35,6 @@ from loadtest.robustness.well_behaved import (
     WellBehaved,
     wait_until,
 )
-from loadtest.statistics import Interval, paired_ratio
 
 COLOURS = "colours"
 """The model of all phases but overload."""
@@ -46,8 +46,6 @@ _OVERLOAD_WEIGHT = 3
 _PING_INTERVAL_S = 0.25
 _TIMEOUT_S = 15.0
 _OVERLOAD_IMAGES = 6
-_LEAST_GOODPUT = 0.9
-_MOST_TP99 = 2.0
 _OUTCOMES = (RIGHT, BAD, REFUSED, LATE, FAILED, LOST, HUNG, WRONG)
 
 Disturb = Callable[[ServerUnderTest, float, random.Random, Habits], disturbances.Outcome]
@@ -222,8 +220,8 @@ class _Chaos:
         length_s = time.monotonic() - started_s
         promises = [
             *promises,
-            _answered(clients.counts, kind.may_fail),
-            _pings(watch, kind.may_fail),
+            answered(clients.counts, kind.may_fail),
+            pings_answered(watch, _TIMEOUT_S, kind.may_fail),
         ]
         if name == "flaky-engine":
             promises.append(
@@ -299,70 +297,17 @@ class _Chaos:
             counts: Counter[str] = Counter()
             for window in self.windows:
                 counts.update(window.counts)
-            promises = [*_load_promises(self.windows), _answered(counts, (REFUSED,)), _pings(watch)]
+            promises = [
+                *load_promises(self.windows),
+                answered(counts, (REFUSED,)),
+                pings_answered(watch, _TIMEOUT_S),
+            ]
             what = (
                 f"{settings.model}, --max-queue {limit}, capacity with {settings.clients} "
                 f"closed-loop clients, {overload.OVERLOAD_FACTOR:g} times that open loop"
             )
             self._keep("overload", time.monotonic() - started_s, counts, what, promises)
             self._stop(server, "overload", tracebacks_are_fine=False)
-
-
-def _load_promises(windows: Sequence[overload.LoadWindow]) -> list[Promise]:
-    capacity = [window for window in windows if window.kind == overload.CAPACITY]
-    loaded = [window for window in windows if window.kind == overload.OVERLOAD]
-    goodput = paired_ratio(
-        [window.goodput_per_s for window in loaded], [window.goodput_per_s for window in capacity]
-    )
-    tail = paired_ratio(
-        [window.tp99_ms for window in loaded], [window.tp99_ms for window in capacity]
-    )
-    return [
-        Promise(
-            "goodput at overload over capacity",
-            f"at least {_LEAST_GOODPUT:g}",
-            f"{goodput.spread.median:.3f} (median of {goodput.pairs} pairs, "
-            f"{_interval(goodput.interval)})",
-            goodput.spread.median >= _LEAST_GOODPUT,
-        ),
-        Promise(
-            "TP99 of what is accepted at overload over that at capacity",
-            f"at most {_MOST_TP99:g}",
-            f"{tail.spread.median:.3f} (median of {tail.pairs} pairs, {_interval(tail.interval)})",
-            tail.spread.median <= _MOST_TP99,
-        ),
-    ]
-
-
-def _interval(bounds: Interval) -> str:
-    if bounds.low is None or bounds.high is None:
-        return "one pair shows no spread"
-    return f"95 % interval {bounds.low:.3f} to {bounds.high:.3f}"
-
-
-def _answered(counts: Counter[str], may_fail: Sequence[str]) -> Promise:
-    broken = [
-        f"{counts[name]} {name}"
-        for name in (REFUSED, LATE, FAILED, LOST, HUNG, WRONG)
-        if counts[name] and name not in may_fail
-    ]
-    return Promise(
-        "every accepted request is answered once, rightly or with a declared error",
-        "allowed besides: " + (", ".join(may_fail) or "none"),
-        ", ".join(broken) or f"{counts.total()} images, none else",
-        not broken and counts[RIGHT] > 0,
-    )
-
-
-def _pings(watch: Watch, may_fail: Sequence[str] = ()) -> Promise:
-    slowest_s = max(watch.pings, default=float("inf"))
-    lost = len(watch.failures)
-    return Promise(
-        "pings are answered",
-        f"{_TIMEOUT_S:g} s",
-        f"{len(watch.pings)} pings, the slowest answer {slowest_s:.3f} s, {lost} failures",
-        slowest_s <= _TIMEOUT_S and (not lost or LOST in may_fail),
-    )
 
 
 def _last_of(tracebacks: Sequence[Sequence[str]]) -> str:
