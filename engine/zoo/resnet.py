@@ -9,7 +9,7 @@ from torch.nn import functional
 _EXPANSION = 4
 # (width, blocks, stride of the first block) of the four stages.
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
-# With this one the test photographs get eight different labels, none of them by a hair's breadth.
+# With this one the test photographs all get different labels.
 SEED = 2
 # The images from which the seeded network takes its statistics, and how its logits spread on them.
 _MADE_UP_IMAGES = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,10 +59,11 @@ def test_it_gives_what_the_cpu_gives(
             assert not got.is_cuda
             assert got.shape == (size, wanted.shape[1])
             assert got.dtype == torch.float32
-            difference = probabilities(got, model) - probabilities(wanted[:size], model)
-            assert difference.abs().max() < tolerance
-            if precision != "bf16":
-                assert torch.equal(got.argmax(1), wanted[:size].argmax(1))
+            exact = probabilities(wanted[:size], model)
+            assert (probabilities(got, model) - exact).abs().max() < tolerance
+            # The made-up ResNet-50 sees two classes 0.0004 apart in the flower: either will do.
+            lost = exact.amax(1) - exact.gather(1, got.argmax(1, keepdim=True))[:, 0]
+            assert precision == "bf16" or lost.max() < 1e-3
 
 
 def test_rows_on_both_sides_and_several_rows_an_item(rows: list[torch.Tensor]) -> None:
@@ -76,11 +78,16 @@ def test_rows_on_both_sides_and_several_rows_an_item(rows: list[torch.Tensor]) -
         context.run([(torch.cat([*rows, *rows[:3]]),)])
 
 
+def _largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.softmax(-1) - b.softmax(-1)).abs().max())
+
+
 def test_contexts_run_side_by_side(rows: list[torch.Tensor]) -> None:
     """One a thread, with no lock: every answer is the one that the row gets alone."""
     model = open_model("resnet50").with_uint8_input(IMAGENET_NORMALIZATION)
     engine = TorchCudaEngine(model, EngineOptions("fp16", max_batch_size=4, num_contexts=3))
     alone = [engine.create_context().run([(row,)])[0].clone() for row in rows]
+    apart = min(_largest_difference(a, b) for a, b in itertools.combinations(alone, 2))
     start = threading.Barrier(3)
 
     def work(number: int) -> int:
@@ -91,7 +98,8 @@ def test_contexts_run_side_by_side(rows: list[torch.Tensor]) -> None:
             index = (number + step) % len(rows)
             batch = [rows[(index + k) % len(rows)] for k in range(1 + step % 4)]
             got = context.run([(row,) for row in batch])[0]
-            wrong += int(got[0].argmax() != alone[index].argmax())
+            # Another context may have chosen other kernels, which round in another way.
+            wrong += int(_largest_difference(got[0], alone[index][0]) > apart / 10)
         return wrong
 
     with ThreadPoolExecutor(3) as pool:
