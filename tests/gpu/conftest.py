@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,13 @@ def shipped_images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
 
 
+def _turned(jpeg: bytes) -> bytes:
+    """With an Exif block that asks for a quarter turn."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    block = b"Exif\0\0II" + struct.pack("<HIH", 42, 8, 1) + entry + bytes(4)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
 @pytest.fixture(scope="session")
 def odd_images(photographs: list[bytes]) -> dict[str, bytes]:
     """Images that a JPEG engine refuses, or may not be trusted with."""
@@ -52,4 +60,5 @@ def odd_images(photographs: list[bytes]) -> dict[str, bytes]:
         "restart markers": encoded(".jpg", matrix, cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
         "odd size": encoded(".jpg", matrix[:201, :133]),
         "one pixel": encoded(".jpg", matrix[:1, :1]),
+        "turned": _turned(encoded(".jpg", matrix)),
     }
