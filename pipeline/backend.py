@@ -83,7 +83,9 @@ class InstanceConfig:
 
 
 class Backend(ABC):
-    """Runs items. One object per instance; `init` and `forward` run in that instance's thread.
+    """Runs items. One object per instance.
+
+    `init` and `forward` run in that instance's thread, unless it says `any_thread`.
 
     Attributes:
         settings: the settings that the backend reads.
@@ -94,6 +96,9 @@ class Backend(ABC):
         filter: the filter in front of it, `(name)A`, or None.
         can_break: whether what it raises may be its own fault. False for operators that hold
             nothing which could break: there the item is at fault.
+        any_thread: whether `forward` may run in any thread, one at a time, and nothing in it can
+            break. A caller that waits for one item may then do the work itself, which saves
+            handing it to the instance's thread.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
@@ -101,6 +106,7 @@ class Backend(ABC):
     own_settings: Mapping[str, Any] = MappingProxyType({})
     filter: str | None = None
     can_break: bool = True
+    any_thread: bool = False
 
     @property
     def min(self) -> int:

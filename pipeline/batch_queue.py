@@ -9,7 +9,8 @@ something (an item comes, a batch is done, time passes) lets a batch leave if on
   waits for them: a tenth of the time that a batch takes, and `batching_timeout` at most;
 * `timeout`: fewer than `min`, and the oldest has waited for `batching_timeout`.
 
-Of several instances that wait, the smallest one that holds what is there gets it.
+Of several instances that wait, the smallest one that holds what is there gets it. Where one waits
+that others may stand in for, a caller that would only wait for its item runs it in that place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pipeline.instance import StandIn
     from pipeline.task import Task
 
 # Of the time that a batch takes: how long an instance waits for callers that come back.
@@ -53,13 +55,19 @@ class BatchCounts:
 
 
 class _Instance:
-    """An instance that waits for a batch."""
+    """An instance that waits for a batch.
 
-    __slots__ = ("batch", "gate", "largest", "looks_at_s", "smallest")
+    Attributes:
+        stand_in: runs an item in its place; None where only its own thread may.
+    """
 
-    def __init__(self, smallest: int, largest: int) -> None:
+    __slots__ = ("batch", "gate", "is_lent", "largest", "looks_at_s", "smallest", "stand_in")
+
+    def __init__(self, smallest: int, largest: int, stand_in: StandIn | None) -> None:
         self.smallest = smallest
         self.largest = largest
+        self.stand_in = stand_in
+        self.is_lent = False
         self.batch: list[Task] = []
         # When it looks again by itself.
         self.looks_at_s = math.inf
@@ -128,7 +136,26 @@ class BatchQueue:
         refused([task])
         return overdue
 
-    def take(self, smallest: int, largest: int) -> list[Task] | None:
+    def run_in_caller(self, task: Task) -> tuple[bool, Task | None]:
+        """Run an item in the calling thread, in place of an idle instance.
+
+        Items that wait come first: there is no such instance then.
+
+        Returns:
+            Whether it was run, and the item if it goes on to another node.
+        """
+        borrowed = self._borrow(task)
+        if borrowed is None:
+            return False, None
+        instance, stand_in = borrowed
+        try:
+            return True, stand_in(task)
+        finally:
+            self._give_back(instance)
+
+    def take(
+        self, smallest: int, largest: int, stand_in: StandIn | None = None
+    ) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
 
         An item of more rows than that leaves by itself.
@@ -138,12 +165,14 @@ class BatchQueue:
             with self._lock:
                 # Nobody looks on behalf of an instance that is not idle any more.
                 if instance is None:
-                    instance = _Instance(smallest, largest)
+                    instance = _Instance(smallest, largest, stand_in)
                     self._idle.append(instance)
                 elif instance.batch:
                     return instance.batch
                 now_s = 0.0
-                if self._tasks:
+                if instance.is_lent:
+                    instance.looks_at_s = math.inf
+                elif self._tasks:
                     now_s = time.monotonic()
                     self._hand_out(now_s)
                     if instance.batch:
@@ -151,7 +180,8 @@ class BatchQueue:
                 elif self._closed:
                     self._idle.remove(instance)
                     return None
-                instance.looks_at_s = self._leaves_at_s()
+                if not instance.is_lent:
+                    instance.looks_at_s = self._leaves_at_s()
             if instance.looks_at_s == math.inf:
                 instance.gate.acquire()
             else:
@@ -197,6 +227,33 @@ class BatchQueue:
             for instance in self._idle:
                 if instance.gate.locked():
                     instance.gate.release()
+
+    def _borrow(self, task: Task) -> tuple[_Instance, StandIn] | None:
+        now_s = time.monotonic()
+        with self._lock:
+            if self._tasks or self._refused is not None or not self._idle:
+                return None
+            instance = self._idle[-1]
+            if instance.stand_in is None:
+                return None
+            self._idle.pop()
+            instance.is_lent = True
+            self._missing -= 1
+            self._left[_FULL] += 1
+            self._sizes[task.rows] += 1
+        task.queued_at_s = now_s
+        return instance, instance.stand_in
+
+    def _give_back(self, instance: _Instance) -> None:
+        """Let it wait again, or have what has come meanwhile."""
+        with self._lock:
+            instance.is_lent = False
+            self._idle.append(instance)
+            if self._tasks:
+                self._hand_out(time.monotonic())
+            if (self._closed or self._tasks) and instance.gate.locked():
+                # It looks itself: at the end, or for how long to wait.
+                instance.gate.release()
 
     def _hand_out(self, now_s: float) -> None:
         """Give idle instances what may leave."""

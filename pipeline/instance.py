@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from engine.cuda_device import cuda_available
 from pipeline.assembly import build_backend
@@ -50,8 +50,18 @@ logger = logging.getLogger(__name__)
 class Following(Protocol):
     """Where results go."""
 
-    def submit(self, task: Task) -> None:
-        """Take one item."""
+    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
+        """Take one item.
+
+        Args:
+            task: the item.
+            caller_waits: whether the calling thread would only wait for it, so that it may as
+                well do the work itself.
+        """
+
+
+# Runs an item in place of an instance's own thread; gives it back if it goes on to another node.
+StandIn: TypeAlias = "Callable[[Task], Task | None]"
 
 
 class BatchSource(Refusing, Protocol):
@@ -61,8 +71,16 @@ class BatchSource(Refusing, Protocol):
     def counts(self) -> BatchCounts:
         """How many batches have left so far."""
 
-    def take(self, smallest: int, largest: int) -> list[Task] | None:
-        """Block until a batch may leave; None once closed and empty."""
+    def take(
+        self, smallest: int, largest: int, stand_in: StandIn | None = None
+    ) -> list[Task] | None:
+        """Block until a batch may leave; None once closed and empty.
+
+        Args:
+            smallest: fewest items of a batch.
+            largest: most items of a batch.
+            stand_in: with which others may run an item meanwhile, one at a time.
+        """
 
     def done(self, batch: list[Task], batch_s: float) -> None:
         """An instance has finished a batch; nobody has been told yet."""
@@ -276,25 +294,31 @@ class Instance:
         most_failures = self._plan.rule.failures
         turn = self._device.turn
         smallest, largest = self._backend.min, self._backend.max
+        stand_in = self._stand_in if self._backend.any_thread and largest == 1 else None
         while True:
             if turn is not None:
                 turn.wait()
-            batch = self._source.take(smallest, largest)
+            batch = self._source.take(smallest, largest, stand_in)
             if batch is not None:
-                self._run_batch(batch, largest)
+                for task in self._run_batch(batch, largest):
+                    self._go_on(task)
             if turn is not None:
                 turn.pass_on()
             if batch is None:
                 return ""
-            # The items of a process are all its own, or all another process's.
-            if batch[0].call.after_batch is not None:
-                for after_batch in {task.call.after_batch for task in batch}:
-                    if after_batch is not None:
-                        after_batch()
+            for after_batch in {task.call.after_batch for task in batch}:
+                if after_batch is not None:
+                    after_batch()
             if self._failures >= most_failures:
                 return self._broken_by
 
-    def _run_batch(self, batch: list[Task], largest: int) -> None:
+    def _stand_in(self, task: Task) -> Task | None:
+        """Run an item in the calling thread, while this instance's own one waits."""
+        going_on = self._run_batch([task], 1)
+        return going_on[0] if going_on else None
+
+    def _run_batch(self, batch: list[Task], largest: int) -> list[Task]:
+        """Run a batch, and finish the items whose way ends here; the others are returned."""
         counts = self.counts
         taken_s = time.monotonic()
         counts.items += len(batch)
@@ -308,7 +332,7 @@ class Instance:
             else:
                 self._fail(task, refusal)
         if not alive:
-            return
+            return []
         self._alive = alive
         items = [task.item for task in alive]
         forward_isolated(self._backend, items, self._is_expired)
@@ -320,16 +344,19 @@ class Instance:
         if largest > 1:
             self._source.done(batch, forward_s)
         failed_before = counts.failed_items
+        going_on = []
         for task in alive:
             task.stage_times_ms[self._forward_stage] = forward_ms
             if self._profile:
                 for stage, stage_ms in task.item.pop(PROFILE_KEY, {}).items():
                     task.stage_times_ms[f"{self._name}.{stage}"] = stage_ms
-            self._hand_on(task)
+            if self._goes_on(task):
+                going_on.append(task)
         if counts.failed_items == failed_before:
             self._failures = 0
         else:
             self._judge(failed=counts.failed_items - failed_before, items=len(alive))
+        return going_on
 
     def _judge(self, *, failed: int, items: int) -> None:
         """Count a batch of which nothing came through, unless its items were at fault."""
@@ -352,7 +379,8 @@ class Instance:
         self.counts.failed_items += 1
         task.finish(NodeError(self._name, cause))
 
-    def _hand_on(self, task: Task) -> None:
+    def _goes_on(self, task: Task) -> bool:
+        """Whether an item that was run goes on to another node; otherwise it is finished."""
         item = task.item
         if FAILURE_KEY in item or TASK_RESULT_KEY not in item:
             cause = item.pop(FAILURE_KEY, RuntimeError("the backend gave no result"))
@@ -360,10 +388,15 @@ class Instance:
                 cause = cause.cause
                 self._raised = in_one_line(cause)
             self._fail(task, cause)
-        elif self._next is None:
+            return False
+        if self._next is None:
             task.finish()
-        else:
-            result_becomes_data(item)
+            return False
+        result_becomes_data(item)
+        return True
+
+    def _go_on(self, task: Task) -> None:
+        if self._next is not None:
             self._next.submit(task)
 
 

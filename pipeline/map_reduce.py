@@ -68,7 +68,7 @@ class MapReduceNode:
     def start(self) -> None:
         """Nothing to start."""
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, *, caller_waits: bool = False) -> None:  # noqa: ARG002
         """Launch one task an element."""
         elements = task.item.get(self._settings["split"])
         if not isinstance(elements, list | tuple):

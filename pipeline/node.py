@@ -134,8 +134,20 @@ class Node:
         if failures:
             raise PipelineConfigError(f"[{self.name}] {failures[0]}") from failures[0]
 
-    def submit(self, task: Task) -> None:
-        """Queue one item; not for a node that has a source of its own."""
+    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
+        """Take one item; not for a node that has a source of its own.
+
+        Args:
+            task: the item.
+            caller_waits: whether the calling thread would only wait for it. If the node's work
+                can be done there and an instance is idle, it does it in that one's place.
+        """
+        if caller_waits:
+            was_run, going_on = self._queue.run_in_caller(task)
+            if going_on is not None and self._next is not None:
+                self._next.submit(going_on, caller_waits=True)
+            if was_run:
+                return
         for overdue in self._queue.put(task):
             passed = DeadlinePassedError("dropped while all instances were at work")
             overdue.finish(NodeError(self.name, passed))

@@ -166,8 +166,10 @@ class Pipe:
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         call = WaitingCall(len(several), deadline_s, has_gone)
         tasks = [Task(_without_outcome(item), call) for item in several]
+        last = tasks[-1]
         for task, entry in zip(tasks, entries, strict=True):
-            _launch(self.nodes, self._routes, entry, task)
+            # This thread waits from then on.
+            _launch(self.nodes, self._routes, entry, task, caller_waits=task is last)
         call.wait()
         for item, task in zip(several, tasks, strict=True):
             _fill(item, task, timeout_ms)
@@ -248,10 +250,12 @@ def _launch(
     routes: Mapping[str, Route],
     entry: str,
     task: Task,
+    *,
+    caller_waits: bool = False,
 ) -> None:
     """Send an item on its way."""
     if not routes:
-        nodes[entry].submit(task)
+        nodes[entry].submit(task, caller_waits=caller_waits)
         return
     Flow(routes[entry], task, lambda name, branch: nodes[name].submit(branch)).start()
 

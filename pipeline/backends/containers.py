@@ -39,6 +39,7 @@ class Sequential(Container):
     def __init__(self, inner: Sequence[Backend]) -> None:
         super().__init__(inner)
         self._min = self._max = 1
+        self.any_thread = all(backend.any_thread for backend in inner)
 
     @property
     def min(self) -> int:

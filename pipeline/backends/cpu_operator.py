@@ -25,6 +25,7 @@ class CpuOperator(Backend):
     """An operator that keeps one core busy: instances are its parallelism."""
 
     can_break = False
+    any_thread = True
 
     @classmethod
     def fitting_instance_num(

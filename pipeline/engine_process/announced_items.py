@@ -69,7 +69,12 @@ class AnnouncedItems:
         with self._counting:
             return BatchCounts(self._counts.by_reason.copy(), self._counts.by_size.copy())
 
-    def take(self, smallest: int, largest: int) -> list[Task] | None:
+    def take(
+        self,
+        smallest: int,
+        largest: int,
+        stand_in: object = None,  # noqa: ARG002 (whoever announces items is in another process)
+    ) -> list[Task] | None:
         """Block until a batch of at most `largest` items may leave; None once closed and empty.
 
         It is closed for the instances when no worker has the pipe open any more either.

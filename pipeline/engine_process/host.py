@@ -44,17 +44,20 @@ _FIRST_CONNECTION_S = 60.0
 class RemoteCall(Call):
     """Stands in for the call of an item that came from a worker."""
 
-    __slots__ = ("_slot", "_worker", "after_batch", "deadline_s")
+    __slots__ = ("_is_waited_for", "_slot", "_worker", "after_batch", "deadline_s")
 
-    def __init__(self, worker: Worker, slot: int, deadline_s: float | None) -> None:
+    def __init__(
+        self, worker: Worker, slot: int, deadline_s: float | None, *, is_waited_for: bool
+    ) -> None:
         self._worker = worker
         self._slot = slot
+        self._is_waited_for = is_waited_for
         self.deadline_s = deadline_s
-        self.after_batch = worker.flush
+        self.after_batch = None if is_waited_for else worker.flush
 
     def item_done(self, task: Task) -> None:
         """Put the outcome where the item was."""
-        self._worker.put(self._slot, task)
+        self._worker.put(self._slot, task, is_waited_for=self._is_waited_for)
 
 
 class Worker:
@@ -109,15 +112,23 @@ class Worker:
             if self._closed:
                 return None
             item, put_at_s, deadline_s = self._memory.item(slot)
-        task = Task(item, RemoteCall(self, slot, deadline_s))
+            is_waited_for = self._memory.is_waited_for(slot)
+        task = Task(item, RemoteCall(self, slot, deadline_s, is_waited_for=is_waited_for))
         task.queued_at_s = put_at_s
         return task
 
-    def put(self, slot: int, task: Task) -> None:
-        """Leave an outcome in its slot; `flush` tells the worker. One that is gone gets none."""
+    def put(self, slot: int, task: Task, *, is_waited_for: bool) -> None:
+        """Leave an outcome in its slot. A worker that is gone gets none.
+
+        The thread that waits at the slot is woken; where there is none, `flush` tells the worker.
+        """
         with self._lock:
-            if not self._closed:
-                self._memory.put_outcome(slot, task.item, task.error, task.stage_times_ms)
+            if self._closed:
+                return
+            self._memory.put_outcome(slot, task.item, task.error, task.stage_times_ms)
+            if is_waited_for:
+                self._memory.semaphore(slot).post()
+            else:
                 self._done.append(slot)
 
     def flush(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from pipeline.engine_process import semaphore
 from pipeline.engine_process.announced_items import announcement
 from pipeline.engine_process.messages import SlotNumbers, receive_object, send_object
 from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
@@ -27,6 +28,9 @@ _SLOT_BYTES = 32 * 1024 * 1024
 # The slot behind them, in which the engine process says why it gives no results.
 _STATUS_SLOT = _SLOTS
 _RESTARTED = "the engine process is being restarted"
+_CAN_FETCH = semaphore.available()
+# How often those who wait for a slot look whether one has been left whose time was over.
+_LOOK_S = 0.02
 
 
 class RemoteNode:
@@ -56,13 +60,13 @@ class RemoteNode:
         self._line = self._open()
         self._listener.start()
 
-    def submit(self, task: Task) -> None:
-        """Hand one item over."""
+    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
+        """Hand one item over; if the caller waits for it alone, wait here until it is done."""
         line = self._line
         if line is None:
             task.finish(NodeError(self.name, RemoteError(_RESTARTED)))
         else:
-            line.submit(task)
+            line.submit(task, fetch=caller_waits and _CAN_FETCH)
 
     def why_not_ready(self) -> str:
         """Why the engine process gives no results; "" where it does."""
@@ -133,6 +137,10 @@ class _Line:
         self._number = 0
         self._lock = threading.Lock()
         self._tasks: dict[int, Task] = {}
+        # Slots at whose semaphores threads wait, and those that threads have left whose deadline
+        # had passed: the outcome is still to come.
+        self._waited_for: set[int] = set()
+        self._left: set[int] = set()
         self._closed = False
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(_SLOTS):
@@ -150,21 +158,53 @@ class _Line:
         info: dict[str, Any] = answer["info"]
         return info
 
-    def submit(self, task: Task) -> None:
-        """Put an item into a slot and announce it; one that expires meanwhile is dropped."""
-        left_s = task.call.deadline_s and max(0.0, task.call.deadline_s - time.monotonic())
-        try:
-            slot = self._free.get(timeout=left_s)
-        except Empty:
+    def submit(self, task: Task, *, fetch: bool) -> None:
+        """Put an item into a slot and announce it; one that expires meanwhile is dropped.
+
+        Args:
+            task: the item.
+            fetch: whether to wait for the outcome here, and not leave it to `serve`. It saves
+                waking another thread first.
+        """
+        slot = self._free_slot(task.call.deadline_s)
+        if slot is None:
             dropped = DeadlinePassedError("dropped before there was a place for it")
             task.finish(NodeError(self._node, dropped))
             return
-        failure = self._put(slot, task)
+        failure = self._put(slot, task, fetch=fetch)
         if failure is not None:
             self._free.put(slot)
             task.finish(NodeError(self._node, failure))
+        elif fetch:
+            self._fetch(slot, task.call.deadline_s)
 
-    def _put(self, slot: int, task: Task) -> Exception | None:
+    def _free_slot(self, deadline_s: float | None) -> int | None:
+        """A slot that nobody uses; None if there is none in time."""
+        while True:
+            if self._left:
+                self._take_back()
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            wait_s = left_s
+            if self._left:
+                wait_s = _LOOK_S if left_s is None else min(left_s, _LOOK_S)
+            try:
+                return self._free.get(timeout=wait_s)
+            except Empty:
+                if wait_s == left_s:
+                    return None
+
+    def _take_back(self) -> None:
+        """Free the slots that were left, and whose outcome has come since."""
+        with self._lock:
+            if self._closed:
+                self._left.clear()
+                return
+            done = [slot for slot in self._left if self._memory.semaphore(slot).take()]
+            self._left.difference_update(done)
+        for slot in done:
+            self._finish(slot)
+
+    def _put(self, slot: int, task: Task, *, fetch: bool) -> Exception | None:
         """Hand an item over; why that cannot be, or None."""
         if task.call.expired():
             return DeadlinePassedError("dropped before it was handed over")
@@ -172,16 +212,34 @@ class _Line:
             if self._closed:
                 return RemoteError("the engine process ended")
             try:
-                self._memory.put_item(slot, task.item, time.monotonic(), task.call.deadline_s)
+                self._memory.put_item(
+                    slot, task.item, time.monotonic(), task.call.deadline_s, is_waited_for=fetch
+                )
             except SlotError as error:
                 return error
             self._tasks[slot] = task
+            if fetch:
+                self._waited_for.add(slot)
             try:
                 os.write(self._announcements, announcement(self._number, slot))
             except OSError:
                 # `serve` sees that the process has ended too, and fails what was handed over.
                 logger.debug("%s: slot %d could not be announced", self._node, slot)
             return None
+
+    def _fetch(self, slot: int, deadline_s: float | None) -> None:
+        """Wait for an outcome. After the deadline the slot is left to those who need one."""
+        with self._lock:
+            if self._closed:
+                return
+            semaphore = self._memory.semaphore(slot)
+        is_done = semaphore.wait(deadline_s)
+        with self._lock:
+            self._waited_for.discard(slot)
+            if not is_done and not self._closed:
+                self._left.add(slot)
+        if is_done:
+            self._finish(slot)
 
     def serve(self) -> None:
         """Finish items as their results come, until the connection ends; then fail the others."""
@@ -215,8 +273,11 @@ class _Line:
 
     def _finish(self, slot: int) -> None:
         with self._lock:
-            task = self._tasks.pop(slot)
-        result, error, times_ms = self._memory.outcome(slot)
+            task = self._tasks.pop(slot, None)
+            if task is None:
+                # The connection has ended: `_fail_all` was faster.
+                return
+            result, error, times_ms = self._memory.outcome(slot)
         self._free.put(slot)
         task.stage_times_ms.update(times_ms)
         if error is None:
@@ -228,6 +289,8 @@ class _Line:
             self._closed = True
             lost = list(self._tasks.values())
             self._tasks.clear()
+            for slot in self._waited_for:
+                self._memory.semaphore(slot).post()
         for task in lost:
             task.finish(NodeError(self._node, RemoteError("the engine process ended")))
             # Whoever waits for a slot gets one, and learns that the line is closed.

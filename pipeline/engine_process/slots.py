@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from pipeline.backend import Item
+from pipeline.engine_process.semaphore import SEMAPHORE_BYTES, Semaphore
 from pipeline.errors import DeadlinePassedError, NodeError
 from pipeline.keys import (
     TASK_COLOR_KEY,
@@ -28,11 +29,14 @@ from pipeline.keys import (
 )
 from service.handler import InvalidImageError
 
-# Kind of the data, length of the description and of the data in bytes, when the item was left
-# here, and its deadline (0 for none), both in seconds on the clock that all processes share.
-_HEADER = struct.Struct("<BxxxIQdd")
+# Kind of the data, whether a thread waits for the outcome at the slot itself, length of the
+# description and of the data in bytes, when the item was left here, and its deadline (0 for none),
+# both in seconds on the clock that all processes share.
+_HEADER = struct.Struct("<B?xxIQdd")
 _KEPT_KEYS = (TASK_COLOR_KEY, TASK_REQUEST_SIZE_KEY)
-_TEXT_OFFSET = 64
+# Behind the header: on which a thread may wait for the outcome.
+_SEMAPHORE_OFFSET = 32
+_TEXT_OFFSET = _SEMAPHORE_OFFSET + SEMAPHORE_BYTES
 _LINE_BYTES = 64
 _BYTES, _TENSOR, _DONE, _FAILED, _STATUS = range(5)
 _MOST_STATUS_BYTES = 2048
@@ -72,16 +76,42 @@ class SlotMemory:
             os.close(fd)
             raise
         self._memory = memoryview(self._map)
+        self._semaphores = [
+            Semaphore(self._map, start + _SEMAPHORE_OFFSET)
+            for start in range(0, count * slot_bytes, slot_bytes)
+        ]
 
     @classmethod
     def create(cls, count: int, slot_bytes: int) -> SlotMemory:
         """New memory, which a descriptor passed to another process shares."""
         fd = os.memfd_create("thriftpipe-slots", os.MFD_CLOEXEC)
         os.ftruncate(fd, count * slot_bytes)
-        return cls(fd, count, slot_bytes)
+        memory = cls(fd, count, slot_bytes)
+        for slot in range(count):
+            memory.semaphore(slot).initialise()
+        return memory
 
-    def put_item(self, slot: int, item: Item, now_s: float, deadline_s: float | None) -> None:
+    def semaphore(self, slot: int) -> Semaphore:
+        """The slot's own, on which a thread may wait for the outcome."""
+        return self._semaphores[slot]
+
+    def put_item(
+        self,
+        slot: int,
+        item: Item,
+        now_s: float,
+        deadline_s: float | None,
+        *,
+        is_waited_for: bool = False,
+    ) -> None:
         """Leave an item's data: the bytes of an image, or a tensor on the host.
+
+        Args:
+            slot: where.
+            item: the item.
+            now_s: the time.
+            deadline_s: its deadline; None for none.
+            is_waited_for: whether a thread waits at the slot's semaphore for the outcome.
 
         Raises:
             SlotError: the data is something else, or larger than a slot.
@@ -100,7 +130,11 @@ class SlotMemory:
             raise SlotError(
                 f"the engine process takes bytes or a tensor, got {type(data).__name__}"
             )
-        self._write(slot, kind, text, [body], now_s, deadline_s or 0.0)
+        self._write(slot, kind, text, [body], now_s, deadline_s or 0.0, is_waited_for=is_waited_for)
+
+    def is_waited_for(self, slot: int) -> bool:
+        """Whether a thread waits at the semaphore for what comes of the item in the slot."""
+        return bool(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[1])
 
     def item(self, slot: int) -> tuple[Item, float, float | None]:
         """The item in a slot, when it was left there, and its deadline.
@@ -172,18 +206,20 @@ class SlotMemory:
     def status(self, slot: int) -> str:
         """The text in such a slot. While it is being replaced it may be a mixture of both."""
         start = slot * self.slot_bytes
-        text_bytes = min(_HEADER.unpack_from(self._memory, start)[1], _MOST_STATUS_BYTES)
+        text_bytes = min(_HEADER.unpack_from(self._memory, start)[2], _MOST_STATUS_BYTES)
         text_start = start + _TEXT_OFFSET
         return str(self._memory[text_start : text_start + text_bytes], "utf-8", "replace")
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""
         os.close(self.fd)
+        self._semaphores.clear()
         self._memory.release()
         try:
             self._map.close()
         except BufferError:
-            # A tensor of an item that is still being worked on; the map goes with it.
+            # A tensor of an item that is still being worked on, or a thread that waits; the map
+            # goes with it.
             return
 
     def _write(
@@ -194,6 +230,8 @@ class SlotMemory:
         parts: Sequence[memoryview],
         put_at_s: float = 0.0,
         deadline_s: float = 0.0,
+        *,
+        is_waited_for: bool = False,
     ) -> None:
         start = slot * self.slot_bytes
         text_start = start + _TEXT_OFFSET
@@ -207,12 +245,14 @@ class SlotMemory:
             self._memory[position : position + part.nbytes] = part
             position += part.nbytes
         self._memory[text_start : text_start + len(text)] = text
-        _HEADER.pack_into(self._memory, start, kind, len(text), size_bytes, put_at_s, deadline_s)
+        _HEADER.pack_into(
+            self._memory, start, kind, is_waited_for, len(text), size_bytes, put_at_s, deadline_s
+        )
 
     def _read(self, slot: int) -> tuple[int, dict[str, Any], memoryview, float, float]:
         start = slot * self.slot_bytes
         header = _HEADER.unpack_from(self._memory, start)
-        kind, text_bytes, body_bytes, put_at_s, deadline_s = header
+        kind, _, text_bytes, body_bytes, put_at_s, deadline_s = header
         text_start = start + _TEXT_OFFSET
         about = _parsed(bytes(self._memory[text_start : text_start + text_bytes]))
         position = _body_start(text_start, text_bytes)

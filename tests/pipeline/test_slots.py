@@ -67,6 +67,15 @@ def test_a_tensor_keeps_values_and_order(
     del item
 
 
+def test_whoever_waits_at_a_slot_is_told_there(both_ends: tuple[SlotMemory, SlotMemory]) -> None:
+    ours, theirs = both_ends
+    ours.put_item(0, {"data": b"x"}, 0.0, None)
+    ours.put_item(1, {"data": b"x"}, 0.0, None, is_waited_for=True)
+    assert [theirs.is_waited_for(slot) for slot in (0, 1)] == [False, True]
+    theirs.semaphore(1).post()
+    assert [ours.semaphore(slot).take() for slot in (0, 1, 2)] == [False, True, False]
+
+
 @pytest.mark.parametrize("data", [7, "text", np.zeros(3), b"x" * SLOT_BYTES])
 def test_what_cannot_be_handed_over_is_refused(
     both_ends: tuple[SlotMemory, SlotMemory], data: Any
