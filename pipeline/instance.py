@@ -294,7 +294,9 @@ class Instance:
         most_failures = self._plan.rule.failures
         turn = self._device.turn
         smallest, largest = self._backend.min, self._backend.max
-        stand_in = self._stand_in if self._backend.any_thread and largest == 1 else None
+        # What is enqueued on a GPU belongs on the stream of this thread.
+        may_be_lent = self._backend.any_thread and largest == 1 and not self._device.is_gpu
+        stand_in = self._stand_in if may_be_lent else None
         while True:
             if turn is not None:
                 turn.wait()

@@ -145,7 +145,8 @@ class Pipe:
         Args:
             items: the item, or the items, which are filled in place.
             timeout_ms: longest stay. What is not done by then gets a DeadlinePassedError under
-                `error`, and is dropped before its next node.
+                `error`, and is dropped before its next node. Only what this thread runs itself
+                (see `Backend.any_thread`) is first run to its end.
             has_gone: asked before each node, in its instance's thread, whether the one for whom
                 this is called has gone; the item gets a DeadlinePassedError then and is dropped.
             raise_on_error: whether to raise when all are done and an item has failed.

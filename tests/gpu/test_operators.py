@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cv2
@@ -10,6 +11,9 @@ import pytest
 import torch
 
 from pipeline import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY, Pipe, PipelineConfigError, pipe
+from pipeline.backend import Item
+from pipeline.backends.cpu_operator import CpuOperator
+from pipeline.registry import register
 from service.image_decoding import decode_bgr
 
 
@@ -30,6 +34,29 @@ def assert_close(got: np.ndarray, wanted: np.ndarray) -> None:
     assert got.shape == wanted.shape
     difference = np.abs(got.astype(int) - wanted.astype(int))
     assert (difference <= 2).mean() >= 0.99, difference.max()
+
+
+@register("TestThreadOfCopy")
+class ThreadOfCopy(CpuOperator):
+    """Says in which thread and on which stream it runs."""
+
+    def process(self, item: Item) -> Any:
+        item["thread"] = threading.get_ident()
+        item["stream"] = torch.cuda.current_stream().cuda_stream
+        return item[TASK_DATA_KEY]
+
+
+def test_what_copies_to_the_gpu_stays_on_the_stream_of_its_instance(
+    photographs: list[bytes],
+) -> None:
+    default = torch.cuda.default_stream().cuda_stream
+    backend = "S[DecodeMat,Mat2Tensor,TestThreadOfCopy]"
+    with pipe({"node": {"backend": backend, "device": "gpu"}}) as running:
+        for data in photographs * 5:
+            item: dict[str, Any] = {TASK_DATA_KEY: data}
+            running(item)
+            assert item["thread"] != threading.get_ident()
+            assert item["stream"] != default
 
 
 def test_decoded_pixels_are_those_of_the_cpu(shipped_images: list[bytes]) -> None:
