@@ -171,17 +171,19 @@ class BatchQueue:
                     return instance.batch
                 now_s = 0.0
                 if instance.is_lent:
+                    # Whoever stands in for it wakes it if there is something to do.
                     instance.looks_at_s = math.inf
                 elif self._tasks:
                     now_s = time.monotonic()
                     self._hand_out(now_s)
                     if instance.batch:
                         return instance.batch
+                    instance.looks_at_s = self._leaves_at_s()
                 elif self._closed:
                     self._idle.remove(instance)
                     return None
-                if not instance.is_lent:
-                    instance.looks_at_s = self._leaves_at_s()
+                else:
+                    instance.looks_at_s = math.inf
             if instance.looks_at_s == math.inf:
                 instance.gate.acquire()
             else:
