@@ -10,6 +10,7 @@ from service.arrivals import PortArrivals
 from service.checked_options import handler_settings, server_settings
 from service.handler import ConfigurationError
 from service.handlers import create_handler
+from service.heaps import share_heaps
 from service.image_limit import prepare_opencv
 from service.process import error_line, log_to_stderr
 from service.server import Server
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for_handler = handler_settings(options)
         settings = server_settings(options)
         prepare_opencv(settings.max_image_pixels)
+        share_heaps()
         server: Server | Supervisor
         if settings.workers > 1:
             server = Supervisor(settings, given)

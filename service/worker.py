@@ -17,6 +17,7 @@ from service.control import ControlChannel
 from service.handed_arrivals import HandedArrivals
 from service.handler import ConfigurationError
 from service.handlers import create_handler
+from service.heaps import share_heaps
 from service.placement import Placement
 from service.process import error_line, leave, log_to_stderr
 from service.server import Server
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code, as the server's own.
     """
     leave_stop_to_supervisor()
+    share_heaps()
     control = ControlChannel.inherited(int(arguments[0]))
     end_with_supervisor(control)
     index = int(arguments[1])

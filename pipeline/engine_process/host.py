@@ -29,6 +29,7 @@ from pipeline.engine_process.split import back_part
 from pipeline.errors import PipelineConfigError
 from pipeline.pipe import Pipe
 from pipeline.task import Call, Task
+from service.heaps import share_heaps
 from service.process import leave, log_to_stderr
 from service.signals import leave_stop_to_supervisor
 
@@ -226,6 +227,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0, or 2 if the nodes cannot run, which every worker that connects is told.
     """
     leave_stop_to_supervisor()
+    share_heaps()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     settings = json.load(sys.stdin)
     log_to_stderr(settings["log_level"], "engine process ")
