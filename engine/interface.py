@@ -9,138 +9,19 @@ all providers refuse the same mistakes with the same words (an idea of Polygraph
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 
-if TYPE_CHECKING:
-    from engine.normalization import Normalization
-    from engine.onnx_model import OnnxModel
-
-
-class EngineError(Exception):
-    """A model, engine or setting that cannot work; the message says what would."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a model.
-
-    Attributes:
-        name: the tensor's name in the ONNX graph.
-        dtype: the element type.
-        shape: logical shape with the batch dimension first and None for it: (None, 3, 224, 224).
-        channels_last: True where the graph wants the memory order N, H, W, C. The logical shape
-            stays (N, C, H, W), as with `torch.channels_last`.
-    """
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int | None, ...]
-    channels_last: bool = False
-
-    @property
-    def item_shape(self) -> tuple[int | None, ...]:
-        """The shape of one row, without the batch dimension."""
-        return self.shape[1:]
-
-    def allocate(
-        self, rows: int, device: torch.device | str = "cpu", *, pinned: bool = False
-    ) -> torch.Tensor:
-        """An uninitialised buffer of `rows` rows in the memory order that the graph wants.
-
-        Args:
-            rows: how many.
-            device: where.
-            pinned: in page-locked host memory, from which a GPU copies by itself.
-        """
-        order = torch.channels_last if self.channels_last else torch.contiguous_format
-        shape = [rows, *(size or 1 for size in self.item_shape)]
-        return torch.empty(
-            shape, dtype=self.dtype, device=device, memory_format=order, pin_memory=pinned
-        )
-
-
-@dataclass(frozen=True)
-class BatchProfile:
-    """Sizes of batches that a context is made for; it is fastest at the largest.
-
-    Attributes:
-        min_rows: rows of the smallest batch.
-        max_rows: rows of the largest batch.
-    """
-
-    min_rows: int
-    max_rows: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_rows <= self.max_rows:
-            raise EngineError(
-                f"a profile's min must be from 1 to its max, got min {self.min_rows} and "
-                f"max {self.max_rows}"
-            )
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is to run.
-
-    Attributes:
-        precision: "fp32", "bf16", ... one of the provider's `precisions`.
-        max_batch_size: rows of the largest batch.
-        num_contexts: how many contexts will run at the same time.
-        threads_per_context: CPU threads that one run may use. `num_contexts` times this should be
-            the cores of the host: `engine.cpu.threads_per_context` computes it.
-        device_id: which GPU, where the engine runs on one.
-        cache_path: file in which to keep what was prepared from the model, or None. It is used
-            again only if it was made from the same model and settings by the same version. A name
-            that ends in ".encrypted" makes it unreadable without its key.
-        cache_key_file: file with that key, or None for the environment: see
-            `engine.encrypted_file.read_key`.
-        profiles: for the n-th context that is made the n-th of these, and the last one for all
-            after it; where there are none, any batch up to `max_batch_size` suits all. Only
-            TensorRT prepares itself for them.
-        fp32_layers: parts of names of layers that run in fp32, whatever the precision is.
-        fp16_layers: parts of names of layers that run in fp16, where the engine has it.
-        calibration_dir: folder of images like those that will come, for precision "int8".
-        calibration_normalization: mean and std of a model that takes floats, for "int8"; a model
-            with them in its graph needs none.
-        timing_cache_path: file in which TensorRT keeps what it has measured, so that it builds
-            similar engines faster, or None.
-        max_workspace_bytes: scratch memory that TensorRT may plan with.
-    """
-
-    precision: str = "fp32"
-    max_batch_size: int = 1
-    num_contexts: int = 1
-    threads_per_context: int = 1
-    device_id: int = 0
-    cache_path: Path | None = None
-    cache_key_file: Path | None = None
-    profiles: tuple[BatchProfile, ...] = ()
-    fp32_layers: tuple[str, ...] = ()
-    fp16_layers: tuple[str, ...] = ()
-    calibration_dir: Path | None = None
-    calibration_normalization: Normalization | None = None
-    timing_cache_path: Path | None = None
-    max_workspace_bytes: int = 2048 * 2**20
-
-    def __post_init__(self) -> None:
-        counts = ("max_batch_size", "num_contexts", "threads_per_context", "max_workspace_bytes")
-        for field in counts:
-            if (value := getattr(self, field)) < 1:
-                raise EngineError(f"{field} must be at least 1, got {value}")
-        largest = max((profile.max_rows for profile in self.profiles), default=1)
-        if largest > self.max_batch_size:
-            raise EngineError(
-                f"a profile has up to {largest} rows, more than max_batch_size = "
-                f"{self.max_batch_size}"
-            )
+from engine.errors import EngineError
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
+from engine.tensor_spec import TensorSpec
 
 
 class ExecutionContext(ABC):
@@ -160,7 +41,14 @@ class ExecutionContext(ABC):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._max_batch_size = engine.options.max_batch_size
-        self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
+        try:
+            self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
+        except RuntimeError as error:
+            # torch has no class of its own for that.
+            raise EngineError(
+                f"there is no memory for batches of {self._max_batch_size} rows: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         self.times_ms: dict[str, float] = {}
 
     def run(self, items: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
@@ -168,17 +56,19 @@ class ExecutionContext(ABC):
 
         Args:
             items: one entry per request, each with one tensor per model input. A tensor has a
-                leading dimension of one or more rows, the input's item shape behind it, and any
-                dtype that converts to the input's without loss of meaning (uint8 to float32).
+                leading dimension of one or more rows, the input's item shape behind it, and a
+                dtype and values that `fitting` takes.
 
         Returns:
-            One tensor per model output in host memory, with the rows of all items in order. They
+            One tensor per model output in CPU memory, with the rows of all items in order. They
             may be views of buffers that the next run overwrites.
 
         Raises:
-            EngineError: no rows, more rows than `max_batch_size`, or a tensor of another shape.
+            EngineError: no rows, more rows than `max_batch_size`, or a tensor of another shape or
+                with values that the input cannot hold.
         """
-        rows = sum(self._checked_rows(item) for item in items)
+        items = [self._fitting(item) for item in items]
+        rows = sum(item[0].shape[0] for item in items)
         if rows == 0:
             raise EngineError("a batch needs at least one row, got none")
         if rows > self._max_batch_size:
@@ -197,17 +87,18 @@ class ExecutionContext(ABC):
         }
         return outputs
 
-    def _checked_rows(self, item: Sequence[torch.Tensor]) -> int:
-        """How many rows one item has; EngineError if it does not fit the model."""
+    def _fitting(self, item: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors of one item as the model takes them; EngineError if they do not fit."""
         if len(item) != len(self._inputs):
             raise EngineError(
                 f"the model has {len(self._inputs)} inputs, got {len(item)} tensors for one item"
             )
-        for tensor, spec in zip(item, self.engine.inputs, strict=True):
-            check_item(tensor, spec)
-        if len(row_counts := {tensor.shape[0] for tensor in item}) != 1:
+        tensors = [
+            fitting(tensor, spec) for tensor, spec in zip(item, self.engine.inputs, strict=True)
+        ]
+        if len(row_counts := {tensor.shape[0] for tensor in tensors}) != 1:
             raise EngineError(f"the tensors of one item have {sorted(row_counts)} rows")
-        return item[0].shape[0]
+        return tensors
 
     def _place(
         self,
@@ -241,10 +132,33 @@ def copy_rows(items: Sequence[Sequence[torch.Tensor]], buffers: Sequence[torch.T
         start = stop
 
 
-def check_item(tensor: torch.Tensor, spec: TensorSpec) -> None:
-    """Raise EngineError unless `tensor` is one or more rows of `spec`."""
-    if tensor.shape[1:] == spec.item_shape:
-        return
+def fitting(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """One or more rows of an input, in a dtype from which they are copied without loss.
+
+    Args:
+        tensor: of shape (rows, ...) and any dtype. Whole numbers may come as floats (bfloat16
+            255.0 for uint8 255).
+        spec: the input.
+
+    Returns:
+        `tensor` itself where its dtype is the input's, or the input takes floats.
+
+    Raises:
+        EngineError: another shape, complex numbers, or values for an input of integers that are
+            not finite, not whole or beyond its dtype.
+    """
+    if tensor.shape[1:] != spec.item_shape:
+        _check_shape(tensor, spec)
+    if tensor.dtype == spec.dtype:
+        return tensor
+    if tensor.is_complex():
+        raise EngineError(f"input {spec.name!r} takes real numbers, got {_text(tensor.dtype)}")
+    if spec.dtype.is_floating_point or spec.dtype == torch.bool:
+        return tensor
+    return _whole_numbers(tensor, spec)
+
+
+def _check_shape(tensor: torch.Tensor, spec: TensorSpec) -> None:
     given, wanted = tuple(tensor.shape), (None, *spec.item_shape)
     fits = len(given) == len(wanted) and all(
         w is None or g == w for g, w in zip(given, wanted, strict=True)
@@ -253,6 +167,39 @@ def check_item(tensor: torch.Tensor, spec: TensorSpec) -> None:
         text = "x".join("N" if size is None else str(size) for size in wanted)
         got = "x".join(map(str, given)) or "a scalar"
         raise EngineError(f"input {spec.name!r} takes {text}, got {got}")
+
+
+def _whole_numbers(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """A tensor in the integer dtype of an input, which a plain cast would wrap around."""
+    if not tensor.numel():
+        return tensor
+    is_float = tensor.dtype.is_floating_point
+    # These two know all operations, which dtypes such as uint16 do not.
+    values = tensor.to(torch.float64 if is_float else torch.int64)
+    low, high = (float(value) for value in values.aminmax())
+    limits = torch.iinfo(spec.dtype)
+    takes = f"input {spec.name!r} takes whole numbers from {limits.min} to {limits.max}"
+    given = f"{_text(tensor.dtype)} values"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise EngineError(f"{takes}, got {given} that are not finite (NaN or infinity)")
+    # Which values are pixels and which are normalized ones no values tell, but fractions are
+    # nothing that a decoder gives: what made them has to say what they are.
+    if is_float and not torch.equal(values.round(), values):
+        raise EngineError(
+            f"{takes}, got {given} with fractions, from {low:.4g} to {high:.4g}: after a resize in "
+            f"floats use .round().to(torch.{_text(spec.dtype)}); if they are divided by 255 or "
+            f"normalized, give them without that"
+        )
+    if low < limits.min or high > limits.max:
+        raise EngineError(
+            f"{takes}, got {given} from {low:.6g} to {high:.6g}: clamp them, or give the "
+            f"pixels as they are, without mean and std"
+        )
+    return values.to(spec.dtype)
+
+
+def _text(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Engine(ABC):
@@ -301,6 +248,36 @@ class Engine(ABC):
     @abstractmethod
     def create_context(self) -> ExecutionContext:
         """A context for the calling thread."""
+
+    def cache_key(
+        self, graph: bytes, *, device: str, settings: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Everything that a prepared engine depends on, for its cache file.
+
+        Args:
+            graph: the serialized graph that it is prepared from.
+            device: identity of the CPU or GPU that it is prepared for.
+            settings: whatever else of the provider's settings is built into it.
+        """
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(self.versions.items()))
+        return {
+            "provider": self.name,
+            "provider version": versions,
+            "model": self.model.sha256,
+            "graph": hashlib.sha256(graph).hexdigest(),
+            "precision": self.options.precision,
+            "device": device,
+            **settings,
+        }
+
+    def to_device(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows where contexts read them without a copy from CPU memory; on a CPU as they are.
+
+        Unlike a context's `run`, this may be called by any number of threads at once.
+        """
+        if self.device == "cpu":
+            return rows
+        return rows.to(torch.device(self.device, self.options.device_id))
 
     def close(self) -> None:  # noqa: B027 (most providers free everything with the object)
         """Free the model. Contexts must be closed before."""

@@ -3,6 +3,20 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_SHOWN_CHARACTERS = 200
+
+
+def shown(value: object) -> str:
+    """A value for an error message; of a long one the beginning."""
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """A text for an error message; of a long one the beginning."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}... ({len(text)} characters)"
+
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     """An error message for a name that nothing answers to.
@@ -11,7 +25,9 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> str:
     "unknown engine 'onxruntime'; did you mean 'onnxruntime'? Known: onnxruntime, openvino"
     """
     names = sorted(known)
-    return f"unknown {kind} {given!r}{closest_name_hint(given, names)} Known: {', '.join(names)}"
+    return (
+        f"unknown {kind} {shown(given)}{closest_name_hint(given, names)} Known: {', '.join(names)}"
+    )
 
 
 def closest_name_hint(given: str, known: Iterable[str]) -> str:

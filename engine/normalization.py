@@ -1,17 +1,17 @@
-"""Mean and std of a model's pixels: their values, where a file declares them, and fusing them."""
+"""Mean and std of the pixels that a model takes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from engine.interface import EngineError
+from engine.errors import EngineError
 
-_MEAN_KEY, _STD_KEY = "thriftpipe.mean", "thriftpipe.std"
+_LEVELS = 255
+# Of 0..255; that of photographs is about 60.
+_LEAST_USUAL_STD = 5
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Normalization:
         std: likewise; positive.
 
     Raises:
-        EngineError: another number of values, one that is not finite, or a std that is not
-            positive.
+        EngineError: another number of values, one that is not finite, a std that is not positive,
+            or values that must be meant for pixels of 0..1.
     """
 
     mean: tuple[float, ...]
@@ -34,10 +34,42 @@ class Normalization:
         for field, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, 3):
                 raise EngineError(f"{field} takes 1 value or 3 (R, G, B), got {len(values)}")
-            if not all(np.isfinite(values)):
-                raise EngineError(f"{field} takes finite numbers, got {_join(values)}")
+            if not all(map(math.isfinite, values)):
+                raise EngineError(f"{field} takes finite numbers, got {_joined(values)}")
         if min(self.std) <= 0:
-            raise EngineError(f"std must be positive, got {_join(self.std)}")
+            raise EngineError(f"std must be positive, got {_joined(self.std)}")
+        if unit := self._fields_for_unit_pixels():
+            scaled = " and ".join(
+                f"{field} {','.join(f'{_LEVELS * value:g}' for value in values)}"
+                for field, values in unit.items()
+            )
+            given = " and ".join(f"{field} {_joined(values)}" for field, values in unit.items())
+            verb, which = ("are", "both") if len(unit) > 1 else ("is", *unit)
+            raise EngineError(
+                f"{given} {verb} for pixels of 0..1; here they are of 0..255, so give {which} "
+                f"times 255: {scaled}"
+            )
+
+    def _fields_for_unit_pixels(self) -> dict[str, tuple[float, ...]]:
+        """What no network could want of pixels of 0..255; a mean of 0 is the same in any unit.
+
+        A mean of 0 with a std from 1 on leaves the pixels as they are, or makes them smaller.
+        """
+        small_mean = max(map(abs, self.mean)) <= 1
+        unit_mean = small_mean and any(self.mean)
+        unit_std = min(self.std) < 1 or (unit_mean and max(self.std) < _LEAST_USUAL_STD)
+        fields = {}
+        if unit_mean or (unit_std and small_mean):
+            fields["mean"] = self.mean
+        if unit_std:
+            fields["std"] = self.std
+        return fields
+
+    def differs_from(self, other: Normalization) -> bool:
+        """Whether the two are not the same but for rounding: one of 256 levels, or 2 % of a std."""
+        (mean, std), (other_mean, other_std) = self.per_channel(), other.per_channel()
+        same_mean = np.allclose(mean, other_mean, rtol=0, atol=1)
+        return not (same_mean and np.allclose(std, other_std, rtol=0.02, atol=0))
 
     def per_channel(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std with three values each."""
@@ -47,82 +79,5 @@ class Normalization:
 IMAGENET_NORMALIZATION = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
-def declare_normalization(proto: onnx.ModelProto, normalization: Normalization) -> None:
-    """Write a normalization into a model's metadata, where `read_normalization` finds it."""
-    helper.set_model_props(
-        proto,
-        {_MEAN_KEY: _join(normalization.mean), _STD_KEY: _join(normalization.std)},
-    )
-
-
-def read_normalization(proto: onnx.ModelProto, path: Path) -> Normalization | None:
-    """The normalization that a model's metadata declares, or None.
-
-    Args:
-        proto: the model.
-        path: its file, for the error message.
-
-    Raises:
-        EngineError: the metadata holds no numbers, or ones that are no normalization.
-    """
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if _MEAN_KEY not in metadata or _STD_KEY not in metadata:
-        return None
-    try:
-        mean, std = (
-            tuple(float(text) for text in metadata[key].split(",")) for key in (_MEAN_KEY, _STD_KEY)
-        )
-    except ValueError as error:
-        raise EngineError(f"{path}: {_MEAN_KEY} or {_STD_KEY}: {error}") from error
-    return Normalization(mean, std)
-
-
-def fuse_normalization(
-    proto: onnx.ModelProto, input_name: str, pixels_name: str, normalization: Normalization
-) -> onnx.ModelProto:
-    """A copy of a model with the normalization in front of its graph.
-
-    Args:
-        proto: a model with one floating-point input of shape (N, 3, H, W).
-        input_name: that input; in the copy it is an intermediate tensor.
-        pixels_name: what the copy's input is to be called: uint8 of shape (N, H, W, 3).
-        normalization: what becomes one multiplication and one addition.
-    """
-    fused = onnx.ModelProto()
-    fused.CopyFrom(proto)
-    graph = fused.graph
-    (value,) = (v for v in graph.input if v.name == input_name)
-    element_type = value.type.tensor_type.elem_type
-    batch, _, height, width = (
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param
-        for dim in value.type.tensor_type.shape.dim
-    )
-    step = f"thriftpipe/{input_name}"
-    # The transpose comes first because it moves a quarter of the bytes there.
-    nodes = [
-        helper.make_node("Transpose", [pixels_name], [f"{step}/nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", [f"{step}/nchw"], [f"{step}/float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{step}/float", f"{step}/factor"], [f"{step}/scaled"]),
-        helper.make_node("Add", [f"{step}/scaled", f"{step}/offset"], [f"{step}/normalized"]),
-        # To the old input's own type; engines drop it where nothing changes.
-        helper.make_node("Cast", [f"{step}/normalized"], [input_name], to=element_type),
-    ]
-    for node in nodes:
-        node.name = node.output[0]
-    kept = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *kept])
-
-    mean, std = (np.array(v, dtype=np.float64) for v in normalization.per_channel())
-    graph.initializer.extend(
-        numpy_helper.from_array(numbers.astype(np.float32).reshape(1, 3, 1, 1), f"{step}/{name}")
-        for name, numbers in (("factor", 1 / std), ("offset", -mean / std))
-    )
-    graph.input.remove(value)
-    shape = [batch, height, width, 3]
-    graph.input.insert(0, helper.make_tensor_value_info(pixels_name, TensorProto.UINT8, shape))
-    return fused
-
-
-def _join(values: tuple[float, ...]) -> str:
+def _joined(values: tuple[float, ...]) -> str:
     return ",".join(str(value) for value in values)

@@ -7,65 +7,19 @@ import logging
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from engine.cpu import fitting_contexts
-from engine.cuda_device import cuda_available
-from engine.interface import Engine, EngineError, EngineOptions
+from engine.contexts.cuda_device import cuda_available
+from engine.cpu.cores import available_cores, fitting_contexts
+from engine.errors import EngineError
+from engine.interface import Engine
 from engine.names import unknown_name
-from engine.onnx_model import OnnxModel
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
+from engine.providers.table import PROVIDERS, Provider
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Provider:
-    """Where a provider's class is; it is imported only when it is chosen."""
-
-    target: str
-    package: str
-    install: str
-    precisions: tuple[str, ...]
-    device: str = "cpu"
-    # OpenVINO computes in threads of its own. With one request a core they would idle while the
-    # instance fetches a result and the next batch: with 1.5, 6 % more images a second in bf16.
-    contexts_per_core: float = 1.0
-
-
-_CPU_PROVIDERS = {
-    "onnxruntime": _Provider(
-        "engine.providers.onnxruntime:OnnxRuntimeEngine",
-        "onnxruntime",
-        "thriftpipe",
-        ("fp32", "int8"),
-    ),
-    "openvino": _Provider(
-        "engine.providers.openvino:OpenVinoEngine",
-        "openvino",
-        "thriftpipe[openvino]",
-        ("fp32", "bf16", "int8"),
-        contexts_per_core=1.5,
-    ),
-    "torch": _Provider(
-        "engine.providers.torch:TorchEngine", "torch", "thriftpipe", ("fp32", "bf16")
-    ),
-}
-# On a host with an NVIDIA GPU these stand beside the others, or in their place.
-_CUDA_PROVIDERS = {
-    "tensorrt": _Provider(
-        "engine.providers.tensorrt:TensorRtEngine",
-        "tensorrt",
-        "thriftpipe[tensorrt]",
-        ("fp32", "fp16", "int8"),
-        device="cuda",
-    ),
-    "torch": _Provider(
-        "engine.providers.torch_cuda:TorchCudaEngine",
-        "torch",
-        "thriftpipe",
-        ("fp32", "fp16", "bf16"),
-        device="cuda",
-    ),
-}
-ENGINE_NAMES = tuple(dict.fromkeys([*_CPU_PROVIDERS, *_CUDA_PROVIDERS]))
+ENGINE_NAMES = tuple(dict.fromkeys(provider.name for provider in PROVIDERS))
 AUTO = "auto"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -87,20 +41,23 @@ class EngineChoice:
     device: str = "cpu"
 
 
-def _providers() -> dict[str, _Provider]:
-    """What this host can run, by name."""
-    return {**_CPU_PROVIDERS, **(_CUDA_PROVIDERS if cuda_available() else {})}
+def _providers() -> dict[str, Provider]:
+    """What this machine can run, by name."""
+    has_gpu = cuda_available()
+    return {
+        provider.name: provider for provider in PROVIDERS if has_gpu or provider.device == "cpu"
+    }
 
 
-def _provider(name: str) -> _Provider:
-    """The provider of that name on this host; EngineError if there is none."""
+def _provider(name: str) -> Provider:
+    """The provider of that name on this machine; EngineError if there is none."""
     if name not in ENGINE_NAMES:
         raise EngineError(unknown_name("engine", name, [AUTO, *ENGINE_NAMES]))
     providers = _providers()
     if name not in providers:
         raise EngineError(
-            f"engine {name!r} needs an NVIDIA GPU and a CUDA build of torch, and this host lacks "
-            f"them; it has {', '.join(providers)}"
+            f"engine {name!r} needs an NVIDIA GPU and a CUDA build of torch, and this machine "
+            f"lacks them; it has {', '.join(providers)}"
         )
     return providers[name]
 
@@ -109,7 +66,7 @@ def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
     """Decide which engine runs.
 
     Args:
-        requested: one of ENGINE_NAMES, or "auto" for the fastest that this host has.
+        requested: one of ENGINE_NAMES, or "auto" for the fastest that this machine has.
         precision: the precision to run, or None for fp16 on a GPU and fp32 on a CPU.
 
     Raises:
@@ -134,7 +91,7 @@ def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
     return EngineChoice(name, precision, reason, provider.device)
 
 
-def stand_in_precision(name: str, wanted: str) -> str:
+def fallback_precision(name: str, wanted: str) -> str:
     """The precision in which a provider runs a configuration that was written for another one.
 
     Args:
@@ -160,24 +117,24 @@ def suggested_batch_size(choice: EngineChoice) -> int:
     little or lose, and every row waits for all. In bf16 the weights are rearranged for the CPU's
     matrix units, and two rows share the cost of that; more would mostly wait for each other.
     On a GPU 32 rows take a few times as long as one. A batch leaves as soon as an instance is idle,
-    so room for more makes nobody wait.
+    so room for more costs no waiting.
     """
     if choice.device == "cuda":
         return 32
     return 1 if choice.precision == "fp32" else 2
 
 
-def suggested_instances(choice: EngineChoice) -> int | None:
-    """How many instances an engine should have, or None for as many as fit the cores.
+def suggested_instances(choice: EngineChoice) -> int:
+    """How many instances an engine should have on this machine.
 
-    On a GPU one with large batches: two compute no more images a second than one, and each gets
-    half of the batch.
+    On a CPU as many as keep its cores busy. On a GPU one with large batches: two compute no more
+    images a second than one, and each gets half of the batch.
     """
-    return 1 if choice.device == "cuda" else None
+    return 1 if choice.device == "cuda" else fitting_instances(choice, 2 * available_cores())
 
 
 def fitting_instances(choice: EngineChoice, instance_num: int) -> int:
-    """How many of `instance_num` instances of an engine make sense on this host."""
+    """How many of `instance_num` instances of an engine make sense on this machine."""
     if choice.device == "cuda":
         return instance_num
     per_core = _provider(choice.name).contexts_per_core
@@ -190,16 +147,27 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
     Args:
         choice: what `choose_engine` returned.
         model: the model.
-        options: how to run it; `choice.precision` takes the place of its precision.
+        options: how to run it; `choice.precision` takes the place of its precision, and 1 that of
+            the rows of a batch where the model takes no others.
 
     Raises:
-        EngineError: the engine cannot load the model.
+        EngineError: the engine cannot load the model, or would run batches that it mixes up.
     """
+    if why := model.trial.only_alone:
+        _logger.log(
+            logging.INFO if options.max_batch_size == 1 else logging.WARNING,
+            "%s runs batches of one row, which its file fixes (%s); export it again with a dynamic "
+            "batch dimension for larger ones",
+            *(model.name, why),
+        )
+        options = replace(options, max_batch_size=1, profiles=())
+    if options.max_batch_size > 1:
+        model.check_outputs()
     for spec in model.inputs:
         if None in spec.item_shape:
             raise EngineError(
-                f"{model.path}: input {spec.name!r} has no fixed size; give it one with "
-                f"OnnxModel.with_input_size, or export the model with one"
+                f"{model.path}: input {spec} has no fixed size; export the model with "
+                f'one, or name it in a TOML file: max = "4x3x224x224"'
             )
     options = replace(options, precision=choice.precision)
     engine = _provider_class(choice.name)(model, options)
@@ -215,23 +183,20 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
     return engine
 
 
-def _default_precision(provider: _Provider) -> str:
+def _default_precision(provider: Provider) -> str:
     return "fp16" if provider.device == "cuda" else "fp32"
 
 
 def _best(precision: str | None) -> tuple[str, str]:
-    if cuda_available():
-        if _has_tensorrt() and precision in (None, *_CUDA_PROVIDERS["tensorrt"].precisions):
-            return "tensorrt", "the fastest on an NVIDIA GPU"
-        if precision in (None, *_CUDA_PROVIDERS["torch"].precisions):
-            return "torch", "the fastest on an NVIDIA GPU without TensorRT"
+    providers = _providers()
+    tensorrt, torch = providers.get("tensorrt"), providers["torch"]
+    if tensorrt and find_spec(tensorrt.package) and precision in (None, *tensorrt.precisions):
+        return "tensorrt", "the fastest on an NVIDIA GPU"
+    if torch.device == "cuda" and precision in (None, *torch.precisions):
+        return "torch", "the fastest on an NVIDIA GPU without TensorRT"
     if precision in ("bf16", "int8"):
         return "openvino", f"the fastest in {precision} on a CPU"
     return "onnxruntime", "the default on a CPU"
-
-
-def _has_tensorrt() -> bool:
-    return find_spec(_CUDA_PROVIDERS["tensorrt"].package) is not None
 
 
 def _require_package(name: str) -> None:

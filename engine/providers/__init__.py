@@ -1,1 +1,1 @@
-"""One module a provider, imported only where that provider was chosen."""
+"""A module for each provider, imported only where that provider was chosen, and their table."""

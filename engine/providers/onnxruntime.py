@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import ClassVar
 
 import onnxruntime
 import torch
 
-from engine.cache import cache_key, load_or_build
-from engine.cpu import cpu_identity
-from engine.host_context import HostContext
-from engine.interface import Engine, EngineError
-from engine.quantization import graph_for_cpu
-
-_PROVIDERS = ["CPUExecutionProvider"]
-_ERRORS_ONLY = 3
+from engine.cache.engine_cache import load_or_build
+from engine.contexts.cpu_context import CpuContext
+from engine.cpu.cores import cpu_identity
+from engine.cpu.vnni import largest_weight
+from engine.errors import EngineError
+from engine.int8.quantization import graph_for_cpu
+from engine.interface import Engine
+from engine.onnx_graph.optimization import cpu_session, optimized
 
 
 class OnnxRuntimeEngine(Engine):
@@ -36,20 +34,20 @@ class OnnxRuntimeEngine(Engine):
 
     def _load(self) -> None:
         options = self._session_options()
-        graph = content = graph_for_cpu(self.model, self.options)
+        graph = content = graph_for_cpu(self.model, self.options, largest_weight())
         try:
             if self.options.cache_path is not None:
-                key = cache_key(self, graph, device=cpu_identity(), settings={})
+                key = self.cache_key(graph, device=cpu_identity(), settings={})
                 content = load_or_build(
                     self.options.cache_path,
                     key,
-                    lambda: _optimized(graph),
+                    lambda: optimized(graph, for_this_cpu=True),
                     secret_file=self.options.cache_key_file,
                 )
                 options.graph_optimization_level = (
                     onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
                 )
-            self.session = onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
+            self.session = cpu_session(content, options)
         except EngineError:
             raise
         except Exception as error:
@@ -65,7 +63,6 @@ class OnnxRuntimeEngine(Engine):
         # `run` works, too. Together they are contexts x threads.
         options.intra_op_num_threads = contexts * (threads - 1) + 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
         if contexts > 1 or threads == 1:
             # A pool thread that spins takes its core from the other contexts.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -76,7 +73,7 @@ class OnnxRuntimeEngine(Engine):
         return OnnxRuntimeContext(self)
 
 
-class OnnxRuntimeContext(HostContext):
+class OnnxRuntimeContext(CpuContext):
     """Input buffers for one run at a time of the shared session."""
 
     engine: OnnxRuntimeEngine
@@ -87,14 +84,3 @@ class OnnxRuntimeContext(HostContext):
             for spec, array in zip(self.engine.inputs, self._arrays(rows), strict=True)
         }
         return [torch.from_numpy(output) for output in self.engine.session.run(None, feeds)]
-
-
-def _optimized(content: bytes) -> bytes:
-    """The graph as onnxruntime optimizes it for this CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "optimized.onnx")
-        options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(content, options, providers=_PROVIDERS)
-        return path.read_bytes()

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import openvino
 import torch
 
-from engine.cache import cache_key, load_or_build
-from engine.cpu import cpu_identity, fitting_contexts
-from engine.host_context import HostContext
-from engine.interface import Engine, EngineError
-from engine.quantization import graph_for_cpu
+from engine.cache.engine_cache import load_or_build
+from engine.contexts.cpu_context import CpuContext
+from engine.cpu.cores import cpu_identity, fitting_contexts
+from engine.cpu.vnni import largest_weight, onednn_max_isa
+from engine.errors import EngineError
+from engine.int8.quantization import graph_for_cpu
+from engine.interface import Engine
 
 _DEVICE = "CPU"
 # In int8 the graph says which layers are quantised; the hint is for all others.
@@ -40,24 +42,31 @@ class OpenVinoEngine(Engine):
         # threads at once: one waits inside of it, holding the interpreter's lock, for another
         # that waits for that lock. So the first run is here, where there is one thread.
         context = self.create_context()
-        context.run([[spec.allocate(1).zero_() for spec in self.inputs]])
+        try:
+            context.run([[spec.allocate(1).zero_() for spec in self.inputs]])
+        except RuntimeError as error:
+            raise EngineError(
+                f"openvino cannot run {self.model.path}: {_one_line(error)}"
+            ) from error
         context.close()
 
     def _compile(self) -> None:
         core = openvino.Core()
         if self.options.precision == "bf16":
             require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
-        content = graph_for_cpu(self.model, self.options)
+        content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
         settings = self.settings()
         try:
             if self.options.cache_path is None:
                 self.compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
                 return
-            key = cache_key(
-                self,
+            key = self.cache_key(
                 content,
                 device=cpu_identity(),
-                settings={name: str(value) for name, value in settings.items()},
+                settings={
+                    **{name: str(value) for name, value in settings.items()},
+                    "ONEDNN_MAX_CPU_ISA": onednn_max_isa(),
+                },
             )
 
             def compile_for_cache() -> bytes:
@@ -101,7 +110,7 @@ class OpenVinoEngine(Engine):
         return OpenVinoContext(self)
 
 
-class OpenVinoContext(HostContext):
+class OpenVinoContext(CpuContext):
     """An inference request and its input buffers."""
 
     engine: OpenVinoEngine

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from engine.host_context import in_graph_order
-from engine.interface import Engine, ExecutionContext, TensorSpec
-from engine.onnx_to_torch import OnnxModule
+from engine.contexts.cpu_context import in_graph_order
+from engine.interface import Engine, ExecutionContext
+from engine.onnx_in_torch.conversion import OnnxModule
+from engine.tensor_spec import TensorSpec
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 
-from engine.cuda_context import CudaContext
-from engine.cuda_device import check_device
-from engine.host_context import in_graph_order
+from engine.contexts.cpu_context import in_graph_order
+from engine.contexts.cuda_context import CudaContext
+from engine.contexts.cuda_device import check_device
 from engine.interface import Engine
-from engine.onnx_to_torch import OnnxModule
+from engine.onnx_in_torch.conversion import OnnxModule
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.atomic_file import write_atomically
-from engine.interface import EngineError
+from engine.cache.atomic_file import write_atomically
+from engine.errors import EngineError
 from engine.names import unknown_name
 from engine.zoo.store import ZOO, exported_file
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from engine.interface import EngineError
-from engine.onnx_model import Normalization
+from engine.errors import EngineError
+from engine.normalization import Normalization
 
 # (x / 255 - 0.498) / 0.502 in units of 0..255.
 NORMALIZATION = Normalization((0.498 * 255,), (0.502 * 255,))

@@ -7,15 +7,17 @@ import warnings
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from engine.normalization import Normalization, declare_normalization
+from engine.normalization import Normalization
+from engine.onnx_graph.metadata import declare_normalization, declare_note
+from engine.onnx_graph.optimization import optimized
 
 OPSET = 17
 # Part of the name of every exported file: raise it when this module exports something else.
 EXPORTER_VERSION = 1
+OUTPUT_NAME = "scores"
 
 
 class _Probabilities(nn.Module):
@@ -31,7 +33,7 @@ class _Probabilities(nn.Module):
 
 
 def export_classifier(
-    network: nn.Module, normalization: Normalization, height: int, width: int
+    network: nn.Module, normalization: Normalization, height: int, width: int, note: str = ""
 ) -> bytes:
     """Export a classifier with a dynamic batch.
 
@@ -40,16 +42,19 @@ def export_classifier(
         normalization: what it expects of its pixels; goes into the metadata.
         height: of the images.
         width: of the images.
+        note: what users of its answers have to know; goes into the metadata.
 
     Returns:
-        A serialized ONNX model: input "input", output "scores" (probabilities), BatchNorm folded
+        A serialized ONNX model: input "input", output OUTPUT_NAME (probabilities), BatchNorm folded
         into the convolutions, standard operators only.
     """
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder, "exported.onnx")
         _export(_Probabilities(network).eval(), torch.zeros(1, 3, height, width), exported)
-        proto = _with_constants_folded(exported, Path(folder, "folded.onnx"))
+        proto = _with_constants_folded(exported)
     declare_normalization(proto, normalization)
+    if note:
+        declare_note(proto, note)
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
@@ -70,19 +75,14 @@ def _export(network: nn.Module, images: Tensor, path: Path) -> None:
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
-            output_names=["scores"],
-            dynamic_axes={"input": {0: "batch"}, "scores": {0: "batch"}},
+            output_names=[OUTPUT_NAME],
+            dynamic_axes={"input": {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
         )
 
 
-def _with_constants_folded(source: Path, target: Path) -> onnx.ModelProto:
+def _with_constants_folded(path: Path) -> onnx.ModelProto:
     """The model without the chains of nodes that compute constants, such as padding sizes."""
-    options = onnxruntime.SessionOptions()
-    # The higher levels put onnxruntime's own operators into the file.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    proto = onnx.load(target)
+    proto = onnx.load_model_from_string(optimized(path.read_bytes(), for_this_cpu=False))
     # onnxruntime declares all the operator sets that it knows, and other runtimes refuse those.
     used = {node.domain for node in proto.graph.node}
     kept = [opset for opset in proto.opset_import if opset.domain in used]

@@ -9,19 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime
 import torch
 from torch import nn
 
-from engine.atomic_file import make_private_folder, write_atomically
-from engine.bounded_file import UnreadableFileError, check_file
-from engine.interface import EngineError
+from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_file
+from engine.cache.checksummed_file import UnusableFileError, read_kept, why_not_kept, write_kept
+from engine.cache.folders import cache_folder, check_private, make_private_folder, spare_folder
+from engine.errors import EngineError
 from engine.names import unknown_name
-from engine.onnx_model import IMAGENET_NORMALIZATION, Normalization, OnnxModel
+from engine.normalization import IMAGENET_NORMALIZATION, Normalization
+from engine.onnx_graph.file import MAX_MODEL_BYTES
+from engine.onnx_graph.model import OnnxModel
 from engine.zoo import efficientnet_lite, resnet
 from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier
 from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
 
 DEFAULT_MODEL = "resnet50"
+SEEDED_NOTE = "labels mean nothing: seeded weights"
 _CHUNK_BYTES = 1024 * 1024
 
 _logger = logging.getLogger(__name__)
@@ -99,13 +104,13 @@ def open_model(name_or_path: str | None = None, weights: str | None = None) -> O
     """
     name = name_or_path or DEFAULT_MODEL
     if name in ZOO:
-        return OnnxModel.load(exported_file(name, weights))
+        return OnnxModel.load(exported_file(name, weights), is_ours=True)
     if weights is not None:
         raise EngineError(
             f"weights go into a model of the zoo ({', '.join(ZOO)}); {name!r} is a file and has "
             f"its own"
         )
-    if not Path(name).exists() and not Path(name).suffix and os.sep not in name:
+    if not os.path.lexists(name) and not Path(name).suffix and os.sep not in name:
         raise EngineError(f"{unknown_name('model', name, ZOO)}, or a path to an ONNX file")
     return OnnxModel.load(name)
 
@@ -118,33 +123,73 @@ def exported_file(name: str, weights: str | None = None) -> Path:
         weights: state-dict file, or None for the model's own weights.
 
     Raises:
-        EngineError: the weights do not fit, a package is missing, or the cache folder cannot be
-            written.
+        EngineError: the weights do not fit, a package is missing, or neither the cache folder nor
+            the spare one can be written.
     """
     model = ZOO[name]
     given = None if weights is None else Path(weights)
     path = cache_folder() / f"{name}-{_identity(model, given)}.onnx"
-    if path.exists():
+    try:
+        read_kept(path, MAX_MODEL_BYTES)
+    except FileNotFoundError:
+        _logger.info("exporting %s to %s (once)", name, path)
+    except UnusableFileError as reason:
+        _logger.warning("exporting %s again: %s cannot be used: %s", name, path, reason)
+    else:
         return path
-    _logger.info("exporting %s to %s (once)", name, path)
-    content = export_classifier(model.build(given), model.normalization, *model.size)
+    spare = spare_folder() / path.name
+    content = _kept_in_spare(spare) or _exported(name, model, given)
     try:
         make_private_folder(path.parent)
-        write_atomically(path, content)
+        write_kept(path, content)
     except OSError as error:
-        raise EngineError(
-            f"cannot write {path}: {error.strerror}; name another folder in THRIFTPIPE_CACHE_DIR"
-        ) from error
+        why = f"cannot write {path}: {error.strerror or error}"
+        if why_not_kept(path, error) is None:
+            raise EngineError(f"{why}; name another folder in THRIFTPIPE_CACHE_DIR") from error
+        return _keep_in_spare(spare, content, why)
     return path
 
 
-def cache_folder() -> Path:
-    """Where exported models lie: $THRIFTPIPE_CACHE_DIR, or thriftpipe in the user's cache."""
-    if own := os.environ.get("THRIFTPIPE_CACHE_DIR"):
-        return Path(own)
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared, "thriftpipe")
-    return Path.home() / ".cache" / "thriftpipe"
+def _exported(name: str, model: ZooModel, weights: Path | None) -> bytes:
+    network = model.build(weights)
+    try:
+        return export_classifier(network, model.normalization, *model.size, _note(model, weights))
+    except Exception as error:
+        # What the exporters of torch and onnxruntime raise, on a full disk too, has no common base.
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise EngineError(f"cannot export {name}: {type(error).__name__}: {reason}") from error
+
+
+def _kept_in_spare(path: Path) -> bytes | None:
+    """What an earlier start has left there, or None."""
+    try:
+        check_private(path.parent)
+        return read_kept(path, MAX_MODEL_BYTES)
+    except (OSError, UnusableFileError):
+        return None
+
+
+def _keep_in_spare(path: Path, content: bytes, why: str) -> Path:
+    """Where an exported model lies whose place in the cache folder cannot be written.
+
+    Engines read a file, and so do the other processes of this server.
+    """
+    try:
+        make_private_folder(path.parent)
+        check_private(path.parent)
+        write_kept(path, content)
+    except OSError as error:
+        raise EngineError(
+            f"{why}, nor {path}: {error.strerror or error}; free some space, or name another "
+            f"folder in THRIFTPIPE_CACHE_DIR"
+        ) from error
+    _logger.warning("%s; %s is used instead; THRIFTPIPE_CACHE_DIR names another folder", why, path)
+    return path
+
+
+def _note(model: ZooModel, weights: Path | None) -> str:
+    """What users of the model's answers have to know, or ""."""
+    return SEEDED_NOTE if weights is None and model.own_weights() is None else ""
 
 
 def _identity(model: ZooModel, weights: Path | None) -> str:
@@ -154,15 +199,19 @@ def _identity(model: ZooModel, weights: Path | None) -> str:
         origin = f"seed {resnet.SEED}"
     else:
         try:
-            check_file(source, MAX_WEIGHTS_BYTES)
-            with source.open("rb") as file:
+            with open_regular(source, MAX_WEIGHTS_BYTES) as file:
                 digest = hashlib.sha256()
                 while chunk := file.read(_CHUNK_BYTES):
                     digest.update(chunk)
             origin = digest.hexdigest()
         except UnreadableFileError as error:
-            raise EngineError(f"no weights file {source}: {error}") from error
+            reason = why_no_file(source) or f"{source}: {error}"
+            raise EngineError(f"no weights: {reason}") from error
         except OSError as error:
             raise EngineError(f"cannot read the weights {source}: {error.strerror}") from error
-    facts = (origin, model.version, EXPORTER_VERSION, OPSET, model.normalization, torch.__version__)
+    facts = (
+        *(origin, model.version, EXPORTER_VERSION, OPSET, model.normalization),
+        *(torch.__version__, onnxruntime.__version__),
+        *filter(None, [_note(model, weights)]),
+    )
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

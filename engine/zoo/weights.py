@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from engine.bounded_file import UnreadableFileError, check_file
-from engine.interface import EngineError
+from engine.cache.bounded_file import UnreadableFileError, check_file, why_no_file
+from engine.errors import EngineError
 
 _SHOWN_NAMES = 3
 MAX_WEIGHTS_BYTES = 2**31 - 1
@@ -27,7 +27,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         check_file(path, MAX_WEIGHTS_BYTES)
     except UnreadableFileError as error:
-        raise EngineError(f"no weights file {path}: {error}") from error
+        reason = why_no_file(path) or f"{path}: {error}"
+        raise EngineError(f"no weights: {reason}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

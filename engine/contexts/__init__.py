@@ -1,0 +1,1 @@
+"""Execution contexts of the CPU and of NVIDIA GPUs, whichever library computes."""

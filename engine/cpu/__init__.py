@@ -1,0 +1,1 @@
+"""The cores and the instructions that this process may use."""

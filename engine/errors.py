@@ -1,0 +1,7 @@
+"""The error of engines and models."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """A model, engine or setting that cannot work; the message says what would."""

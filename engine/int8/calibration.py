@@ -1,0 +1,161 @@
+"""The images that int8 quantisation learns the ranges of its tensors from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import mimetypes
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_folder
+from engine.errors import EngineError
+from engine.normalization import Normalization
+from engine.onnx_graph.model import OnnxModel
+
+_MIN_IMAGES = 3
+_MAX_FILE_BYTES = 100 * 1024 * 1024
+# Fewer than about fifty views leave ranges too narrow, and more than a few hundred move nothing.
+_MIN_VIEWS = 60
+_MAX_IMAGES = 300
+# Crops keep this part of height and width, and begin at these parts from above and from the left.
+_CROP = 0.7
+_CROP_OFFSETS = [(down, right) for down in (0.15, 0.0, 0.3) for right in (0.15, 0.0, 0.3)]
+
+_logger = logging.getLogger(__name__)
+
+
+class CalibrationImages:
+    """The images of a folder, each in as many views as make enough of them.
+
+    Attributes:
+        paths: the files that are used, sorted by name.
+        sha256: of what is in the files and how they are used.
+
+    Raises:
+        EngineError: there is no such folder, or it holds too few images.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        if folder is None:
+            raise EngineError(
+                "precision int8 needs images to calibrate with: name a folder of images like "
+                "those that will come with --calibration-images, or as calibration_images in "
+                "the TOML file"
+            )
+        if reason := why_no_folder(folder):
+            raise EngineError(f"calibration_images: {reason}")
+        found = sorted(path for path in folder.iterdir() if _is_image(path))
+        readable = [path for path in _spread(found) if _decode(path) is not None]
+        if len(readable) < _MIN_IMAGES:
+            raise EngineError(
+                f"calibration_images: {folder} has {len(readable)} images that OpenCV can "
+                f"decode; give at least {_MIN_IMAGES}, better 50"
+            )
+        self.paths = readable
+        digest = hashlib.sha256(repr((_MIN_VIEWS, _CROP, _CROP_OFFSETS)).encode())
+        for path in readable:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        self.sha256 = digest.hexdigest()
+
+    def views(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """RGB images of shape (1, height, width, 3), resized as requests are."""
+        wanted = math.ceil(_MIN_VIEWS / len(self.paths))
+        for path in self.paths:
+            image = _decode(path)
+            if image is None:
+                raise EngineError(f"calibration_images: {path} changed while it was in use")
+            for view in _views(image)[:wanted]:
+                resized = cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR)
+                rgb = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)
+                yield np.asarray(rgb, dtype=np.uint8)[None]
+
+
+class CalibrationFeeds:
+    """What a model's one input takes for each view of the calibration images.
+
+    Args:
+        model: takes one image of a fixed size.
+        images: the images.
+        normalization: mean and std of a model that takes floats; None for one that takes pixels.
+
+    Raises:
+        EngineError: the model takes something else, or floats without mean and std.
+    """
+
+    def __init__(
+        self, model: OnnxModel, images: CalibrationImages, normalization: Normalization | None
+    ) -> None:
+        self._spec = model.inputs[0]
+        self._images = images
+        self._normalization = normalization
+        if len(model.inputs) != 1 or model.input_size is None:
+            raise EngineError(
+                f"{model.path} cannot be calibrated with images: it must take one image of a "
+                f"fixed size"
+            )
+        self._size = model.input_size
+        self._takes_pixels = self._spec.dtype == torch.uint8
+        if not self._takes_pixels and self._normalization is None:
+            raise EngineError(
+                f"{model.path} takes floats: to calibrate it with images, give mean and std"
+            )
+
+    def __iter__(self) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        for pixels in self._images.views(*self._size):
+            yield {self._spec.name: self._as_input(pixels)}
+
+    def _as_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """The pixels, (1, height, width, 3), as the model wants them."""
+        if self._takes_pixels or self._normalization is None:
+            ordered = pixels if self._spec.channels_last else pixels.transpose(0, 3, 1, 2)
+            return np.ascontiguousarray(ordered)
+        mean, std = (np.array(v, np.float32) for v in self._normalization.per_channel())
+        normalized = ((pixels - mean) / std).transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(normalized, dtype=np.float32)
+
+
+def _spread(paths: list[Path]) -> list[Path]:
+    """At most `_MAX_IMAGES` of the files, evenly from first to last."""
+    if len(paths) <= _MAX_IMAGES:
+        return paths
+    return [paths[index * len(paths) // _MAX_IMAGES] for index in range(_MAX_IMAGES)]
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file begins like an image, or is called one: then it is named if it is left out."""
+    kind, _ = mimetypes.guess_type(path.name)
+    # A named pipe is not opened: that would wait for its writer.
+    return (kind or "").startswith("image/") or (path.is_file() and cv2.haveImageReader(str(path)))
+
+
+def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
+    """The image in B, G, R order; None, with a word in the log, where it is none."""
+    try:
+        encoded = np.frombuffer(read_bounded(path, _MAX_FILE_BYTES), np.uint8)
+    except UnreadableFileError as error:
+        _logger.warning("calibration_images: %s is left out: %s", path, error)
+        return None
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if image is None:
+        _logger.warning("calibration_images: %s is not an image that can be decoded", path)
+        return None
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _views(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """The image, its mirror image, and crops of both, the most different ones first."""
+    height, width = image.shape[:2]
+    crops = [image]
+    for down, right in _CROP_OFFSETS:
+        top, left = int(height * down), int(width * right)
+        bottom, end = top + math.ceil(height * _CROP), left + math.ceil(width * _CROP)
+        crops.append(image[top:bottom, left:end])
+    return [view for crop in crops for view in (crop, crop[:, ::-1])]

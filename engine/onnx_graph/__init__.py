@@ -1,0 +1,1 @@
+"""Reading an ONNX graph, and rewriting it: mean and std, batch, precision."""
