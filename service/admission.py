@@ -1,81 +1,179 @@
-"""Refuses images beyond what the server may hold, before any work is done for them."""
+"""Refuses calls that would wait too long, or for which there is no room, before work is done."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from idl import inference
+from service.departure_rate import DepartureRate
+from service.handlers.interface import Deadline
 
 _LEAST_RETRY_MS = 10
 _MOST_RETRY_MS = 10_000
-# How much of the mean time between two images that leave one image keeps of what was before it.
-_KEPT_SHARE = 0.9
-# Before anything has been measured.
-_FIRST_GUESS_S = 0.01
+# How many times what a call takes alone it may wait for others, beside --max-queue-ms.
+_PATIENCE = 4
+
+
+class Place:
+    """A call's images in the server; leaving the context gives back what is left of them.
+
+    Args:
+        admission: counts them.
+        images: how many there are.
+
+    Attributes:
+        images: how many are not done yet.
+        counted: of how many of the others it is known that they were worked on.
+        worked_on: how many of all were worked on and not dropped, once the call is done.
+        has_had_turn: whether an image of it is done.
+    """
+
+    __slots__ = ("_admission", "counted", "has_had_turn", "images", "worked_on")
+
+    def __init__(self, admission: Admission, images: int) -> None:
+        self._admission = admission
+        self.images = images
+        self.counted = 0
+        self.worked_on = 0
+        self.has_had_turn = False
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._admission.leave(self, self.images, self.worked_on - self.counted)
+
+    def image_done(self, *, worked_on: bool) -> None:
+        """One image is done before the call is; any thread may say so."""
+        self._admission.leave(self, 1, int(worked_on))
 
 
 class Admission:
     """Counts the images in the server: those that are worked on, and those that may wait.
 
+    The handler is fair between calls: it takes an image of each in turn, and of those first that
+    have had no turn yet. So what a call waits for are as many images of each of the others as it
+    has itself, and not all that are in the server; one image waits for those calls only of which
+    none is done.
+
     Args:
         at_work: images that the handler works on at once.
         max_queue: images that may wait besides.
+        max_queue_ms: longest expected wait of an image for those of others; 0 for any. A call of
+            many may wait longer, in proportion to what they take themselves; and one image may
+            wait, however slow it goes.
+        first_guess_s: the time from one image that leaves to the next, before it is measured.
         clock: gives the time in seconds.
     """
 
     def __init__(
-        self, at_work: int, max_queue: int, clock: Callable[[], float] = time.monotonic
+        self,
+        at_work: int,
+        max_queue: int,
+        max_queue_ms: int = 0,
+        first_guess_s: float = 0.01,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._at_work = at_work
         self._max_queue = max_queue
         self._limit = at_work + max_queue
+        self._max_queue_ms = max_queue_ms
         self._clock = clock
         self._lock = threading.Lock()
         self._in_server = 0
-        # While the server has work to do: the time from one image that leaves it to the next.
-        self._between_s = _FIRST_GUESS_S
-        self._last_left_s = 0.0
+        self._places: set[Place] = set()
+        # Those of which no image is done.
+        self._without_turn = 0
+        self._rate = DepartureRate(at_work, first_guess_s, clock())
 
-    @contextmanager
-    def admit(self, images: int) -> Iterator[None]:
-        """Hold places for `images` images while they are in the server.
+    def admit(self, images: int, deadline: Deadline | None = None) -> Place:
+        """Places for `images` images, until the context is left.
 
         Raises:
             InvalidRequest: one call with more images than would ever be admitted.
-            Overloaded: too many images wait just now.
+            Overloaded: too many images are in the server just now, or the call would wait too long.
         """
+        with self._lock:
+            self._check(images, deadline)
+            place = Place(self, images)
+            self._places.add(place)
+            self._without_turn += 1
+            self._in_server += images
+        return place
+
+    def check(self, images: int) -> None:
+        """Raise what `admit` would raise of a call, whatever its deadline."""
+        with self._lock:
+            self._check(images, None)
+
+    def leave(self, place: Place, images: int, worked_on: int) -> None:
+        """Images of a call leave; those that have left before are not counted again."""
+        with self._lock:
+            images = min(images, place.images)
+            self._rate.pass_time(self._in_server, self._clock())
+            if worked_on > 0:
+                self._rate.count_departures(worked_on)
+                place.counted += worked_on
+            place.images -= images
+            self._in_server -= images
+            if not place.has_had_turn:
+                place.has_had_turn = True
+                self._without_turn -= 1
+            if not place.images:
+                self._places.discard(place)
+
+    def _check(self, images: int, deadline: Deadline | None) -> None:
         if images > self._limit:
             raise inference.InvalidRequest(
                 f"a call of {images} images never fits in here: {self._at_work} can be worked on "
                 f"at once, and --max-queue lets {self._max_queue} wait; split it"
             )
-        with self._lock:
-            missing = self._in_server + images - self._limit
-            if missing > 0:
-                raise inference.Overloaded(
-                    f"{max(0, self._in_server - self._at_work)} images wait already, and "
-                    f"--max-queue allows {self._max_queue} here; {images} more do not fit",
-                    self._retry_after_ms(missing),
-                )
-            if not self._in_server:
-                # Until now there was nothing that could leave.
-                self._last_left_s = self._clock()
-            self._in_server += images
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_server -= images
-                now_s = self._clock()
-                kept = _KEPT_SHARE**images
-                between_s = (now_s - self._last_left_s) / images
-                self._between_s = kept * self._between_s + (1 - kept) * between_s
-                self._last_left_s = now_s
+        self._rate.pass_time(self._in_server, self._clock())
+        missing = self._in_server + images - self._limit
+        if missing > 0:
+            raise inference.Overloaded(
+                f"{max(0, self._in_server - self._at_work)} images wait already, and "
+                f"--max-queue allows {self._max_queue} here; {images} more do not fit",
+                _retry_after_ms(missing * self._rate.between_s),
+            )
+        if self._places and images:
+            self._check_wait(images, deadline)
 
-    def _retry_after_ms(self, missing: int) -> int:
-        """About when so many images will have left, as fast as they have been leaving."""
-        left_ms = missing * self._between_s * 1000
-        return round(min(max(left_ms, _LEAST_RETRY_MS), _MOST_RETRY_MS))
+    def _check_wait(self, images: int, deadline: Deadline | None) -> None:
+        """Raise Overloaded if a call would wait too long for others that are in the server."""
+        between_s = self._rate.between_s
+        own_s = (images - 1) * between_s
+        ahead = self._without_turn
+        if ahead < len(self._places):
+            # One of all the others' is at work, or was just before.
+            ahead += 1
+        if images > 1:
+            ahead = sum(min(images, place.images) for place in self._places)
+        wait_s = ahead * between_s if ahead >= self._at_work else 0.0
+        if self._max_queue_ms:
+            # However slow it goes, one image may wait.
+            least_s = self._at_work * between_s
+            allowed_s = max(self._max_queue_ms / 1000, least_s) + _PATIENCE * own_s
+            if wait_s > allowed_s:
+                raise inference.Overloaded(
+                    f"a call of {_counted(images)} would wait for others for about "
+                    f"{wait_s * 1000:.0f} ms; --max-queue-ms = {self._max_queue_ms} allows "
+                    f"{allowed_s * 1000:.0f}",
+                    _retry_after_ms(wait_s - allowed_s),
+                )
+        if deadline is not None and wait_s and wait_s + own_s > deadline.remaining_s():
+            raise inference.Overloaded(
+                f"a call of {_counted(images)} would take about {(wait_s + own_s) * 1000:.0f} ms, "
+                f"and has timeout_ms = {deadline.timeout_ms}",
+                _retry_after_ms(min(wait_s, wait_s + own_s - deadline.remaining_s())),
+            )
+
+
+def _counted(images: int) -> str:
+    return "1 image" if images == 1 else f"{images} images"
+
+
+def _retry_after_ms(wait_s: float) -> int:
+    return round(min(max(wait_s * 1000, _LEAST_RETRY_MS), _MOST_RETRY_MS))

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from idl import inference
-from service.caller import current_caller
-from service.handler import Deadline, InvalidImageError
-from service.image_limit import ImageLimit
-from service.server_settings import ServerSettings
+from service.handlers.interface import Deadline
+from service.images.limit import ImageLimit
+from service.options.server_settings import ServerSettings
+from service.wire.peer import current_peer
 
 
 class CallLimits:
@@ -23,7 +23,9 @@ class CallLimits:
     def __init__(self, settings: ServerSettings) -> None:
         self._most_images = settings.max_images_per_call
         self._timeout_ms = settings.default_timeout_ms
-        self._image_limit = ImageLimit(settings.max_image_pixels)
+        self._image_limit = ImageLimit(
+            settings.max_image_pixels, settings.max_decoded_bytes, settings.image_formats
+        )
 
     def check_count(self, images: int) -> None:
         """Raise InvalidRequest if one call must not have so many images."""
@@ -33,9 +35,13 @@ class CallLimits:
                 f"{self._most_images}; split it"
             )
 
-    def image_failure(self, data: Any) -> InvalidImageError | None:
-        """Why one image is not given to the handler, or None where it is."""
-        return self._image_limit.failure(data)
+    def image_work(self, data: Any) -> float:
+        """What decoding one image takes, as pixels of a plain JPEG.
+
+        Raises:
+            InvalidImageError: why it is not given to the handler.
+        """
+        return self._image_limit.work(data)
 
     def deadline(self, timeout_ms: int | None = None) -> Deadline:
         """How long the call of this thread's client may stay, from its arrival on.
@@ -51,9 +57,9 @@ class CallLimits:
                 f"timeout_ms must be at least 1, got {timeout_ms}; leave it unset for the "
                 "server's limit"
             )
-        caller = current_caller()
+        peer = current_peer()
         limit_ms = min(timeout_ms or math.inf, self._timeout_ms or math.inf)
         if limit_ms == math.inf:
-            return Deadline(math.inf, 0, caller)
-        arrived_s = time.monotonic() if caller is None else caller.arrived_s
-        return Deadline(arrived_s + limit_ms / 1000, int(limit_ms), caller)
+            return Deadline(math.inf, 0, peer)
+        arrived_s = time.monotonic() if peer is None else peer.arrived_s
+        return Deadline(arrived_s + limit_ms / 1000, int(limit_ms), peer)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from service.arguments import parse_arguments
-from service.arrivals import PortArrivals
-from service.checked_options import handler_settings, server_settings
-from service.handler import ConfigurationError
-from service.handlers import create_handler
-from service.heaps import share_heaps
-from service.image_limit import prepare_opencv
-from service.process import error_line, log_to_stderr
+from service.accepting.descriptors import allow_descriptors
+from service.accepting.listener import PortListener
+from service.errors import ConfigurationError
+from service.handlers.table import create_handler
+from service.images.decode_memory import limit_decode_memory
+from service.images.limit import prepare_opencv
+from service.malloc_arenas import limit_arenas
+from service.options.server_arguments import parse_arguments
+from service.options.validation import handler_settings, server_settings
+from service.processes.process import error_line, log_to_stderr, write_error
+from service.processes.signals import stopped_by_signals
+from service.processes.supervisor import Supervisor, WorkerError
 from service.server import Server
-from service.signals import stopped_by_signals
-from service.supervisor import Supervisor, WorkerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for_handler = handler_settings(options)
         settings = server_settings(options)
+        allow_descriptors(settings.max_connections)
         prepare_opencv(settings.max_image_pixels)
-        share_heaps()
+        limit_decode_memory(settings.max_decoded_bytes)
+        limit_arenas()
         server: Server | Supervisor
         if settings.workers > 1:
             server = Supervisor(settings, given)
@@ -44,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 settings,
                 options.handler,
                 lambda: create_handler(options.handler, for_handler),
-                PortArrivals(settings),
+                PortListener(settings),
             )
-        with server, stopped_by_signals(server):
+        with server, stopped_by_signals(server, is_native=settings.workers == 1):
             cut_off = server.run()
     except WorkerError as error:
         return _fail(str(error), error.exit_code)
@@ -56,5 +60,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    sys.stderr.write(f"error: {line}\n")
+    write_error(f"error: {line}")
     return code

@@ -1,35 +1,56 @@
-"""The methods of InferenceService, on top of whichever handler runs."""
+"""The methods of InferenceService, on top of a handler."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from thriftpy2.thrift import TType
+
+from engine.cpu.cores import available_cores
 from idl import inference
-from service.admission import Admission
+from service.admission import Admission, Place
 from service.call_limits import CallLimits
-from service.handler import (
+from service.errors import forget_frames
+from service.handlers.fifo_lock import FifoLock
+from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
     Handler,
     ImageFailure,
     InvalidImageError,
     Scores,
+    was_worked_on,
 )
+from service.handlers.readiness import Readiness
 from service.labels import Labels, top_classes
-from service.placement import Placement
-from service.processor import INTERNAL_ERROR_MESSAGE, new_error_id
-from service.readiness import Readiness
+from service.processes.placement import Placement
+from service.wire.peer import current_peer
+from service.wire.processor import INTERNAL_ERROR_MESSAGE, new_error_id
 
 _log = logging.getLogger(__name__)
 
 MAX_TOP_K_ENTRIES = 100_000
 """Most entries of all `top_k` lists of one reply: it must stay a size that clients accept."""
+
+NOTE = "note"
+"""The key of `settings` with what users of the model's answers have to know."""
+
+COSTLY_WORK = 4_000_000
+"""Of an image, as `service.images.cost` has it: 0.05 s of CPU time. Less is no burden."""
+
+# Field 1 of infer_images, and of what kind its elements are; the number of them follows.
+_LIST_OF_IMAGES = bytes([TType.LIST, 0, 1, TType.STRUCT])
+# A few, as of an ordinary call, cost no more than the connection has anyway.
+_FREE_ENTRIES = 64
+# Of an entry: its objects, and its label as often as it is copied while it is encoded and sent.
+_ENTRY_BYTES, _LABEL_COPIES = 256, 5
 
 _VERSIONED_PACKAGES = ("thriftpipe", "thriftpy2", "numpy")
 
@@ -53,10 +74,14 @@ class InferenceService:
         self._handler_name = handler_name
         self._handler = handler
         self._labels = labels
+        letters = sum(map(len, labels.names))
+        self._entry_bytes = _ENTRY_BYTES + _LABEL_COPIES * letters // len(labels.names)
         self._admission = admission
         self._limits = limits
         self._placement = placement
         self._readiness = readiness
+        # Held for each costly image that the handler has.
+        self._costly_lock = FifoLock(max(1, available_cores() - 1))
 
     def ping(self) -> None:
         """Answer."""
@@ -74,18 +99,37 @@ class InferenceService:
             InvalidImage, InvalidRequest, Overloaded, DeadlineExceeded, InternalError: as declared.
         """
         deadline = self._limits.deadline()
-        with self._admission.admit(1):
-            outcome = self._classify([params.data], deadline)[0]
+        with self._admission.admit(1, deadline) as place:
+            outcome = self._classify([params.data], deadline, place)[0]
         if isinstance(outcome, Scores):
             class_id = top_classes(outcome.probabilities, 1)[0]
             return inference.InferenceResult(
                 self._labels.names[class_id], float(outcome.probabilities[class_id])
             )
         if isinstance(outcome, InvalidImageError):
-            raise inference.InvalidImage(str(outcome), params.uuid)
-        if isinstance(outcome, DeadlineExceededError):
-            raise inference.DeadlineExceeded(str(outcome), deadline.timeout_ms)
-        raise inference.InternalError(INTERNAL_ERROR_MESSAGE, _logged("infer_batch", outcome))
+            error = inference.InvalidImage(str(outcome), params.uuid)
+        elif isinstance(outcome, DeadlineExceededError):
+            error = inference.DeadlineExceeded(str(outcome), deadline.timeout_ms)
+        else:
+            error_id = _logged("infer_batch", outcome)
+            error = inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id)
+        forget_frames(outcome)
+        raise error
+
+    def check_infer_batch(self, arguments: memoryview) -> None:  # noqa: ARG002 (it is one image)
+        """Raise Overloaded before the image is copied, where its call would be refused anyway."""
+        self._admission.check(1)
+
+    def check_infer_images(self, arguments: memoryview) -> None:
+        """Raise Overloaded before the images are copied, where their call would be refused anyway.
+
+        Args:
+            arguments: encoded; the list of images comes first, unless a client is strange.
+        """
+        if arguments[:4] == _LIST_OF_IMAGES:
+            images = int.from_bytes(arguments[4:8], "big")
+            self._limits.check_count(images)
+            self._admission.check(images)
 
     def infer_images(self, requests: Sequence[Any], options: Any = None) -> list[Any]:
         """Classify images; one that fails does not touch its neighbours.
@@ -106,12 +150,21 @@ class InferenceService:
         deadline = self._limits.deadline(options.timeout_ms)
         if not requests:
             return []
-        with self._admission.admit(len(requests)):
-            outcomes = self._classify([params.data for params in requests], deadline)
-        return [
+        entries = top_k * len(requests)
+        if entries > _FREE_ENTRIES and (peer := current_peer()) is not None:
+            peer.take_memory(entries * self._entry_bytes)
+        with self._admission.admit(len(requests), deadline) as place:
+            if len(requests) > 1:
+                deadline = replace(deadline, image_done=place.image_done)
+            outcomes = self._classify([params.data for params in requests], deadline, place)
+        results = [
             self._result(params.uuid, outcome, top_k, bool(options.with_stage_times))
             for params, outcome in zip(requests, outcomes, strict=True)
         ]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageFailure):
+                forget_frames(outcome)
+        return results
 
     def server_info(self) -> Any:
         """Who answers: ServerInfo."""
@@ -125,7 +178,7 @@ class InferenceService:
             config_sha256=info.config_sha256,
             pid=os.getpid(),
             versions={**_own_versions(), **info.versions},
-            settings=info.settings,
+            settings={**info.settings, **({NOTE: info.note} if info.note else {})},
             worker=self._placement.worker,
             workers=self._placement.workers,
             supervisor_pid=self._placement.supervisor_pid,
@@ -136,18 +189,59 @@ class InferenceService:
         reason = self._readiness.why_not()
         return inference.Health(ready=not reason, reason=reason)
 
-    def _classify(self, images: Sequence[bytes], deadline: Deadline) -> list[Scores | ImageFailure]:
+    def _classify(
+        self, images: Sequence[bytes], deadline: Deadline, place: Place
+    ) -> list[Scores | ImageFailure]:
         """The handler's outcomes, but for images that it must not get.
 
-        Scores that are no numbers become failures.
+        Scores that are no numbers become failures. Costly images go to the handler after the
+        others, so many at a time as leave a core to other calls.
         """
-        failures = [self._limits.image_failure(image) for image in images]
-        taken = [image for image, failure in zip(images, failures, strict=True) if failure is None]
-        outcomes = self._handler.classify(taken, deadline) if taken else []
-        if len(outcomes) != len(taken):
-            raise RuntimeError(f"the handler gave {len(outcomes)} outcomes for {len(taken)} images")
-        following = iter(outcomes)
-        return [failure or _checked(next(following)) for failure in failures]
+        outcomes: dict[int, Scores | ImageFailure] = {}
+        usual: list[int] = []
+        costly: list[int] = []
+        for index, image in enumerate(images):
+            try:
+                if index:
+                    # Headers of some images take milliseconds each.
+                    deadline.check()
+                work = self._limits.image_work(image)
+            except ImageFailure as failure:
+                outcomes[index] = failure
+                continue
+            (costly if work > COSTLY_WORK else usual).append(index)
+        classify = partial(self._classify_some, images, deadline, place, outcomes)
+        if usual:
+            classify(usual)
+        while costly:
+            held = int(self._costly_lock.acquire(max(0.0, deadline.remaining_s())))
+            # No other call waits where more are free.
+            while 0 < held < len(costly) and self._costly_lock.acquire(0.0):
+                held += 1
+            # With none of them the time is over, and the handler drops the images.
+            some = costly[: held or None]
+            del costly[: len(some)]
+            try:
+                classify(some)
+            finally:
+                for _ in range(held):
+                    self._costly_lock.release()
+        return [outcomes[index] for index in range(len(images))]
+
+    def _classify_some(
+        self,
+        images: Sequence[bytes],
+        deadline: Deadline,
+        place: Place,
+        outcomes: dict[int, Scores | ImageFailure],
+        indices: Sequence[int],
+    ) -> None:
+        """Add the handler's outcomes of those images of a call."""
+        found = self._handler.classify([images[index] for index in indices], deadline)
+        if len(found) != len(indices):
+            raise RuntimeError(f"the handler gave {len(found)} outcomes for {len(indices)} images")
+        place.worked_on += sum(map(was_worked_on, found))
+        outcomes.update(zip(indices, map(_checked, found), strict=True))
 
     def _checked_top_k(self, top_k: int | None, images: int) -> int:
         classes = len(self._labels.names)
@@ -186,7 +280,8 @@ class InferenceService:
 
 
 def _checked(outcome: Scores | ImageFailure) -> Scores | ImageFailure:
-    if isinstance(outcome, Scores) and not math.isfinite(outcome.probabilities.sum()):
+    # Nothing is rebuilt for it: it may be this one image that makes the model overflow.
+    if isinstance(outcome, Scores) and not outcome.are_finite():
         return ImageFailure("the model's scores are not finite numbers")
     return outcome
 
@@ -203,7 +298,7 @@ def _image_error(failure: ImageFailure) -> Any:
 
 
 def _logged(method: str, failure: ImageFailure) -> str:
-    """Log what the client must not see; return the id under which it stands in the log."""
+    """Log what the client must not see; return the id under which it is in the log."""
     error_id = new_error_id()
     _log.error("%s: an image failed, error_id %s", method, error_id, exc_info=failure)
     return error_id

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.bounded_file import UnreadableFileError, read_bounded
-from service.handler import ConfigurationError
+from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_file
+from service.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 _PACKAGED = "imagenet_labels.txt"
@@ -73,7 +73,8 @@ def read_labels(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"label file {path} is not UTF-8 text: {error}") from error
     except UnreadableFileError as error:
-        raise ConfigurationError(f"label file {path}: {error}") from error
+        reason = why_no_file(path) or f"{path}: {error}"
+        raise ConfigurationError(f"label file: {reason}") from error
     names = [line.strip() for line in text.splitlines()]
     if not names:
         raise ConfigurationError(f"label file {path} is empty; it needs one label a line")

@@ -5,24 +5,31 @@ Only the supervisor starts it. FD is the worker's end of their line, INDEX its n
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import select
 import sys
 import threading
 from collections.abc import Sequence
 
-from service.arguments import parse_arguments
-from service.checked_options import handler_settings, server_settings
-from service.control import ControlChannel
-from service.handed_arrivals import HandedArrivals
-from service.handler import ConfigurationError
-from service.handlers import create_handler
-from service.heaps import share_heaps
-from service.placement import Placement
-from service.process import error_line, leave, log_to_stderr
+from service.errors import ConfigurationError
+from service.handlers.table import create_handler
+from service.images.decode_memory import DECODE_MEMORY
+from service.malloc_arenas import limit_arenas
+from service.options.server_arguments import parse_arguments
+from service.options.validation import handler_settings, server_settings
+from service.processes.control_channel import ControlChannel
+from service.processes.heartbeats import BEATS, Heartbeats
+from service.processes.placement import Placement
+from service.processes.process import error_line, leave, log_to_stderr
+from service.processes.signals import leave_stop_to_supervisor
+from service.processes.worker_listener import WorkerListener
+from service.processes.worker_messages import WORKER_MESSAGES, Drained, StartFailure
+from service.processes.worker_process import SHARED_FOLDER_VARIABLE
 from service.server import Server
-from service.signals import leave_stop_to_supervisor
-from service.worker_process import SHARED_FOLDER_VARIABLE
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,45 +39,95 @@ def main(arguments: Sequence[str]) -> int:
         The exit code, as the server's own.
     """
     leave_stop_to_supervisor()
-    share_heaps()
-    control = ControlChannel.inherited(int(arguments[0]))
-    end_with_supervisor(control)
+    limit_arenas()
+    control = ControlChannel.inherited(int(arguments[0]), WORKER_MESSAGES)
     index = int(arguments[1])
     options = parse_arguments(arguments[2:])
     log_to_stderr(options.log_level, f"worker {index} ")
+    listener = WorkerListener(control)
+    watch = SupervisorWatch(control, listener, options.hang_timeout_s)
+    watch.start()
     try:
         whole = server_settings(options)
         placement = Placement(
             index, whole.workers, os.getppid(), os.environ.get(SHARED_FOLDER_VARIABLE)
         )
         settings = placement.handler_settings(handler_settings(options))
+        own = placement.server_settings(whole)
+        DECODE_MEMORY.limit_bytes = own.max_decoded_bytes
         with Server(
-            placement.server_settings(whole),
+            own,
             options.handler,
             lambda: create_handler(options.handler, settings),
-            HandedArrivals(control),
+            listener,
             placement,
         ) as server:
+            watch.server = server
             cut_off = server.run()
     except (ConfigurationError, OSError) as error:
-        line, code = error_line(error)
-        control.send({"failed": line, "exit_code": code})
-        return code
-    control.send({"cut_off": cut_off})
+        failure = StartFailure(*error_line(error))
+        control.send(failure)
+        return failure.exit_code
+    control.send(Drained(cut_off))
     return 1 if cut_off else 0
 
 
-def end_with_supervisor(control: ControlChannel) -> None:
-    """End this process as soon as the supervisor is gone, whatever else it is doing."""
+class SupervisorWatch(threading.Thread):
+    """Ends this process as soon as the supervisor is gone, whatever else it is doing.
 
-    def watch() -> None:
+    If the supervisor is there but hangs, this worker serves the connections that it has, and says
+    through `health` that it gets no others.
+
+    Args:
+        control: the line to the supervisor.
+        listener: it counts the supervisor's beats.
+        hang_timeout_s: how long those may stay away; 0 for ever.
+
+    Attributes:
+        server: what says so, once there is one.
+    """
+
+    def __init__(
+        self, control: ControlChannel, listener: WorkerListener, hang_timeout_s: float
+    ) -> None:
+        super().__init__(name="watch-supervisor", daemon=True)
+        self.server: Server | None = None
+        self._control = control
+        self._listener = listener
+        self._hang_timeout_s = hang_timeout_s
+        self._is_alone = False
+
+    def run(self) -> None:
+        """Watch until there is an end."""
+        pause_s = Heartbeats(self._hang_timeout_s).pause_s
+        pause_ms = None if math.isinf(pause_s) else pause_s * 1000
         poll = select.poll()
         # Without any event asked for, only the other end's closing is told.
-        poll.register(control, 0)
-        poll.poll()
+        poll.register(self._control, 0)
+        heard, missed = self._listener.beats, 0
+        while not poll.poll(pause_ms):
+            beats = self._listener.beats
+            # The first beat comes when this worker is ready, and none once it is to stop. What this
+            # worker has not read shows that not the supervisor is silent.
+            is_silent = beats == heard and not self._control.has_message()
+            missed = missed + 1 if beats and is_silent else 0
+            heard = beats
+            self._tell(missed)
         os._exit(1)
 
-    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
+    def _tell(self, missed: int) -> None:
+        if self.server is None:
+            return
+        if missed == BEATS:
+            reason = f"the supervisor hangs: silent for {self._hang_timeout_s:g} s"
+            self._is_alone = True
+            # First, since a reader of the log may ask for the health at once.
+            self.server.trouble(reason)
+            _log.error("%s; open connections are served, new ones are not let in", reason)
+        elif not missed and self._is_alone:
+            self._is_alone = False
+            self.server.trouble("")
+            _log.info("the supervisor is there again")
 
 
 if __name__ == "__main__":

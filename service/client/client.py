@@ -34,14 +34,14 @@ class Client:
     """A server, as seen by all threads of this process.
 
     A call gets its own reply or a `ClientError`. It is tried again only where the server cannot
-    have begun with it: when it was refused as overload, and when nobody listened.
+    have begun with it: when it was refused as overload, and when no server listened.
 
     Args:
         host: the server's name or address.
         port: its port.
         connect_timeout_s: longest time until a connection stands.
         call_timeout_s: longest time of a call, with waiting for a connection and all retries.
-            The server is told what is left, so that it does not work for nobody.
+            The server is told what is left, so that it does not work on abandoned calls.
         idle_timeout_s: a connection that was not used for longer is closed at the next call. Keep
             it below the server's --idle-timeout-s.
         max_connections: connections at a time; further calls wait for one.
@@ -213,7 +213,7 @@ class Client:
         return self._replies.health(self._call("health", dict, self._deadline(timeout_s)))
 
     def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
-        """Who answers; ClientError if nobody does."""
+        """Which server answers; ClientError if none does."""
         return self._replies.server_info(self._call("server_info", dict, self._deadline(timeout_s)))
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """One connection to a server, with one call in flight at most.
 
 A call that does not end with its own complete reply leaves the connection unsound, whatever the
-reason, and nobody uses it again: so a late reply has nobody whom it could reach.
+reason, and is not used again: so a late reply reaches no other call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.client.errors import (
     InvalidRequestError,
     RefusedCallError,
 )
-from service.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
+from service.wire.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
 
 _FRAME_HEADER = Struct(">i")
 _INITIAL_BUFFER_BYTES = 16 * 1024
@@ -85,7 +85,7 @@ class ClientConnection:
         idle_since_s: time.monotonic() of the end of the last call.
 
     Raises:
-        ConnectionFailedError: nobody listens, or the two cannot agree on TLS.
+        ConnectionFailedError: no server listens, or the two cannot agree on TLS.
         DeadlineExceededError: the call's time was over first.
     """
 
@@ -166,7 +166,7 @@ class ClientConnection:
     def _receive(self, deadline: CallDeadline) -> tuple[MessageScanner, memoryview]:
         """One message: its scanner, and the bytes of its body."""
         scanner = MessageScanner(self._limits)
-        buffer = bytearray(_INITIAL_BUFFER_BYTES)
+        buffer = memoryview(bytearray(_INITIAL_BUFFER_BYTES))
         start = _FRAME_HEADER.size if self._endpoint.framed else 0
         arrived, frame_bytes = 0, 0
         needed = max(start, 1)
@@ -174,15 +174,17 @@ class ClientConnection:
             while arrived < needed:
                 if arrived == len(buffer):
                     # Memory grows with the bytes that came, not with the lengths they announce.
-                    growth = min(needed - arrived, max(arrived, _GROWTH_BYTES))
-                    buffer.extend(bytes(growth))
-                arrived += self._receive_into(memoryview(buffer)[arrived:], arrived, deadline)
+                    room = arrived + max(arrived, _GROWTH_BYTES)
+                    larger = memoryview(bytearray(min(needed, room) if start else room))
+                    larger[:arrived] = buffer
+                    buffer = larger
+                arrived += self._receive_into(buffer[arrived:], arrived, deadline)
             if start and not frame_bytes:
                 frame_bytes = self._frame_bytes(buffer)
                 scanner.reset(frame_bytes)
                 needed = start + frame_bytes
                 continue
-            view = memoryview(buffer)[start:arrived]
+            view = buffer[start:arrived]
             needed = start + self._scan(scanner, view)
             if scanner.end:
                 break
@@ -203,7 +205,7 @@ class ClientConnection:
             raise self._broken(f"after {arrived} bytes of the reply: the server closed it")
         return received
 
-    def _frame_bytes(self, buffer: bytearray) -> int:
+    def _frame_bytes(self, buffer: memoryview) -> int:
         frame_bytes: int = _FRAME_HEADER.unpack_from(buffer)[0]
         if not 0 < frame_bytes <= self._endpoint.max_reply_bytes:
             raise self._invalid(
@@ -287,7 +289,7 @@ def _connect(endpoint: Endpoint, deadline: CallDeadline) -> socket.socket:
     deadline.check("while it connected")
     if all(isinstance(error, ConnectionRefusedError) for error in errors):
         raise ConnectionFailedError(
-            f"{what}: nobody listens there; is the server running?", refused=True
+            f"{what}: no server listens there; is it running?", refused=True
         )
     last = errors[-1]
     if isinstance(last, TimeoutError):

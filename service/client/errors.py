@@ -35,7 +35,7 @@ class InternalServerError(ClientError):
     """The server failed.
 
     Attributes:
-        error_id: under which the cause stands in the server's log; "" where it gave none.
+        error_id: under which the cause is in the server's log; "" where it gave none.
     """
 
     def __init__(self, message: str, error_id: str = "") -> None:
@@ -55,7 +55,7 @@ class ConnectionFailedError(ClientError):
     """There is no connection, or it broke before the reply was complete.
 
     Attributes:
-        refused: whether nobody listened, so that nothing can have been sent.
+        refused: whether no server listened, so that nothing can have been sent.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:

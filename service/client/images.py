@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
+from engine.cache.bounded_file import kind_of
 from service.client.errors import InvalidImageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def read_image(path: Path, max_bytes: int) -> bytes:
         # Not before it is known to be a file: opening a pipe would wait for its writer.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidImageError(f"{path} is not a regular file")
+            raise InvalidImageError(f"{path} is {kind_of(status.st_mode)}, a file is needed")
         with path.open("rb") as file:
             # It may grow meanwhile; what it had is not relied on.
             content = file.read(max_bytes + 1)

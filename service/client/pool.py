@@ -20,7 +20,7 @@ class ConnectionPool:
     Args:
         endpoint: the server.
         max_connections: connections at a time; further calls wait for one.
-        idle_timeout_s: a connection that nobody used for longer is closed instead of used again.
+        idle_timeout_s: a connection that was unused for longer is closed instead of used again.
     """
 
     def __init__(self, endpoint: Endpoint, max_connections: int, idle_timeout_s: float) -> None:

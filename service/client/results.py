@@ -70,6 +70,11 @@ class ServerInfo:
     workers: int | None
     supervisor_pid: int | None
 
+    @property
+    def note(self) -> str:
+        """What users of the model's answers have to know, or ""."""
+        return self.settings.get("note", "")
+
 
 @dataclass(frozen=True)
 class Health:

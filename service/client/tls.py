@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from service.wire.tls import VERIFY_FLAGS
+
 
 def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
     """TLS 1.2 or later, with the server's certificate and name checked; None where all are None.
@@ -29,6 +31,7 @@ def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSL
             f"tls_ca {ca}: {_reason(error, 'no certificates in PEM format')}"
         ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags = VERIFY_FLAGS
     if cert is not None:
         try:
             context.load_cert_chain(cert, key, _no_password)

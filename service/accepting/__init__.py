@@ -1,0 +1,1 @@
+"""Where connections come from, and how many there may be."""

@@ -1,0 +1,217 @@
+"""The command line: `python -m service.client classify IMAGE...`, and ping, health and info.
+
+Exit codes: 0 all went well; 1 some image failed, or the server is not ready; 2 the command line
+cannot work; 3 the server could not be reached, or it refused a call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from service.client.client import Client
+from service.client.errors import ClientError
+from service.client.images import calls_of_bounded_size
+from service.client.results import Classification
+from service.images.formats import IMAGE_SUFFIXES
+
+_IMAGES_PER_CALL = 32
+_BYTES_PER_CALL = 8_000_000
+_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: the command line; None for this process's own.
+
+    Returns:
+        The exit code, as the module says.
+    """
+    options = _parse(arguments)
+    try:
+        client = Client(
+            options.host,
+            options.port,
+            call_timeout_s=options.timeout_s,
+            tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            tls_server_name=options.tls_server_name,
+        )
+    except ValueError as error:
+        return _fail(error, 2)
+    command: Callable[[Client, argparse.Namespace], int] = options.run
+    try:
+        with client:
+            return command(client, options)
+    except ClientError as error:
+        return _fail(error, 3)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    server = _Parser(add_help=False)
+    server.add_argument("--host", default="127.0.0.1", help="the server (default: %(default)s)")
+    server.add_argument("--port", type=int, default=8095, help="its port (default: %(default)s)")
+    server.add_argument(
+        "--timeout-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="longest time of a call, retries included (default: %(default)s)",
+    )
+    server.add_argument(
+        "--tls-ca", metavar="FILE", help="authorities that the server's certificate may come from"
+    )
+    server.add_argument("--tls-cert", metavar="FILE", help="certificate of this client")
+    server.add_argument("--tls-key", metavar="FILE", help="its private key")
+    server.add_argument(
+        "--tls-server-name", metavar="NAME", help="name in the server's certificate (default: host)"
+    )
+    server.add_argument("--json", action="store_true", help="JSON, one line a result")
+    parser = _Parser(
+        prog="python -m service.client",
+        description="Ask a thriftpipe server.",
+        epilog="Exit codes: 0 all went well, 1 some image failed or the server is not ready, "
+        "2 the command line cannot work, 3 the server could not be reached or refused a call.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    classify = commands.add_parser(
+        "classify", parents=[server], help="say what is in images", allow_abbrev=False
+    )
+    classify.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, or a folder of them"
+    )
+    classify.add_argument(
+        "--top-k", type=int, default=1, metavar="N", help="classes to name (default: %(default)s)"
+    )
+    classify.set_defaults(run=_classify)
+    for name, run, text in (
+        ("ping", _ping, "see whether a server answers"),
+        ("health", _health, "see whether it can take requests"),
+        ("info", _info, "see which model and engine it runs"),
+    ):
+        command = commands.add_parser(name, parents=[server], help=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+    return parser.parse_args(arguments)
+
+
+def _classify(client: Client, options: argparse.Namespace) -> int:
+    failed = False
+    images, sizes_bytes = [], []
+    for path in _files(options.images):
+        try:
+            size_bytes = path.stat().st_size
+        except OSError as error:
+            failed = _report(path, f"cannot read {path}: {error.strerror}", options.json)
+            continue
+        images.append(path)
+        sizes_bytes.append(size_bytes)
+    width = max((len(str(path)) for path in images), default=0)
+    for call in calls_of_bounded_size(sizes_bytes, _IMAGES_PER_CALL, _BYTES_PER_CALL):
+        paths = [images[index] for index in call]
+        outcomes = client.classify_batch(paths, top_k=options.top_k)
+        for path, outcome in zip(paths, outcomes, strict=True):
+            if isinstance(outcome, ClientError):
+                failed = _report(path, str(outcome), options.json)
+            elif options.json:
+                _print_json({"image": str(path), **asdict(outcome)})
+            else:
+                _print_rows(path, outcome, width)
+    _tell_note(client)
+    return 1 if failed else 0
+
+
+def _tell_note(client: Client) -> None:
+    """Say beside the results what the server says of its model."""
+    try:
+        note = client.server_info().note
+    except ClientError:
+        return  # the results are there, and a server may lack this method
+    if note:
+        sys.stderr.write(f"note: {_one_line(note)}\n")
+
+
+def _files(given: Sequence[Path]) -> Iterator[Path]:
+    """The images, with those of a folder in the order of their names."""
+    for path in given:
+        if path.is_dir():
+            yield from sorted(
+                entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES
+            )
+        else:
+            yield path
+
+
+def _print_rows(path: Path, outcome: Classification, width: int) -> None:
+    for entry in outcome.top_k:
+        sys.stdout.write(f"{path!s:{width}}  {entry.score:.4f}  {entry.label}\n")
+
+
+def _print_json(values: dict[str, object]) -> None:
+    sys.stdout.write(f"{json.dumps(values, ensure_ascii=False)}\n")
+
+
+def _report(path: Path, reason: str, as_json: bool) -> bool:
+    """Tell why an image has no result; True, for that one has failed."""
+    line = _one_line(reason)
+    if as_json:
+        _print_json({"image": str(path), "error": line})
+    sys.stderr.write(f"error: {path}: {line}\n")
+    return True
+
+
+def _ping(client: Client, options: argparse.Namespace) -> int:
+    client.ping()
+    if options.json:
+        _print_json({"answers": True})
+    else:
+        sys.stdout.write(f"{options.host}:{options.port} answers\n")
+    return 0
+
+
+def _health(client: Client, options: argparse.Namespace) -> int:
+    health = client.health()
+    if options.json:
+        _print_json(asdict(health))
+    else:
+        sys.stdout.write("ready\n" if health.ready else f"not ready: {_one_line(health.reason)}\n")
+    return 0 if health.ready else 1
+
+
+def _info(client: Client, options: argparse.Namespace) -> int:
+    info = asdict(client.server_info())
+    if options.json:
+        _print_json(info)
+        return 0
+    for name, value in info.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {text}" for key, text in sorted(value.items()))
+        if value is not None:
+            sys.stdout.write(f"{name:15} {value}\n")
+    return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    sys.stderr.write(f"error: {_one_line(str(error))}\n")
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""What the service asks of a handler, which handlers there are, and how each is started."""

@@ -1,0 +1,39 @@
+"""Which handlers there are. Only the one that is chosen gets imported."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from engine.names import unknown_name
+from service.errors import ConfigurationError
+from service.handlers.interface import Handler, HandlerSettings
+
+HANDLERS = {
+    "baseline": "baseline_trt.handler:create_handler",
+    "pipeline": "pipeline.handler:create_handler",
+    "null": "service.handlers.null:create_handler",
+}
+
+
+def create_handler(name: str, settings: HandlerSettings) -> Handler:
+    """Load and build a handler; this is the slow part of a start.
+
+    Args:
+        name: a key of HANDLERS.
+        settings: what it builds itself from.
+
+    Raises:
+        ConfigurationError: unknown name, a package that is not installed, or settings that cannot
+            work.
+    """
+    if name not in HANDLERS:
+        raise ConfigurationError(unknown_name("handler", name, HANDLERS))
+    module_name, attribute = HANDLERS[name].split(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"handler {name!r} needs the module {error.name!r}, which is not installed"
+        ) from error
+    handler: Handler = getattr(module, attribute)(settings)
+    return handler

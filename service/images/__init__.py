@@ -1,0 +1,1 @@
+"""Images of requests: what they are, what decoding them costs, and decoding them."""

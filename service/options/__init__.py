@@ -1,0 +1,1 @@
+"""The options of the command line, and the settings that they become."""

@@ -1,0 +1,98 @@
+"""Settings from what was given on the command line, refused where they cannot work."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.cache.bounded_file import why_no_file, why_no_folder
+from engine.cpu.cores import available_cores
+from engine.names import unknown_name
+from service.errors import ConfigurationError
+from service.handlers.interface import HandlerSettings
+from service.handlers.table import HANDLERS
+from service.option import options_of, spelled
+from service.options.server_settings import ServerSettings
+
+_Settings = TypeVar("_Settings", HandlerSettings, ServerSettings)
+
+
+def server_settings(options: Namespace) -> ServerSettings:
+    """The settings of the server as a whole.
+
+    Raises:
+        ConfigurationError: one of them cannot work.
+    """
+    given = vars(options)
+    _check_files(ServerSettings, given)
+    try:
+        available_cores()
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return _settings(ServerSettings, given)
+
+
+def handler_settings(options: Namespace) -> HandlerSettings:
+    """The handler's settings, as far as they can be checked before it is imported.
+
+    Raises:
+        ConfigurationError: one of them cannot work.
+    """
+    given = vars(options)
+    if options.handler not in HANDLERS:
+        raise ConfigurationError(unknown_name("handler", options.handler, HANDLERS))
+    for entry, described in options_of(HandlerSettings):
+        if entry.name in given and (reason := described.refused.get(options.handler)):
+            raise ConfigurationError(f"{spelled(entry)}: {reason}")
+    if "decode" in given and "config" in given:
+        raise ConfigurationError(
+            "--decode chooses the shipped graph, and --config names another; give one of them"
+        )
+    _check_files(HandlerSettings, given)
+    folder = given.get("calibration_images")
+    if folder is not None and (reason := why_no_folder(Path(folder))):
+        raise ConfigurationError(f"--calibration-images: {reason}")
+    model = given.get("model")
+    if model is not None and (os.sep in model or Path(model).suffix == ".onnx"):
+        _check_file("--model", model)
+    if ("mean" in given) != ("std" in given):
+        raise ConfigurationError("--mean and --std go together; give both or none")
+    if 0 in given.get("std", ()):
+        raise ConfigurationError("--std must not hold 0: the image is divided by it")
+    return _settings(
+        HandlerSettings, {**given, "overrides": _overrides(given.get("overrides", ()))}
+    )
+
+
+def _settings(kind: type[_Settings], given: Mapping[str, Any]) -> _Settings:
+    names = {entry.name for entry in fields(kind)}
+    return kind(**{name: given[name] for name in names & given.keys()})
+
+
+def _overrides(assignments: Sequence[str]) -> dict[str, str]:
+    """Texts of the form [NODE.]KEY=VALUE as key to value; the last of equal keys counts."""
+    overrides = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not key.strip() or not equals:
+            raise ConfigurationError(
+                f"--set takes [NODE.]KEY=VALUE, such as batching_timeout=2, got {assignment!r}"
+            )
+        overrides[key.strip()] = value.strip()
+    return overrides
+
+
+def _check_files(settings: type, given: Mapping[str, Any]) -> None:
+    for entry, described in options_of(settings):
+        if described.is_file and given.get(entry.name) is not None:
+            _check_file(spelled(entry), given[entry.name])
+
+
+def _check_file(spelling: str, text: str) -> None:
+    """Raise ConfigurationError, with the closest name that is there, unless `text` is a file."""
+    if reason := why_no_file(Path(text)):
+        raise ConfigurationError(f"{spelling}: {reason}")

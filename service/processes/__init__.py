@@ -1,0 +1,1 @@
+"""The server's processes: starting, watching, signalling and ending them."""

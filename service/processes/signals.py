@@ -1,0 +1,251 @@
+"""What signals do to the processes of a server.
+
+| signal | server | its workers and engine process |
+|---|---|---|
+| SIGTERM, SIGINT, SIGQUIT | drains; the second one ends it at once | nothing |
+| SIGHUP | drains, unless it was ignored when the server was started (`nohup`) | nothing |
+| SIGUSR1 | writes the stacks of all threads to stderr | the same |
+| SIGUSR2 | one log line | the same |
+
+A terminal or a service manager sends signals to all processes of a server: the supervisor says when
+to stop. Python runs its handlers in the main thread between two bytecodes, for which a native call
+may have no time for minutes; so a thread of its own reads which signals come, too. Where native
+code keeps the interpreter's lock, that thread does not run either; then the kernel itself ends the
+process on a signal that comes for the second time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from service.processes.lifecycle import Lifecycle
+from service.processes.process import STDERR_FD, end_at_will, end_within
+
+_log = logging.getLogger(__name__)
+
+_libc = ctypes.CDLL(None)
+
+STACKS_OF_THE_HUNG = signal.SIGRTMIN
+"""Writes all stacks although native code has the interpreter's lock.
+
+The frames of threads that run are read meanwhile, which can crash the process: it is for one that
+is killed next.
+"""
+
+# A terminal that closes may send SIGHUP twice, so that only the others are counted.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_STOPPING = (*_ENDING, signal.SIGHUP)
+_HELD_BACK = (*_STOPPING, signal.SIGUSR1, signal.SIGUSR2)
+# For a start that is interrupted to clean up after itself.
+_START_ENDS_S = 2.0
+# Beyond the time by which a server should have ended.
+_OVERDUE_S = 5.0
+
+
+@contextmanager
+def stopped_by_signals(server: Lifecycle, *, is_native: bool) -> Iterator[None]:
+    """Stop `server` on the first signal that says so, and the process at once on the second.
+
+    The first one drains a server that serves, and the process ends within `stop_limit_s`, whatever
+    hangs. A server that is still starting up has nothing to drain: SystemExit is raised in the main
+    thread with the usual exit code, 128 + the signal's number; if native code keeps that thread,
+    the process ends with this code a moment later. To be entered in the main thread.
+
+    Args:
+        server: what runs in this process.
+        is_native: whether native code runs in it that may keep the interpreter's lock.
+    """
+    stop = _StopBySignals(server, is_native=is_native)
+    with _read_by_thread(stop.note):
+        previous = {number: signal.signal(number, stop.on_signal) for number in _stopping()}
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _do_nothing)
+        previous[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
+        _settle_the_others()
+        if is_native:
+            for number in _ENDING:
+                _end_by_the_next(number)
+        try:
+            yield
+        finally:
+            stop.end()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class _StopBySignals:
+    """The signals that have come for a server, and what they do.
+
+    Args:
+        server: what runs in this process.
+        is_native: whether native code runs in it that may keep the interpreter's lock.
+    """
+
+    def __init__(self, server: Lifecycle, *, is_native: bool) -> None:
+        self._server = server
+        self._is_native = is_native
+        self._came: list[int] = []
+        self._is_stopping = threading.Event()
+        self._is_over, self._is_abandoned = threading.Event(), threading.Event()
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Run by Python in the main thread."""
+        del frame
+        if self._is_stopping.is_set():
+            return
+        self._is_stopping.set()
+        if not self._server.ready:
+            raise SystemExit(128 + number)
+        # If the start has ended since `note` looked.
+        self._is_over.set()
+        self._limit_stop()
+        self._server.stop(signal.Signals(number).name)
+
+    def note(self, number: int) -> None:
+        """Run by the thread that reads which signals come."""
+        if number in _STOPPING:
+            if self._is_native and number in _ENDING:
+                _end_by_the_next(number)
+            self._came.append(number)
+            if number in _ENDING and sum(one in _ENDING for one in self._came) > 1:
+                self._end_now(number)
+            if len(self._came) == 1 and self._server.ready:
+                self._limit_stop()
+            elif len(self._came) == 1:
+                threading.Thread(target=self._end_start, args=(number,), daemon=True).start()
+        self._server.wake()
+
+    def end(self) -> None:
+        """The server has ended; does not return where `_end_now` ends the process."""
+        self._is_over.set()
+        end_at_will()
+        if self._is_abandoned.is_set():
+            # The exit code is to be that of `_end_now`.
+            threading.Event().wait()
+
+    def _limit_stop(self) -> None:
+        end_within(self._server.stop_limit_s + _OVERDUE_S)
+
+    def _end_start(self, number: int) -> None:
+        if not self._is_over.wait(_START_ENDS_S):
+            self._end_now(number)
+
+    def _end_now(self, number: int) -> None:
+        self._is_abandoned.set()
+        try:
+            self._server.abandon()
+        finally:
+            os._exit(128 + number)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals wait that a process handles once it can.
+
+    A process that is started meanwhile begins with them waiting; `leave_stop_to_supervisor` ends
+    that.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def leave_stop_to_supervisor() -> None:
+    """Do nothing on the signals that stop a server, from now on.
+
+    They are handled and not ignored, so that programs that this process starts have them as usual.
+    """
+    # Until this process ends.
+    _keep_reading(_do_nothing).detach()
+    for number in _stopping():
+        signal.signal(number, _do_nothing)
+    _settle_the_others()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_BACK)
+
+
+def _stopping() -> list[signal.Signals]:
+    """The signals that stop a server; without SIGHUP where it was started to outlive that."""
+    hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [one for one in _STOPPING if not (one == signal.SIGHUP and hangup_ignored)]
+
+
+def _settle_the_others() -> None:
+    """Die of no signal of a user, but of that of `end_within`, whatever was inherited."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _do_nothing)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    faulthandler.register(STACKS_OF_THE_HUNG, file=STDERR_FD, all_threads=True)
+
+
+def _end_by_the_next(number: int) -> None:
+    """Have Python handle one more signal of this number (glibc only).
+
+    Unless this is called again after that one, the kernel ends the process on the next.
+    """
+    if hasattr(_libc, "sysv_signal"):
+        # Python's handler in C is the same for all signals; struct sigaction begins with it.
+        action = (ctypes.c_void_p * 32)()
+        _libc.sigaction(signal.SIGUSR1, None, action)
+        # A handler that is set by this call holds for one signal.
+        _libc.sysv_signal(number, ctypes.c_void_p(action[0]))
+
+
+def _do_nothing(number: int, frame: FrameType | None = None) -> None:
+    del number, frame
+
+
+@contextmanager
+def _read_by_thread(note: Callable[[int], None]) -> Iterator[None]:
+    """Have `note` called for each signal that has a handler, in a thread of its own."""
+    previous_fd = signal.set_wakeup_fd(-1)
+    writer = _keep_reading(note)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous_fd)
+        # The thread's end.
+        writer.close()
+
+
+def _keep_reading(note: Callable[[int], None]) -> socket.socket:
+    """Start that thread; it ends when what is returned is closed."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def read() -> None:
+        with reader:
+            while numbers := reader.recv(64):
+                for number in numbers:
+                    if number == signal.SIGUSR1:
+                        _log_stacks()
+                    if number == signal.SIGUSR2:
+                        _log.info("SIGUSR2 does nothing; SIGUSR1 writes all stacks to stderr")
+                    note(number)
+
+    threading.Thread(target=read, name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    return writer
+
+
+def _log_stacks() -> None:
+    """Log the stacks of all threads, whatever the log's level.
+
+    They are taken by a thread that has the interpreter's lock, so that none runs meanwhile; so they
+    must not go to stderr at once, whose reader may have stopped reading.
+    """
+    with os.fdopen(os.memfd_create("stacks"), "w+") as taken:
+        faulthandler.dump_traceback(taken, all_threads=True)
+        taken.seek(0)
+        told = "the stacks of all threads (SIGUSR1):\n" + taken.read().rstrip()
+    _log.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, told, (), None))

@@ -1,0 +1,362 @@
+"""Several server processes behind one port.
+
+The supervisor has the port. It accepts connections and hands each to the worker with the fewest,
+through a Unix socket; what is said on a connection never passes through it. Sharing the port by
+SO_REUSEPORT instead would spread connections by chance, and Thrift clients keep theirs: the
+fullest worker would decide the tail latency; it would also let other programs join the port, and
+lose the connections that wait for a worker that died. Node.js's cluster module hands accepted
+sockets to its processes in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import selectors
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from service.accepting.listener import Arrival, PortListener
+from service.options.server_settings import ServerSettings
+from service.processes.exit_reasons import how_it_ended, oom_kills
+from service.processes.heartbeats import BEATS, Heartbeats
+from service.processes.lifecycle import Lifecycle
+from service.processes.process import LEAVING_S
+from service.processes.shared_folder import SharedFolder
+from service.processes.subreaper import become_subreaper, reap_orphans, wait_for_children
+from service.processes.worker_messages import ConnectionCounts, Drained, Ready, StartFailure
+from service.processes.worker_process import WorkerProcess
+from service.processes.worker_slot import WorkerSlot
+
+_log = logging.getLogger(__name__)
+
+# Of the time to leave, what stays for an engine process that has lost its last worker.
+_ENGINE_LEAVES_S = 2.5
+
+
+class WorkerError(Exception):
+    """A worker cannot be started.
+
+    Attributes:
+        exit_code: the server's.
+    """
+
+    def __init__(self, failure: StartFailure) -> None:
+        super().__init__(failure.line)
+        self.exit_code = failure.exit_code
+
+
+class Supervisor(Lifecycle):
+    """Keeps `settings.workers` workers going, and distributes the port's connections among them.
+
+    It takes its process for itself: all of the process's children are the workers', and none is
+    left when it ends.
+
+    Args:
+        settings: the whole server's.
+        arguments: the command line, from which each worker takes its own settings.
+    """
+
+    _listener: PortListener
+
+    def __init__(self, settings: ServerSettings, arguments: Sequence[str]) -> None:
+        super().__init__(settings, PortListener(settings))
+        self._arguments = arguments
+        self._shared_folder = SharedFolder()
+        self._slots = [WorkerSlot(index) for index in range(settings.workers)]
+        # Accepted, but not handed over: no worker has room, or the one that was to have it died.
+        self._waiting: deque[Arrival] = deque()
+        self._handed_out = 0
+        self._draining = False
+        self._heartbeats = Heartbeats(settings.hang_timeout_s)
+        self._oom_kills = oom_kills()
+        # By when all processes have left; None until it is time to.
+        self._left_by_s: float | None = None
+        self._failure: WorkerError | None = None
+        self._cut_off = 0
+
+    def abandon(self) -> None:
+        """As for any server; the folder that the workers share goes, too."""
+        self._draining = True
+        super().abandon()
+        self._shared_folder.close()
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._shared_folder.close()
+
+    def startup(self) -> None:
+        """Take the port, wait until all workers are warm, then let clients in."""
+        become_subreaper()
+        self._listener.open()
+        # The first one alone: what it prepares and keeps in files, such as a built engine, is
+        # there for the others then, and a setting that cannot work is told once.
+        for warm in (1, len(self._slots)):
+            for slot in self._slots[:warm]:
+                if slot.worker is None:
+                    slot.start_in(0.0)
+            while not self._stop_reason and len(self._serving()) < warm:
+                self._turn()
+            if self._failure is not None:
+                raise self._failure
+            if self._stop_reason:
+                return
+        running = self._serving()[0].running
+        # First, since a reader of the ready line may stop the server at once.
+        self.ready = True
+        self._listener.start(self._selector, f"{running} in {len(self._slots)} workers")
+
+    def drain(self) -> int:
+        """Let all workers finish their requests, for `drain_timeout_s` at most.
+
+        Returns:
+            How many requests were cut off unfinished.
+
+        Raises:
+            WorkerError: a worker cannot be started, which is why the others have drained.
+        """
+        self._draining = True
+        self._listener.close()
+        self._drop_waiting()
+        _log.info("stopping (%s): %d workers drain", self._stop_reason, len(self._serving()))
+        for slot in self._slots:
+            slot.start_at_s = math.inf
+        for worker in self._workers():
+            if worker.running:
+                worker.stop(self._stop_reason)
+            else:
+                worker.kill()
+        self._left_by_s = time.monotonic() + self._settings.drain_timeout_s + LEAVING_S
+        deadline_s = self._left_by_s - _ENGINE_LEAVES_S
+        while self._workers() and time.monotonic() < deadline_s:
+            self._turn(deadline_s)
+        for worker in self._workers():
+            _log.error(
+                "worker with pid %d did not exit; killing it with %d connections",
+                worker.pid,
+                worker.connections,
+            )
+            self._cut_off += worker.connections
+        if self._failure is not None:
+            raise self._failure
+        return self._cut_off
+
+    def shutdown(self) -> None:
+        """Free the port; no worker is left, nor anything that a worker has started."""
+        super().shutdown()
+        self._drop_waiting()
+        for worker in self._workers():
+            worker.kill()
+        for slot in self._slots:
+            if slot.worker is not None:
+                self._reap(slot, slot.worker)
+        own = self._shared_folder.process_ids()
+        # The engine process ends without it, if it has not with its last worker.
+        self._shared_folder.close()
+        # Whatever was started for a server that never served has nothing to finish.
+        left_s = 0.0 if self._left_by_s is None else self._left_by_s - time.monotonic()
+        for pid in wait_for_children(left_s, own):
+            if self._left_by_s is None:
+                continue
+            if pid in own:
+                _log.error("process %d, which a worker had started, hung and was killed", pid)
+            else:
+                _log.warning("process %d, which a backend had started, was left and is killed", pid)
+
+    def _announce_stop(self) -> None:
+        for worker in self._serving():
+            worker.announce_stop(self._stop_reason)
+
+    def _next_due_s(self) -> float:
+        return min(self._heartbeats.next_s, *(slot.start_at_s for slot in self._slots))
+
+    def _on_readable(self, data: Any) -> None:
+        if isinstance(data, WorkerSlot):
+            self._receive(data)
+        elif (arrival := self._listener.accept()) is not None:
+            self._waiting.append(arrival)
+
+    def _turn(self, end_s: float = math.inf) -> None:
+        super()._turn(end_s)
+        for slot in self._slots:
+            if slot.is_due:
+                self._start(slot)
+        # After all that was received in this turn.
+        if self._heartbeats.is_due() and not self._draining:
+            self._check_heartbeats()
+        if self.ready and not self._draining:
+            self._hand_out()
+
+    def _check_heartbeats(self) -> None:
+        """Ask the workers that serve for a sign of life, and kill those that hang.
+
+        A worker that still starts is not asked.
+        """
+        for slot in self._slots:
+            worker = slot.worker
+            if worker is None or not worker.running:
+                continue
+            worker.request_heartbeat()
+            if worker.missed_beats == BEATS - 1:
+                worker.write_stacks()
+            elif worker.missed_beats == BEATS:
+                # Its channel breaks then; what it sent before can still be read.
+                worker.kill()
+            elif worker.missed_beats == 2 * BEATS:
+                self._worker_ended(slot, worker)
+
+    def _on_wakeup(self) -> None:
+        """Reap the workers that have ended, and processes that one had started before."""
+        for slot in self._slots:
+            worker = slot.worker
+            if worker is not None and worker.has_ended:
+                while slot.worker is worker and worker.control.has_message():
+                    self._receive(slot)
+                if slot.worker is worker:
+                    self._worker_ended(slot, worker)
+        for pid, exit_code in reap_orphans([worker.pid for worker in self._workers()]):
+            if exit_code:
+                how = how_it_ended(exit_code, self._oom_kills)
+                _log.error("process %d, which a worker had started, ended: %s", pid, how)
+
+    def _start(self, slot: WorkerSlot) -> None:
+        slot.start_at_s = math.inf
+        try:
+            slot.worker = WorkerProcess(
+                slot.index, len(self._slots), self._arguments, self._shared_folder.path
+            )
+        except OSError as error:
+            self._start_failed(slot, f"cannot be started: {error.strerror}", None)
+            return
+        self._selector.register(slot.worker.control, selectors.EVENT_READ, slot)
+
+    def _receive(self, slot: WorkerSlot) -> None:
+        """Handle one message of a worker, or its end."""
+        worker = slot.worker
+        if worker is None:
+            return
+        message = worker.control.receive()
+        if message is None:
+            self._worker_ended(slot, worker)
+            return
+        worker.shows_life()
+        content = message.content
+        if isinstance(content, Ready):
+            worker.running = content.running
+            slot.failed_starts = 0
+            if self._stop_reason:
+                worker.announce_stop(self._stop_reason)
+            _log.info("worker %d is warm (pid %d)", slot.index, worker.pid)
+        elif isinstance(content, ConnectionCounts):
+            self._listener.count_closed(*worker.update_counts(content))
+        elif isinstance(content, StartFailure):
+            worker.failure = content
+        elif isinstance(content, Drained):
+            worker.cut_off = content.cut_off
+
+    def _worker_ended(self, slot: WorkerSlot, worker: WorkerProcess) -> None:
+        """Take back the connections of a worker that has ended, and replace it."""
+        # It may be on its way out still, or have closed its end without leaving.
+        worker.kill()
+        status = self._reap(slot, worker)
+        lost = worker.connections - len(worker.untaken)
+        self._waiting.extendleft(reversed(worker.untaken))
+        untaken_reserve = sum(arrival.is_reserve for arrival in worker.untaken)
+        self._listener.count_closed(lost, worker.reserve - untaken_reserve)
+        if self._draining:
+            self._drop_waiting()
+            cut_off = worker.cut_off
+            if cut_off is None and worker.running:
+                _log.error("worker %d ended while it drained (%s)", slot.index, status)
+                cut_off = max(1, worker.connections)
+            self._cut_off += cut_off or 0
+        elif worker.running:
+            _log.error(
+                "worker %d (pid %d) ended with %d connections and is replaced: %s",
+                slot.index,
+                worker.pid,
+                lost,
+                self._why(worker, status),
+            )
+            slot.start_in(0.0)
+        else:
+            self._start_failed(slot, f"ended before it was ready ({status})", worker.failure)
+
+    def _why(self, worker: WorkerProcess, status: str) -> str:
+        """Why a worker that served has ended."""
+        if worker.missed_beats >= BEATS:
+            limit_s = self._settings.hang_timeout_s
+            return f"it gave no sign of life for --hang-timeout-s = {limit_s:g} and was killed"
+        return status if worker.failure is None else worker.failure.line
+
+    def _start_failed(self, slot: WorkerSlot, how: str, failure: StartFailure | None) -> None:
+        """Try again after a pause, or give up the server."""
+        slot.failed_starts += 1
+        if failure is not None and not self.ready:
+            # Its settings cannot work: the next attempt would say the same.
+            self._give_up(slot, failure)
+        elif self._may_try_again(slot):
+            pause_s = slot.retry()
+            reason = how if failure is None else failure.line
+            _log.error("worker %d: %s; the next attempt is in %g s", slot.index, reason, pause_s)
+        else:
+            line = (
+                f"worker {slot.index} {how}, {slot.failed_starts} times in a row; "
+                "the log above has what it said"
+            )
+            self._give_up(slot, failure or StartFailure(line, 1))
+
+    def _may_try_again(self, slot: WorkerSlot) -> bool:
+        """Whether to try a start once more: always, once another worker serves or still may."""
+        if not self.ready:
+            return slot.has_attempts_left
+        return any(other.has_attempts_left for other in self._slots)
+
+    def _give_up(self, slot: WorkerSlot, failure: StartFailure) -> None:
+        self._failure = WorkerError(failure)
+        self.stop(f"worker {slot.index} cannot be started")
+
+    def _reap(self, slot: WorkerSlot, worker: WorkerProcess) -> str:
+        """Wait for a worker's end, which must be under way; how it ended, in words."""
+        self._selector.unregister(worker.control)
+        slot.worker = None
+        return worker.reap()
+
+    def _hand_out(self) -> None:
+        """Give what waits to workers with room; without one, let clients wait in the kernel."""
+        while self._waiting and (worker := self._least_busy()) is not None:
+            self._handed_out += 1
+            try:
+                if worker.hand(self._waiting[0], self._handed_out):
+                    self._waiting.popleft()
+            except OSError as error:
+                _log.warning("cannot hand a connection over now: %s", error.strerror)
+                break
+        if self._least_busy() is None:
+            self._listener.hold()
+        else:
+            self._listener.release()
+
+    def _least_busy(self) -> WorkerProcess | None:
+        """The worker with the fewest connections; of equals, the one that got none for longest.
+
+        One that owes a sign of life comes last.
+        """
+        return min(
+            (worker for worker in self._workers() if worker.has_room),
+            key=lambda one: (one.missed_beats > 0, one.connections, one.last_handed),
+            default=None,
+        )
+
+    def _workers(self) -> list[WorkerProcess]:
+        return [slot.worker for slot in self._slots if slot.worker is not None]
+
+    def _serving(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers() if worker.running]
+
+    def _drop_waiting(self) -> None:
+        for arrival in self._waiting:
+            arrival.sock.close()
+        self._waiting.clear()

@@ -1,0 +1,179 @@
+"""A worker as its supervisor sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.cpu.cores import CORES_VARIABLE, available_cores
+from service.accepting.listener import Arrival, DrainNotice, StopRequest
+from service.processes.control_channel import ControlChannel
+from service.processes.exit_reasons import how_it_ended, oom_kills
+from service.processes.placement import share_of_cores
+from service.processes.signals import STACKS_OF_THE_HUNG, held_back
+from service.processes.worker_messages import (
+    WORKER_MESSAGES,
+    ConnectionCounts,
+    HeartbeatRequest,
+    NewConnection,
+    StartFailure,
+)
+
+SHARED_FOLDER_VARIABLE = "THRIFTPIPE_SHARED_FOLDER"
+# A worker that does not even take what it was given gets no more.
+_MOST_UNTAKEN = 16
+# A process that is killed ends at once, unless the kernel itself is at work for it.
+_DYING_S = 1.0
+
+
+class WorkerProcess:
+    """One process that runs `service.worker`, started at once.
+
+    Args:
+        index: its number, from 0.
+        workers: how many there are.
+        arguments: the server's own command line.
+        shared_folder: a folder that all workers have in common.
+
+    Attributes:
+        control: the channel to it.
+        running: what runs in it, in words; empty until it is ready for connections.
+        failure: why it could not start, if it said so.
+        cut_off: requests that it cut off; None until it has drained.
+        handed: connections that it was given.
+        last_handed: when it was given the last one, as a count of all that the server gave out.
+        untaken: those of them that it has not taken up: nothing has been read from them.
+        closed: those of them that are closed.
+        reserve: reserve connections that it was given and that are not closed.
+        missed_beats: how many beats it has let pass since the one that it has not answered.
+    """
+
+    def __init__(
+        self, index: int, workers: int, arguments: Sequence[str], shared_folder: Path
+    ) -> None:
+        self.control, theirs = ControlChannel.pair(WORKER_MESSAGES)
+        self.running = ""
+        self.failure: StartFailure | None = None
+        self.cut_off: int | None = None
+        self.handed = 0
+        self.last_handed = 0
+        self._gone = False
+        self.untaken: deque[Arrival] = deque()
+        self.closed = 0
+        self.reserve = 0
+        self._closed_reserve = 0
+        self.missed_beats = 0
+        self._is_asked = False
+        self._oom_kills = oom_kills()
+        command = [sys.executable, "-m", "service.worker", str(theirs.fileno()), str(index)]
+        cores = share_of_cores(available_cores(), workers)
+        try:
+            # A signal for all of the server must not end it before it can know better.
+            with held_back():
+                self._process = subprocess.Popen(  # noqa: S603 (the server's own command line)
+                    [*command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    env={
+                        **os.environ,
+                        CORES_VARIABLE: str(cores),
+                        SHARED_FOLDER_VARIABLE: str(shared_folder),
+                    },
+                    pass_fds=[theirs.fileno()],
+                )
+        except OSError:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process has; its channel may be held open by a process that it has forked."""
+        return self._process.poll() is not None
+
+    @property
+    def connections(self) -> int:
+        """How many of its connections are open."""
+        return self.handed - self.closed
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may get another connection."""
+        return bool(self.running) and not self._gone and len(self.untaken) < _MOST_UNTAKEN
+
+    def hand(self, arrival: Arrival, count: int) -> bool:
+        """Give it a connection, its own once it has taken it up; False where the worker is gone.
+
+        Args:
+            arrival: the connection.
+            count: the value of `last_handed` from now on.
+        """
+        content = NewConnection(arrival.address, arrival.is_reserve)
+        if not self.control.send(content, [arrival.sock.fileno()]):
+            self._gone = True
+            return False
+        self.handed += 1
+        self.reserve += arrival.is_reserve
+        self.last_handed = count
+        self.untaken.append(arrival)
+        return True
+
+    def update_counts(self, counts: ConnectionCounts) -> tuple[int, int]:
+        """Take up the worker's own counts.
+
+        Returns:
+            How many connections it has closed since its last report, and how many reserve ones.
+        """
+        while self.handed - len(self.untaken) < counts.taken:
+            self.untaken.popleft().sock.close()
+        more, self.closed = counts.closed - self.closed, counts.closed
+        more_reserve = counts.closed_reserve - self._closed_reserve
+        self._closed_reserve = counts.closed_reserve
+        self.reserve -= more_reserve
+        return more, more_reserve
+
+    def request_heartbeat(self) -> None:
+        """Ask it for a sign of life, unless it still owes one: then that heartbeat is missed."""
+        if self._is_asked:
+            self.missed_beats += 1
+        else:
+            self._is_asked = self.control.send(HeartbeatRequest())
+
+    def shows_life(self) -> None:
+        """It has sent a message."""
+        self._is_asked = False
+        self.missed_beats = 0
+
+    def write_stacks(self) -> None:
+        """Have it write what its threads are doing into the log, if it still can."""
+        self._process.send_signal(STACKS_OF_THE_HUNG)
+
+    def stop(self, reason: str) -> None:
+        """Let it drain what it has and end."""
+        self.control.send(StopRequest(reason))
+
+    def announce_stop(self, reason: str) -> None:
+        """Let it say that it is not ready, and go on."""
+        self.control.send(DrainNotice(reason))
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def reap(self) -> str:
+        """Wait for its end, which must be under way; how it ended, in words."""
+        self.control.close()
+        try:
+            return how_it_ended(self._process.wait(_DYING_S), self._oom_kills)
+        except subprocess.TimeoutExpired:
+            # Popen takes it out of the process table once it has ended.
+            return "killed, but the kernel has not ended it"

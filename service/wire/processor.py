@@ -1,0 +1,262 @@
+"""Decodes a call, makes it, and encodes the reply or the exception."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TApplicationException, TException, TMessageType, TType
+from thriftpy2.transport import TCyMemoryBuffer
+
+from idl import inference
+from service.errors import forget_frames
+from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
+from service.wire.framing import BUFFER_BYTES, Message
+from service.wire.large_strings import restore
+from service.wire.peer import hold_back
+from service.wire.scanner import LimitError, ProtocolError
+
+_log = logging.getLogger(__name__)
+
+# The library's annotations cover its pure Python twin only.
+_BinaryProtocol: Any = TCyBinaryProtocol
+
+# Of all connections: decoding is short, and one thread does it at a time. Each has a buffer that
+# has grown with the largest message it has had.
+_idle_decoders: list[tuple[Any, Any]] = []
+_MOST_IDLE_DECODERS = 4
+
+INTERNAL_ERROR_MESSAGE = "the server failed; its log has the cause under this error_id"
+
+
+def new_error_id() -> str:
+    """A short id that the client gets and that is in the server's log."""
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the service.
+
+    Attributes:
+        name: as in the IDL.
+        args: thriftpy2's struct of the arguments.
+        result: thriftpy2's struct of the result or declared exception.
+        call: the implementation.
+        parameters: argument names in order.
+        required: those without which it cannot be called.
+        exceptions: declared exception class to the result's field.
+        check: raises what refuses a call, seen its encoded arguments; they are not decoded then.
+    """
+
+    name: str
+    args: type[Any]
+    result: type[Any]
+    call: Callable[..., Any]
+    parameters: tuple[str, ...]
+    required: frozenset[str]
+    exceptions: dict[type[TException], str]
+    check: Callable[[memoryview], None] | None
+
+
+MethodTable = dict[bytes, Method]
+
+
+def method_table(service: type[Any], implementation: object) -> MethodTable:
+    """The methods of a service by wire name.
+
+    Args:
+        service: the service as thriftpy2 loaded it.
+        implementation: an object with a method of each name; a parameter without a default is a
+            required argument (the IDL does not tell required arguments from optional ones). It may
+            have a `check_NAME` for each.
+    """
+    table: MethodTable = {}
+    for name in service.thrift_services:
+        args = getattr(service, f"{name}_args")
+        result = getattr(service, f"{name}_result")
+        call = getattr(implementation, name)
+        signature = inspect.signature(call).parameters.values()
+        table[name.encode()] = Method(
+            name=name,
+            args=args,
+            result=result,
+            call=call,
+            parameters=tuple(field[1] for field in args.thrift_spec.values()),
+            required=frozenset(p.name for p in signature if p.default is p.empty),
+            exceptions={
+                field[2]: field[1] for number, field in result.thrift_spec.items() if number != 0
+            },
+            check=getattr(implementation, f"check_{name}", None),
+        )
+    return table
+
+
+class Processor:
+    """Answers the calls of one connection, one at a time; its buffers are used again."""
+
+    def __init__(self, methods: MethodTable) -> None:
+        self._methods = methods
+        self._new_output()
+
+    def _new_output(self) -> None:
+        self._output = TCyMemoryBuffer()
+        self._encoder = _BinaryProtocol(self._output)
+
+    def process(self, message: Message) -> bytes:
+        """The encoded reply to a call, without a frame header.
+
+        Never raises: whatever fails is answered with an exception that the client understands.
+        """
+        method = self._methods.get(message.name)
+        if method is None:
+            known = ", ".join(name.decode() for name in self._methods)
+            given = message.name.decode("utf-8", "replace")
+            return self.encode_exception(
+                message.name,
+                message.sequence_id,
+                TApplicationException.UNKNOWN_METHOD,
+                f"unknown method {given!r}; this service has {known}",
+            )
+        try:
+            reply = self._answer(method, message)
+        except TApplicationException as error:
+            reply = self.encode_exception(message.name, message.sequence_id, error.type, str(error))
+        except ProtocolError as error:
+            reply = self.refuse(message.name, message.sequence_id, error)
+        # Native libraries raise things that are no Exception, such as Rust's panics in Python.
+        except BaseException as error:  # noqa: BLE001 (the connection and its neighbours must live)
+            reply = self._internal_error(method, message, error)
+        if len(reply) > BUFFER_BYTES:
+            self._new_output()
+        return reply
+
+    def refuse(self, name: bytes, sequence_id: int, error: ProtocolError) -> bytes:
+        """The encoded answer to a message that is not taken, without a frame header.
+
+        A message beyond a limit is an InvalidRequest, and one for which there is no room just now
+        an Overloaded, where its method declares that.
+
+        Args:
+            name: its method, as far as that has arrived.
+            sequence_id: the client's number for it.
+            error: what is wrong with it.
+        """
+        method = self._methods.get(name)
+        declared: TException | None = None
+        if isinstance(error, LimitError):
+            declared = inference.InvalidRequest(str(error))
+        elif isinstance(error, MemoryFullError):
+            declared = inference.Overloaded(str(error), error.retry_after_ms)
+        if method is not None and declared is not None:
+            field = method.exceptions.get(type(declared))
+            if field is not None:
+                result = method.result()
+                setattr(result, field, declared)
+                return self._encode(name, TMessageType.REPLY, sequence_id, result)
+        return self.encode_exception(name, sequence_id, error.exception_type, str(error))
+
+    def encode_exception(
+        self, name: bytes, sequence_id: int, exception_type: int, text: str
+    ) -> bytes:
+        """An encoded TApplicationException, without a frame header."""
+        return self._encode(
+            name,
+            TMessageType.EXCEPTION,
+            sequence_id,
+            TApplicationException(exception_type, text),
+        )
+
+    def _answer(self, method: Method, message: Message) -> bytes:
+        result = method.result()
+        try:
+            if method.check is not None:
+                method.check(message.body)
+            outcome = method.call(*self._decode(method, message))
+        except TException as error:
+            field = method.exceptions.get(type(error))
+            if field is None:
+                raise
+            forget_frames(error)
+            if isinstance(error, inference.Overloaded):
+                hold_back(error.retry_after_ms)
+            setattr(result, field, error)
+        else:
+            if outcome is not None:
+                result.success = outcome
+        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+
+    def _decode(self, method: Method, message: Message) -> list[Any]:
+        args = method.args()
+        source, decoder = _idle_decoders.pop() if _idle_decoders else _new_decoder()
+        source.clean()
+        source.write(message.body)
+        body_bytes = len(message.body)
+        message.decoded()
+        decoder.read_struct(args)
+        if body_bytes <= POOLED_BUFFER_BYTES and len(_idle_decoders) < _MOST_IDLE_DECODERS:
+            _idle_decoders.append((source, decoder))
+        if message.strings:
+            restore(args, message.strings)
+            # The arguments alone have them now.
+            message.strings.clear()
+        values = vars(args)
+        if missing := _missing_field(args, method.required):
+            raise TApplicationException(
+                TApplicationException.PROTOCOL_ERROR,
+                f"{method.name} needs the field {missing!r}, and the call lacks it",
+            )
+        return [values[name] for name in method.parameters]
+
+    def _internal_error(self, method: Method, message: Message, error: BaseException) -> bytes:
+        error_id = new_error_id()
+        _log.error("%s failed, error_id %s", method.name, error_id, exc_info=error)
+        field = method.exceptions.get(inference.InternalError)
+        if field is None:
+            return self.encode_exception(
+                message.name,
+                message.sequence_id,
+                TApplicationException.INTERNAL_ERROR,
+                f"{INTERNAL_ERROR_MESSAGE}: {error_id}",
+            )
+        result = method.result()
+        setattr(result, field, inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id))
+        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+
+    def _encode(self, name: bytes, message_type: int, sequence_id: int, struct: Any) -> bytes:
+        self._output.clean()
+        self._encoder.write_message_begin(name, message_type, sequence_id)
+        self._encoder.write_struct(struct)
+        encoded: bytes = self._output.getvalue()
+        return encoded
+
+
+def _new_decoder() -> tuple[Any, Any]:
+    source = TCyMemoryBuffer()
+    return source, _BinaryProtocol(source)
+
+
+def _missing_field(struct: Any, required: frozenset[str] | None = None) -> str:
+    """The path of the first required field that was not on the wire, or "".
+
+    thriftpy2 leaves such a field None. `required` overrides what the struct declares.
+    """
+    values = vars(struct)
+    for field_type, name, *rest in struct.thrift_spec.values():
+        value = values[name]
+        if value is None:
+            if rest[-1] if required is None else name in required:
+                return str(name)
+        elif field_type == TType.STRUCT:
+            if missing := _missing_field(value):
+                return f"{name}.{missing}"
+        elif field_type == TType.LIST and isinstance(rest[0], tuple) and rest[0][0] == TType.STRUCT:
+            for index, element in enumerate(value):
+                if missing := _missing_field(element):
+                    return f"{name}[{index}].{missing}"
+    return ""
