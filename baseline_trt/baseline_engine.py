@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from baseline_trt.torch2trt_engine import Torch2TrtEngine
-from engine.interface import Engine, EngineError, EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.onnx_graph.model import OnnxModel
+from engine.options import BatchProfile, EngineOptions
 from engine.registry import EngineChoice, load_engine
 from engine.zoo.store import ZOO
 
@@ -23,11 +25,11 @@ def load_baseline_engine(
     name: str,
     weights: str | None,
 ) -> Engine:
-    """Load the baseline's engine, and say what stands in for the quick-start's.
+    """Load the baseline's engine, and log the fallback for the quick-start's.
 
     Args:
-        choice: the engine that the host or the user has chosen. TensorRT means torch2trt where
-            that works, and else TensorRT for batches of one image, as torch2trt's.
+        choice: the engine that the user or `auto` has chosen. TensorRT means torch2trt where
+            that works, and else TensorRT by itself.
         model: the model as ONNX.
         options: how to run it.
         name: the model's name in the zoo, or its file.
@@ -37,9 +39,11 @@ def load_baseline_engine(
         EngineError: the engine cannot load the model.
     """
     if choice.name != "tensorrt":
-        _logger.info("engine %s stands in for torch2trt", choice.name)
+        _logger.info("engine %s is the fallback for torch2trt", choice.name)
         return load_engine(choice, model, options)
-    options = replace(options, precision=choice.precision, max_batch_size=1)
+    # As torch2trt does with the quick-start's sample: kernels for one image, room for more.
+    profile = BatchProfile(1, options.max_batch_size, usual_rows=1)
+    options = replace(options, precision=choice.precision, profiles=(profile,))
     reason = why_not_torch2trt(name, choice.precision)
     if reason is None:
         try:
@@ -47,7 +51,7 @@ def load_baseline_engine(
             return Torch2TrtEngine(model, options, network)
         except EngineError as error:
             reason = str(error)
-    _logger.info("TensorRT with batches of one image stands in for torch2trt: %s", reason)
+    _logger.info("TensorRT by itself is the fallback for torch2trt: %s", reason)
     return load_engine(choice, model, options)
 
 

@@ -1,7 +1,7 @@
 """The baseline handler: per request decode and preprocess on the CPU, then the one engine.
 
 This is the service that most teams ship first, and the one that the quick-start starts from. Two
-of its faults are mended, because they are errors and not costs: an undecodable image is reported
+of its faults are repaired, because they are errors and not costs: an undecodable image is reported
 and not silently skipped, and results line up with requests.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
@@ -20,23 +22,32 @@ import torch
 
 from baseline_trt.baseline_engine import load_baseline_engine
 from baseline_trt.inference import Inference, LockedInference, LockFreeInference
-from baseline_trt.mended_engine import MendedEngine
 from baseline_trt.preprocessing import Preprocessor
-from engine.classifier import classifier_input_size, classifier_normalization, probabilities
-from engine.cpu import available_cores
-from engine.interface import Engine, EngineError, EngineOptions
+from baseline_trt.recovering_engine import RecoveringEngine
+from engine.classifier import (
+    classifier_input_size,
+    classifier_normalization,
+    classifier_output,
+    contradiction_of,
+)
+from engine.cpu.cores import available_cores
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.onnx_graph.activations import AUTO
+from engine.options import EngineOptions
 from engine.registry import choose_engine
+from engine.scoring import scoring_of
 from engine.zoo import DEFAULT_MODEL, open_model
-from service.error_text import in_one_line
-from service.handler import (
-    ConfigurationError,
+from service.errors import ConfigurationError, in_one_line
+from service.handlers.interface import (
     Deadline,
     HandlerInfo,
     HandlerSettings,
     ImageFailure,
     Scores,
+    was_worked_on,
 )
-from service.rebuild_rule import DEFAULT_RULE, RebuildRule
+from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 _logger = logging.getLogger(__name__)
 
@@ -53,18 +64,22 @@ def create_handler(settings: HandlerSettings) -> BaselineHandler:
 
 
 class BaselineHandler:
-    """Implements `service.handler.Handler`.
+    """Implements `service.handlers.interface.Handler`.
 
     Args:
         settings: what the command line says.
-        rebuild: when the engine counts as broken, and how often it is loaded anew.
+        rebuild: when the engine counts as broken, and how often it is rebuilt.
     """
 
-    def __init__(self, settings: HandlerSettings, rebuild: RebuildRule = DEFAULT_RULE) -> None:
+    def __init__(self, settings: HandlerSettings, rebuild: RestartPolicy = DEFAULT_POLICY) -> None:
+        rebuild = replace(rebuild, stuck_s=settings.hang_timeout_s)
         choice = choose_engine(settings.engine, settings.precision)
-        model = open_model(settings.model, settings.weights)
+        model = classifier_output(open_model(settings.model, settings.weights), settings.output)
         normalization = classifier_normalization(model, settings.mean, settings.std)
+        if warning := contradiction_of(model, normalization):
+            _logger.warning("%s", warning)
         self._preprocessor = Preprocessor(classifier_input_size(model), normalization)
+        self._scoring = scoring_of(model, settings.output_activation or AUTO)
         cores = available_cores()
         # With the lock one run has all cores; without it as many runs as cores have one each.
         self._contexts, threads = (1, cores) if settings.lock else (cores, 1)
@@ -80,14 +95,12 @@ class BaselineHandler:
             calibration_normalization=normalization,
         )
         name = settings.model or DEFAULT_MODEL
-        self._mended = MendedEngine(
+        self._engine = RecoveringEngine(
             lambda: load_baseline_engine(choice, model, options, name, settings.weights),
             lambda engine: _inference(engine, settings.lock),
             rebuild,
         )
-        # An engine that stands in may take fewer.
-        self._max_batch_size = self._mended.engine.options.max_batch_size
-        self._are_probabilities = self._mended.engine.model.outputs_probabilities
+        self._max_batch_size = self._engine.engine.options.max_batch_size
         self._settings = {
             "lock": "on" if settings.lock else "off",
             "max_batch_size": str(self._max_batch_size),
@@ -102,6 +115,7 @@ class BaselineHandler:
         """One outcome per image, in order."""
         outcomes: list[Scores | ImageFailure | None] = [None] * len(images)
         prepared: list[_Prepared] = []
+        image_done = None if deadline is None else deadline.image_done
         for index, data in enumerate(images):
             try:
                 prepared.append((index, *self._prepare(data, deadline)))
@@ -111,11 +125,13 @@ class BaselineHandler:
             portion = prepared[start : start + self._max_batch_size]
             for index, outcome in self._infer(portion, deadline):
                 outcomes[index] = outcome
+                if image_done is not None:
+                    image_done(worked_on=was_worked_on(outcome))
         return [outcome for outcome in outcomes if outcome is not None]
 
     def info(self) -> HandlerInfo:
         """What runs."""
-        engine = self._mended.engine
+        engine = self._engine.engine
         model = engine.model
         canonical = json.dumps(self._settings, sort_keys=True)
         packages = ("torch", "numpy", "opencv-python-headless")
@@ -125,19 +141,20 @@ class BaselineHandler:
             model=model.name,
             model_sha256=model.sha256,
             config_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
-            num_classes=model.num_classes,
+            num_classes=self._scoring.num_classes,
             versions={**{name: version(name) for name in packages}, **engine.versions},
             settings=self._settings,
             images_at_work=self._contexts * self._max_batch_size,
+            note=model.note,
         )
 
     def why_not_ready(self) -> str:
         """Since when and why the engine is broken; "" where it is not."""
-        return self._mended.why_not_ready()
+        return self._engine.why_not_ready()
 
     def close(self) -> None:
         """Free the engine."""
-        self._mended.close()
+        self._engine.close()
 
     def _prepare(
         self, data: bytes, deadline: Deadline | None
@@ -145,7 +162,7 @@ class BaselineHandler:
         if deadline is not None:
             deadline.check()
         started_s = time.monotonic()
-        image = self._preprocessor.decode(data)
+        image = self._preprocessor.decode(data, math.inf if deadline is None else deadline.at_s)
         decoded_s = time.monotonic()
         tensor = self._preprocessor.transform(image)
         times = {
@@ -159,14 +176,16 @@ class BaselineHandler:
     ) -> list[tuple[int, Scores | ImageFailure]]:
         """Run a batch; if the engine raises, each of its images once more, alone."""
         try:
-            inference = self._mended.inference
+            inference = self._engine.inference
         except ImageFailure as failure:
             return [(index, failure) for index, _, _ in portion]
         try:
             outcomes = self._scores(inference, portion, deadline)
         except ImageFailure as failure:
             return [(index, failure) for index, _, _ in portion]
-        except Exception as error:  # noqa: BLE001 (whatever an engine raises)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever an engine raises)
             _logger.warning(
                 "the engine raised %s; each of its %d images runs once more, alone",
                 in_one_line(error),
@@ -174,26 +193,28 @@ class BaselineHandler:
             )
             raised = error
         else:
-            self._mended.worked()
+            self._engine.worked(portion[0][1])
             return outcomes
         outcomes = [self._alone(inference, entry, deadline) for entry in portion]
         if any(isinstance(outcome, Scores) for _, outcome in outcomes):
-            self._mended.worked()
+            self._engine.worked()
         else:
-            self._mended.failed(inference, raised)
+            self._engine.failed(inference, raised)
         return outcomes
 
     def _alone(
         self, inference: Inference, entry: _Prepared, deadline: Deadline | None
     ) -> tuple[int, Scores | ImageFailure]:
-        """The second and last try of an image, unless nobody waits for it any more."""
+        """The second and last try of an image, unless its call has been abandoned."""
         try:
             if deadline is not None:
                 deadline.check()
             return self._scores(inference, [entry], deadline)[0]
         except ImageFailure as failure:
             return entry[0], failure
-        except Exception as error:  # noqa: BLE001 (whatever an engine raises)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever an engine raises)
             broken = ImageFailure(in_one_line(error))
             broken.__cause__ = error
             return entry[0], broken
@@ -205,7 +226,7 @@ class BaselineHandler:
         output, waited_ms, ran_ms = inference.run(batch, deadline)
         if deadline is not None:
             deadline.check()
-        rows = probabilities(output, are_probabilities=self._are_probabilities)
+        rows = self._scoring.scores(output)
         return [
             (index, Scores(row, {**times, "lock": waited_ms, "infer": ran_ms}))
             for row, (index, _, times) in zip(rows, portion, strict=True)

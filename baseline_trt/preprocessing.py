@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -9,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.onnx_model import Normalization
-from service.image_decoding import decode_bgr
+from engine.normalization import Normalization
+from service.images.decoding import decode_bgr
 
 
 class Preprocessor:
@@ -24,9 +25,12 @@ class Preprocessor:
         self._mean = torch.tensor(normalization.mean).div(255).view(-1, 1, 1)
         self._std = torch.tensor(normalization.std).div(255).view(-1, 1, 1)
 
-    def decode(self, data: Any) -> npt.NDArray[np.uint8]:
-        """Decode to uint8 (height, width, 3) in B, G, R order; InvalidImageError if it is none."""
-        return decode_bgr(data)
+    def decode(self, data: Any, deadline_s: float = math.inf) -> npt.NDArray[np.uint8]:
+        """Decode to uint8 (height, width, 3) in B, G, R order; InvalidImageError if it is none.
+
+        Until `deadline_s`, on the monotonic clock, it may wait for memory.
+        """
+        return decode_bgr(data, deadline_s)
 
     def transform(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Float32 tensor of shape (1, 3, height, width) from a decoded image."""

@@ -12,18 +12,22 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from engine.cuda_device import check_device
-from engine.interface import Engine, EngineError, EngineOptions, ExecutionContext, TensorSpec
-from engine.onnx_model import OnnxModel
+from engine.contexts.cuda_device import check_device
+from engine.errors import EngineError
+from engine.interface import Engine, ExecutionContext
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
+from engine.tensor_spec import TensorSpec
 
 
 class Torch2TrtEngine(Engine):
-    """One converted network for batches of one image.
+    """One converted network.
 
     Args:
         model: the same network as ONNX, which says what goes in and what comes out.
-        options: "fp32" or "fp16", a max_batch_size of 1, and the GPU.
-        network: normalized float32 images (1, 3, height, width) to logits (1, classes).
+        options: "fp32" or "fp16", the largest batch, and the GPU.
+        network: normalized float32 images (1, 3, height, width) to logits (1, classes),
+            and more rows alike.
 
     Raises:
         EngineError: there is no such GPU, or torch2trt cannot convert the network.
@@ -72,16 +76,20 @@ class Torch2TrtEngine(Engine):
                     self._network.to(self.torch_device).eval(),
                     sample,
                     fp16_mode=self.options.precision == "fp16",
-                    max_batch_size=1,
+                    max_batch_size=self.options.max_batch_size,
                 )
-                self.compute(sample)
+                largest = self.options.max_batch_size
+                for rows in {1, largest}:
+                    self.compute(
+                        [spec.allocate(rows, self.torch_device).zero_() for spec in self.inputs]
+                    )
         except Exception as error:
             # It fails with whatever TensorRT or a missing converter raises.
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise EngineError(f"torch2trt cannot convert {self.model.name}: {reason[0]}") from error
 
     def compute(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Probabilities (rows, classes) in host memory, from tensors on the GPU."""
+        """Probabilities (rows, classes) in CPU memory, from tensors on the GPU."""
         with torch.inference_mode():
             logits: torch.Tensor = self.module(*inputs)
             return logits.float().softmax(dim=1).cpu()
