@@ -1,5 +1,7 @@
 """The torchpipe-style runtime: a TOML file of nodes becomes a thread-safe callable."""
 
+from pipeline.backends.filters import Status, register_filter
+from pipeline.backends.python_backend import PythonBackend, register_backend
 from pipeline.errors import (
     DeadlinePassedError,
     ItemError,
@@ -9,7 +11,6 @@ from pipeline.errors import (
     PipelineConfigError,
     PipelineInputError,
 )
-from pipeline.filters import Status, register_filter
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -20,7 +21,6 @@ from pipeline.keys import (
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.pipe import Pipe, pipe
-from pipeline.python_backend import PythonBackend, register_backend
 
 __all__ = [
     "TASK_DATA_KEY",

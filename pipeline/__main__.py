@@ -1,7 +1,8 @@
 """`python -m pipeline show|check|run`."""
 
-from pipeline.commands.cli import main
-from service.process import leave
+from pipeline.commands.dispatch import main
+from service.processes.process import leave
 
 if __name__ == "__main__":
-    leave(main())
+    # A pager may take its time.
+    leave(main(), patience_s=None)

@@ -1,4 +1,4 @@
-"""Reading a pipeline's TOML file (or the same as a dictionary) into checked node settings.
+"""A pipeline's TOML document, or the same as a dictionary, read into checked node settings.
 
 Everything that can be known without loading a model is checked here, so that a mistake is reported
 at once and by name.
@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
-import tomli
-
-from engine.bounded_file import UnreadableFileError, read_bounded
-from engine.names import closest_name_hint, unknown_name
-from pipeline.assembly import expression_settings
+from engine.names import closest_name_hint, shown
+from pipeline.backends.assembly import ConfiguredBackend, backends_of, expression_settings
+from pipeline.backends.filters import filter_named
+from pipeline.backends.registry import backend_class, backend_settings
 from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.expression import Expression, parse_expression
-from pipeline.filters import filter_named
-from pipeline.graph import Graph, Place
-from pipeline.registry import backend_settings
-from pipeline.settings import REQUIRED, SCHEDULING, Setting
-from pipeline.torchpipe_names import unknown_key
+from pipeline.language.document import check_document
+from pipeline.language.expression import Expression, parse_expression
+from pipeline.language.graph import Graph, Place, graph_mistakes
+from pipeline.language.settings import REQUIRED, SCHEDULING, Setting
+from pipeline.language.torchpipe_names import unknown_key
 
-_MAX_FILE_BYTES = 1024 * 1024
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class NodeConfig:
         shared_engine: whether several workers leave it to one engine process: "auto" if it runs on
             a GPU, "always" if it has the engine, or "never".
         settings: typed value of every setting that its backends read.
-        origins: for each of these and of the scheduler's own settings who gives it: "node",
+        origins: for each of these and of the scheduler's own settings what gives it: "node",
             "global" or "default".
     """
 
@@ -59,6 +56,10 @@ class NodeConfig:
     shared_engine: str
     settings: Mapping[str, Any]
     origins: Mapping[str, str]
+
+    def backends(self) -> Iterator[ConfiguredBackend]:
+        """Every backend of the expression, outermost first, with the settings that it will get."""
+        return backends_of(self.backend, self.settings)
 
 
 @dataclass(frozen=True)
@@ -79,159 +80,196 @@ class PipelineConfig:
         return Graph({name: node.place for name, node in self.nodes.items()})
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """The document of a TOML file; PipelineConfigError if it cannot be read or does not parse.
-
-    It must be a regular file of at most 1 MiB.
-    """
-    path = Path(path)
-    try:
-        text = read_bounded(path, _MAX_FILE_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PipelineConfigError(
-            f"cannot read the configuration {path}: it is not UTF-8 text"
-        ) from error
-    except UnreadableFileError as error:
-        raise PipelineConfigError(f"cannot read the configuration {path}: {error}") from error
-    try:
-        return tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise PipelineConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def apply_overrides(document: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """A copy of the document with "KEY" (a global) and "NODE.KEY" replaced.
-
-    A value is read as TOML where it is TOML (`0`, `true`, `"text"`) and as plain text otherwise.
-    """
-    changed = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()
-    }
-    for target, text in overrides.items():
-        node, dot, key = target.partition(".")
-        table = changed
-        if dot:
-            nodes = [name for name, value in changed.items() if isinstance(value, dict)]
-            if node not in nodes:
-                raise PipelineConfigError(unknown_name("node", node, nodes))
-            table = changed[node]
-        table[key if dot else node] = _override_value(text)
-    return changed
-
-
-def _override_value(text: str) -> Any:
-    try:
-        return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
-        return text
-
-
 def parse_config(document: Mapping[str, Any]) -> PipelineConfig:
     """Check a document and turn it into node settings.
 
     Raises:
-        PipelineConfigError: an unknown key, node or backend (with the closest known name), a value
-            of the wrong type, a `next` that leads nowhere or round in a circle, or no node at all.
+        PipelineConfigError: the first of its mistakes, see `read_config`.
     """
-    tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
-    globals_ = {key: value for key, value in document.items() if key not in tables}
-    if not tables:
-        raise PipelineConfigError("the configuration has no node: add a table such as [decoder]")
-    known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
-    parsed_globals = _parse_table(globals_, known, "global setting")
-    nodes = {
-        name: _parse_node(name, table, parsed_globals, known) for name, table in tables.items()
-    }
-    canonical = json.dumps(document, sort_keys=True, default=str)
-    config = PipelineConfig(nodes, hashlib.sha256(canonical.encode()).hexdigest())
-    _check_jumps(config)
+    config, mistakes = read_config(document)
+    if mistakes:
+        raise PipelineConfigError(mistakes[0])
     return config
 
 
-def _parse_table(
-    table: Mapping[str, Any], known: Mapping[str, Setting], where: str
-) -> dict[str, Any]:
-    parsed = {}
-    for key, value in table.items():
-        if key not in known:
-            raise PipelineConfigError(f"{where}: {unknown_key(key, known)}")
-        parsed[key] = known[key].parse(value, where)
-    return parsed
+def read_config(document: Mapping[str, Any]) -> tuple[PipelineConfig, list[str]]:
+    """What can be read of a document, and one message for each mistake.
 
-
-def _parse_node(
-    name: str,
-    table: Mapping[str, Any],
-    globals_: Mapping[str, Any],
-    known: Mapping[str, Setting],
-) -> NodeConfig:
-    where = f"[{name}]"
-    own = _parse_table(table, known, where)
-    given = {**globals_, **own}
-    if "backend" not in given:
-        raise PipelineConfigError(f"{where}: backend is missing: which backend does it run?")
+    Mistakes are unknown keys, nodes and backends (with the closest known name), values of the wrong
+    type, nodes that cannot be connected as they are, and a document without a node. A wrong value,
+    and a node whose backend cannot be read, is left out, so that it hides no other mistake.
+    """
     try:
-        backend = parse_expression(given["backend"])
-        read_here = (*SCHEDULING, *expression_settings(backend))
+        check_document(document)
     except PipelineConfigError as error:
-        raise PipelineConfigError(f"{where} backend: {error}") from error
-    values, origins = {}, {}
-    for setting in read_here:
-        values[setting.name] = given.get(setting.name, setting.default)
-        is_global = setting.name in globals_
-        origins[setting.name] = (
-            "node" if setting.name in own else "global" if is_global else "default"
-        )
-        if values[setting.name] is REQUIRED:
-            raise PipelineConfigError(f"{where}: {setting.name} is missing: {setting.expected}")
-    filter_name = values.pop("filter")
-    if values.pop("or"):
-        if filter_name not in (None, "or"):
-            raise PipelineConfigError(f"{where}: or = true and filter = {filter_name!r} differ")
-        filter_name = "or"
-    if filter_name is not None:
+        return PipelineConfig({}, ""), [str(error)]
+    reader = _Reader(document)
+    canonical = json.dumps(document, sort_keys=True, default=str)
+    config = PipelineConfig(reader.nodes, hashlib.sha256(canonical.encode()).hexdigest())
+    return config, reader.mistakes
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a document says of a node.
+
+    Attributes:
+        common: the global settings that can be read.
+        own: those of its table.
+        written: the keys of both, also those that cannot be read.
+    """
+
+    common: Mapping[str, Any]
+    own: Mapping[str, Any]
+    written: Set[str]
+
+    @cached_property
+    def values(self) -> Mapping[str, Any]:
+        """The typed value of each key that counts for the node."""
+        return {**self.common, **self.own}
+
+    def origin(self, key: str) -> str:
+        """Who gives a setting, as in `NodeConfig.origins`."""
+        if key in self.own:
+            return "node"
+        return "global" if key in self.common else "default"
+
+
+class _Reader:
+    """Reads a document and goes on after a mistake.
+
+    Attributes:
+        nodes: those that can be read, by name.
+        mistakes: one message for each.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.nodes: dict[str, NodeConfig] = {}
+        self.mistakes: list[str] = []
+        self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
+        tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
+        globals_ = {key: value for key, value in document.items() if key not in tables}
+        if not tables:
+            self.mistakes.append("the configuration has no node: add a table such as [decoder]")
+        common = self._values(globals_, "global setting")
+        places: dict[str, Place] = {}
+        lines_are_read = True
+        for name, table in tables.items():
+            own = self._values(table, f"[{name}]")
+            given = _Given(common, own, globals_.keys() | table.keys())
+            lines_are_read &= given.written & {"next", "map"} <= given.values.keys()
+            places[name] = self._place(name, given.values)
+            node = self._node(name, given, places[name])
+            if node is not None:
+                self.nodes[name] = node
+        # A line that cannot be read would make the graph look wrong elsewhere, too.
+        connected = graph_mistakes(places) if lines_are_read else []
+        self.mistakes += connected
+        graph = Graph(places) if lines_are_read and not connected else None
+        self.mistakes += _jump_mistakes(self.nodes, places, graph)
+
+    def _try(self, action: Callable[[], _Value], where: str = "") -> _Value | None:
+        """What the action gives; None where it raises, which is one mistake more."""
         try:
-            filter_named(filter_name)
+            return action()
         except PipelineConfigError as error:
-            raise PipelineConfigError(f"{where}: {error}") from error
-    place = Place(values.pop("next"), values.pop("map"), filter_name)
-    values.pop("backend")
-    return NodeConfig(
-        name=name,
-        backend=backend,
-        place=place,
-        instance_num=values.pop("instance_num"),
-        batching_timeout_ms=values.pop("batching_timeout"),
-        device_ids=values.pop("device_id"),
-        profile_stages=values.pop("profile_stages"),
-        shared_engine=values.pop("shared_engine"),
-        settings=values,
-        origins=origins,
-    )
+            self.mistakes.append(f"{where}{error}")
+            return None
+
+    def _values(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The typed values of a table, without those that cannot be read."""
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            if key not in self._known:
+                self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
+                continue
+            try:
+                values[key] = self._known[key].parse(value, where)
+            except PipelineConfigError as error:
+                self.mistakes.append(str(error))
+        return values
+
+    def _node(self, name: str, given: _Given, place: Place) -> NodeConfig | None:
+        """A node; None if its backend cannot be read, or a setting is missing."""
+        backend, of_backend = self._backend(given.values.get("backend"), f"[{name}] backend: ")
+        settings = (*SCHEDULING, *of_backend)
+        required = [s for s in settings if s.default is REQUIRED and s.name not in given.values]
+        self.mistakes += [
+            f"[{name}]: {setting.name} is missing: expected {setting.expected}"
+            for setting in required
+            if setting.name not in given.written
+        ]
+        if backend is None or required:
+            return None
+        values = {s.name: given.values.get(s.name, s.default) for s in settings}
+        scheduling = {setting.name: values.pop(setting.name) for setting in SCHEDULING}
+        return NodeConfig(
+            name=name,
+            backend=backend,
+            place=place,
+            instance_num=scheduling["instance_num"],
+            batching_timeout_ms=scheduling["batching_timeout"],
+            device_ids=scheduling["device_id"],
+            profile_stages=scheduling["profile_stages"],
+            shared_engine=scheduling["shared_engine"],
+            settings=values,
+            origins={setting.name: given.origin(setting.name) for setting in settings},
+        )
+
+    def _backend(self, text: str | None, where: str) -> tuple[Expression | None, Sequence[Setting]]:
+        """A backend expression, and the settings that it reads; None if it cannot be read."""
+        expression = None if text is None else self._try(partial(parse_expression, text), where)
+        if expression is None:
+            return None, ()
+        names = dict.fromkeys(expression.names())
+        if None in [self._try(partial(backend_class, name), where) for name in names]:
+            return None, ()
+        settings = self._try(partial(expression_settings, expression), where)
+        return (None, ()) if settings is None else (expression, settings)
+
+    def _place(self, name: str, values: Mapping[str, Any]) -> Place:
+        filter_name = values.get("filter")
+        if values.get("or"):
+            if filter_name not in (None, "or"):
+                text = f"[{name}]: or = true and filter = {shown(filter_name)} differ"
+                self.mistakes.append(text)
+            filter_name = "or"
+        if filter_name is not None:
+            self._try(partial(filter_named, filter_name), f"[{name}]: ")
+        return Place(values.get("next", ()), values.get("map", ()), filter_name)
 
 
-def _check_jumps(config: PipelineConfig) -> None:
-    """The graph is one, and MapReduce leads to nodes that do not lead back to it."""
-    graph = config.graph
-    for name, node in config.nodes.items():
-        target = node.settings.get("jump")
-        if target is None:
+def _jump_mistakes(
+    nodes: Mapping[str, NodeConfig], names: Collection[str], graph: Graph | None
+) -> Iterator[str]:
+    """A MapReduce leads to a node, at which items can enter and that does not lead back to it.
+
+    Without a graph only the first of these can be judged.
+    """
+    targets = {name: node.settings.get("jump") for name, node in nodes.items()}
+    jumps = {name: target for name, target in targets.items() if target is not None}
+    for name, target in jumps.items():
+        where = f"[{name}] jump = {shown(target)}"
+        if target not in names:
+            yield f"{where} is no node{closest_name_hint(target, names)}"
             continue
-        if target not in config.nodes:
-            hint = closest_name_hint(target, config.nodes)
-            raise PipelineConfigError(f"[{name}] jump = {target!r} is no node{hint}")
+        if graph is None:
+            continue
         try:
             graph.from_entry(target)
         except PipelineInputError as error:
-            raise PipelineConfigError(f"[{name}] jump = {target!r}: {error}") from error
-        reached, ahead = set[str](), [target]
-        while ahead:
-            current = ahead.pop()
-            if current not in reached:
-                reached.add(current)
-                following = config.nodes[current].settings.get("jump")
-                ahead += [*graph.places[current].next, *([] if following is None else [following])]
-        if name in reached:
-            raise PipelineConfigError(
-                f"[{name}] jump = {target!r}: that way leads back to {name!r}, without an end"
-            )
+            yield f"{where}: {error}"
+            continue
+        if name in _led_to(target, graph, jumps):
+            yield f"{where}: that way leads back to {name!r}, without an end"
+
+
+def _led_to(start: str, graph: Graph, jumps: Mapping[str, str]) -> set[str]:
+    """All nodes that are reached from there by `next` and by jumps."""
+    led_to, ahead = set[str](), [start]
+    while ahead:
+        name = ahead.pop()
+        if name in graph.places and name not in led_to:
+            led_to.add(name)
+            ahead += [*graph.places[name].next, *([jumps[name]] if name in jumps else [])]
+    return led_to

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from service.errors import what_it_says
+
 
 class PipelineConfigError(ValueError):
     """A configuration that cannot run; the message names the node, the key and a way out."""
@@ -22,7 +24,7 @@ class NodeError(Exception):
     """
 
     def __init__(self, node: str, cause: BaseException) -> None:
-        super().__init__(f"node {node!r}: {cause}")
+        super().__init__(f"node {node!r}: {what_it_says(cause)}")
         self.node = node
         self.cause = cause
 
@@ -57,13 +59,17 @@ class BackendFailureError(Exception):
         cause: what it raised.
     """
 
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(what_it_says(cause))
         self.cause = cause
 
 
 class NoInstanceError(Exception):
     """All instances of the node are broken and being rebuilt."""
+
+
+class ClosedError(Exception):
+    """The pipeline was closed before the item reached its next node."""
 
 
 class DeadlinePassedError(Exception):

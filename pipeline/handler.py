@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from engine.classifier import classifier_input_size, classifier_normalization, probabilities
-from engine.cpu import available_cores
-from engine.interface import Engine, EngineError
-from engine.registry import (
-    EngineChoice,
-    choose_engine,
-    stand_in_precision,
-    suggested_batch_size,
-    suggested_instances,
-)
-from engine.zoo import open_model
-from pipeline.assembly import settings_of
-from pipeline.backend_file import load_backends
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.scoring import check_results
+from pipeline.backends.assembly import settings_of
+from pipeline.backends.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
-from pipeline.config import PipelineConfig, apply_overrides, parse_config, read_toml
-from pipeline.engine_facts import EngineFacts
-from pipeline.engine_process.finder import connect
+from pipeline.config import NodeConfig, PipelineConfig, parse_config
+from pipeline.engine_process.engine_facts import EngineFacts
+from pipeline.engine_process.launcher import connect_or_start
+from pipeline.engine_process.messages import EngineProcessSettings
 from pipeline.engine_process.remote_node import RemoteNode
+from pipeline.engine_process.slots import SlotLimits
 from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
+from pipeline.handler_document import engine_node, handler_document
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -41,18 +33,23 @@ from pipeline.keys import (
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.pipe import Pipe
-from service.handler import (
-    ConfigurationError,
+from pipeline.pixel_warnings import pixel_warnings
+from service.errors import ConfigurationError, in_one_line
+from service.handlers.interface import (
     Deadline,
     HandlerInfo,
     HandlerSettings,
+    ImageDone,
     ImageFailure,
     Scores,
+    was_worked_on,
 )
+from service.handlers.restart_policy import RestartPolicy
 
 logger = logging.getLogger(__name__)
 
-SHIPPED_CONFIGS = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
+# Items on their way to the engine process are copies of messages, for which the limit is meant.
+_SHARES_OF_SLOTS = 4
 
 
 def create_handler(settings: HandlerSettings) -> PipelineHandler:
@@ -64,34 +61,30 @@ def create_handler(settings: HandlerSettings) -> PipelineHandler:
 
 
 class PipelineHandler:
-    """Implements `service.handler.Handler`."""
+    """Implements `service.handlers.interface.Handler`."""
 
     def __init__(self, settings: HandlerSettings) -> None:
         if settings.backends is not None:
             load_backends(settings.backends)
         document = handler_document(settings)
         config = parse_config(document)
-        self._model_node = model_node = engine_node(config)
-        node = config.nodes[model_node]
-        postprocessor = settings_of(ENGINE_BACKEND, node.backend, node.settings)["postprocessor"]
-        if not postprocessor.gives_tensors:
-            raise PipelineConfigError(
-                f"[{model_node}] postprocessor = {postprocessor.name} gives a class and no scores, "
-                'which the service cannot serve; use "split", "cpu" or "SoftmaxCpu"'
-            )
+        self._model_node = engine_node(config)
+        for warning in (
+            *pixel_warnings(config.nodes.values()),
+            *_idle_override_warnings(config, settings.overrides),
+        ):
+            logger.warning("%s", warning)
+        model_settings = _model_settings(config.nodes[self._model_node])
         entry = None
         if settings.shared_folder is not None:
             entry = entry_of_engine_process(config, settings.engine)
         if entry is None:
-            self._pipe = Pipe(config, engine=settings.engine)
-            engine: Engine = self._pipe.local_nodes[model_node].shared.get(ENGINE)
-            self._facts = EngineFacts.of(engine)
+            self._pipe, self._facts = _in_this_process(
+                config, settings, self._model_node, model_settings
+            )
         else:
-            remote = RemoteNode(entry, partial(_engine_process, settings, document, entry))
-            front = front_part(config, entry)
-            self._pipe = Pipe(front, engine=settings.engine, elsewhere={entry: remote})
-            self._facts = EngineFacts(**remote.info)
-        self._are_probabilities = self._facts.outputs_probabilities or postprocessor.softmax
+            self._pipe, self._facts = _with_engine_process(config, settings, document, entry)
+        self._scoring = self._facts.scoring
 
     def classify(
         self, images: Sequence[bytes], deadline: Deadline | None
@@ -102,7 +95,12 @@ class PipelineHandler:
             self._pipe(items)
         else:
             timeout_ms = None if deadline.at_s == math.inf else deadline.remaining_s() * 1000
-            self._pipe(items, timeout_ms=timeout_ms, has_gone=deadline.has_gone)
+            self._pipe(
+                items,
+                timeout_ms=timeout_ms,
+                has_gone=deadline.is_disconnected,
+                item_done=None if deadline.image_done is None else _item_done(deadline.image_done),
+            )
         return [self._outcome(item, deadline) for item in items]
 
     def info(self) -> HandlerInfo:
@@ -115,6 +113,7 @@ class PipelineHandler:
             instances[f"{name}.instances"] = str(node.instance_num)
             instances[f"{name}.working_instances"] = str(counts.working_instances)
             instances[f"{name}.rebuilds"] = str(counts.rebuilds)
+            instances[f"{name}.stuck_instances"] = str(node.stuck_instances)
         return HandlerInfo(
             engine=facts.engine,
             precision=facts.precision,
@@ -130,6 +129,7 @@ class PipelineHandler:
                 "engine_process": "shared by the workers" if self._pipe.elsewhere else "none",
             },
             images_at_work=self._images_at_work(),
+            note=facts.note,
         )
 
     def why_not_ready(self) -> str:
@@ -152,103 +152,109 @@ class PipelineHandler:
     def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
         error = item.get(TASK_ERROR_KEY)
         if error is None:
-            row = probabilities(item[TASK_RESULT_KEY], are_probabilities=self._are_probabilities)[0]
+            try:
+                row = self._scoring.scores(item[TASK_RESULT_KEY])[0]
+            # Whatever it is: the last node may be a backend of the user's.
+            except Exception as unusable:  # noqa: BLE001
+                return _failure(f"the result is no scores: {in_one_line(unusable)}", unusable)
             return Scores(row, item[TASK_STAGE_TIMES_KEY])
         cause = error.cause if isinstance(error, NodeError) else error
         if isinstance(cause, ImageFailure):
             return cause
         if isinstance(cause, DeadlinePassedError) and deadline is not None:
             return deadline.failure()
-        failure = ImageFailure(str(error))
-        failure.__cause__ = cause
-        return failure
+        return _failure(str(error), cause)
+
+
+def _failure(message: str, cause: BaseException) -> ImageFailure:
+    failure = ImageFailure(message)
+    failure.__cause__ = cause
+    return failure
+
+
+def _item_done(image_done: ImageDone) -> Callable[[Exception | None], None]:
+    """A function for the ends of items that reports them as ends of images."""
+
+    def item_done(error: Exception | None) -> None:
+        cause = error.cause if isinstance(error, NodeError) else error
+        image_done(worked_on=was_worked_on(cause))
+
+    return item_done
+
+
+def _model_settings(node: NodeConfig) -> Mapping[str, Any]:
+    """The settings of the model; PipelineConfigError if the service cannot use its results."""
+    settings = settings_of(ENGINE_BACKEND, node.backend, node.settings)
+    postprocessor = settings["postprocessor"]
+    if not postprocessor.gives_tensors:
+        raise PipelineConfigError(
+            f"[{node.name}] postprocessor = {postprocessor.name} gives a class and no scores, "
+            'which the service cannot serve; use "split", "cpu" or "SoftmaxCpu"'
+        )
+    return settings
+
+
+def _in_this_process(
+    config: PipelineConfig,
+    settings: HandlerSettings,
+    model_node: str,
+    model_settings: Mapping[str, Any],
+) -> tuple[Pipe, EngineFacts]:
+    """All nodes, loaded here."""
+    loaded = Pipe(
+        config,
+        engine=settings.engine,
+        rebuild=RestartPolicy(stuck_s=settings.hang_timeout_s),
+        check_result=check_results,
+    )
+    engine: Engine = loaded.local_nodes[model_node].shared.get(ENGINE)
+    try:
+        return loaded, EngineFacts.of(engine, model_settings)
+    except EngineError:
+        loaded.close()
+        raise
+
+
+def _with_engine_process(
+    config: PipelineConfig, settings: HandlerSettings, document: Mapping[str, Any], entry: str
+) -> tuple[Pipe, EngineFacts]:
+    """The nodes before `entry`, loaded here, and the others in the engine process."""
+    remote = RemoteNode(
+        entry,
+        partial(_engine_process, settings, document, entry),
+        SlotLimits(settings.max_frame_bytes, settings.max_buffered_bytes // _SHARES_OF_SLOTS),
+        settings.hang_timeout_s,
+    )
+    loaded = Pipe(
+        front_part(config, entry),
+        engine=settings.engine,
+        elsewhere={entry: remote},
+        rebuild=RestartPolicy(stuck_s=settings.hang_timeout_s),
+    )
+    return loaded, remote.facts
 
 
 def _engine_process(
     settings: HandlerSettings, document: Mapping[str, Any], entry: str
-) -> socket.socket:
+) -> tuple[socket.socket, int]:
     """A connection to the engine process that runs the document's nodes from `entry` on."""
-    wanted = {
-        "document": document,
-        "entry": entry,
-        "engine": settings.engine,
-        "backends": settings.backends,
-        "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
-    }
-    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-    return connect(Path(str(settings.shared_folder)), digest[:16], wanted)
+    wanted = EngineProcessSettings(
+        document,
+        entry,
+        settings.engine,
+        settings.backends,
+        settings.hang_timeout_s,
+        logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+    )
+    return connect_or_start(Path(str(settings.shared_folder)), wanted)
 
 
-def handler_document(settings: HandlerSettings) -> dict[str, Any]:
-    """The TOML document that the settings ask for.
-
-    Without `--config` the shipped file that `--decode` names is a template: model, normalisation
-    and image size come from the model, and the largest batch and the instances are what suits the
-    engine. With it the file is taken at its word, and `--model`, `--mean`, `--std`, `--precision`
-    and `--calibration-images` replace only what they name. `--set` comes last.
-    """
-    given = settings.config is not None
-    path = settings.config or files("pipeline") / "configs" / SHIPPED_CONFIGS[settings.decode]
-    document = apply_overrides(read_toml(str(path)), {})
-    node = document[engine_node(parse_config(document))]
-    if not given or settings.model is not None or settings.weights is not None:
-        model = open_model(settings.model, settings.weights)
-        node["model"] = str(model.path)
-        if not given:
-            normalization = classifier_normalization(model, settings.mean, settings.std)
-            node["mean"], node["std"] = list(normalization.mean), list(normalization.std)
-            _resize_to(document, classifier_input_size(model))
-            choice = choose_engine(settings.engine, settings.precision)
-            if settings.decode == "cpu":
-                _suit(document, node, choice)
-            largest = suggested_batch_size(choice)
-            shape = "x".join(map(str, (3, *classifier_input_size(model))))
-            node["min"], node["max"] = f"1x{shape}", f"{largest}x{shape}"
-    if given and settings.mean is not None:
-        node["mean"] = list(settings.mean)
-    if given and settings.std is not None:
-        node["std"] = list(settings.std)
-    if settings.calibration_images is not None:
-        node["calibration_images"] = settings.calibration_images
-    if settings.devices:
-        document = {**document, "device_id": ",".join(map(str, settings.devices))}
-    if settings.precision is not None:
-        _check_precision(settings.engine, settings.precision)
-        node["precision"] = settings.precision
-    return apply_overrides(document, settings.overrides)
-
-
-def engine_node(config: PipelineConfig) -> str:
-    """The one node that runs a model."""
-    names = [name for name, node in config.nodes.items() if ENGINE_BACKEND in node.backend.names()]
-    if len(names) != 1:
-        raise PipelineConfigError(
-            "the service classifies with one model: the configuration needs exactly one node "
-            f"with {ENGINE_BACKEND}, got {', '.join(names) or 'none'}"
-        )
-    return names[0]
-
-
-def _suit(document: Mapping[str, Any], engine_table: dict[str, Any], choice: EngineChoice) -> None:
-    """Give an engine on a GPU the instances that it needs, and the CPU all of its cores."""
-    instances = suggested_instances(choice)
-    if instances is None:
-        return
-    for table in document.values():
-        if isinstance(table, dict):
-            table["instance_num"] = instances if table is engine_table else available_cores()
-
-
-def _resize_to(document: Mapping[str, Any], size: tuple[int, int]) -> None:
-    for table in document.values():
-        if isinstance(table, dict) and "resize_h" in table:
-            table["resize_h"], table["resize_w"] = size
-
-
-def _check_precision(engine: str, precision: str) -> None:
-    """Refuse what the engine cannot run: a precision that the user names is not replaced."""
-    choice = choose_engine(engine, precision)
-    if (runs := stand_in_precision(choice.name, precision)) != precision:
-        raise ConfigurationError(
-            f"engine {choice.name!r} cannot run --precision {precision} here; it runs {runs}"
-        )
+def _idle_override_warnings(config: PipelineConfig, overrides: Mapping[str, str]) -> Iterator[str]:
+    """One for each override of a global setting that all its readers have of their own."""
+    for key in overrides:
+        readers = [name for name, node in config.nodes.items() if key in node.origins]
+        if readers and all(config.nodes[name].origins[key] == "node" for name in readers):
+            yield (
+                f"--set {key} changes nothing, since each node that reads it has a value of its "
+                f"own; use --set {readers[0]}.{key}=..."
+            )

@@ -5,31 +5,31 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from engine.names import unknown_name
-from pipeline.config import PipelineConfig, parse_config, read_toml
+from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.remote_node import RemoteNode
-from pipeline.errors import DeadlinePassedError, ItemsFailedError, PipelineInputError
-from pipeline.flow import Flow, Route
-from pipeline.instance import BatchSource
+from pipeline.errors import DeadlinePassedError, ItemsFailedError
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
-    TASK_NODE_NAME_KEY,
-    TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
     TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
-from pipeline.map_reduce import MapReduceNode, is_map_reduce
-from pipeline.node import Node
-from pipeline.task import Task, WaitingCall
-from service.rebuild_rule import DEFAULT_RULE, RebuildRule
+from pipeline.language.document import read_toml
+from pipeline.runtime.active_calls import ActiveCalls
+from pipeline.runtime.batch_runner import ResultCheck
+from pipeline.runtime.batch_source import BatchSource
+from pipeline.runtime.instance import Loading
+from pipeline.runtime.map_reduce import is_map_reduce
+from pipeline.runtime.network import AnyNode, Network, stop_order
+from pipeline.runtime.node import Node
+from pipeline.runtime.task import Task, WaitingCall
+from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 CallItem: TypeAlias = MutableMapping[str, Any]
 OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
@@ -39,14 +39,14 @@ def pipe(
     config: str | Path | Mapping[str, Any],
     *,
     engine: str = "auto",
-    rebuild: RebuildRule = DEFAULT_RULE,
+    rebuild: RestartPolicy = DEFAULT_POLICY,
 ) -> Pipe:
     """Load a pipeline.
 
     Args:
         config: a TOML file, or its content as a dictionary.
         engine: what runs the model behind TensorrtTensor: a provider's name, or "auto".
-        rebuild: when an instance counts as broken, and how often it is made anew.
+        rebuild: when an instance counts as broken, and how soon it is rebuilt.
 
     Returns:
         A callable that any number of threads may call at once.
@@ -76,8 +76,10 @@ class Pipe:
         engine: str = "auto",
         elsewhere: Mapping[str, RemoteNode] | None = None,
         sources: Mapping[str, BatchSource] | None = None,
-        rebuild: RebuildRule = DEFAULT_RULE,
+        rebuild: RestartPolicy = DEFAULT_POLICY,
         readiness_changed: Callable[[], None] = lambda: None,
+        loading: Loading = nullcontext,
+        check_result: ResultCheck | None = None,
     ) -> None:
         """Start all instances.
 
@@ -87,47 +89,42 @@ class Pipe:
             elsewhere: nodes that run in another process, by name.
             sources: where nodes get their items that are not called for here, by name.
             rebuild: as for `pipe`.
-            readiness_changed: called whenever `why_not_ready` may say something else, by whichever
-                instance has changed that; for nodes of this process.
+            readiness_changed: called by an instance of this process after a change of what
+                `why_not_ready` says.
+            loading: entered in the instance's thread while an instance is built.
+            check_result: raises if callers cannot use a result; that fails the item and counts
+                against the instance, as an exception of its backend does.
 
         Raises:
             PipelineConfigError: a node cannot run; all that was started is stopped.
         """
         self.config = config
-        self._graph = config.graph
-        self._routes: dict[str, Route] = {}
-        jumps = {node.settings["jump"] for node in config.nodes.values() if is_map_reduce(node)}
-        roots = [root for root in self._graph.roots if root not in jumps] or self._graph.roots
-        self._default_entry = roots[0] if len(roots) == 1 else None
         self.elsewhere = dict(elsewhere or {})
-        self.nodes: dict[str, Node | RemoteNode | MapReduceNode] = {**self.elsewhere}
         self.local_nodes = {
-            name: Node(node, engine, (sources or {}).get(name), rebuild, readiness_changed)
+            name: Node(
+                node,
+                engine,
+                (sources or {}).get(name),
+                rebuild,
+                readiness_changed,
+                loading,
+                # What another node gets may be anything.
+                None if node.place.next else check_result,
+            )
             for name, node in config.nodes.items()
-            if name not in self.nodes and not is_map_reduce(node)
+            if name not in self.elsewhere and not is_map_reduce(node)
         }
-        self.nodes.update(self.local_nodes)
-        launch = partial(_launch, self.nodes, self._routes)
-        for name, node in config.nodes.items():
-            if is_map_reduce(node):
-                self.nodes[name] = MapReduceNode(node, launch)
-        if self._graph.is_chain and not jumps:
-            for name, local in self.local_nodes.items():
-                for following in config.nodes[name].place.next:
-                    local.connect(self.nodes[following])
-        else:
-            for name in config.nodes:
-                with suppress(PipelineInputError):
-                    # Some nodes cannot be entered at; whoever tries is told.
-                    self._routes[name] = Route(self._graph, name)
+        self._network = Network(config, {**self.elsewhere, **self.local_nodes})
+        self.nodes = self._network.nodes
         # Upstream first, so that what a node has queued still finds the next one at work. The
         # instances refer to nodes, never to this object: a pipe that is dropped without close()
         # is stopped when it is collected, and at the latest when the interpreter ends.
-        in_order = [self.nodes[name] for name in _stop_order(config)]
-        self._finalizer = weakref.finalize(self, _stop, in_order)
+        in_order = [self.nodes[name] for name in stop_order(config)]
+        self._calls = ActiveCalls()
+        self._finalizer = weakref.finalize(self, _stop, self._calls, in_order)
         try:
-            for started in in_order:
-                started.start()
+            for node in in_order:
+                node.start()
         except BaseException:
             self.close()
             raise
@@ -138,6 +135,7 @@ class Pipe:
         *,
         timeout_ms: float | None = None,
         has_gone: Callable[[], bool] | None = None,
+        item_done: Callable[[Exception | None], None] | None = None,
         raise_on_error: bool = False,
     ) -> None:
         """Run one item or several; see the class.
@@ -147,31 +145,35 @@ class Pipe:
             timeout_ms: longest stay. What is not done by then gets a DeadlinePassedError under
                 `error`, and is dropped before its next node. Only what this thread runs itself
                 (see `Backend.any_thread`) is first run to its end.
-            has_gone: asked before each node, in its instance's thread, whether the one for whom
-                this is called has gone; the item gets a DeadlinePassedError then and is dropped.
+            has_gone: whether the caller has disconnected; asked before each node, in its
+                instance's thread. The item then gets a DeadlinePassedError and is dropped.
+            item_done: called for each of several items when it is done, with its error or None, in
+                any thread.
             raise_on_error: whether to raise when all are done and an item has failed.
 
         Raises:
             PipelineInputError: an item without `data`, or with a `node_name` that is no node or a
-                `request_size` that is no number; nothing was run.
+                `request_size` that is no number, or the pipeline is closed; nothing was run.
             ItemsFailedError: `raise_on_error`, and at least one item has failed. All are filled
                 in, also those that have not.
         """
-        if not self._finalizer.alive:
-            raise PipelineInputError("the pipeline is closed")
         # First the class that nearly all have: asking for the abstract one takes ten times as long.
         several = [items] if isinstance(items, dict | MutableMapping) else list(items)
         if not several:
             return
-        entries = [self._entry(item) for item in several]
+        entries = [self._network.entry(item) for item in several]
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
-        call = WaitingCall(len(several), deadline_s, has_gone)
+        call = WaitingCall(len(several), deadline_s, has_gone, item_done)
         tasks = [Task(_without_outcome(item), call) for item in several]
         last = tasks[-1]
-        for task, entry in zip(tasks, entries, strict=True):
-            # This thread waits from then on.
-            _launch(self.nodes, self._routes, entry, task, caller_waits=task is last)
-        call.wait()
+        self._calls.begin(call)
+        try:
+            for task, entry in zip(tasks, entries, strict=True):
+                # This thread waits from then on.
+                self._network.launch(entry, task, caller_waits=task is last)
+            call.wait()
+        finally:
+            self._calls.end(call)
         for item, task in zip(several, tasks, strict=True):
             _fill(item, task, timeout_ms)
         if raise_on_error:
@@ -190,7 +192,7 @@ class Pipe:
         return "; ".join(reason for node in nodes if (reason := node.why_not_ready()))
 
     def close(self) -> None:
-        """Finish what is queued and stop all instances; calling it again does nothing."""
+        """Wait for the calls under way and stop all instances; calling it again does nothing."""
         self._finalizer()
 
     def __enter__(self) -> Pipe:
@@ -204,90 +206,37 @@ class Pipe:
     ) -> None:
         self.close()
 
-    def _entry(self, item: CallItem) -> str:
-        """The name of the node at which an item enters."""
-        if TASK_DATA_KEY not in item:
-            raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
-        name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
-        if name is None:
-            raise PipelineInputError(
-                f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self._graph.roots)}"
-            )
-        if name not in self.nodes:
-            raise PipelineInputError(unknown_name("node", str(name), self.nodes))
-        if self._routes and name not in self._routes:
-            self._graph.from_entry(name)
-        size = item.get(TASK_REQUEST_SIZE_KEY, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise PipelineInputError(
-                f"{TASK_REQUEST_SIZE_KEY} = {size!r}: expected a whole number of at least 1"
-            )
-        return str(name)
-
 
 def _without_outcome(item: CallItem) -> dict[str, Any]:
     """A copy of the item without what an earlier call left in it."""
-    return {key: value for key, value in item.items() if key not in OUTCOME_KEYS}
+    copy = dict(item)
+    _remove_outcome(copy)
+    return copy
+
+
+def _remove_outcome(item: CallItem) -> None:
+    for key in OUTCOME_KEYS:
+        if key in item:
+            del item[key]
 
 
 def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:
     """Give the caller's item what became of it."""
-    for key in OUTCOME_KEYS:
-        if key in item:
-            del item[key]
+    _remove_outcome(item)
     if not task.done:
         item[TASK_ERROR_KEY] = DeadlinePassedError(f"not done within timeout_ms = {timeout_ms:g}")
         return
     data = item[TASK_DATA_KEY]
     item.update(task.item)
+    # What a backend may have put there is no outcome.
+    item.pop(TASK_ERROR_KEY, None)
     item[TASK_DATA_KEY] = data
     item[TASK_STAGE_TIMES_KEY] = task.stage_times_ms
     if task.error is not None:
         item[TASK_ERROR_KEY] = task.error
 
 
-def _launch(
-    nodes: Mapping[str, Node | RemoteNode | MapReduceNode],
-    routes: Mapping[str, Route],
-    entry: str,
-    task: Task,
-    *,
-    caller_waits: bool = False,
-) -> None:
-    """Send an item on its way."""
-    if not routes:
-        nodes[entry].submit(task, caller_waits=caller_waits)
-        return
-    Flow(routes[entry], task, lambda name, branch: nodes[name].submit(branch)).start()
-
-
-def _stop_order(config: PipelineConfig) -> list[str]:
-    """Nodes such that each stands before those that it hands items to.
-
-    What follows a MapReduce gets its items when the nodes are done that the elements pass.
-    """
-    following = {name: list(place.next) for name, place in config.graph.places.items()}
-    for name, node in config.nodes.items():
-        if is_map_reduce(node):
-            jump = node.settings["jump"]
-            for passed in config.graph.reached(jump):
-                following[passed] += config.graph.places[name].next
-            following[name].append(jump)
-    order: list[str] = []
-    seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name not in seen:
-            seen.add(name)
-            for other in following[name]:
-                visit(other)
-            order.append(name)
-
-    for name in following:
-        visit(name)
-    return order[::-1]
-
-
-def _stop(nodes: Sequence[Node | RemoteNode | MapReduceNode]) -> None:
+def _stop(calls: ActiveCalls, nodes: Sequence[AnyNode]) -> None:
+    calls.close()
     for node in nodes:
         node.stop()

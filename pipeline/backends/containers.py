@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from pipeline.backend import (
+from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide
+from pipeline.backends.interface import (
     PROFILE_KEY,
     Backend,
     Container,
@@ -19,10 +21,26 @@ from pipeline.backend import (
     initialise,
     result_becomes_data,
 )
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide
-from pipeline.registry import register
-from pipeline.settings import Setting, read_range
+from pipeline.keys import TASK_REQUEST_SIZE_KEY
+from pipeline.language.settings import Setting, read_range
+
+
+@dataclass
+class _Part:
+    """Members of a sequence that run one after the other.
+
+    Attributes:
+        members: each with its filter.
+        by_item: whether all of them run over one item before the next one has its turn.
+        hands_on: whether their results become the data of the next member at once, so that what
+            they had, such as a whole image, does not wait for the other items.
+    """
+
+    members: list[tuple[Backend, str]]
+    by_item: bool
+    hands_on: bool = False
 
 
 @register("Sequential", "S")
@@ -34,22 +52,15 @@ class Sequential(Container):
     others, with which an item that has no result goes no further. How many items it takes: 1 if
     every member takes 1, otherwise what all the members that take more have in common; a member
     that takes fewer runs in portions.
+
+    Members next to each other that take one item run all over one item, and then over the next, so
+    that no more than one image of a batch is there in full at a time. With `profile_stages` each
+    member is done with all items before the next one begins.
     """
 
     def __init__(self, inner: Sequence[Backend]) -> None:
         super().__init__(inner)
-        self._min = self._max = 1
         self.any_thread = all(backend.any_thread for backend in inner)
-
-    @property
-    def min(self) -> int:
-        """Fewest items that all members want."""
-        return self._min
-
-    @property
-    def max(self) -> int:
-        """Most items that all batching members take."""
-        return self._max
 
     def init(self, config: InstanceConfig) -> None:
         """Initialise the members, last first; if one cannot, the others are closed again."""
@@ -64,28 +75,52 @@ class Sequential(Container):
                 initialise(backend, config)
                 undo.callback(backend.close)
             self._find_batch_size()
+            self._parts = self._split()
             undo.pop_all()
 
     def _find_batch_size(self) -> None:
         batching = [backend for backend in self._inner if backend.max != 1]
-        self._min = max((backend.min for backend in batching), default=1)
-        self._max = min((backend.max for backend in batching), default=1)
-        if self._min > self._max:
+        self.min = max((backend.min for backend in batching), default=1)
+        self.max = min((backend.max for backend in batching), default=1)
+        if self.min > self.max:
             raise PipelineConfigError(
                 f"the backends of {type(self).__name__} have no batch size in common: one wants "
-                f"at least {self._min} items, another takes at most {self._max}"
+                f"at least {self.min} items, another takes at most {self.max}"
             )
+
+    def _split(self) -> list[_Part]:
+        """The members with their filters; those that run item by item stand together."""
+        parts: list[_Part] = []
+        for backend, name in zip(self._inner, self._filters, strict=True):
+            by_item = backend.max == 1 and not self._profile
+            if by_item and parts and parts[-1].by_item:
+                parts[-1].members.append((backend, name))
+                continue
+            if parts and parts[-1].by_item and name == DEFAULT_FILTER:
+                parts[-1].hands_on = True
+                name = FIRST_FILTER
+            parts.append(_Part([(backend, name)], by_item))
+        return parts
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run every member over the items that its filter lets run."""
         alive = list(items)
-        for backend, name in zip(self._inner, self._filters, strict=True):
+        for part in self._parts:
+            if part.by_item:
+                alive = [item for one in alive for item in self._run(part, [one])]
+            else:
+                alive = self._run(part, alive)
+
+    def _run(self, part: _Part, alive: list[Item]) -> list[Item]:
+        """Run some members; those items are returned that go on behind them."""
+        for backend, name in part.members:
             running, alive = _filtered(name, alive)
             started_s = time.monotonic()
             for start in range(0, len(running), backend.max):
                 forward_isolated(backend, running[start : start + backend.max], self._expired)
             if self._profile:
                 _keep_time(backend, running, started_s)
+        return [item for item in alive if result_becomes_data(item)] if part.hands_on else alive
 
 
 def _filtered(name: str, items: list[Item]) -> tuple[list[Item], list[Item]]:
@@ -132,20 +167,11 @@ class Torch(Container):
             )
         super().__init__(inner)
 
-    @property
-    def min(self) -> int:
-        """Fewest items that the inner backend wants."""
-        return self._inner[0].min
-
-    @property
-    def max(self) -> int:
-        """Most items that the inner backend takes."""
-        return self._inner[0].max
-
     def init(self, config: InstanceConfig) -> None:
         """Initialise the inner backend."""
-        initialise(self._inner[0], config)
-        self.can_break = self._inner[0].can_break
+        (inner,) = self._inner
+        initialise(inner, config)
+        self.min, self.max, self.can_break = inner.min, inner.max, inner.can_break
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend."""
@@ -165,16 +191,6 @@ class Range(Container):
             raise PipelineConfigError(f"Range takes one backend in its brackets, got {len(inner)}")
         super().__init__(inner)
 
-    @property
-    def min(self) -> int:
-        """The first number of `range`."""
-        return self._range[0]
-
-    @property
-    def max(self) -> int:
-        """The second number of `range`."""
-        return self._range[1]
-
     def init(self, config: InstanceConfig) -> None:
         """Read the range and initialise the inner backend."""
         wanted = config.settings["range"]
@@ -182,10 +198,24 @@ class Range(Container):
             raise PipelineConfigError('Range needs range, fewest and most items: range = "1,4"')
         self._expired = config.expired
         initialise(self._inner[0], config)
-        self._range: tuple[int, int] = wanted
+        self.min, self.max = wanted
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend, in portions if it takes fewer items at once."""
         inner = self._inner[0]
-        for start in range(0, len(items), inner.max):
-            forward_isolated(inner, items[start : start + inner.max], self._expired)
+        for portion in _portions(items, inner.max):
+            forward_isolated(inner, portion, self._expired)
+
+
+def _portions(items: Sequence[Item], most_rows: int) -> Iterator[list[Item]]:
+    """The items in their order; one of more rows than that comes alone."""
+    portion: list[Item] = []
+    rows = 0
+    for item in items:
+        size: int = item.get(TASK_REQUEST_SIZE_KEY, 1)
+        if portion and rows + size > most_rows:
+            yield portion
+            portion, rows = [], 0
+        portion.append(item)
+        rows += size
+    yield portion

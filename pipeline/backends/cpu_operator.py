@@ -9,15 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engine.cpu import fitting_contexts
-from pipeline.backend import Backend, InstanceConfig, Item
+from engine.cpu.cores import fitting_contexts
+from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.settings import Setting, read_count
+from pipeline.language.settings import MOST_SIDE, Setting, read_side
 
 RESIZE_SETTINGS = (
-    Setting("resize_h", read_count, "a height in pixels"),
-    Setting("resize_w", read_count, "a width in pixels"),
+    Setting("resize_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
+    Setting("resize_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
 )
 
 

@@ -1,6 +1,7 @@
 """The settings of TensorrtTensor: how a TOML file says what an engine is to be like.
 
-The names are torchpipe's; `calibration_images` and `model::key_file` are ours.
+The names are torchpipe's; `calibration_images`, `model::key_file`, `output` and `output_activation`
+are ours.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.cpu import threads_per_context
-from engine.interface import BatchProfile, EngineError, EngineOptions
-from engine.onnx_model import Normalization
-from pipeline.backend import InstanceConfig
+from engine.cpu.cores import threads_per_context
+from engine.errors import EngineError
+from engine.normalization import Normalization
+from engine.onnx_graph.activations import AUTO, OUTPUT_ACTIVATIONS
+from engine.options import BatchProfile, EngineOptions
+from pipeline.backends.interface import InstanceConfig
 from pipeline.backends.postprocessing import POSTPROCESSOR_NAMES, SPLIT, read_postprocessor
 from pipeline.errors import PipelineConfigError
-from pipeline.settings import (
+from pipeline.language.settings import (
     BatchShape,
     Setting,
     choice,
@@ -59,6 +62,13 @@ ENGINE_SETTINGS = (
     Setting("precision::fp32", read_names, "parts of layer names with commas between", ()),
     Setting("precision::fp16", read_names, "parts of layer names with commas between", ()),
     Setting("calibration_images", read_text, "a folder of images"),
+    Setting("output", read_text, 'the name of one of the model\'s outputs, or "auto"'),
+    Setting(
+        "output_activation",
+        choice(*OUTPUT_ACTIVATIONS),
+        '"auto", "softmax", "sigmoid" or "none"',
+        AUTO,
+    ),
     Setting("postprocessor", read_postprocessor, f"one of {POSTPROCESSOR_NAMES}", SPLIT),
 )
 

@@ -16,14 +16,22 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from engine.cuda_context import CudaContext
-from engine.cuda_device import cuda_available
-from pipeline.backend import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
+from engine.contexts.cuda_context import CudaContext
+from engine.contexts.cuda_device import cuda_available
+from pipeline.backends.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
+from pipeline.backends.interface import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.registry import register
-from pipeline.settings import Setting, choice, read_byte, read_count, read_size
+from pipeline.language.settings import (
+    MOST_SIDE,
+    Setting,
+    choice,
+    read_byte,
+    read_pixels,
+    read_side,
+    read_size,
+)
 
 MOST_IMAGES = 64
 """Images of one launch."""
@@ -34,11 +42,7 @@ class GpuOperator(Backend):
 
     # What does the same on a CPU, for the error message.
     cpu_counterpart: ClassVar[str]
-
-    @property
-    def max(self) -> int:
-        """Most images of one launch."""
-        return MOST_IMAGES
+    max: int = MOST_IMAGES
 
     @classmethod
     def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:  # noqa: ARG003
@@ -77,8 +81,8 @@ class ResizeTensor(GpuOperator):
 
     cpu_counterpart: ClassVar[str] = "ResizeMat"
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("resize_h", read_count, "a height in pixels"),
-        Setting("resize_w", read_count, "a width in pixels"),
+        Setting("resize_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
+        Setting("resize_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -87,7 +91,7 @@ class ResizeTensor(GpuOperator):
         height, width = config.settings["resize_h"], config.settings["resize_w"]
         if height is None or width is None:
             raise PipelineConfigError("ResizeTensor needs resize_h and resize_w, in pixels")
-        from pipeline.backends.resizing import ResizeFront, Resizer
+        from pipeline.backends.resizing import ResizePrologue, Resizer
 
         self._resizer = Resizer(height, width, MOST_IMAGES, self._device)
         self.process({TASK_DATA_KEY: torch.zeros((1, 3, 8, 8), device=self._device).byte()})
@@ -97,7 +101,7 @@ class ResizeTensor(GpuOperator):
             context.engine.inputs[0].item_shape == (3, height, width)
         )
         if takes_this_size and not config.profile_stages:
-            context.put_front(ResizeFront(context.max_rows, self._device))
+            context.put_prologue(ResizePrologue(context.max_rows, self._device))
             self._context = context
 
     def forward(self, items: Sequence[Item]) -> None:
@@ -134,7 +138,7 @@ class ResizeTensor(GpuOperator):
 class CvtColorTensor(GpuOperator):
     """Brings the channels into the order that `color` names.
 
-    Which order an image has stands in the item, under `color`; DecodeTensor puts it there.
+    The item says under `color` which order an image has; DecodeTensor sets it.
     """
 
     cpu_counterpart: ClassVar[str] = "CvtColorMat"
@@ -194,7 +198,7 @@ class CopyMakeBorderTensor(GpuOperator):
     cpu_counterpart: ClassVar[str] = "cv2.copyMakeBorder in a Python backend"
     settings: ClassVar[tuple[Setting, ...]] = (
         *(
-            Setting(name, read_size, "pixels, at least 0", 0)
+            Setting(name, read_pixels, f"pixels, 0 to {MOST_SIDE}", 0)
             for name in ("top", "bottom", "left", "right")
         ),
         Setting("pad_value", read_byte, "a grey level, 0 to 255", 0),

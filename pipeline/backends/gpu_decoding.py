@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from pipeline.backend import InstanceConfig, Item, fail
+from pipeline.backends.buffer_pool import BufferPool
 from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
+from pipeline.backends.gpu_image import DecodedImage
+from pipeline.backends.interface import InstanceConfig, Item, fail
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.gpu_image import DecodedImage
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.registry import register
-from pipeline.settings import Setting, choice
-from service.handler import ImageFailure
-from service.image_decoding import decode_bgr
-from service.jpeg_header import read_jpeg_header
+from pipeline.language.settings import Setting, choice
+from service.handlers.interface import ImageFailure
+from service.images.decoding import decode_bgr
+from service.images.jpeg import read_jpeg_header
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class DecodeTensor(GpuOperator):
     """
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"
-    takes_turns: ClassVar[bool] = True
+    locks_decoder: ClassVar[bool] = True
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
     )
@@ -51,7 +52,8 @@ class DecodeTensor(GpuOperator):
                 "DecodeTensor needs the package nvidia-nvimgcodec-cu13; install it with: "
                 "pip install 'thriftpipe[gpu]'"
             ) from error
-        self._turn = config.turn
+        self._decoder_lock = config.decoder_lock
+        self._deadline_s = config.deadline_s
         self._codec = nvimgcodec
         self._color = config.settings["color"]
         formats = nvimgcodec.SampleFormat
@@ -63,16 +65,16 @@ class DecodeTensor(GpuOperator):
         # The decoder may read them after `decode` has returned.
         self._encoded: list[Any] = []
         # Decoded into again and again: taking memory on the GPU, and giving it back, waits for all
-        # that runs there. By then the node is done with the batch before.
-        self._images: list[Any] = []
+        # that runs there.
+        self._memory = BufferPool[Any]()
 
     def forward(self, items: Sequence[Item]) -> None:
         """Decode what the engine takes in one call, and the rest on the CPU."""
         try:
             self._decode_batch(items)
         finally:
-            if self._turn is not None:
-                self._turn.pass_on()
+            if self._decoder_lock is not None:
+                self._decoder_lock.release()
 
     def _decode_batch(self, items: Sequence[Item]) -> None:
         batch, encoded = [], []
@@ -91,32 +93,38 @@ class DecodeTensor(GpuOperator):
                 self._decode_on_cpu(item)
                 continue
             item[TASK_COLOR_KEY] = self._color
-            item[TASK_RESULT_KEY] = DecodedImage(image)
+            item[TASK_RESULT_KEY] = DecodedImage(self._memory.lend(image))
 
     def _decode(self, encoded: list[Any]) -> list[Any]:
         """The images, or None for each that the decoder cannot decode."""
-        count = len(encoded)
-        reused = self._images[:count] if len(self._images) >= count else None
         self._encoded = encoded
         try:
             images: list[Any] = self._decoder.decode(
-                encoded, images=reused, params=self._parameters, cuda_stream=self._stream
+                encoded,
+                images=self._memory.take(len(encoded)),
+                params=self._parameters,
+                cuda_stream=self._stream,
             )
         except RuntimeError as error:
             logger.warning("nvImageCodec failed, decoding on the CPU instead: %s", error)
-            self._images = []
-            return [None] * count
-        if reused is None and None not in images:
-            self._images = images
+            return [None] * len(encoded)
         return images
 
     def process(self, item: Item) -> torch.Tensor:
         """Decode one image on the CPU; an InvalidImageError fails the item."""
-        return to_gpu(in_color(decode_bgr(item[TASK_DATA_KEY]), self._color), self._device)
+        return to_gpu(
+            in_color(decode_bgr(item[TASK_DATA_KEY], self._deadline_s(item)), self._color),
+            self._device,
+        )
+
+    def end_pass(self) -> None:
+        """Decode into the memory of images that are gone."""
+        self._memory.end_pass()
 
     def close(self) -> None:
         """Free the decoder."""
-        self._encoded, self._images = [], []
+        self._encoded = []
+        self._memory.clear()
         del self._decoder
 
     def _code_stream(self, data: Any) -> Any:

@@ -11,18 +11,25 @@ from typing import Any, ClassVar
 
 import torch
 
-from engine.cuda_context import CudaContext
-from engine.interface import Engine, EngineError, ExecutionContext, TensorSpec, check_item
-from engine.onnx_model import Normalization, OnnxModel
+from engine.classifier import classifier_output
+from engine.contexts.cuda_context import CudaContext
+from engine.errors import EngineError
+from engine.interface import Engine, ExecutionContext, fitting
+from engine.normalization import Normalization
+from engine.onnx_graph.activations import AUTO
+from engine.onnx_graph.model import OnnxModel
 from engine.registry import (
     EngineChoice,
     choose_engine,
+    fallback_precision,
     fitting_instances,
     load_engine,
-    stand_in_precision,
 )
+from engine.tensor_spec import TensorSpec
 from engine.zoo import open_model
-from pipeline.backend import (
+from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
+from pipeline.backends.gpu_image import GraphRow, as_gpu_tensor
+from pipeline.backends.interface import (
     ENGINE_INPUT_OFFER,
     PROFILE_KEY,
     Backend,
@@ -30,13 +37,11 @@ from pipeline.backend import (
     Item,
     fail,
 )
-from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
-from pipeline.backends.postprocessing import Postprocessor
+from pipeline.backends.postprocessing import Postprocessor, check_activation
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.gpu_image import GraphRow, as_gpu_tensor
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
-from pipeline.registry import register
-from pipeline.settings import BatchShape, Setting
+from pipeline.language.settings import BatchShape, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -51,23 +56,13 @@ class TensorrtTensor(Backend):
 
     Takes items whose data is a tensor of one row, (1, 3, height, width) or (3, height, width), or
     of as many rows as the item's `request_size` says; or a list of tensors, one an input of the
-    model. Gives each a tensor of its rows, or a list of them if the model has several outputs; or
-    what
-    `postprocessor` makes of them (`pipeline.backends.postprocessing`). `mean` and `std` are fused
-    into the model's graph, which then takes uint8.
+    model. Gives each a tensor of its rows, or a list of them if the model has several outputs and
+    `output` names none of them; or what `postprocessor` makes of them
+    (`pipeline.backends.postprocessing`). `mean` and `std` are fused into the model's graph, which
+    then takes uint8.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ENGINE_SETTINGS
-
-    @property
-    def min(self) -> int:
-        """Rows of the smallest batch."""
-        return self._min_rows
-
-    @property
-    def max(self) -> int:
-        """Rows of the largest batch."""
-        return self._max_rows
 
     @classmethod
     def fitting_instance_num(
@@ -94,7 +89,8 @@ class TensorrtTensor(Backend):
         contexts: _Contexts = config.shared.get_or_create("contexts", lambda: _Contexts(engine))
         number, self._context = contexts.create()
         low, high = pairs[min(number, len(pairs) - 1)]
-        self._min_rows, self._max_rows = low.rows, high.rows
+        most = engine.options.max_batch_size
+        self.min, self.max = min(low.rows, most), min(high.rows, most)
         self._context.profile = config.profile_stages
         if isinstance(self._context, CudaContext) and _takes_images(self._specs):
             config.offers[ENGINE_INPUT_OFFER] = self._context
@@ -104,7 +100,7 @@ class TensorrtTensor(Backend):
         if all(isinstance(item[TASK_DATA_KEY], GraphRow) for item in items):
             context: CudaContext = items[0][TASK_DATA_KEY].context
             pixels = [item[TASK_DATA_KEY].pixels for item in items]
-            self._set_results(items, context.run_front(pixels))
+            self._set_results(items, context.run_prologue(pixels))
             return
         batch, inputs = [], []
         for item in items:
@@ -181,7 +177,7 @@ def _rows(data: Any, spec: TensorSpec, count: int) -> torch.Tensor:
     if not isinstance(data, torch.Tensor):
         raise EngineError(f"expected a tensor, such as Mat2Tensor gives, got {type(data).__name__}")
     rows = data.unsqueeze(0) if data.dim() == len(spec.item_shape) else data
-    check_item(rows, spec)
+    rows = fitting(rows, spec)
     if rows.shape[0] != count:
         raise EngineError(
             f"the item has request_size = {count}, and its tensor {rows.shape[0]} rows"
@@ -201,11 +197,11 @@ def _joined(rows: list[Any]) -> Any:
 def _choose(settings: Mapping[str, Any], engine: str) -> EngineChoice:
     """The engine, and the precision in which it runs this node.
 
-    A file that was written for a GPU says fp16; bf16 and int8 somebody wants.
+    fp16 may come from a file that was written for a GPU; bf16 and int8 are wanted.
     """
     wanted = settings["precision"]
     choice = choose_engine(engine, wanted if wanted in ("bf16", "int8") else None)
-    precision = stand_in_precision(choice.name, wanted or choice.precision)
+    precision = fallback_precision(choice.name, wanted or choice.precision)
     return replace(choice, precision=precision)
 
 
@@ -213,16 +209,33 @@ def _load(config: InstanceConfig) -> Engine:
     settings = config.settings
     if settings["model"] is None:
         raise PipelineConfigError("TensorrtTensor needs model, an ONNX file")
+    check_activation(settings)
     wanted = settings["precision"]
     choice = _choose(settings, config.engine)
     if choice.name != "tensorrt":
-        logger.info("%s: engine %s stands in for TensorRT", config.node, choice.name)
+        logger.info("%s: engine %s is the fallback for TensorRT", config.node, choice.name)
     if wanted not in (None, choice.precision):
         logger.info(
             "%s: %s runs %s instead of %s", config.node, choice.name, choice.precision, wanted
         )
-    model = _normalised(open_model(settings["model"]), settings)
+    model = _with_output(open_model(settings["model"]), settings["output"])
+    model = _normalised(_sized(model, settings["max"]), settings)
     return load_engine(choice, model, engine_options(config, choice.precision))
+
+
+def _with_output(model: OnnxModel, output: str | None) -> OnnxModel:
+    if output == AUTO:
+        return classifier_output(model, None)
+    return model if output is None else model.with_output(output)
+
+
+def _sized(model: OnnxModel, largest: BatchShape | Sequence[BatchShape]) -> OnnxModel:
+    """A model that leaves the size of its images open gets the one that `max` names."""
+    first = largest if isinstance(largest, BatchShape) else largest[0]
+    shapes = first.item_shapes
+    if model.input_size is None and len(model.inputs) == len(shapes) == 1 and len(shapes[0]) == 3:
+        return model.with_input_size(*shapes[0][1:])
+    return model
 
 
 def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:

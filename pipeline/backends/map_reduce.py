@@ -1,15 +1,15 @@
-"""The backend that stands for a `pipeline.map_reduce.MapReduceNode` in a configuration."""
+"""The backend that stands for a `pipeline.runtime.map_reduce.MapReduceNode` in a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pipeline.backend import Backend, InstanceConfig, Item
+from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.registry import register
-from pipeline.settings import REQUIRED, Setting, read_text
+from pipeline.language.settings import REQUIRED, Setting, read_text
 
 MAP_REDUCE = "MapReduce"
 

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import torch
 
-from engine.cuda_device import cuda_available
-from pipeline.backend import InstanceConfig, Item
+from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.cpu_operator import RESIZE_SETTINGS, CpuOperator, matrix, needed_size
 from pipeline.backends.gpu import to_gpu
+from pipeline.backends.interface import InstanceConfig, Item
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
-from pipeline.registry import register
-from pipeline.settings import Setting, choice, read_size
-from service.image_decoding import decode_bgr
+from pipeline.language.settings import Setting, choice, read_size
+from service.images.decoding import decode_bgr
 
 # Where an item may bring the corners x1, y1, x2, y2 of its part: torchpipe's names for it, of its
 # older and of its newer versions.
@@ -31,9 +31,14 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 class DecodeMat(CpuOperator):
     """Encoded bytes in, a uint8 matrix in B, G, R order out; the item's `color` says so."""
 
+    def init(self, config: InstanceConfig) -> None:
+        """Know how long items may wait for memory."""
+        super().init(config)
+        self._deadline_s = config.deadline_s
+
     def process(self, item: Item) -> Any:
         """Decode; an InvalidImageError fails the item."""
-        decoded = decode_bgr(item[TASK_DATA_KEY])
+        decoded = decode_bgr(item[TASK_DATA_KEY], self._deadline_s(item))
         item[TASK_COLOR_KEY] = "bgr"
         return decoded
 
@@ -59,8 +64,8 @@ class ResizeMat(CpuOperator):
 class CvtColorMat(CpuOperator):
     """Brings the channels into the order that the setting `color` names.
 
-    Which order a matrix has stands in the item, under `color`; DecodeMat puts it there, and where
-    it is missing the order is B, G, R.
+    The item says under `color` which order a matrix has; DecodeMat sets it, and where it is missing
+    the order is B, G, R.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (

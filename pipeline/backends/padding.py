@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from pipeline.backend import InstanceConfig, Item
 from pipeline.backends.cpu_operator import (
     RESIZE_SETTINGS,
     CpuOperator,
@@ -21,16 +20,17 @@ from pipeline.backends.cpu_operator import (
     matrix,
     needed_size,
 )
-from pipeline.registry import register
-from pipeline.settings import Setting, read_byte, read_count
+from pipeline.backends.interface import InstanceConfig, Item
+from pipeline.backends.registry import register
+from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_side
 
 SCALE_KEY = "scale"
 OFFSET_KEY = "offset"
 INVERSE_KEY = "inverse_trans"
 
 _MAX_SETTINGS = (
-    Setting("max_h", read_count, "a height in pixels"),
-    Setting("max_w", read_count, "a width in pixels"),
+    Setting("max_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
+    Setting("max_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
 )
 
 

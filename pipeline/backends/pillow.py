@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.backend import InstanceConfig, Item
 from pipeline.backends.cpu_operator import (
     RESIZE_SETTINGS,
     CpuOperator,
     byte_matrix,
     needed_size,
 )
+from pipeline.backends.interface import InstanceConfig, Item
+from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.registry import register
-from pipeline.settings import Setting
+from pipeline.language.settings import Setting
 
 
 @register("PillowResizeMat")

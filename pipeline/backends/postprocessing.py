@@ -5,16 +5,18 @@ Outputs arrive on the host whatever the engine, so "split" and "cpu" come to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from engine.interface import TensorSpec
-from engine.onnx_model import OnnxModel
+from engine.onnx_graph.activations import AUTO, SIGMOID, SOFTMAX
+from engine.onnx_graph.model import OnnxModel
+from engine.scoring import Scoring, scoring_of
+from engine.tensor_spec import TensorSpec
 from pipeline.errors import PipelineConfigError
-from pipeline.settings import read_text
+from pipeline.language.settings import read_text
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,35 @@ class Postprocessor:
                 f"postprocessor = {self.name} needs an output of shape (rows, classes); those of "
                 f"{model.name} are {shapes}"
             )
+
+
+def check_activation(settings: Mapping[str, Any]) -> None:
+    """Refuse a sigmoid behind the softmax of a postprocessor.
+
+    Args:
+        settings: those of TensorrtTensor.
+
+    Raises:
+        PipelineConfigError: the settings contradict each other.
+    """
+    postprocessor = settings["postprocessor"]
+    if postprocessor.softmax and settings["output_activation"] == SIGMOID:
+        raise PipelineConfigError(
+            f"postprocessor = {postprocessor.name} makes a softmax, and output_activation = "
+            f'"sigmoid" would falsify it; use postprocessor = "split" with it, or leave it out'
+        )
+
+
+def scoring_of_results(model: OnnxModel, settings: Mapping[str, Any]) -> Scoring:
+    """How the results of a TensorrtTensor with these settings become scores.
+
+    Raises:
+        EngineError: they cannot, see `engine.scoring.scoring_of`.
+    """
+    has_softmax, activation = settings["postprocessor"].softmax, settings["output_activation"]
+    if has_softmax and activation == SOFTMAX:
+        activation = AUTO
+    return scoring_of(model, activation, has_softmax=has_softmax)
 
 
 def _is_row_of_scores(output: TensorSpec) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from engine.cuda_context import GraphFront
+from engine.contexts.cuda_context import GraphPrologue
+from pipeline.backends.gpu_image import Pixels
 from pipeline.backends.resize_kernel import resize_bilinear
-from pipeline.gpu_image import Pixels
 
 
 class PixelsTable:
@@ -74,7 +74,7 @@ class Resizer:
         return torch.split(out, 1)
 
 
-class ResizeFront(GraphFront):
+class ResizePrologue(GraphPrologue):
     """Resizing as a part of the engine's graphs; the sources of the rows are `Pixels`.
 
     Args:

@@ -7,15 +7,15 @@ from typing import Any
 
 from pipeline.commands.console import one_line, say, table, terminal_width
 from pipeline.commands.effective_settings import HEADER, setting_rows
-from pipeline.commands.host_checks import host_findings
-from pipeline.commands.mistakes import DocumentCheck
+from pipeline.commands.node_checks import node_findings
 from pipeline.commands.overrides import assigned
-from pipeline.config import parse_config, read_toml
+from pipeline.config import read_config
 from pipeline.errors import PipelineConfigError
+from pipeline.language.document import read_toml
 
 
 def check(options: Namespace) -> int:
-    """Tell all mistakes and exit with 2, or the effective settings and exit with 0."""
+    """Print all mistakes and exit with 2, or the effective settings and exit with 0."""
     mistakes: list[str] = []
     try:
         document: dict[str, Any] = read_toml(options.file)
@@ -28,15 +28,14 @@ def check(options: Namespace) -> int:
             document = assigned(document, assignment)
         except PipelineConfigError as error:
             mistakes.append(str(error))
-    checked = DocumentCheck(document)
-    findings = host_findings(checked.nodes)
-    mistakes += checked.mistakes + findings.mistakes
+    config, in_document = read_config(document)
+    findings = node_findings(config.nodes.values())
+    mistakes += in_document + findings.mistakes
     for kind, messages in (("mistake", mistakes), ("warning", findings.warnings)):
         for message in messages:
             say(f"{options.file}: {kind}: {one_line(message)}")
     if mistakes:
         return 2
-    config = parse_config(document)
     count = f"{len(config.nodes)} node{'s' if len(config.nodes) > 1 else ''}"
     say(f"{options.file}: {count}, no mistakes")
     for name in config.graph.upstream_first():

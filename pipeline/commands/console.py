@@ -10,19 +10,13 @@ from collections.abc import Sequence
 
 _WIDTH = 100
 _NARROWEST = 12
-_DRAWN = "┌┐└┘─│├┤┬┴┼▼╎╌"
-_PLAIN = str.maketrans(_DRAWN, "++++-|+++++v::")
 
 
 def say(text: str) -> None:
-    """Write a line or several to stdout; boxes in ASCII where its encoding has nothing better."""
-    try:
-        _DRAWN.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        plain = text.translate(_PLAIN).encode(sys.stdout.encoding, "backslashreplace")
-        text = plain.decode(sys.stdout.encoding)
-    sys.stdout.write(f"{text}\n")
-    # Line by line: what is done stands there while the next image is still at work.
+    """Write a line or several to stdout; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding
+    sys.stdout.write(f"{text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+    # Line by line, so that a result is seen while the next image is still at work.
     sys.stdout.flush()
 
 
@@ -33,7 +27,7 @@ def complain(text: str) -> None:
 
 
 def drop_stdout() -> None:
-    """Nobody reads stdout any more: let what is left in its buffer go nowhere."""
+    """Discard what is left in the buffer of stdout, whose reader has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

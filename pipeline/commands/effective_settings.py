@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.backends.postprocessing import Postprocessor
-from pipeline.commands.members import members
 from pipeline.config import NodeConfig
-from pipeline.graph import Mapped
-from pipeline.settings import BatchShape
+from pipeline.language.settings import BatchShape
 
 HEADER = ("setting", "value", "unit", "from")
 EXPRESSION = "expression"
@@ -20,7 +18,7 @@ _UNITS = {"milliseconds": "ms", "megabytes": "MB", "pixels": "pixels", "rows": "
 def setting_rows(node: NodeConfig) -> list[tuple[str, str, str, str]]:
     """One row a setting: its name, value, unit and origin.
 
-    What stands in the expression's parentheses has a row of its own for each backend.
+    A setting in the expression's parentheses has a row of its own for each backend.
     """
     scheduling = {
         "backend": str(node.backend),
@@ -38,14 +36,14 @@ def setting_rows(node: NodeConfig) -> list[tuple[str, str, str, str]]:
         (name, _text(value), units.get(name, ""), _origin(node, name))
         for name, value in scheduling.items()
     ]
-    found = list(members(node))
+    found = list(node.backends())
     seen = set()
-    for member in found:
-        for setting in member.cls.settings:
-            value = member.settings[setting.name]
+    for backend in found:
+        for setting in backend.cls.settings:
+            value = backend.settings[setting.name]
             unit = _unit(setting.expected, value)
-            if setting.name in member.own:
-                title = f"{setting.name} ({member.name})"
+            if setting.name in backend.own:
+                title = f"{setting.name} ({backend.name})"
                 rows.append((title, _text(value), unit, EXPRESSION))
             elif setting.name not in seen:
                 seen.add(setting.name)
@@ -77,8 +75,6 @@ def _text(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, Postprocessor):
         return value.name
-    if isinstance(value, Mapped):
-        return f"{value.source}[{value.taken}:{value.given}]"
     if isinstance(value, tuple):
         return ", ".join(map(_text, value))
     return str(value)

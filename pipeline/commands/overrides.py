@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config import apply_overrides, read_toml
+from engine.names import shortened
 from pipeline.errors import PipelineConfigError
+from pipeline.language.document import apply_overrides, read_toml
 
 
 def read_document(path: str, assignments: Sequence[str]) -> dict[str, Any]:
@@ -31,4 +32,4 @@ def assigned(document: dict[str, Any], assignment: str) -> dict[str, Any]:
     try:
         return apply_overrides(document, {key.strip(): value.strip()})
     except PipelineConfigError as error:
-        raise PipelineConfigError(f"--set {assignment}: {error}") from error
+        raise PipelineConfigError(f"--set {shortened(assignment)}: {error}") from error

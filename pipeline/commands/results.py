@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from engine.classifier import probabilities
 from engine.interface import Engine
+from engine.onnx_graph.activations import AUTO
+from engine.onnx_graph.model import OnnxModel
+from engine.scoring import Scoring
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
-from pipeline.backends.postprocessing import Postprocessor
-from pipeline.commands.members import members
+from pipeline.backends.postprocessing import scoring_of_results
 from pipeline.pipe import Pipe
 from service.labels import Labels, top_classes
 
@@ -23,13 +25,13 @@ class Classifier:
 
     Attributes:
         labels: its classes' names.
-        gives_probabilities: whether its scores are probabilities, or logits.
+        scoring: how its results become scores.
         name: the model's.
         engine: what runs it, in words.
     """
 
     labels: Labels
-    gives_probabilities: bool
+    scoring: Scoring
     name: str
     engine: str
 
@@ -43,23 +45,31 @@ def classifiers(loaded: Pipe, labels_path: str | None) -> dict[str, Classifier]:
 
     Raises:
         ConfigurationError: the labels cannot be read, or are not as many as a model's classes.
+        EngineError: an `output_activation` does not suit its model.
     """
     found = {}
     for name, node in loaded.local_nodes.items():
-        for member in members(loaded.config.nodes[name]):
-            if member.name != ENGINE_BACKEND:
+        for backend in loaded.config.nodes[name].backends():
+            if backend.name != ENGINE_BACKEND:
                 continue
             engine: Engine = node.shared.get(ENGINE)
-            outputs = engine.model.outputs
-            if len(outputs) == 1 and len(outputs[0].shape) == 2:
-                postprocessor: Postprocessor = member.settings["postprocessor"]
+            if _scores_classes(engine.model, backend.settings):
+                scoring = scoring_of_results(engine.model, backend.settings)
                 found[name] = Classifier(
-                    Labels.load(labels_path, engine.model.num_classes),
-                    engine.model.outputs_probabilities or postprocessor.softmax,
+                    Labels.load(labels_path, scoring.num_classes),
+                    scoring,
                     engine.model.name,
                     f"{engine.name} {engine.options.precision}",
                 )
     return found
+
+
+def _scores_classes(model: OnnxModel, settings: Mapping[str, Any]) -> bool:
+    """Whether a result is one row of scores; a single value is one only where a setting says so."""
+    if len(model.outputs) != 1 or (size := model.outputs[0].row_size) is None:
+        return False
+    is_declared = settings["output_activation"] != AUTO or model.final_activation == "Sigmoid"
+    return size > 1 or is_declared
 
 
 def described(result: Any, classifier: Classifier | None, top: int) -> dict[str, Any]:
@@ -77,9 +87,10 @@ def described(result: Any, classifier: Classifier | None, top: int) -> dict[str,
     """
     if classifier is not None:
         names = classifier.labels.names
-        if isinstance(result, torch.Tensor) and tuple(result.shape) == (1, len(names)):
-            given = classifier.gives_probabilities
-            row = probabilities(result, are_probabilities=given)[0]
+        if isinstance(result, torch.Tensor) and _is_row(result, len(names)):
+            row = classifier.scoring.scores(result)[0]
+            if not np.isfinite(row).all():
+                return {"type": "scores that are not finite numbers"}
             ids = top_classes(row, min(top, len(names)))
             return _classes([(class_id, float(row[class_id])) for class_id in ids], names)
         if isinstance(result, tuple) and len(result) == 2 and result[0] in range(len(names)):
@@ -94,8 +105,14 @@ def described(result: Any, classifier: Classifier | None, top: int) -> dict[str,
     return kind
 
 
+def _is_row(result: torch.Tensor, classes: int) -> bool:
+    """Whether it is one image's scores; a single value stands for those of two classes."""
+    values = result.numel()
+    return len(result) == 1 and (values == classes or (values, classes) == (1, 2))
+
+
 def result_lines(described_result: dict[str, Any]) -> list[str]:
-    """The same in lines for a terminal; the first one says the most."""
+    """A described result in lines for a terminal, the most important first."""
     if "top" in described_result:
         best = f"{described_result['label']} {described_result['score']:.4f}"
         others = [

@@ -10,11 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine.interface import EngineError
+from engine.cache.bounded_file import UnreadableFileError, read_bounded
+from engine.errors import EngineError
 from pipeline.commands.console import complain, say
 from pipeline.commands.overrides import read_document
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
-from pipeline.config import apply_overrides, parse_config
+from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import (
     TASK_DATA_KEY,
@@ -24,8 +25,12 @@ from pipeline.keys import (
     TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
+from pipeline.language.document import apply_overrides
 from pipeline.pipe import Pipe
-from service.handler import ConfigurationError
+from pipeline.pixel_warnings import pixel_warnings
+from service.errors import ConfigurationError
+
+_MOST_IMAGE_BYTES = 100 * 1024 * 1024
 
 
 def run(options: Namespace) -> int:
@@ -37,6 +42,8 @@ def run(options: Namespace) -> int:
             keys = ["profile_stages", *(f"{table}.profile_stages" for table in tables)]
             document = apply_overrides(document, dict.fromkeys(keys, "true"))
         config = parse_config(document)
+        for warning in pixel_warnings(config.nodes.values()):
+            complain(f"warning: {warning}")
         count = len(config.nodes)
         complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
         started_s = time.monotonic()
@@ -62,9 +69,9 @@ def _run_images(loaded: Pipe, known: Mapping[str, Classifier], options: Namespac
     failed = False
     for name in options.images:
         try:
-            outcome = _outcome(loaded, known, Path(name).read_bytes(), options)
-        except OSError as error:
-            outcome = {"error": error.strerror or str(error)}
+            outcome = _outcome(loaded, known, read_bounded(Path(name), _MOST_IMAGE_BYTES), options)
+        except UnreadableFileError as error:
+            outcome = {"error": str(error)}
         if "error" in outcome:
             failed = True
             complain(f"{name}: {outcome['error']}")

@@ -1,53 +1,101 @@
-"""What a worker and the engine process say to each other, besides slot numbers."""
+"""What a worker and the engine process tell each other, besides items and their outcomes."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import struct
 from array import array
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-_LENGTH = struct.Struct("<I")
+from pipeline.engine_process.engine_facts import EngineFacts
+
+_SLOT_TYPE = "I"
+# As many as a worker has slots, of which each is named once.
 _RECEIVE_BYTES = 4096
-_NUMBER_BYTES = array("I").itemsize
 
 
-def send_object(sock: socket.socket, content: dict[str, Any], fds: list[int] | None = None) -> None:
-    """Send a JSON object, and descriptors with it."""
-    text = json.dumps(content).encode()
-    socket.send_fds(sock, [_LENGTH.pack(len(text))], fds or [])
-    sock.sendall(text)
+@dataclass(frozen=True)
+class EngineProcessSettings:
+    """To an engine process, on its stdin: what it is to run.
 
-
-def receive_object(sock: socket.socket, max_fds: int = 0) -> tuple[dict[str, Any], list[int]]:
-    """The other end's JSON object, and the descriptors that came with it.
-
-    Raises:
-        EOFError: the other process ended.
+    Attributes:
+        document: the pipeline file with all that replaces something in it.
+        entry: the first of the nodes that run there.
+        engine: a provider's name or "auto".
+        backends: file of backends in Python, or None.
+        hang_timeout_s: how long it may give no sign of life; 0 for ever.
+        log_level: the name of the lowest level that is logged.
     """
-    length, fds, _, _ = socket.recv_fds(sock, _LENGTH.size, max_fds)
-    if not length:
-        raise EOFError("the other process ended")
-    wanted = _LENGTH.unpack(length)[0]
-    text = b""
-    while len(text) < wanted:
-        more = sock.recv(wanted - len(text))
-        if not more:
-            raise EOFError("the other process ended")
-        text += more
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return json.loads(text), list(fds)
+
+    document: Mapping[str, Any]
+    entry: str
+    engine: str
+    backends: str | None
+    hang_timeout_s: float
+    log_level: str
+
+    def to_json(self) -> str:
+        """The same text for the same settings."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineProcessSettings:
+        """What `to_json` gave."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class SharedSlots:
+    """From a worker: the memory that it shares, whose descriptor comes with the message.
+
+    Attributes:
+        count: number of slots.
+        slot_bytes: size of each.
+    """
+
+    count: int
+    slot_bytes: int
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """To a worker: items can be submitted, on the pipe whose descriptor comes with the message.
+
+    Attributes:
+        worker: the worker's number in submissions.
+        facts: what runs there.
+    """
+
+    worker: int
+    facts: EngineFacts
+
+
+@dataclass(frozen=True)
+class CannotRun:
+    """To a worker: the engine process ends, since its nodes cannot run.
+
+    Attributes:
+        reason: why.
+    """
+
+    reason: str
+
+
+FROM_WORKER = (SharedSlots,)
+TO_WORKER = (Welcome, CannotRun)
 
 
 class SlotNumbers:
-    """Slot numbers over a stream: many a call when there are many."""
+    """Slot numbers on the socket that the messages came on: several at once when there are several.
+
+    Args:
+        sock: a connected Unix socket of type SOCK_SEQPACKET.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._rest = b""
 
     def send(self, slots: array[int]) -> None:
         """Send numbers; of several threads one at a time may."""
@@ -59,12 +107,12 @@ class SlotNumbers:
         Raises:
             EOFError: the other process ended.
         """
-        try:
-            received = self._rest + self._socket.recv(_RECEIVE_BYTES)
-        except ConnectionResetError:
-            received = b""
-        if len(received) == len(self._rest):
-            raise EOFError("the other process ended")
-        whole = len(received) - len(received) % _NUMBER_BYTES
-        self._rest = received[whole:]
-        return array("I", received[:whole])
+        while True:
+            try:
+                received = self._socket.recv(_RECEIVE_BYTES)
+            except ConnectionResetError:
+                # Something of ours was left unread. What was sent before can still be read.
+                continue
+            if not received:
+                raise EOFError("the other process ended")
+            return array(_SLOT_TYPE, received)

@@ -7,18 +7,20 @@ of it. Which of the two, and when, the processes tell each other by slot numbers
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import struct
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from pipeline.backend import Item
+from pipeline.backends.interface import Item
 from pipeline.engine_process.semaphore import SEMAPHORE_BYTES, Semaphore
 from pipeline.errors import DeadlinePassedError, NodeError
 from pipeline.keys import (
@@ -27,19 +29,39 @@ from pipeline.keys import (
     TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
 )
-from service.handler import InvalidImageError
+from service.errors import in_one_line, what_it_says
+from service.handlers.interface import HandlerSettings, InvalidImageError
 
-# Kind of the data, whether a thread waits for the outcome at the slot itself, length of the
-# description and of the data in bytes, when the item was left here, and its deadline (0 for none),
-# both in seconds on the clock that all processes share.
-_HEADER = struct.Struct("<B?xxIQdd")
+# Kind of the data, flags, a number of the caller, length of the description and of the data in
+# bytes, when the item was left here, and its deadline (0 for none), both in seconds on the clock
+# that all processes share.
+_HEADER = struct.Struct("<BBHIQdd")
+_FLAGS_OFFSET = 1
+# A thread waits for the outcome at the slot itself; the other process has begun with the item; an
+# engine process ended while it worked on it.
+_IS_WAITED_FOR, _IS_BEGUN, _IS_SUSPECT = 1, 2, 4
 _KEPT_KEYS = (TASK_COLOR_KEY, TASK_REQUEST_SIZE_KEY)
 # Behind the header: on which a thread may wait for the outcome.
 _SEMAPHORE_OFFSET = 32
 _TEXT_OFFSET = _SEMAPHORE_OFFSET + SEMAPHORE_BYTES
 _LINE_BYTES = 64
+# Pixels take more than the message that they came in. Only what is used of a slot costs memory.
+_LEAST_ITEM_BYTES = 32 * 1024 * 1024
 _BYTES, _TENSOR, _DONE, _FAILED, _STATUS = range(5)
 _MOST_STATUS_BYTES = 2048
+# Behind the status: how many heartbeats there were, and whether an instance loads.
+_PULSE = struct.Struct("<Q?")
+_PULSE_OFFSET = _TEXT_OFFSET + _MOST_STATUS_BYTES
+_MOST_ERROR_CHARACTERS = 4096
+# Types that NumPy lacks, as the integers that have their bits.
+_BITS = {
+    torch.bfloat16: torch.int16,
+    torch.float8_e4m3fn: torch.int8,
+    torch.float8_e5m2: torch.int8,
+}
+_LACKING = {str(dtype): dtype for dtype in _BITS}
+CALLERS = 2**16
+"""Callers of one worker have numbers below this."""
 # By name, so that the handler tells the client the same as without another process.
 _CAUSES: dict[str, type[Exception]] = {
     cause.__name__: cause for cause in (InvalidImageError, DeadlinePassedError)
@@ -50,8 +72,43 @@ class SlotError(Exception):
     """An item that cannot be handed to another process."""
 
 
+class ItemTooLargeError(SlotError, InvalidImageError):
+    """An item that is larger than a slot: the server's limits do not allow for such an image."""
+
+
 class RemoteError(Exception):
     """What failed in the other process, in its words."""
+
+
+class Pulse(NamedTuple):
+    """A sign of life of the engine process.
+
+    Attributes:
+        beats: how many heartbeats there were.
+        is_loading: whether an instance loads, so that none may come.
+    """
+
+    beats: int
+    is_loading: bool
+
+
+@dataclass(frozen=True)
+class SlotLimits:
+    """How much memory items may take on their way to the engine process.
+
+    Attributes:
+        frame_bytes: the largest message of the service, and so the largest image.
+        all_items_bytes: the most that items take together; a larger one goes alone.
+    """
+
+    frame_bytes: int = HandlerSettings().max_frame_bytes
+    all_items_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of a slot that holds a message's image, or the pixels of an image of usual size."""
+        largest_bytes = max(self.frame_bytes, _LEAST_ITEM_BYTES)
+        return (-(-largest_bytes // mmap.PAGESIZE) + 1) * mmap.PAGESIZE
 
 
 class SlotMemory:
@@ -63,7 +120,7 @@ class SlotMemory:
     Args:
         fd: descriptor of the memory; it is closed with the object.
         count: number of slots.
-        slot_bytes: size of each, with its header.
+        slot_bytes: size of each, with its header; whole pages.
     """
 
     def __init__(self, fd: int, count: int, slot_bytes: int) -> None:
@@ -80,6 +137,8 @@ class SlotMemory:
             Semaphore(self._map, start + _SEMAPHORE_OFFSET)
             for start in range(0, count * slot_bytes, slot_bytes)
         ]
+        # How far each slot has been written since its memory was given back last.
+        self._used_bytes = [0] * count
 
     @classmethod
     def create(cls, count: int, slot_bytes: int) -> SlotMemory:
@@ -91,9 +150,25 @@ class SlotMemory:
             memory.semaphore(slot).initialise()
         return memory
 
+    @property
+    def _room_bytes(self) -> int:
+        """How large an item may be, whatever its description takes."""
+        return self.slot_bytes - mmap.PAGESIZE
+
     def semaphore(self, slot: int) -> Semaphore:
         """The slot's own, on which a thread may wait for the outcome."""
         return self._semaphores[slot]
+
+    def used_bytes(self, slot: int) -> int:
+        """How much memory the slot takes, as far as this process has written or read it."""
+        return self._used_bytes[slot]
+
+    def discard(self, slot: int) -> None:
+        """Give the slot's memory back, but for the page of its header; the slot is free."""
+        length = self.slot_bytes - mmap.PAGESIZE
+        if self._used_bytes[slot] > mmap.PAGESIZE and length > 0:
+            self._map.madvise(mmap.MADV_REMOVE, slot * self.slot_bytes + mmap.PAGESIZE, length)
+        self._used_bytes[slot] = 0
 
     def put_item(
         self,
@@ -103,8 +178,10 @@ class SlotMemory:
         deadline_s: float | None,
         *,
         is_waited_for: bool = False,
+        is_suspect: bool = False,
+        caller: int = 0,
     ) -> None:
-        """Leave an item's data: the bytes of an image, or a tensor on the host.
+        """Leave an item's data: the bytes of an image, or a tensor.
 
         Args:
             slot: where.
@@ -112,16 +189,19 @@ class SlotMemory:
             now_s: the time.
             deadline_s: its deadline; None for none.
             is_waited_for: whether a thread waits at the slot's semaphore for the outcome.
+            is_suspect: whether it was at work when an engine process ended.
+            caller: the number of its caller, of which a shorter one is left.
 
         Raises:
-            SlotError: the data is something else, or larger than a slot.
+            SlotError: the data is something else.
+            ItemTooLargeError: it does not fit into a slot.
         """
         data = item[TASK_DATA_KEY]
         # The keys that count there, besides the data; None for those that the item lacks.
         keys = tuple(item.get(key) for key in _KEPT_KEYS)
         if isinstance(data, torch.Tensor):
-            matrix, order = _as_array(data)
-            text = _tensor_description(matrix.dtype.str, matrix.shape, order, keys)
+            matrix, order, dtype = _as_array(data)
+            text = _tensor_description(dtype, matrix.shape, order, keys)
             kind, body = _TENSOR, _bytes_of(matrix)
         elif isinstance(data, bytes | bytearray | memoryview):
             text = _bytes_description(keys)
@@ -130,11 +210,43 @@ class SlotMemory:
             raise SlotError(
                 f"the engine process takes bytes or a tensor, got {type(data).__name__}"
             )
-        self._write(slot, kind, text, [body], now_s, deadline_s or 0.0, is_waited_for=is_waited_for)
+        try:
+            self._write(
+                slot,
+                kind,
+                text,
+                [body],
+                now_s,
+                deadline_s or 0.0,
+                flags=_IS_WAITED_FOR * is_waited_for | _IS_SUSPECT * is_suspect,
+                caller=_short(caller),
+            )
+        except SlotError:
+            raise ItemTooLargeError(
+                f"the image takes {body.nbytes} bytes on its way to the engine process, where "
+                f"{self._room_bytes} are allowed; send a smaller one, or start the server with "
+                f"--max-frame-bytes {body.nbytes}"
+            ) from None
+
+    def begin(self, slot: int) -> None:
+        """Note that the item is being worked on."""
+        self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] |= _IS_BEGUN
+
+    def is_begun(self, slot: int) -> bool:
+        """Whether the other process has begun with the item in the slot."""
+        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_BEGUN)
 
     def is_waited_for(self, slot: int) -> bool:
         """Whether a thread waits at the semaphore for what comes of the item in the slot."""
-        return bool(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[1])
+        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_WAITED_FOR)
+
+    def is_suspect(self, slot: int) -> bool:
+        """Whether the item in the slot was at work when an engine process ended."""
+        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_SUSPECT)
+
+    def caller(self, slot: int) -> int:
+        """The short number, below `CALLERS`, of whose item is in the slot."""
+        return int(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[2])
 
     def item(self, slot: int) -> tuple[Item, float, float | None]:
         """The item in a slot, when it was left there, and its deadline.
@@ -145,10 +257,10 @@ class SlotMemory:
         kind, about, body, put_at_s, deadline_s = self._read(slot)
         item: Item = {TASK_DATA_KEY: body}
         if kind == _TENSOR:
-            matrix = np.frombuffer(body, np.dtype(about["dtype"])).reshape(about["shape"])
-            item[TASK_DATA_KEY] = torch.from_numpy(
-                matrix.transpose(0, 3, 1, 2) if about["order"] == "nhwc" else matrix
-            )
+            matrix, lacking = _as_matrix(body, about["dtype"], about["shape"])
+            if about["order"] == "nhwc":
+                matrix = matrix.transpose(0, 3, 1, 2)
+            item[TASK_DATA_KEY] = _of_type(torch.from_numpy(matrix), lacking)
         for key, value in zip(_KEPT_KEYS, about["keys"], strict=True):
             if value is not None:
                 item[key] = value
@@ -157,7 +269,10 @@ class SlotMemory:
     def put_outcome(
         self, slot: int, item: Item, error: Exception | None, times_ms: dict[str, float]
     ) -> None:
-        """Leave an item's result, or why it has none, in place of the item."""
+        """Leave an item's result, or why it has none, in place of the item.
+
+        What cannot be handed to another process is such a reason, too.
+        """
         result = item.get(TASK_RESULT_KEY)
         results: list[Any] = result if isinstance(result, list) else [result]
         if error is None and not all(isinstance(one, torch.Tensor) for one in results):
@@ -166,20 +281,20 @@ class SlotMemory:
             )
         times = memoryview(array("d", times_ms.values())).cast("B")
         if error is None:
-            arrays = [np.ascontiguousarray(one.cpu().numpy()) for one in results]
-            kinds = tuple((one.dtype.str, one.shape) for one in arrays)
-            text = _outcome_description(tuple(times_ms), kinds, isinstance(result, list))
             try:
-                self._write(slot, _DONE, text, [times, *map(_bytes_of, arrays)])
-            except SlotError as too_large:
-                error = too_large
+                arrays = [_in_order(one) for one in results]
+                kinds = tuple((dtype, one.shape) for one, dtype in arrays)
+                text = _outcome_description(tuple(times_ms), kinds, isinstance(result, list))
+                self._write(slot, _DONE, text, [times, *(_bytes_of(one) for one, _ in arrays)])
+            except Exception as cannot:  # noqa: BLE001 (sparse, quantised, too large, ...)
+                error = RemoteError(f"the result cannot leave its process: {in_one_line(cannot)}")
         if error is not None:
             cause = error.cause if isinstance(error, NodeError) else error
             about = {
                 "times": list(times_ms),
                 "node": error.node if isinstance(error, NodeError) else None,
                 "cause": type(cause).__name__,
-                "message": str(cause),
+                "message": what_it_says(cause)[:_MOST_ERROR_CHARACTERS],
             }
             self._write(slot, _FAILED, json.dumps(about).encode(), [times])
 
@@ -193,10 +308,9 @@ class SlotMemory:
             return None, NodeError(about["node"] or "engine process", cause), times_ms
         results, start = [], times.nbytes
         for dtype, shape in about["arrays"]:
-            count = int(np.prod(shape))
-            view = np.frombuffer(body, np.dtype(dtype), count, start)
-            results.append(torch.from_numpy(view.reshape(shape).copy()))
-            start += view.nbytes
+            matrix, lacking = _as_matrix(body[start:], dtype, shape)
+            results.append(_of_type(torch.from_numpy(matrix.copy()), lacking))
+            start += matrix.nbytes
         return results if about["several"] else results[0], None, times_ms
 
     def put_status(self, slot: int, text: str) -> None:
@@ -206,9 +320,17 @@ class SlotMemory:
     def status(self, slot: int) -> str:
         """The text in such a slot. While it is being replaced it may be a mixture of both."""
         start = slot * self.slot_bytes
-        text_bytes = min(_HEADER.unpack_from(self._memory, start)[2], _MOST_STATUS_BYTES)
+        text_bytes = min(_HEADER.unpack_from(self._memory, start)[3], _MOST_STATUS_BYTES)
         text_start = start + _TEXT_OFFSET
         return str(self._memory[text_start : text_start + text_bytes], "utf-8", "replace")
+
+    def put_pulse(self, slot: int, pulse: Pulse) -> None:
+        """Leave a sign of life beside the status."""
+        _PULSE.pack_into(self._memory, slot * self.slot_bytes + _PULSE_OFFSET, *pulse)
+
+    def pulse(self, slot: int) -> Pulse:
+        """The last sign of life."""
+        return Pulse(*_PULSE.unpack_from(self._memory, slot * self.slot_bytes + _PULSE_OFFSET))
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""
@@ -231,7 +353,8 @@ class SlotMemory:
         put_at_s: float = 0.0,
         deadline_s: float = 0.0,
         *,
-        is_waited_for: bool = False,
+        flags: int = 0,
+        caller: int = 0,
     ) -> None:
         start = slot * self.slot_bytes
         text_start = start + _TEXT_OFFSET
@@ -239,24 +362,41 @@ class SlotMemory:
         size_bytes = sum(part.nbytes for part in parts)
         if position + size_bytes > start + self.slot_bytes:
             raise SlotError(
-                f"an item of {size_bytes} bytes does not fit into a slot of {self.slot_bytes}"
+                f"{size_bytes} bytes do not fit into a slot of {self._room_bytes}; start the "
+                f"server with --max-frame-bytes {size_bytes}"
             )
         for part in parts:
             self._memory[position : position + part.nbytes] = part
             position += part.nbytes
         self._memory[text_start : text_start + len(text)] = text
-        _HEADER.pack_into(
-            self._memory, start, kind, is_waited_for, len(text), size_bytes, put_at_s, deadline_s
-        )
+        self._used_bytes[slot] = max(self._used_bytes[slot], position - start)
+        header = (kind, flags, caller, len(text), size_bytes, put_at_s, deadline_s)
+        _HEADER.pack_into(self._memory, start, *header)
 
     def _read(self, slot: int) -> tuple[int, dict[str, Any], memoryview, float, float]:
         start = slot * self.slot_bytes
         header = _HEADER.unpack_from(self._memory, start)
-        kind, _, text_bytes, body_bytes, put_at_s, deadline_s = header
+        kind, _, _, text_bytes, body_bytes, put_at_s, deadline_s = header
         text_start = start + _TEXT_OFFSET
         about = _parsed(bytes(self._memory[text_start : text_start + text_bytes]))
         position = _body_start(text_start, text_bytes)
-        return kind, about, self._memory[position : position + body_bytes], put_at_s, deadline_s
+        end = position + body_bytes
+        self._used_bytes[slot] = max(self._used_bytes[slot], end - start)
+        return kind, about, self._memory[position:end], put_at_s, deadline_s
+
+
+def data_bytes(item: Item) -> int:
+    """How much memory an item's data takes in a slot; 0 for what no slot takes."""
+    data = item[TASK_DATA_KEY]
+    if isinstance(data, torch.Tensor):
+        return data.nbytes if data.layout is torch.strided else 0
+    return memoryview(data).nbytes if isinstance(data, bytes | bytearray | memoryview) else 0
+
+
+def _short(caller: int) -> int:
+    """A number that has room in a header. Two callers with the same one count as one."""
+    # Callers are addresses that differ in some middle bits: the product's upper bits hold all.
+    return ((caller >> 4) * 0x9E3779B97F4A7C15 & 2**64 - 1) >> 48
 
 
 def _body_start(text_start: int, text_bytes: int) -> int:
@@ -297,8 +437,38 @@ def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _as_array(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str]:
-    """A tensor's values in the order in which they lie in memory, and what that order is."""
+def _as_array(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str, str]:
+    """A tensor's values as they lie in memory, in what order that is, and of what type."""
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.numpy().transpose(0, 2, 3, 1), "nhwc"
-    return np.ascontiguousarray(tensor.cpu().numpy()), "plain"
+        array, dtype = _to_numpy(tensor)
+        return array.transpose(0, 2, 3, 1), "nhwc", dtype
+    array, dtype = _in_order(tensor)
+    return array, "plain", dtype
+
+
+def _in_order(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str]:
+    """A tensor's values one after the other, and of what type they are."""
+    array, dtype = _to_numpy(tensor)
+    return np.ascontiguousarray(array).reshape(array.shape), dtype
+
+
+def _to_numpy(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str]:
+    """A tensor's values, or the integers that have their bits, and of what type they are."""
+    bits = _BITS.get(tensor.dtype)
+    if bits is not None:
+        return tensor.detach().view(bits).numpy(force=True), str(tensor.dtype)
+    array: np.ndarray[Any, Any] = tensor.numpy(force=True)
+    return array, array.dtype.str
+
+
+def _as_matrix(
+    body: memoryview, dtype: str, shape: Sequence[int]
+) -> tuple[np.ndarray[Any, Any], torch.dtype | None]:
+    """A view of what `_to_numpy` has described, and its type where that is not the array's."""
+    lacking = _LACKING.get(dtype)
+    name = dtype if lacking is None else f"i{lacking.itemsize}"
+    return np.frombuffer(body, np.dtype(name), math.prod(shape)).reshape(shape), lacking
+
+
+def _of_type(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return tensor if dtype is None else tensor.view(dtype)

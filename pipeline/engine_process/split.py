@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.assembly import runs_on_gpu
+from pipeline.backends.assembly import runs_on_gpu
 from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.config import NodeConfig, PipelineConfig
 

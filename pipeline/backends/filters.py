@@ -1,0 +1,126 @@
+"""Filters: what becomes of an item before a backend of a sequence, or a node of the graph.
+
+Names and meaning are those of torchpipe v0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TypeAlias
+
+from engine.names import unknown_name
+from pipeline.backends.interface import FAILURE_KEY, Item, fail, result_becomes_data
+from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_RESULT_KEY
+
+
+class Status(Enum):
+    """What a filter decides.
+
+    Attributes:
+        RUN: the backend runs.
+        SKIP: it does not; the item goes on as the filter has left it.
+        SERIAL_SKIP: nor do the nodes that follow in a row, up to where the graph forks or joins.
+            In a sequence the same as BREAK.
+        SUBGRAPH_SKIP: nor does whatever can be reached through it alone. In a sequence the same as
+            BREAK.
+        BREAK: the item is finished as the filter has left it: with the whole graph, or with its
+            sequence.
+        ERROR: the item fails.
+    """
+
+    RUN = "Run"
+    SKIP = "Skip"
+    SERIAL_SKIP = "SerialSkip"
+    SUBGRAPH_SKIP = "SubGraphSkip"
+    BREAK = "Break"
+    ERROR = "Error"
+
+
+Filter: TypeAlias = Callable[[Item], Status]
+DEFAULT_FILTER = "swap"
+"""For all but the first of a sequence, roots, and nodes with a `map`."""
+FIRST_FILTER = "Run"
+"""For these."""
+
+_FILTERS: dict[str, Filter] = {}
+
+
+class FilterError(Exception):
+    """A filter decided that an item fails."""
+
+
+def register_filter(*names: str) -> Callable[[Filter], Filter]:
+    """Make a filter known under its names.
+
+    A filter gets an item and may change it. It sees items without a `result` too: those that have
+    failed, and those whose backend gave none.
+    """
+
+    def add(function: Filter) -> Filter:
+        for name in names:
+            if name in _FILTERS:
+                raise ValueError(f"filter {name!r} is registered already")
+            _FILTERS[name] = function
+        return function
+
+    return add
+
+
+def filter_named(name: str) -> Filter:
+    """The filter of that name; PipelineConfigError names the closest if there is none."""
+    try:
+        return _FILTERS[name]
+    except KeyError:
+        raise PipelineConfigError(unknown_name("filter", name, _FILTERS)) from None
+
+
+def decide(name: str, item: Item) -> Status:
+    """Ask a filter. An item that is to run has no result and no failure any more.
+
+    A filter that raises, or that says ERROR, fails the item; the status is then ERROR.
+    """
+    try:
+        status = _FILTERS[name](item)
+        if not isinstance(status, Status):
+            raise TypeError(f"filter {name!r} gave {status!r}, expected a pipeline.Status")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (whatever a filter raises belongs to the item)
+        fail(item, error)
+        return Status.ERROR
+    if status is Status.RUN:
+        item.pop(TASK_RESULT_KEY, None)
+        item.pop(FAILURE_KEY, None)
+    elif status is Status.ERROR:
+        fail(item, FilterError(f"filter {name!r} gave Error"))
+    return status
+
+
+@register_filter("swap")
+def _swap(item: Item) -> Status:
+    """The result becomes the data; an item without one is finished."""
+    return Status.RUN if result_becomes_data(item) else Status.BREAK
+
+
+@register_filter("or", "else")
+def _or(item: Item) -> Status:
+    """Runs for those without a result, with the data that the backend before had."""
+    return Status.SKIP if TASK_RESULT_KEY in item else Status.RUN
+
+
+def _register_constants() -> None:
+    spellings = {
+        Status.RUN: ("Run", "run", "Continue", "continue"),
+        Status.SKIP: ("Skip", "skip"),
+        Status.SERIAL_SKIP: ("SerialSkip", "serial_skip", "serialskip"),
+        Status.SUBGRAPH_SKIP: ("SubGraphSkip", "subgraph_skip", "subgraphskip"),
+        Status.BREAK: ("Break", "break"),
+        Status.ERROR: ("Error", "error"),
+    }
+    for status, names in spellings.items():
+        register_filter(*names)(lambda item, status=status: status)  # type: ignore[misc]  # noqa: ARG005
+
+
+_register_constants()

@@ -1,0 +1,368 @@
+"""One side of the benchmark: a process that runs the windows that its stdin asks for.
+
+Both sides run this code and differ in the runtime under it alone. Run as a script this is
+torchpipe's side; it needs nothing but the standard library and torchpipe, so that it runs in an
+environment that has nothing of this project. `python -m pipeline.benchmark.own_side` is ours.
+
+A request is a line of JSON: the name of a `window`, the `document` of the pipe that it calls, and
+the window's arguments. The answer is a line of JSON, too. The first line, before any request, tells
+the `versions`, or the `error` for which there is no such side.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+# Both runtimes know the backends by these names and read these settings.
+SLEEP_BACKEND, COPY_BACKEND = "MeasureSleep", "MeasureCopy"
+SMALLEST_SETTING, LARGEST_SETTING = "measure_min", "measure_max"
+# Longest wait for what a window has provoked to happen.
+_PATIENCE_S = 30.0
+# Until threads that call a pipe have certainly put their items into its queue.
+_SETTLE_S = 0.02
+
+Document: TypeAlias = Mapping[str, Mapping[str, Any]]
+Call: TypeAlias = Callable[[dict[str, Any]], object]
+OpenPipe: TypeAlias = Callable[[Document], Call]
+
+
+class WindowError(Exception):
+    """A window that cannot be measured; the message is one line."""
+
+
+class Probe:
+    """What the sleeping backends have seen since `reset`.
+
+    Attributes:
+        batch_sizes: items of every batch that has begun.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; no batch may be running."""
+        self.batch_sizes: list[int] = []
+        self._begun = threading.Semaphore(0)
+
+    def begin(self, size: int) -> None:
+        """Note a batch of that many items."""
+        self.batch_sizes.append(size)
+        self._begun.release()
+
+    def wait_for_batch(self) -> None:
+        """Block until one more batch has begun.
+
+        Raises:
+            WindowError: none does.
+        """
+        if not self._begun.acquire(timeout=_PATIENCE_S):
+            raise WindowError(f"no batch began within {_PATIENCE_S:g} s")
+
+
+PROBE = Probe()
+
+
+def sleep_longest(items: Sequence[Any]) -> None:
+    """A model that takes as many seconds as the largest `data` says, whatever the batch's size."""
+    PROBE.begin(len(items))
+    time.sleep(max(item["data"] for item in items))
+    copy_data(items)
+
+
+def copy_data(items: Sequence[Any]) -> None:
+    """A model that does nothing."""
+    for item in items:
+        item["result"] = item["data"]
+
+
+class _Callers:
+    """Threads that each call the pipe once."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._threads: list[threading.Thread] = []
+        self.errors: list[str] = []
+
+    def start(self, count: int, data: float) -> None:
+        """Let so many threads call with an item of that data."""
+        threads = [threading.Thread(target=self._run, args=(data,)) for _ in range(count)]
+        self._threads += threads
+        for thread in threads:
+            thread.start()
+
+    def _run(self, data: float) -> None:
+        try:
+            self._call({"data": data})
+        except Exception as error:  # noqa: BLE001 (a refusal is a finding)
+            first_line = (str(error).splitlines() or [""])[0]
+            self.errors.append(f"{type(error).__name__}: {first_line}")
+
+    def join(self) -> None:
+        """Wait for all of them."""
+        for thread in self._threads:
+            thread.join()
+
+
+def closed_loop(
+    call: Call, *, clients: int, duration_s: float, data: float, with_latencies: bool
+) -> dict[str, Any]:
+    """So many threads, each calling with one item after the other.
+
+    Returns:
+        `items`, `wall_s` and `cpu_s` (the whole process) from the start to the last answer,
+        `batch_sizes` (count by size, of backends that tell it), and if asked for the
+        `latencies_ms` of all calls.
+
+    Raises:
+        WindowError: a call failed or gave a wrong result.
+    """
+    PROBE.reset()
+    latencies_s: list[list[float]] = [[] for _ in range(clients)]
+    failures: list[str] = []
+    ready = threading.Barrier(clients + 1)
+
+    def work(kept: list[float]) -> None:
+        ready.wait()
+        end_s = time.perf_counter()
+        stop_s = end_s + duration_s
+        try:
+            while end_s < stop_s:
+                item: dict[str, Any] = {"data": data}
+                start_s = time.perf_counter()
+                call(item)
+                end_s = time.perf_counter()
+                if item["result"] != data:
+                    raise WindowError(f"{data!r} came back as {item['result']!r}")
+                kept.append(end_s - start_s)
+        except Exception as error:  # noqa: BLE001 (raised again by the main thread)
+            failures.append(f"{type(error).__name__}: {error}")
+
+    threads = [threading.Thread(target=work, args=(kept,)) for kept in latencies_s]
+    for thread in threads:
+        thread.start()
+    start_cpu_s, start_s = time.process_time(), time.perf_counter()
+    ready.wait()
+    for thread in threads:
+        thread.join()
+    wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+    if failures:
+        raise WindowError(failures[0])
+    result: dict[str, Any] = {
+        "items": sum(map(len, latencies_s)),
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "batch_sizes": _by_size(),
+    }
+    if with_latencies:
+        result["latencies_ms"] = [round(s * 1000, 3) for kept in latencies_s for s in kept]
+    return result
+
+
+def late_request(
+    call: Call, *, busy: int, second_items: int, trials: int, model_s: float, late_after_s: float
+) -> dict[str, Any]:
+    """A single request when nothing else waits, after others have given instances work.
+
+    Args:
+        call: a pipe of two instances.
+        busy: how many instances still work when the request comes: 0 (both have worked before),
+            1 (the other one has nothing to do) or 2.
+        second_items: items that arrive at once for the second instance. A runtime that holds a
+            single item back while an instance works needs a full batch of them.
+        trials: how often.
+        model_s: what a batch takes.
+        late_after_s: from the begin of the last batch before it until the request.
+
+    Returns:
+        `latencies_ms` of the requests, and for each one `batches_before`: the sizes of the batches
+        that had begun when it came.
+
+    Raises:
+        WindowError: the request was not alone.
+    """
+    latencies_ms, batches_before = [], []
+    for _ in range(trials):
+        PROBE.reset()
+        others = _Callers(call)
+        others.start(1, model_s)
+        PROBE.wait_for_batch()
+        if busy != 1:
+            others.start(second_items, model_s)
+            PROBE.wait_for_batch()
+        if busy == 0:
+            others.join()
+        time.sleep(late_after_s)
+        before = list(PROBE.batch_sizes)
+        start_s = time.perf_counter()
+        call({"data": model_s})
+        latencies_ms.append(round((time.perf_counter() - start_s) * 1000, 3))
+        others.join()
+        if others.errors or PROBE.batch_sizes != [*before, 1]:
+            raise WindowError(
+                f"the late request was not alone: batches of {before} before it, "
+                f"{PROBE.batch_sizes} in the end {' '.join(others.errors)}"
+            )
+        batches_before.append(before)
+    return {"latencies_ms": latencies_ms, "batches_before": batches_before}
+
+
+def waiting(
+    call: Call, *, waiting_items: int, hold_s: float | None, wait_s: float, model_s: float
+) -> dict[str, Any]:
+    """CPU time of the process while items wait in a node and nothing else happens.
+
+    Args:
+        call: a pipe of one instance.
+        waiting_items: how many wait.
+        hold_s: how long the instance works on something else; None for not at all, where the items
+            wait because they are too few.
+        wait_s: how long the CPU time is measured.
+        model_s: what the waiting items take afterwards.
+
+    Returns:
+        `cpu_s` in `wall_s`, how many `batches_begun` meanwhile, which must be none, and `refused`:
+        the error of the calls, if they were not let wait.
+    """
+    PROBE.reset()
+    callers = _Callers(call)
+    if hold_s is not None:
+        callers.start(1, hold_s)
+        PROBE.wait_for_batch()
+    callers.start(waiting_items, model_s)
+    time.sleep(_SETTLE_S)
+    begun = len(PROBE.batch_sizes)
+    start_cpu_s, start_s = time.process_time(), time.perf_counter()
+    time.sleep(wait_s)
+    cpu_s, wall_s = time.process_time() - start_cpu_s, time.perf_counter() - start_s
+    begun = len(PROBE.batch_sizes) - begun
+    callers.join()
+    return {
+        "cpu_s": cpu_s,
+        "wall_s": wall_s,
+        "batches_begun": begun,
+        "refused": callers.errors[0] if callers.errors else None,
+    }
+
+
+def _by_size() -> dict[str, int]:
+    """How many batches there were of every size, as JSON takes it."""
+    return {str(size): count for size, count in sorted(Counter(PROBE.batch_sizes).items())}
+
+
+_WINDOWS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "closed_loop": closed_loop,
+    "late_request": late_request,
+    "waiting": waiting,
+}
+
+
+class Side:
+    """Runs windows on the pipes of one runtime."""
+
+    def __init__(self, open_pipe: OpenPipe) -> None:
+        self._open_pipe = open_pipe
+        self._pipes: dict[str, Call] = {}
+
+    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request.
+
+        Returns:
+            What the window returns, `elapsed_s`, and `process_cpu_s`: the process's CPU time before
+            and after.
+
+        Raises:
+            WindowError: it cannot be measured.
+        """
+        arguments = dict(request)
+        window, document = arguments.pop("window"), arguments.pop("document")
+        key = json.dumps(document, sort_keys=True)
+        if key not in self._pipes:
+            self._pipes[key] = self._open_pipe(document)
+        start_s, before_s = time.perf_counter(), time.process_time()
+        result = _WINDOWS[window](self._pipes[key], **arguments)
+        return {
+            **result,
+            "elapsed_s": time.perf_counter() - start_s,
+            "process_cpu_s": [before_s, time.process_time()],
+        }
+
+
+def serve(start: Callable[[], tuple[OpenPipe, dict[str, str]]]) -> None:
+    """Answer the requests of stdin until it ends."""
+    # What native libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(value: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    try:
+        open_pipe, versions = start()
+    except ImportError as error:
+        answer({"error": str(error)})
+        return
+    answer({"versions": versions})
+    side = Side(open_pipe)
+    for line in sys.stdin:
+        try:
+            answer(side.run(json.loads(line)))
+        except Exception as error:  # noqa: BLE001 (the parent tells it, whatever it is)
+            answer({"error": f"{type(error).__name__}: {error}"})
+
+
+def _start_torchpipe() -> tuple[OpenPipe, dict[str, str]]:
+    """Register the backends with torchpipe as its `register` wants them."""
+    torchpipe = importlib.import_module("torchpipe")
+
+    class Sleep:
+        def init(self, params: Mapping[str, str], options: object = None) -> None:
+            del options
+            self._smallest = int(params[SMALLEST_SETTING])
+            self._largest = int(params[LARGEST_SETTING])
+
+        def min(self) -> int:
+            return self._smallest
+
+        def max(self) -> int:
+            return self._largest
+
+        def forward(self, items: Sequence[Any]) -> None:
+            sleep_longest(items)
+
+    class Copy(Sleep):
+        def forward(self, items: Sequence[Any]) -> None:
+            copy_data(items)
+
+    torchpipe.register(SLEEP_BACKEND, Sleep)
+    torchpipe.register(COPY_BACKEND, Copy)
+
+    def open_pipe(document: Document) -> Call:
+        # It takes text only, and writes it into the dictionary that it is given.
+        pipe: Call = torchpipe.pipe(
+            {
+                name: {key: str(value) for key, value in node.items()}
+                for name, node in document.items()
+            }
+        )
+        return pipe
+
+    versions = {name: version(name) for name in ("torchpipe", "omniback", "torch")}
+    return open_pipe, {"python": platform.python_version(), **versions}
+
+
+if __name__ == "__main__":
+    serve(_start_torchpipe)
+    # Without the interpreter's teardown, in which native threads have been seen to abort.
+    os._exit(0)

@@ -1,0 +1,44 @@
+"""The command line: `python -m pipeline show|check|run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from pipeline.backends.backend_file import load_backends
+from pipeline.commands.check import check
+from pipeline.commands.console import complain, drop_stdout
+from pipeline.commands.pipeline_arguments import CHECK, RUN, SHOW, parse_arguments
+from pipeline.commands.run import run
+from pipeline.commands.show import show
+from pipeline.errors import PipelineConfigError
+
+# What a shell says of a program that ended at a signal: 128 and the signal's number.
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+_COMMANDS = {SHOW: show, CHECK: check, RUN: run}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line; None for this process's own.
+
+    Returns:
+        The exit code: see each command's `--help`.
+    """
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if options.backends is not None:
+            load_backends(options.backends)
+        return _COMMANDS[options.command](options)
+    except PipelineConfigError as error:
+        complain(f"error: {error}")
+        return 2
+    except BrokenPipeError:
+        drop_stdout()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED

@@ -1,0 +1,153 @@
+"""What the command lines take."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from engine.names import unknown_name
+
+SHOW, CHECK, RUN = "show", "check", "run"
+TEXT, MERMAID = "text", "mermaid"
+COMMANDS = (SHOW, CHECK, RUN)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, with the command's name under `command`.
+
+    A mistake is reported in one line with the closest name, and ends the process with exit code 2.
+    """
+    parser = _Parser(
+        prog="python -m pipeline",
+        description="Show, check or run a pipeline's TOML file. Paths in the file are relative to "
+        "the current folder.",
+        allow_abbrev=False,
+    )
+    # Not required here, so that a missing or unknown one is reported with the closest name.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    parsers = {
+        SHOW: _add_show(commands),
+        CHECK: _add_check(commands),
+        RUN: _add_run(commands),
+    }
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        parser.error(unknown_name("command", command, COMMANDS))
+    options, unknown = parser.parse_known_args(arguments)
+    if options.command is None:
+        parser.error(f"a command is missing: one of {', '.join(COMMANDS)}")
+    if unknown:
+        known = parsers[options.command].format_usage().replace("[", " ").replace("]", " ").split()
+        names = {word for word in known if word.startswith("--")} | {"--help"}
+        parsers[options.command].error(unknown_name("option", unknown[0].split("=")[0], names))
+    return options
+
+
+def _add_show(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        SHOW,
+        help="show its graph, in the terminal or as a picture",
+        description="Show the graph: its nodes with backends, instances, batch sizes and filters, "
+        "and what each hands to which. Dashed lines of a picture are the jumps of a MapReduce, and "
+        "what a map takes from further up.",
+        allow_abbrev=False,
+    )
+    _add_file(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--format",
+        choices=(TEXT, MERMAID),
+        default=TEXT,
+        help="what is printed: text, or a Mermaid flowchart, which code hosts draw (default: text)",
+    )
+    where.add_argument(
+        "--output",
+        metavar="GRAPH.svg|GRAPH.png",
+        help="draw into this file instead; needs matplotlib, as the extra 'bench' has it",
+    )
+    return parser
+
+
+def _add_check(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        CHECK,
+        help="find its mistakes, and list the settings that count",
+        description="Find the mistakes of a file without loading a model. Prints one line for "
+        "each mistake and each warning; where there are no mistakes, the effective settings of "
+        "every node and where each comes from: its own table (node), a key above the tables "
+        "(global), the parentheses in its expression (expression), or nowhere (default). Exit "
+        "code 0 if there are no mistakes, else 2.",
+        allow_abbrev=False,
+    )
+    _add_file(parser)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        RUN,
+        help="run images through it",
+        description="Run images through the pipeline, one after the other, and print the result "
+        "of each and the time in each node: for a classifier labels and scores, else type, shape "
+        "and dtype. Exit code 0 if all went well, 1 if an image failed, 2 if the pipeline cannot "
+        "be loaded.",
+        allow_abbrev=False,
+    )
+    _add_file(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    parser.add_argument("--node", help="where the images enter; needed where several nodes could")
+    parser.add_argument(
+        "--engine", default="auto", metavar="NAME", help="what runs the model (default: auto)"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names, one a line (default: ImageNet's, where the model has 1000 classes)",
+    )
+    parser.add_argument(
+        "--top", type=_count, default=5, metavar="K", help="classes to print (default: 5)"
+    )
+    parser.add_argument(
+        "--repeat",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="run each image N times; the times are medians (default: 1)",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="also the time of each backend, for which each waits for its own work",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object an image")
+    return parser
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.toml", help="the pipeline")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[NODE.]KEY=VALUE",
+        help="change one value of the file; may be given more than once",
+    )
+    parser.add_argument(
+        "--backends",
+        metavar="FILE.py",
+        help="Python file that registers backends and filters, executed first",
+    )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"takes a whole number of at least 1, got {text!r}")
+    return int(text)

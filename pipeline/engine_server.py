@@ -1,0 +1,114 @@
+"""The engine process: `python -m pipeline.engine_server LISTENER_FD OWNER_FD`.
+
+Only workers start it, see `pipeline.engine_process.launcher`, with the settings on stdin. It runs
+the nodes that the workers leave to it, for all of them, and ends when the last one has hung up, or
+the server is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from engine.errors import EngineError
+from engine.scoring import check_results
+from pipeline.backends.assembly import settings_of
+from pipeline.backends.backend_file import load_backends
+from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.config import PipelineConfig, parse_config
+from pipeline.engine_process.engine_facts import EngineFacts
+from pipeline.engine_process.messages import (
+    EngineProcessSettings,
+)
+from pipeline.engine_process.split import back_part
+from pipeline.engine_process.submission_queue import SubmissionQueue
+from pipeline.engine_process.workers import Workers
+from pipeline.errors import PipelineConfigError
+from pipeline.pipe import Pipe
+from service.handlers.restart_policy import RestartPolicy
+from service.images.decode_memory import inherit_decode_memory
+from service.malloc_arenas import limit_arenas
+from service.processes.process import CLOSING_S, end_within, leave, log_to_stderr
+from service.processes.shared_folder import when_owner_ends
+from service.processes.signals import leave_stop_to_supervisor
+
+logger = logging.getLogger(__name__)
+
+# While one instance hands on the results of a large batch, which takes only Python, another one's
+# decoder asks for the interpreter's lock several times an image; the default is 5 ms.
+_SWITCH_INTERVAL_S = 0.0001
+# Longest time from one heartbeat to the next, and how many there are in --hang-timeout-s at least.
+_LONGEST_PAUSE_S, _BEATS = 1.0, 8
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve workers until the last has hung up.
+
+    Returns:
+        The exit code: 0, or 2 if the nodes cannot run, which every worker that connects is told.
+    """
+    leave_stop_to_supervisor()
+    limit_arenas()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    inherit_decode_memory()
+    settings = EngineProcessSettings.from_json(sys.stdin.read())
+    log_to_stderr(settings.log_level, "engine process ")
+    workers = Workers(socket.socket(fileno=int(arguments[0])))
+    is_loaded = threading.Event()
+    when_owner_ends(int(arguments[1]), lambda: _end_alone(is_loaded))
+    try:
+        if settings.backends is not None:
+            load_backends(settings.backends)
+        config, entry = parse_config(settings.document), settings.entry
+        timeout_ms = config.nodes[entry].batching_timeout_ms
+        with (
+            SubmissionQueue(timeout_ms, workers.task) as submissions,
+            Pipe(
+                back_part(config, entry),
+                engine=settings.engine,
+                sources={entry: submissions},
+                rebuild=RestartPolicy(stuck_s=settings.hang_timeout_s),
+                readiness_changed=workers.tell,
+                loading=workers.loading,
+                check_result=check_results,
+            ) as pipe,
+        ):
+            workers.follow(pipe.why_not_ready, submissions.suspect_done)
+            pause_s = min(_LONGEST_PAUSE_S, settings.hang_timeout_s / _BEATS or _LONGEST_PAUSE_S)
+            threading.Thread(
+                target=workers.beat, args=(pause_s,), name="heartbeat", daemon=True
+            ).start()
+            facts = _facts(config, pipe)
+            is_loaded.set()
+            workers.serve(facts, submissions.writer)
+            # No caller waits for what still runs here.
+            end_within(CLOSING_S)
+    except (EngineError, PipelineConfigError) as error:
+        workers.turn_away(str(error))
+        return 2
+    return 0
+
+
+def _facts(config: PipelineConfig, pipe: Pipe) -> EngineFacts:
+    """What the workers have to know of the engine."""
+    for name, node in pipe.local_nodes.items():
+        expression, settings = config.nodes[name].backend, config.nodes[name].settings
+        if ENGINE_BACKEND in expression.names():
+            engine = node.shared.get(ENGINE)
+            return EngineFacts.of(engine, settings_of(ENGINE_BACKEND, expression, settings))
+    raise PipelineConfigError(f"no node of the engine process has {ENGINE_BACKEND}")
+
+
+def _end_alone(is_loaded: threading.Event) -> None:
+    """End this process, which no worker will ever reach again."""
+    if not is_loaded.is_set():
+        os._exit(1)
+    end_within(CLOSING_S)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A pipeline's configuration: its grammar, settings and graph."""

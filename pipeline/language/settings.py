@@ -1,0 +1,238 @@
+"""The settings that a TOML file may give, how each is read, and what it means.
+
+A backend declares the settings that it reads; the scheduler's own are `SCHEDULING`. A setting that
+is declared by none is refused at load, so that a typo never passes silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.names import shown
+from pipeline.errors import PipelineConfigError
+from pipeline.language.graph import Mapped
+
+REQUIRED = object()
+MAX_COUNT = 10**12
+"""The largest whole number that a setting may have."""
+MOST_SIDE = 8192
+"""The most pixels along one side that an operator makes an image of."""
+# Each is a thread.
+_MOST_INSTANCES = 1024
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a node.
+
+    Attributes:
+        name: the key, as torchpipe spells it.
+        read: turns the TOML value into the typed one; raises ValueError or TypeError, or
+            OverflowError for what is too large.
+        expected: what `read` accepts, for the error message.
+        default: the value where neither the node nor a global gives one; REQUIRED if it must.
+    """
+
+    name: str
+    read: Callable[[Any], Any]
+    expected: str
+    default: Any = None
+
+    def parse(self, value: Any, where: str) -> Any:
+        """The typed value; PipelineConfigError says what was given and what is allowed."""
+        try:
+            return self.read(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            limit = f", at most {MAX_COUNT}" if isinstance(error, OverflowError) else ""
+            raise PipelineConfigError(
+                f"{where}: {self.name} = {shown(value)}: expected {self.expected}{limit}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """`min` or `max`: rows of a batch and, where given, the shape of one row.
+
+    Attributes:
+        rows: the same for all inputs of the model.
+        item_shapes: of each input that a shape was given for, in the model's order; empty where
+            only rows were given.
+    """
+
+    rows: int
+    item_shapes: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        shapes = self.item_shapes or ((),)
+        return ",".join("x".join(map(str, (self.rows, *shape))) for shape in shapes)
+
+
+def read_count(value: Any) -> int:
+    """A whole number of at least 1, also as text."""
+    count = read_size(value)
+    if count < 1:
+        raise ValueError(value)
+    return count
+
+
+def read_size(value: Any) -> int:
+    """A whole number of at least 0, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    size = int(value)
+    if size < 0:
+        raise ValueError(value)
+    if size > MAX_COUNT:
+        raise OverflowError(value)
+    return size
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[Any], int]:
+    """A reader of whole numbers from `lowest` to `highest`, also as text."""
+
+    def read(value: Any) -> int:
+        try:
+            number = read_size(value)
+        except OverflowError:
+            # `expected` names the upper bound.
+            raise ValueError(value) from None
+        if not lowest <= number <= highest:
+            raise ValueError(value)
+        return number
+
+    return read
+
+
+# An image of the largest sides takes 201 MB, and a larger one is no use to a classifier.
+read_pixels = whole_number(0, MOST_SIDE)
+read_side = whole_number(1, MOST_SIDE)
+read_byte = whole_number(0, 255)
+
+
+def read_switch(value: Any) -> bool:
+    """True or false, also as text, as it is in an expression's parentheses."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.lower())
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def read_devices(value: Any) -> tuple[int, ...]:
+    """Numbers of GPUs, all different: 0, "0,1" or [0, 1]."""
+    parts = value.split(",") if isinstance(value, str) else value
+    devices = tuple(read_size(part) for part in (parts if isinstance(parts, list) else [parts]))
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(value)
+    return devices
+
+
+def read_milliseconds(value: Any) -> float:
+    """A number of at least 0, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(value)
+    milliseconds = float(value)
+    if not 0 <= milliseconds < float("inf"):
+        raise ValueError(value)
+    return milliseconds
+
+
+def read_text(value: Any) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str):
+        raise TypeError(value)
+    if not value.strip():
+        raise ValueError(value)
+    return value
+
+
+def read_floats(value: Any) -> tuple[float, ...]:
+    """Numbers, as a list or as text with commas: "123.675, 116.28, 103.53"."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(float(part) for part in parts)
+
+
+def read_batch_shape(value: Any) -> BatchShape:
+    """Rows, or rows and the shape of a row, an input each: 4, "4", "4x3x224x224,4x10"."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    inputs = [[read_count(part) for part in one.split("x")] for one in str(value).split(",")]
+    rows = inputs[0][0]
+    shapes = tuple(tuple(shape) for _, *shape in inputs)
+    if any(first != rows for first, *_ in inputs) or (len(shapes) > 1 and not all(shapes)):
+        raise ValueError(value)
+    return BatchShape(rows, shapes if all(shapes) else ())
+
+
+def read_range(value: Any) -> tuple[int, int]:
+    """Fewest and most items: "1,4"."""
+    fewest, most = (read_count(part) for part in read_text(value).split(","))
+    if fewest > most:
+        raise ValueError(value)
+    return fewest, most
+
+
+def read_names(value: Any) -> tuple[str, ...]:
+    """Node names with commas between them."""
+    names = tuple(name.strip() for name in read_text(value).split(","))
+    if not all(names):
+        raise ValueError(value)
+    return names
+
+
+def read_map(value: Any) -> tuple[Mapped, ...]:
+    """What a join takes from whom: "B[result:x],C[result:data]"."""
+    entries = []
+    *nodes, end = read_text(value).split("]")
+    for number, node in enumerate(nodes):
+        before, _, pairs = node.lstrip().partition("[")
+        comma, name = before[:1] if number else "", before[1:] if number else before
+        name = name.strip()
+        if comma != ("," if number else "") or not name or set(name) & set(",:"):
+            raise ValueError(value)
+        for pair in pairs.split(","):
+            taken, given = (key.strip() for key in pair.split(":"))
+            if not taken or not given or "[" in pair:
+                raise ValueError(value)
+            entries.append(Mapped(name, taken, given))
+    if end.strip() or not entries or len({entry.given for entry in entries}) < len(entries):
+        raise ValueError(value)
+    return tuple(entries)
+
+
+def choice(*allowed: str) -> Callable[[Any], str]:
+    """A reader that accepts these words in any case and gives them in lower case."""
+
+    def read(value: Any) -> str:
+        word = read_text(value).lower()
+        if word not in allowed:
+            raise ValueError(value)
+        return word
+
+    return read
+
+
+SCHEDULING = (
+    Setting("backend", read_text, "a backend expression such as S[DecodeMat,ResizeMat]", REQUIRED),
+    Setting("next", read_names, "the names of the nodes that come after this one", ()),
+    Setting("map", read_map, 'keys by node, each once: "B[result:x],C[result:data]"', ()),
+    Setting("filter", read_text, "the name of a filter, such as swap or or", None),
+    Setting("or", read_switch, "true or false", False),
+    Setting(
+        "instance_num",
+        whole_number(1, _MOST_INSTANCES),
+        f"a whole number from 1 to {_MOST_INSTANCES}",
+        1,
+    ),
+    Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
+    Setting("device_id", read_devices, 'a GPU\'s number, or several: "0,1"', (0,)),
+    Setting("profile_stages", read_switch, "true or false", False),
+    Setting(
+        "shared_engine",
+        choice("auto", "always", "never"),
+        '"auto", "always" or "never"',
+        "auto",
+    ),
+)

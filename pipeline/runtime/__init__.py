@@ -1,0 +1,1 @@
+"""Nodes, queues and instances at work."""

@@ -1,0 +1,229 @@
+"""One item's way through a graph that is more than a chain."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, FilterError, Status, decide
+from pipeline.backends.interface import FAILURE_KEY, Item
+from pipeline.errors import NodeError
+from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
+from pipeline.language.graph import Graph
+from pipeline.runtime.task import Call, Task
+
+Submit = Callable[[str, Task], None]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a flow has to know of a node.
+
+    Attributes:
+        next: the nodes that follow it.
+        needed: the nodes that have to be done before it.
+        filter: the name of its filter.
+        serial_part: what SERIAL_SKIP skips.
+        independent_part: what SUBGRAPH_SKIP skips.
+    """
+
+    next: tuple[str, ...]
+    needed: frozenset[str]
+    filter: str
+    serial_part: frozenset[str]
+    independent_part: frozenset[str]
+
+
+class Route:
+    """The part of a graph that items pass which enter at one node.
+
+    Args:
+        graph: all nodes.
+        entry: where the items enter.
+
+    Raises:
+        PipelineInputError: items cannot enter there.
+    """
+
+    def __init__(self, graph: Graph, entry: str) -> None:
+        self.graph = graph
+        self.entry = entry
+        names = graph.from_entry(entry)
+        self.steps: dict[str, _Step] = {}
+        for name in names:
+            place = graph.places[name]
+            is_first = name == entry or bool(place.mapping)
+            self.steps[name] = _Step(
+                place.next,
+                frozenset(graph.predecessors[name]) | {m.source for m in place.mapping},
+                place.filter or (FIRST_FILTER if is_first else DEFAULT_FILTER),
+                graph.serial_part(name),
+                graph.independent_part(name),
+            )
+        self.ends = [name for name in graph.places if name in names and not graph.places[name].next]
+
+
+class _Branch(Task):
+    """An item in one node."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, item: Item, flow: Flow, node: str, times_ms: dict[str, float]) -> None:
+        super().__init__(item, flow)
+        self.stage_times_ms = times_ms
+        self.node = node
+
+
+class Flow(Call):
+    """Sends one item from node to node, side by side where the graph forks, and joins what comes.
+
+    The item's copies share nothing but the caller's values. It is done when no node works on it any
+    more: after its ends, after a filter's BREAK, or after a failure that no filter takes up.
+
+    Args:
+        route: its way.
+        whole: the item as its call knows it; gets the outcome.
+        submit: hands a task to a node.
+    """
+
+    def __init__(self, route: Route, whole: Task, submit: Submit) -> None:
+        self._route = route
+        self._whole = whole
+        self._submit = submit
+        self._lock = threading.Lock()
+        self._begun = {route.entry}
+        self._left: dict[str, Item] = {}
+        self._active = 1
+        self._final: Item | None = None
+        self._error: Exception | None = None
+        self.caller = whole.call.caller
+        self.deadline_s = whole.call.deadline_s
+
+    def expired(self) -> bool:
+        """Whether the caller has stopped waiting for the item."""
+        return self._whole.call.expired()
+
+    def start(self) -> None:
+        """Submit the item to its entry."""
+        entry = self._route.entry
+        item = dict(self._whole.item)
+        self._submit(entry, _Branch(item, self, entry, self._whole.stage_times_ms))
+
+    def item_done(self, task: Task) -> None:
+        """A node has finished one branch: go on from there."""
+        assert isinstance(task, _Branch)  # noqa: S101 (flows make no other tasks)
+        with self._lock:
+            begun: list[tuple[str, Item]] = []
+            if self._final is None and self._error is None:
+                item = task.item
+                if task.error is not None:
+                    item.pop(TASK_RESULT_KEY, None)
+                    item[FAILURE_KEY] = task.error
+                try:
+                    begun = self._go_on(task.node, item)
+                except Exception as error:  # noqa: BLE001 (keys and values may be anything)
+                    self._error = _as_node_error(task.node, error)
+            self._active += len(begun) - 1
+            is_over = self._active == 0
+        for node, item in begun:
+            self._submit(node, _Branch(item, self, node, self._whole.stage_times_ms))
+        if is_over:
+            self._finish()
+
+    def _go_on(self, node: str, item: Item) -> list[tuple[str, Item]]:
+        """The nodes that can begin now that one is left, each with its item; none at an end."""
+        self._left[node] = item
+        begun = []
+        left = deque([node])
+        while left:
+            name = left.popleft()
+            following = self._route.steps[name].next
+            if not following and FAILURE_KEY in self._left[name]:
+                self._error = self._left[name][FAILURE_KEY]
+                return []
+            for other in following:
+                step = self._route.steps[other]
+                if other in self._begun or not step.needed <= self._left.keys():
+                    continue
+                self._begun.add(other)
+                try:
+                    own = self._input(other)
+                except NodeError as error:
+                    self._error = error
+                    return []
+                status = decide(step.filter, own)
+                if status is Status.RUN:
+                    begun.append((other, own))
+                elif status is Status.BREAK:
+                    self._final = own
+                    return []
+                elif status is Status.ERROR:
+                    self._error = NodeError(other, own[FAILURE_KEY])
+                    return []
+                else:
+                    left += self._skip(other, status, own)
+        return begun
+
+    def _skip(self, name: str, status: Status, item: Item) -> list[str]:
+        """Leave a node, and the part of the graph that is skipped with it, with the same item."""
+        step = self._route.steps[name]
+        part = frozenset({name})
+        if status is Status.SERIAL_SKIP:
+            part = step.serial_part
+        elif status is Status.SUBGRAPH_SKIP:
+            part = step.independent_part
+        for member in part:
+            self._begun.add(member)
+            self._left[member] = item
+        return list(part)
+
+    def _input(self, name: str) -> Item:
+        """The item that a node gets; NodeError if what it needs is not there."""
+        mapping = self._route.graph.places[name].mapping
+        if not mapping:
+            return dict(self._left[self._route.graph.predecessors[name][0]])
+        item: Item = {}
+        for mapped in mapping:
+            source = self._left[mapped.source]
+            if FAILURE_KEY in source:
+                raise _as_node_error(mapped.source, source[FAILURE_KEY])
+            if mapped.taken not in source:
+                raise NodeError(
+                    name,
+                    KeyError(
+                        f"its map takes {mapped.taken!r} from {mapped.source!r}, which has "
+                        f"{', '.join(sorted(map(str, source)))}"
+                    ),
+                )
+            item[mapped.given] = source[mapped.taken]
+        return item
+
+    def _finish(self) -> None:
+        """Give the caller's item what became of it."""
+        whole, error = self._whole, self._error
+        if error is None:
+            item = self._final if self._final is not None else self._at_the_end()
+            error = item.pop(FAILURE_KEY, None)
+            if error is None and self._final is not None and TASK_RESULT_KEY not in item:
+                error = FilterError("a filter ended the item's way, and it had no result")
+            whole.item = item
+        whole.finish(None if error is None else _as_node_error(self._route.entry, error))
+
+    def _at_the_end(self) -> Item:
+        """The item of the one end, or the caller's with the results of all."""
+        ends = self._route.ends
+        if len(ends) == 1:
+            return self._left[ends[0]]
+        results: Mapping[str, Any] = {
+            end: self._left[end][TASK_RESULT_KEY]
+            for end in ends
+            if TASK_RESULT_KEY in self._left[end]
+        }
+        return {**self._whole.item, TASK_RESULTS_KEY: dict(results)}
+
+
+def _as_node_error(node: str, error: Exception) -> NodeError:
+    return error if isinstance(error, NodeError) else NodeError(node, error)

@@ -1,0 +1,180 @@
+"""One instance of a node: a thread that takes batches, runs them, and rebuilds what is broken.
+
+An instance whose last batches gave nothing is tried with an item that has worked before. If that
+fails too, its backend is broken: it is taken out of service, closed, and rebuilt in its own thread,
+while the others take what comes. Rebuilt are the backend objects, with all that their `init` makes:
+for the engine's backend an execution context of the engine that the instances share. The shared
+engine itself is loaded again when a context of it was of no use, and no instance of that device
+holds one any more. What outlives both, such as a CUDA context that an illegal access has ruined,
+only another process can replace.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from pipeline.runtime.availability import Availability
+from pipeline.runtime.batch_runner import BatchRunner, RunPlan
+from pipeline.runtime.batch_source import BatchSource, Sink
+from pipeline.runtime.counts import InstanceCounts
+from pipeline.runtime.device import Device
+from pipeline.runtime.task import Task, tell_of_batch
+from service.errors import in_one_line
+from service.handlers.rebuild_loop import RebuildLoop
+from service.handlers.restart_policy import RestartPolicy
+
+logger = logging.getLogger(__name__)
+
+# Entered while an instance is built.
+Loading: TypeAlias = "Callable[[], AbstractContextManager[None]]"
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """What the threads of a node's instances have in common.
+
+    Attributes:
+        run: what they do with a batch.
+        source: where batches come from.
+        sink: where results go; None if their way ends here.
+        availability: counts those that work.
+        policy: when one counts as broken.
+        loading: entered while one is built.
+        stopping: set when nothing is to be rebuilt any more.
+    """
+
+    run: RunPlan
+    source: BatchSource
+    sink: Sink | None
+    availability: Availability
+    policy: RestartPolicy
+    loading: Loading
+    stopping: threading.Event
+
+
+class Instance:
+    """Runs batches in a thread of its own.
+
+    Args:
+        plan: what it has in common with the others.
+        device: where it works.
+        label: its name in the log.
+    """
+
+    def __init__(self, plan: InstancePlan, device: Device, label: str) -> None:
+        self._plan = plan
+        self._device = device
+        self._label = label
+        self._runner = BatchRunner(plan.run, device)
+        # The batch at work, later what of it is not handed on.
+        self._held: list[Task] = []
+
+    @property
+    def counts(self) -> InstanceCounts:
+        """What it has done."""
+        return self._runner.counts
+
+    def stuck_s(self) -> float:
+        """For how long a batch has run that is far beyond the usual time; 0 where none is."""
+        return self._runner.stuck_s(self._plan.policy.stuck_s)
+
+    def run(self, outcomes: SimpleQueue[BaseException | None]) -> None:
+        """Initialise, report that, and run batches until the source is closed.
+
+        Whatever is raised meanwhile, and wherever: the items of the batch at work get an outcome,
+        and the instance is rebuilt.
+        """
+        plan, runner = self._plan, self._runner
+        try:
+            with plan.loading():
+                runner.build()
+        except BaseException as error:  # noqa: BLE001 (reported by `start`, whatever it is)
+            outcomes.put(error)
+            return
+        plan.availability.enter()
+        outcomes.put(None)
+        loop = RebuildLoop(self._label, plan.policy, plan.stopping, self._device.rebuilding)
+        while True:
+            results_before = runner.counts.results
+            try:
+                broken = self._serve()
+            except BaseException as error:
+                logger.exception("%s: an error that nothing expected", self._label)
+                broken = in_one_line(error)
+                held, self._held = self._held, []
+                runner.abandon(held, error)
+                tell_of_batch(held)
+            if not broken:
+                break
+            plan.availability.leave(broken)
+            runner.close()
+            has_worked = runner.counts.results > results_before
+            if has_worked:
+                loop.worked()
+            if not self._rebuild(loop, broken, doubtful=not has_worked):
+                return
+            runner.counts.rebuilds += 1
+            plan.availability.enter()
+        runner.close()
+
+    def _rebuild(self, loop: RebuildLoop, cause: str, *, doubtful: bool) -> bool:
+        """Build the backends again; False if the node is stopped instead."""
+
+        def attempt() -> None:
+            nonlocal doubtful
+            with self._plan.loading():
+                # Once an attempt has failed, what is shared may be at fault.
+                first, doubtful = doubtful, True
+                self._runner.build(doubtful=first)
+
+        return loop.run(cause, attempt)
+
+    def _serve(self) -> str:
+        """Run batches until the backend is broken: why it is; or "" once the source is closed."""
+        plan, runner, lock = self._plan, self._runner, self._device.decoder_lock
+        source, sink, most_failures = plan.source, plan.sink, plan.policy.failures
+        smallest, largest = runner.smallest, runner.largest
+        inline_runner = runner.run_inline if runner.may_run_inline else None
+        while True:
+            if lock is not None:
+                lock.acquire()
+            try:
+                batch = source.take(smallest, largest, inline_runner)
+                if batch is not None:
+                    self._held = batch
+                    self._held = going_on = runner.run(batch)
+                    while going_on and sink is not None:
+                        # From then on the item is the next node's.
+                        sink.submit(going_on[0])
+                        del going_on[0]
+            finally:
+                if lock is not None:
+                    lock.release()
+            if batch is None:
+                return ""
+            tell_of_batch(batch)
+            if runner.failures.length >= most_failures:
+                cause = runner.failures.cause
+                if not self._still_works():
+                    return cause
+                logger.warning(
+                    "%s: %d batches in a row gave no result (%s), and another item does: it stays",
+                    *(self._label, most_failures, cause),
+                )
+
+    def _still_works(self) -> bool:
+        """Whether the last batches were at fault, and not the backend."""
+        lock = self._device.decoder_lock
+        if lock is None:
+            return self._runner.still_works()
+        lock.acquire()
+        try:
+            return self._runner.still_works()
+        finally:
+            lock.release()

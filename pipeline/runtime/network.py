@@ -1,0 +1,118 @@
+"""The nodes of a pipeline and the lines between them: where an item enters, and its way on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from engine.names import unknown_name
+from pipeline.config import PipelineConfig
+from pipeline.errors import PipelineInputError
+from pipeline.keys import TASK_DATA_KEY, TASK_NODE_NAME_KEY, TASK_REQUEST_SIZE_KEY
+from pipeline.language.graph import upstream_first
+from pipeline.runtime.batch_source import Sink
+from pipeline.runtime.flow import Flow, Route
+from pipeline.runtime.map_reduce import MapReduceNode, is_map_reduce
+from pipeline.runtime.node import Node
+from pipeline.runtime.task import Task
+
+
+class AnyNode(Sink, Protocol):
+    """A node that runs here or in another process, or a MapReduce."""
+
+    def start(self) -> None:
+        """Start what runs items."""
+
+    def stop(self) -> None:
+        """Run what is queued, and stop."""
+
+
+class Network:
+    """Connects nodes and sends items to them.
+
+    In a chain each node hands its items to the next one itself; otherwise an item has a `Flow`.
+
+    Args:
+        config: all nodes.
+        runners: those of them that run a backend, here or in another process.
+
+    Attributes:
+        nodes: all nodes by name; those of a MapReduce, too.
+    """
+
+    def __init__(self, config: PipelineConfig, runners: Mapping[str, AnyNode]) -> None:
+        self._graph = config.graph
+        jumps = _jumps(config)
+        mapping = {name: MapReduceNode(config.nodes[name], self.launch) for name in jumps}
+        self.nodes: dict[str, AnyNode] = {**runners, **mapping}
+        roots = [r for r in self._graph.roots if r not in jumps.values()] or self._graph.roots
+        self._default_entry = roots[0] if len(roots) == 1 else None
+        self._routes: dict[str, Route] = {}
+        if self._graph.is_chain and not jumps:
+            self._connect()
+            return
+        for name in config.nodes:
+            # No route where items cannot enter; `entry` says why.
+            with suppress(PipelineInputError):
+                self._routes[name] = Route(self._graph, name)
+
+    def entry(self, item: Mapping[str, Any]) -> str:
+        """The name of the node at which an item enters.
+
+        Raises:
+            PipelineInputError: the item has no data, a `node_name` at which it cannot enter, or a
+                `request_size` that is no number.
+        """
+        if TASK_DATA_KEY not in item:
+            raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
+        name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
+        if name is None:
+            raise PipelineInputError(
+                f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self._graph.roots)}"
+            )
+        if name not in self.nodes:
+            raise PipelineInputError(unknown_name("node", str(name), self.nodes))
+        if self._routes and name not in self._routes:
+            self._graph.from_entry(name)
+        size = item.get(TASK_REQUEST_SIZE_KEY, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise PipelineInputError(
+                f"{TASK_REQUEST_SIZE_KEY} = {size!r}: expected a whole number of at least 1"
+            )
+        return str(name)
+
+    def launch(self, entry: str, task: Task, *, caller_waits: bool = False) -> None:
+        """Send an item on its way; `caller_waits` as for a `Sink`."""
+        if self._routes:
+            Flow(self._routes[entry], task, self._submit).start()
+        else:
+            self.nodes[entry].submit(task, caller_waits=caller_waits)
+
+    def _submit(self, name: str, branch: Task) -> None:
+        self.nodes[name].submit(branch)
+
+    def _connect(self) -> None:
+        for name, node in self.nodes.items():
+            for following in self._graph.places[name].next:
+                if isinstance(node, Node):
+                    node.connect(self.nodes[following])
+
+
+def stop_order(config: PipelineConfig) -> list[str]:
+    """Nodes such that each stands before those that it hands items to.
+
+    What follows a MapReduce gets its items when the nodes are done that the elements pass.
+    """
+    following = {name: list(place.next) for name, place in config.graph.places.items()}
+    for name, jump in _jumps(config).items():
+        for passed in config.graph.reached(jump):
+            following[passed] += config.graph.places[name].next
+        following[name].append(jump)
+    return upstream_first(following)
+
+
+def _jumps(config: PipelineConfig) -> dict[str, str]:
+    """Where each MapReduce sends its elements."""
+    nodes = config.nodes.items()
+    return {name: node.settings["jump"] for name, node in nodes if is_map_reduce(node)}

@@ -1,0 +1,1 @@
+"""Preprocessing and engine without RPC and queues: what the machine does at best."""
