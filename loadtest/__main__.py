@@ -5,7 +5,7 @@ import sys
 
 def _start() -> int:
     try:
-        from loadtest.cli import main
+        from loadtest.command_line import main
 
         return main()
     except ModuleNotFoundError as error:

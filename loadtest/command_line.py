@@ -1,0 +1,220 @@
+"""The command line of the load test: `python -m loadtest`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from loadtest.errors import LoadTestError, Terminated
+from loadtest.options import (
+    COUNT,
+    COUNTS,
+    FOLDER_NAME,
+    MILLISECONDS,
+    PORT,
+    REQUIRED,
+    SECONDS,
+    SECONDS_OR_NONE,
+    SEED,
+    SWITCH,
+    TEXT,
+    TOLERANCE,
+    Command,
+    Option,
+    Parser,
+    one_of,
+)
+from loadtest.options import build_parser as build
+from loadtest.progress import Progress
+from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
+from loadtest.settings import AUTO
+
+_PRECISIONS = (AUTO, "fp32", "bf16", "fp16", "int8")
+_MODEL = "model of the zoo or ONNX file"
+_KNOWN = f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes"
+_TOLERANCES = "fp32 0.001, fp16 0.01, bf16 0.02, int8 0.05, between decoders 0.1"
+_REFERENCE = "interpreter that has torchpipe (this one)"
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+OPTIONS = (
+    # where
+    Option("output_dir", TEXT, None, "folder for raw data, report and plots", "DIR"),
+    Option("name", FOLDER_NAME, "local", "write to results/NAME"),
+    Option("out", TEXT, REQUIRED, "folder for the folders of all measurements", "DIR"),
+    Option("archive", TEXT, None, "pack the folders into this .tar.gz file, too", "FILE"),
+    Option("folder", TEXT, REQUIRED, "a measured folder", "FOLDER"),
+    # the load
+    Option("host", TEXT, "localhost", "where the server is"),
+    Option("port", PORT, 8095, "the server's port"),
+    Option("img_dir", TEXT, None, "folder of images (the photo set in .bench/images)", "DIR"),
+    Option("request_client", COUNT, 10, "closed-loop clients"),
+    Option(
+        "request_batch", COUNT, 1, "images in a request; 1 calls infer_batch, else infer_images"
+    ),
+    Option("request_timeout_s", SECONDS, 30.0, "longest wait for one reply"),
+    Option("client_processes", COUNT, None, "processes that the clients share (what they need)"),
+    Option("warmup_s", SECONDS_OR_NONE, 1.0, "load that is not measured"),
+    Option("seed", SEED, 0, "decides what is random, such as the order of the images"),
+    Option("total_number", COUNT, None, "requests that end the measured window"),
+    Option("duration_s", SECONDS, 5.0, "length of every measured window"),
+    Option("repeats", COUNT, 5, "windows of everything that is measured"),
+    Option("requests", COUNT, 20_000, "requests to measure"),
+    Option("payload_bytes", COUNT, 100_000, "size of a request's data"),
+    # what is compared
+    Option(
+        "workloads",
+        TEXT,
+        None,
+        f"{_MODEL}, or several (resnet50; on a CPU efficientnet_lite0, too)",
+    ),
+    Option("workload", TEXT, "resnet50", _MODEL),
+    Option("variants", TEXT, None, f"what is compared (what suits this machine); {_KNOWN}"),
+    Option("clients", COUNTS, "1,2,4,10,20,40,64,128", "numbers of closed-loop clients to sweep"),
+    Option("stages_s", SECONDS_OR_NONE, 2.0, "window that tells where a request's time goes"),
+    Option("tp99_limit_ms", MILLISECONDS, 15.0, "within which the most throughput is named"),
+    # the servers
+    Option("engine", TEXT, AUTO, "the service's --engine"),
+    Option("precision", one_of(_PRECISIONS), AUTO, "of all; auto: fp16 on a GPU, fp32 on a CPU"),
+    Option("weights", TEXT, None, "the service's --weights, for a model of the zoo"),
+    Option("mean", TEXT, None, "the service's --mean, in 0..255", "R,G,B"),
+    Option("std", TEXT, None, "the service's --std, in 0..255", "R,G,B"),
+    Option("output", TEXT, None, "the service's --output"),
+    Option("output_activation", TEXT, None, "the service's --output-activation"),
+    Option("calibration_images", TEXT, None, "the service's --calibration-images, for int8", "DIR"),
+    Option("config", TEXT, None, "the pipeline's TOML file (the shipped one)"),
+    Option("score_tolerance", TOLERANCE, None, f"of two scores for one image ({_TOLERANCES})"),
+    Option("keep_servers", SWITCH, False, "start all servers at once, on ports from --port on"),
+    Option("launch_prefix", TEXT, "", "words before what is measured, such as 'taskset -c 0,1'"),
+    Option("ready_timeout_s", SECONDS, 180.0, "longest wait for a server"),
+    # a session on a GPU host
+    Option("budget_s", SECONDS, 540.0, "time in which everything must end"),
+    Option(
+        "sweep_variant", TEXT, None, f"what is swept ({PIPELINE_GPU} or, without GPU, {PIPELINE})"
+    ),
+    Option("workers", COUNTS, "1,2,4,6,8", "server processes to sweep, most important first"),
+    Option("sweep_repeats", COUNT, 5, "windows per variant of the sweep and number of clients"),
+    # the runtime
+    Option("reference_python", TEXT, None, _REFERENCE, "PATH", ("anchor_python",)),
+    Option("trials", COUNT, 10, "late requests in a window"),
+    Option("wait_s", SECONDS, 0.5, "how long waiting items' CPU time is measured"),
+    Option("items", COUNT, 1_000_000, "how many items"),
+    Option("threads", COUNT, 8, "threads that call", aliases=("clients",)),
+    Option("instances", COUNT, 2, "instances of each node"),
+    Option("sample_s", SECONDS, 0.5, "time between two samples of memory"),
+)
+_CLIENTS = "port client_processes warmup_s seed"
+_LOAD = f"img_dir request_batch request_timeout_s {_CLIENTS}"
+_SERVERS = (
+    "engine precision weights mean std output output_activation calibration_images config "
+    "score_tolerance keep_servers launch_prefix ready_timeout_s"
+)
+COMMANDS = {
+    "images": Command("make the photo set", "output_dir", {"output_dir": REQUIRED}),
+    "run": Command(
+        "load a server that already runs",
+        f"host {_LOAD} request_client total_number|duration_s output_dir",
+        {"duration_s": 10.0},
+    ),
+    "compare": Command(
+        "compare the handlers on this machine",
+        f"name|output_dir workloads variants {_LOAD} request_client duration_s repeats stages_s "
+        f"{_SERVERS}",
+        {"duration_s": 6.5},
+        {"total_number": None},
+    ),
+    "sweep": Command(
+        "throughput and latency over many clients",
+        f"name|output_dir workload variants clients {_LOAD} duration_s repeats tp99_limit_ms "
+        f"{_SERVERS}",
+        {"name": "sweep", "variants": PIPELINE, "repeats": 3},
+        {"total_number": None},
+    ),
+    "gpu_session": Command(
+        "all measurements of a GPU host in a given time",
+        f"out budget_s archive workload variants sweep_variant workers clients {_LOAD} {_SERVERS} "
+        "request_client duration_s repeats sweep_repeats stages_s tp99_limit_ms",
+        {"duration_s": 6.5, "stages_s": 3.0, "warmup_s": 0.5},
+        {"total_number": None, "keep_servers": True},
+    ),
+    "null_request": Command(
+        "measure the server's CPU time per request",
+        f"requests payload_bytes {_CLIENTS} request_client ready_timeout_s launch_prefix "
+        "output_dir",
+    ),
+    "batching": Command(
+        "when batches leave the runtime, beside torchpipe, with a model that sleeps for 10 ms",
+        "reference_python repeats duration_s trials wait_s output_dir",
+        {"duration_s": 3.0, "output_dir": REQUIRED},
+    ),
+    "overhead": Command(
+        "an item's way through nodes that do nothing, beside torchpipe",
+        "reference_python repeats duration_s output_dir",
+        {"duration_s": 3.0, "output_dir": REQUIRED},
+    ),
+    "integrity": Command(
+        "no item lost, duplicated or swapped, and memory stays flat",
+        "items threads instances sample_s output_dir",
+        {"output_dir": REQUIRED},
+    ),
+    "report": Command("rebuild report and plots from the raw files", "folder"),
+    "thin": Command("leave of latencies what the tables need", "folder"),
+}
+
+
+def build_parser() -> Parser:
+    """The parser of `python -m loadtest`."""
+    description = "Load the service, compare its handlers, measure the runtime, report."
+    return build("loadtest", description, OPTIONS, COMMANDS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser().parse_args(words)
+    # Not at the top: --help and wrong usage are told without waiting for these.
+    from loadtest.commands import COMMANDS as RUN
+
+    return run_command("loadtest", words, options, RUN[options.command])
+
+
+def run_command(
+    program: str,
+    words: Sequence[str],
+    options: argparse.Namespace,
+    command: Callable[[argparse.Namespace, str, Progress], None],
+) -> int:
+    """Run `python -m PROGRAM WORDS...`, whose failures become a line each and an exit code."""
+    from loadtest.records import machine
+
+    line = machine.without_paths(f"python -m {program} {shlex.join(words)}")
+    progress = Progress()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        command(options, str(line), progress)
+    except LoadTestError as error:
+        return _fail(progress, f"{program}: error: {error}", 1)
+    except KeyboardInterrupt:
+        return _fail(progress, f"{program}: interrupted", _INTERRUPTED)
+    except Terminated:
+        return _fail(progress, f"{program}: terminated", _TERMINATED)
+    return 0
+
+
+def _fail(progress: Progress, line: str, code: int) -> int:
+    progress.end_line()
+    print(" ".join(line.split()), file=sys.stderr)
+    return code
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise Terminated

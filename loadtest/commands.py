@@ -1,0 +1,204 @@
+"""The commands of the load test.
+
+A command imports what only it needs when it runs: matplotlib and scipy take a second, which would
+be lost on a command whose options are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from loadtest.errors import LoadTestError
+from loadtest.load import images
+from loadtest.measure import settings as chosen
+from loadtest.measure.comparison import Comparison, ComparisonSettings
+from loadtest.measure.single import measure_null_request, measure_running_server
+from loadtest.progress import Progress
+from loadtest.records import raw_files
+from loadtest.records.run import Run
+from loadtest.runtime.integrity import measure_integrity
+from loadtest.runtime.parts import batching_parts, overhead_parts
+from loadtest.runtime.sides import measure_sides
+from loadtest.servers.variants import parse_launch_prefix
+
+_REPORT_PACKAGES = ("matplotlib", "scipy", "jinja2")
+
+
+def _make_images(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    del command, progress  # nothing is measured
+    images.print_table(images.write_photo_set(Path(options.output_dir)))
+
+
+def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    load = chosen.load_settings(options, options.host)
+    folder = _prepared(options.output_dir)
+    run = measure_running_server(load, chosen.chosen_images(options), command, progress)
+    progress.end_line()
+    from loadtest.report.load_page import quick_tables
+
+    print(quick_tables(run))
+    _save(run, folder, progress)
+
+
+def _null_request(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    folder = _prepared(options.output_dir)
+    run = measure_null_request(
+        chosen.null_request_settings(options),
+        options.payload_bytes,
+        parse_launch_prefix(options.launch_prefix),
+        options.ready_timeout_s,
+        command,
+        progress,
+    )
+    progress.end_line()
+    from loadtest.report.load_page import cpu_us_per_request
+
+    print(
+        f"{cpu_us_per_request(run):.1f} us of server CPU time per request "
+        f"({options.requests} requests of {options.payload_bytes} bytes)"
+    )
+    _save(run, folder, progress)
+
+
+def _compare(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    _measure_into_folder(chosen.compare_settings(options), options, command, progress)
+
+
+def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    _measure_into_folder(chosen.sweep_settings(options), options, command, progress)
+
+
+def _measure_into_folder(
+    settings: ComparisonSettings, options: argparse.Namespace, command: str, progress: Progress
+) -> None:
+    """Measure, and report what was measured even where the measurement ends before its time."""
+    folder = _prepared(options.output_dir or f"results/{options.name}")
+    assert folder is not None  # noqa: S101 (one of the two was given)
+    writer = raw_files.RawWriter(folder)
+    try:
+        Comparison(settings, command, writer, progress).run()
+    except BaseException:
+        if writer.has_saved:
+            build_report(folder)
+        raise
+    print(build_report(folder))
+    print(f"results: {folder}")
+
+
+def _gpu_session(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    from loadtest.measure import gpu_session
+
+    _prepared(options.out)
+    gpu_session.measure_everything(options, command, progress, build_report)
+
+
+def _batching(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    names = ("repeats", "duration_s", "trials", "wait_s")
+    parts = batching_parts(options.duration_s, options.trials, options.wait_s)
+    settings = {name: getattr(options, name) for name in names}
+    folder = _prepared(options.output_dir)
+    python = options.reference_python or sys.executable
+    run = measure_sides("batching", parts, settings, python, command, progress.line)
+    _save(run, folder, progress, shows=True)
+
+
+def _overhead(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    settings = {"repeats": options.repeats, "duration_s": options.duration_s}
+    parts = overhead_parts(options.duration_s)
+    folder = _prepared(options.output_dir)
+    python = options.reference_python or sys.executable
+    run = measure_sides("overhead", parts, settings, python, command, progress.line)
+    _save(run, folder, progress, shows=True)
+
+
+def _integrity(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    folder = _prepared(options.output_dir)
+    run = measure_integrity(
+        options.items, options.threads, options.instances, options.sample_s, command, progress
+    )
+    progress.end_line()
+    _save(run, folder, progress, shows=True)
+    if run.results["findings"]:
+        raise LoadTestError("items were lost, duplicated or swapped; the report says which")
+
+
+def _report(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    del command, progress  # nothing is measured
+    folder = Path(options.folder)
+    print(build_report(folder))
+    print(f"written: {folder / 'report.md'}")
+
+
+def _thin(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    del command, progress  # nothing is measured
+    path = Path(options.folder) / raw_files.LATENCY_FILE
+    before_bytes = path.stat().st_size if path.exists() else 0
+    raw_files.thin(path.parent)
+    print(f"{path}: {before_bytes:,} bytes before, {path.stat().st_size:,} now")
+
+
+def build_report(folder: Path) -> str:
+    """Make report.md and the plots of a measured folder.
+
+    Returns:
+        The tables, for a terminal.
+    """
+    from loadtest.report.document import build
+    from loadtest.report.pages import PAGES
+
+    run = build(folder, PAGES)
+    return PAGES[run.kind].terminal(run)
+
+
+def _save(run: Run, folder: Path | None, progress: Progress, *, shows: bool = False) -> None:
+    if folder is None:
+        return
+    raw_files.write(folder, run)
+    text = build_report(folder)
+    if shows:
+        print(text)
+    progress.line(f"written: {folder}")
+
+
+def _prepared(folder: str | None) -> Path | None:
+    """Find out before the measurement, not after it, whether it can be reported there."""
+    for name in _REPORT_PACKAGES:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"no module named {name!r}", name=name)
+    if folder is None:
+        return None
+    path = Path(folder)
+    require_writable(path)
+    return path
+
+
+def require_writable(folder: Path) -> None:
+    """Raise LoadTestError where the folder cannot be made or written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise LoadTestError(
+            f"output folder {str(folder)!r} cannot be written: {error.strerror}"
+        ) from error
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, str, Progress], None]] = {
+    "images": _make_images,
+    "run": _run,
+    "compare": _compare,
+    "sweep": _sweep,
+    "gpu_session": _gpu_session,
+    "null_request": _null_request,
+    "batching": _batching,
+    "overhead": _overhead,
+    "integrity": _integrity,
+    "report": _report,
+    "thin": _thin,
+}

@@ -1,0 +1,111 @@
+"""Connections to the service: framed binary Thrift, one blocking call at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from thriftpy2.protocol import TCyBinaryProtocolFactory
+from thriftpy2.rpc import make_client
+from thriftpy2.thrift import TException
+from thriftpy2.transport import TCyFramedTransportFactory
+
+from idl import inference
+from loadtest.errors import LoadTestError
+
+
+def open_client(host: str, port: int, timeout_s: float) -> Any:
+    """A connected `InferenceService` client; TSocket sets TCP_NODELAY.
+
+    Raises:
+        TTransportException: nothing accepts connections there.
+    """
+    return make_client(
+        inference.InferenceService,
+        host,
+        port,
+        proto_factory=TCyBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
+        trans_factory=TCyFramedTransportFactory(),
+        timeout=int(timeout_s * 1000),
+    )
+
+
+@contextmanager
+def connection(host: str, port: int, timeout_s: float = 30.0) -> Iterator[Any]:
+    """A client for the block; whatever fails on the wire becomes one line.
+
+    Raises:
+        LoadTestError: nothing answers there, or not in this protocol.
+    """
+    try:
+        client = open_client(host, port, timeout_s)
+    except (TException, OSError) as error:
+        raise LoadTestError(
+            f"nothing accepts connections at {host}:{port}; "
+            "start a server (`python -m service --handler pipeline`) or name another with "
+            "--host and --port"
+        ) from error
+    try:
+        yield client
+    except (TException, OSError, EOFError) as error:
+        raise LoadTestError(f"the call to {host}:{port} failed: {describe(error)}") from error
+    finally:
+        client.close()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, and its message where it has one."""
+    message = getattr(error, "message", None) or str(error)
+    if isinstance(message, bytes):
+        message = message.decode("utf-8", "replace")
+    text = " ".join(str(message).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@dataclass(frozen=True)
+class ServerIdentity:
+    """Who answers, as `server_info` says it. ServerInfo in the IDL explains the fields."""
+
+    handler: str
+    engine: str
+    precision: str
+    model: str
+    model_sha256: str
+    config_sha256: str
+    pid: int
+    versions: dict[str, str]
+    settings: dict[str, str]
+    worker: int | None = None
+    workers: int | None = None
+    supervisor_pid: int | None = None
+
+    @property
+    def root_pid(self) -> int:
+        """The process above all others of the server: the supervisor, where there is one."""
+        return self.pid if self.supervisor_pid is None else self.supervisor_pid
+
+    def as_record(self) -> dict[str, Any]:
+        """What result files say of it: nothing that is another in every process."""
+        record = asdict(self)
+        for own in ("pid", "worker", "supervisor_pid"):
+            del record[own]
+        return record
+
+
+def server_identity(host: str, port: int, timeout_s: float = 30.0) -> ServerIdentity:
+    """Ask the server for its identity.
+
+    Raises:
+        LoadTestError: nothing answers, or not `server_info`.
+    """
+    with connection(host, port, timeout_s) as client:
+        info = client.server_info()
+    # Only a server with several workers sets the last ones.
+    said: dict[str, Any] = {
+        entry.name: getattr(info, entry.name, None) for entry in fields(ServerIdentity)
+    }
+    for name in ("versions", "settings"):
+        said[name] = dict(sorted(said[name].items()))
+    return ServerIdentity(**said)

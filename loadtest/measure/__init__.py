@@ -1,0 +1,1 @@
+"""Windows, repeats and runs: what is measured, and when."""

@@ -1,0 +1,131 @@
+"""From command-line options to the settings of a measurement, as they suit this machine."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from loadtest.errors import LoadTestError
+from loadtest.load import images
+from loadtest.load.clients import fitting_client_processes
+from loadtest.measure.agreement import DECODER_TOLERANCE
+from loadtest.measure.comparison import ComparisonSettings
+from loadtest.options import settings_from
+from loadtest.records import machine
+from loadtest.servers.variants import (
+    HOST,
+    default_precision,
+    default_variants,
+    default_workloads,
+    may_use_gpu,
+    parse_launch_prefix,
+    parse_variants,
+    parse_workloads,
+)
+from loadtest.settings import AUTO, LoadSettings, ServerOptions
+
+# fp16 and bf16 round; how much of it reaches a score grows with the depth of the model.
+_SCORE_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.02, "int8": 0.05}
+
+
+def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
+    """What `compare` was asked for.
+
+    Raises:
+        LoadTestError: an unknown name, or a file or folder that does not exist.
+    """
+    with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
+    servers = _server_options(options, with_gpu=with_gpu)
+    given: float | None = options.score_tolerance
+    return settings_from(
+        ComparisonSettings,
+        options,
+        workloads=parse_workloads(options.workloads or default_workloads(with_gpu=with_gpu)),
+        variants=parse_variants(options.variants or default_variants(with_gpu=with_gpu)),
+        servers=servers,
+        load=load_settings(options, HOST),
+        score_tolerance=_SCORE_TOLERANCE[servers.precision] if given is None else given,
+        decoder_tolerance=DECODER_TOLERANCE if given is None else given,
+        images=chosen_images(options),
+        clients=(),
+        client_processes=None,
+        tp99_limit_ms=0.0,
+    )
+
+
+def sweep_settings(options: argparse.Namespace) -> ComparisonSettings:
+    """What `sweep` was asked for.
+
+    Raises:
+        LoadTestError: an unknown name, a variant without a server, or a file or folder that does
+            not exist.
+    """
+    for variant in parse_variants(options.variants):
+        if variant.handler is None:
+            raise LoadTestError(f"variant {variant.name!r} has no server, so no clients either")
+    if len(parse_workloads(options.workload)) > 1:
+        raise LoadTestError(f"--workload takes one model, got {options.workload!r}")
+    processes = options.client_processes
+    options.workloads, options.stages_s = options.workload, 0.0
+    options.request_client = max(options.clients)
+    # As many as fit each number of clients.
+    options.client_processes = 1
+    return replace(
+        compare_settings(options),
+        clients=options.clients,
+        client_processes=processes,
+        tp99_limit_ms=options.tp99_limit_ms,
+    )
+
+
+def load_settings(options: argparse.Namespace, host: str) -> LoadSettings:
+    """The load on a server at `host`."""
+    processes = options.client_processes or fitting_client_processes(
+        options.request_client, machine.usable_cores(), with_gpu=machine.has_gpu()
+    )
+    load = settings_from(LoadSettings, options, host=host, client_processes=processes)
+    return load if load.total_number is None else replace(load, duration_s=None)
+
+
+def null_request_settings(options: argparse.Namespace) -> LoadSettings:
+    """The load of `null_request`."""
+    processes = options.client_processes or 1
+    counted = {"duration_s": None, "total_number": options.requests}
+    return settings_from(LoadSettings, options, client_processes=processes, **counted)
+
+
+def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
+    """The images of --img_dir, or the photo set.
+
+    Raises:
+        LoadTestError: the folder has none, or a file that is no image.
+    """
+    if options.img_dir is None:
+        return images.default_images()
+    return images.read_folder(Path(options.img_dir))
+
+
+def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:
+    if options.config is not None and not Path(options.config).is_file():
+        raise LoadTestError(f"configuration file {options.config!r} does not exist")
+    folder = options.calibration_images
+    if folder is not None and not Path(folder).is_dir():
+        raise LoadTestError(f"folder {folder!r} of --calibration_images does not exist")
+    precision = options.precision
+    if precision == AUTO:
+        precision = default_precision(with_gpu=with_gpu)
+    return settings_from(
+        ServerOptions,
+        options,
+        precision=precision,
+        model_args=_model_args(options),
+        launch_prefix=parse_launch_prefix(options.launch_prefix),
+    )
+
+
+def _model_args(options: argparse.Namespace) -> tuple[str, ...]:
+    """What the model needs, in one word an option so that a negative mean is none of its own."""
+    names = ("weights", "mean", "std", "output", "output_activation")
+    given = {name.replace("_", "-"): getattr(options, name) for name in names}
+    return tuple(f"--{name}={value}" for name, value in given.items() if value is not None)

@@ -1,0 +1,147 @@
+"""`run` and `null_request`: one window against one server."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtest.errors import LoadTestError
+from loadtest.load.clients import Clients
+from loadtest.load.images import LoadImage
+from loadtest.load.rpc import ServerIdentity, server_identity
+from loadtest.measure.sampling import local_server_pid
+from loadtest.measure.window import measure_window
+from loadtest.progress import Progress
+from loadtest.records import machine
+from loadtest.records.probe import Gpus
+from loadtest.records.run import Run, VariantRun, WorkloadRun, new_run
+from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
+from loadtest.settings import LoadSettings
+
+_NULL = "null"
+
+
+def measure_running_server(
+    load: LoadSettings, images: Sequence[LoadImage], command: str, progress: Progress
+) -> Run:
+    """Measure one window against the server at `load.host` and `load.port`.
+
+    Raises:
+        LoadTestError: no server answers, it dies, or nothing completes.
+    """
+    identity = server_identity(load.host, load.port)
+    server_pid = local_server_pid(load.host, load.port, identity.root_pid)
+    server = None if server_pid is None else psutil.Process(server_pid)
+
+    def require_alive() -> None:
+        if server is not None and not server.is_running():
+            raise LoadTestError(
+                f"the server at {load.host}:{load.port} (process {server_pid}) ended "
+                "during the measurement; its log says why"
+            )
+
+    title = f"{identity.handler} ({identity.model}, {identity.engine} {identity.precision})"
+    progress.line(f"{title} at {load.host}:{load.port}, {load.request_client} clients")
+    run = _run("run", load, images, identity, "the server that was running", command, {})
+    return _measured(run, identity, load, images, server_pid, progress, title, require_alive)
+
+
+def measure_null_request(
+    load: LoadSettings,
+    payload_bytes: int,
+    launch_prefix: tuple[str, ...],
+    ready_timeout_s: float,
+    command: str,
+    progress: Progress,
+) -> Run:
+    """Start the null handler's server, send requests of `payload_bytes`, and sample its CPU time.
+
+    Raises:
+        LoadTestError: the server fails, or a request does.
+    """
+    require_free_port(load.host, load.port)
+    arguments = ["--handler", _NULL, "--max-queue-ms", "0"]
+    server_command = [*launch_prefix, *service_command(arguments, load.host, load.port)]
+    with (
+        tempfile.TemporaryDirectory(prefix="loadtest-") as folder,
+        ServerProcess(server_command, "the null server", ready_timeout_s) as server,
+    ):
+        payload = _write_payload(Path(folder), payload_bytes, load.seed)
+        server.wait_ready()
+        identity = server_identity(load.host, load.port)
+        if (identity.root_pid, identity.handler) != (server.pid, _NULL):
+            raise LoadTestError(
+                f"process {identity.root_pid} with handler {identity.handler!r} answers on "
+                f"port {load.port}, not the {_NULL} server that was started"
+            )
+        what = "answers at once; no image is decoded"
+        further = {"payload_bytes": payload_bytes}
+        run = _run("null_request", load, [payload], identity, what, command, further)
+        title, watch = "null request", server.require_alive
+        _measured(run, identity, load, [payload], server.pid, progress, title, watch)
+        server.stop()
+    failed = [record.error for record in run.workloads[0].windows[0].records if record.error]
+    if failed:
+        raise LoadTestError(f"{len(failed)} null requests failed, the first: {failed[0]}")
+    return run
+
+
+def _run(
+    kind: str,
+    load: LoadSettings,
+    images: Sequence[LoadImage],
+    identity: ServerIdentity,
+    description: str,
+    command: str,
+    further: dict[str, Any],
+) -> Run:
+    server = dict(machine.without_paths(identity.as_record()))
+    workload = WorkloadRun(
+        name=kind if kind == "null_request" else str(server["model"]).removesuffix(".onnx"),
+        model=str(server["model"]),
+        model_sha256=identity.model_sha256,
+        engine=identity.engine,
+        precision=identity.precision,
+        agreement=None,
+        variants=[VariantRun(identity.handler, description, server)],
+        windows=[],
+    )
+    return new_run(
+        kind,
+        command,
+        {**asdict(load), **further},
+        images=[image.as_record() for image in images],
+        workloads=[workload],
+    )
+
+
+def _measured(
+    run: Run,
+    identity: ServerIdentity,
+    load: LoadSettings,
+    images: Sequence[LoadImage],
+    server_pid: int | None,
+    progress: Progress,
+    title: str,
+    watch: Callable[[], None],
+) -> Run:
+    with Clients(load, images, {}) as clients:
+        window = measure_window(
+            identity.handler, 1, clients, load, server_pid, Gpus(), progress, title, watch
+        )
+    run.workloads[0].windows.append(window)
+    return run
+
+
+def _write_payload(folder: Path, payload_bytes: int, seed: int) -> LoadImage:
+    data = random.Random(seed).randbytes(payload_bytes)  # noqa: S311 (guards no secret)
+    path = folder / "payload.bin"
+    path.write_bytes(data)
+    return LoadImage(path, path.name, hashlib.sha256(data).hexdigest(), len(data), 0, 0)

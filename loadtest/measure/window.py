@@ -1,0 +1,77 @@
+"""One measured window: warm-up, load, samples, and the requests that completed within it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from loadtest.errors import LoadTestError
+from loadtest.load.clients import Clients
+from loadtest.measure.sampling import Sampler
+from loadtest.progress import Progress
+from loadtest.records.probe import Gpus, Probe
+from loadtest.records.run import Window
+from loadtest.settings import LoadSettings
+
+# A count-bound window has no planned end; this one only keeps a stuck server from holding it.
+_LONGEST_WINDOW_S = 24 * 3600.0
+
+
+def measure_window(
+    variant: str,
+    repeat: int,
+    clients: Clients,
+    load: LoadSettings,
+    server_pid: int | None,
+    gpus: Gpus,
+    progress: Progress,
+    title: str,
+    watch: Callable[[], None],
+) -> Window:
+    """Put the load on, discard the warm-up, and measure one window.
+
+    All client processes share the window: its start and end are times on the machine's monotonic
+    clock, and a request belongs to it if its reply arrived between them. With `total_number` it
+    ends with the reply to that request.
+
+    Args:
+        variant: what is measured.
+        repeat: its number from 1.
+        clients: made from the same load, not started yet.
+        load: the load.
+        server_pid: root of the server's process tree, or None where it cannot be sampled.
+        gpus: the GPUs to sample.
+        progress: shows how it goes.
+        title: what the progress line calls it.
+        watch: called five times a second; raises if the server is gone.
+
+    Raises:
+        LoadTestError: a client ended, the server stopped answering, or nothing completed.
+    """
+    clients.start()
+
+    def show() -> None:
+        watch()
+        progress.update(f"{title}: {clients.completed} requests, {clients.failed} failed")
+
+    clients.wait(time.perf_counter() + load.warmup_s, show)
+    with Sampler(Probe(server_pid, clients.pids, gpus)) as sampler:
+        start_s = sampler.sample().at_s
+        clients.open_window(start_s)
+        # Reports lag behind, so a count-bound window waits a little too long; the records decide
+        # below where it ends.
+        length_s = _LONGEST_WINDOW_S if load.duration_s is None else load.duration_s
+        clients.wait(start_s + length_s, show, load.total_number)
+        end_s = sampler.sample().at_s
+    records = clients.stop(start_s, end_s)
+    length_s = end_s - start_s
+    if load.total_number is not None:
+        if len(records) < load.total_number:
+            raise LoadTestError(f"only {len(records)} of {load.total_number} requests completed")
+        records = records[: load.total_number]
+        length_s = records[-1].completed_s
+    if not records:
+        raise LoadTestError(
+            f"no request completed within {length_s:.1f} s; choose a longer --duration_s"
+        )
+    return Window(variant, repeat, length_s, sampler.samples(start_s), records)

@@ -1,0 +1,1 @@
+"""Children of the load test, which never outlive it."""

@@ -1,0 +1,1 @@
+"""What a run leaves: its records, raw files and machine."""

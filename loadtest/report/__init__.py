@@ -1,0 +1,1 @@
+"""From raw files to tables, plots and report.md."""

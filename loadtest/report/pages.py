@@ -1,0 +1,7 @@
+"""The kinds of runs that the load test reports."""
+
+from __future__ import annotations
+
+from loadtest.report import load_page, runtime_page
+
+PAGES = {**load_page.PAGES, **runtime_page.PAGES}

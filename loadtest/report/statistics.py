@@ -1,0 +1,139 @@
+"""The numbers of the report: pure functions of raw values."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy import special
+
+CONFIDENCE = 0.95
+
+
+def percentile(ordered: Sequence[float], q: float) -> float:
+    """TPxx as the published tool takes it: `ordered[int(q * n)]`, a value that was measured.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not ordered:
+        raise ValueError("a percentile needs at least one value")
+    return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval; a bound is None where the data does not reach so far."""
+
+    low: float | None
+    high: float | None
+
+
+def percentile_interval(
+    ordered: Sequence[float], q: float, confidence: float = CONFIDENCE
+) -> Interval:
+    """Confidence interval of a percentile from order statistics.
+
+    How many of n values lie below the true percentile is binomial (n, q), whatever the
+    distribution of the values is. The ranks are chosen so that each tail has at most half of the
+    remaining probability.
+
+    Args:
+        ordered: the values in ascending order.
+        q: 0.99 for TP99.
+        confidence: probability that the interval covers the true percentile.
+    """
+    n = len(ordered)
+    tail = (1 - confidence) / 2
+    low_rank = _binomial_quantile(tail, n, q)
+    high_rank = _binomial_quantile(1 - tail, n, q) + 1
+    return Interval(
+        low=ordered[low_rank - 1] if low_rank >= 1 else None,
+        high=ordered[high_rank - 1] if high_rank <= n else None,
+    )
+
+
+def _binomial_quantile(probability: float, n: int, q: float) -> int:
+    """Smallest k for which k or fewer of n values lie below with at least that probability.
+
+    From scipy.special, because importing scipy.stats takes half a second of every start.
+    """
+    # The inverse is exact up to rounding, which may lift it over the next whole number.
+    k = math.ceil(float(special.bdtrik(probability, n, q)))
+    return k - 1 if k > 0 and special.bdtr(k - 1, n, q) >= probability else k
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and extremes of one value per repeat."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of one or more values."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def within(self, share: float) -> bool:
+        """True if no value is further from the median than `share` of it."""
+        return max(self.high - self.median, self.median - self.low) <= share * self.median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio paired repeat by repeat.
+
+    Attributes:
+        spread: of the ratios.
+        interval: t interval of the geometric mean; bounds are None for a single pair.
+        pairs: how many.
+    """
+
+    spread: Spread
+    interval: Interval
+    pairs: int
+
+    @property
+    def is_distinct(self) -> bool:
+        """True if the interval excludes 1, that is, the repeats show a difference."""
+        low, high = self.interval.low, self.interval.high
+        return low is not None and high is not None and (low > 1 or high < 1)
+
+
+def paired_ratio(
+    values: Sequence[float], references: Sequence[float], confidence: float = CONFIDENCE
+) -> Ratio:
+    """Ratio of values to the references of the same repeats.
+
+    Logarithms make x2 and x0.5 equally far from 1, so the interval is that of the mean log ratio.
+
+    Raises:
+        ValueError: different lengths, none, or a value that is not positive.
+    """
+    if len(values) != len(references) or not values:
+        raise ValueError("paired values need the same number of repeats, at least one")
+    if min(*values, *references) <= 0:
+        raise ValueError("a ratio needs positive values")
+    ratios = [value / reference for value, reference in zip(values, references, strict=True)]
+    n = len(ratios)
+    if n == 1:
+        return Ratio(Spread.of(ratios), Interval(None, None), n)
+    logs = [math.log(ratio) for ratio in ratios]
+    center = statistics.fmean(logs)
+    half = (
+        float(special.stdtrit(n - 1, (1 + confidence) / 2)) * statistics.stdev(logs) / math.sqrt(n)
+    )
+    return Ratio(Spread.of(ratios), Interval(math.exp(center - half), math.exp(center + half)), n)
+
+
+def concurrency(requests: int, mean_latency_ms: float, length_s: float) -> float:
+    """Little's law: throughput times mean latency, the requests that were in flight on average.
+
+    In a closed loop it must equal the number of clients; where it does not, time was lost outside
+    of the measured calls, or calls were lost.
+    """
+    return requests / length_s * mean_latency_ms / 1000

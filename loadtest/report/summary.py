@@ -1,0 +1,249 @@
+"""From a measured run to the rows of its tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any
+
+from loadtest.records.metrics import mean_usage, window_usage
+from loadtest.records.run import Record, Run, VariantRun, Window, WorkloadRun
+from loadtest.report.statistics import (
+    Interval,
+    Ratio,
+    Spread,
+    concurrency,
+    paired_ratio,
+    percentile,
+    percentile_interval,
+)
+from loadtest.servers.variants import BASELINE, IN_PROCESS
+
+_NOISE_PERCENT = 10.0
+_STABLE_SHARE = 0.10
+_LITTLE_SHARE = 0.05
+_SHOWN_ERRORS = 3
+
+
+class Row:
+    """A variant over its windows: one row of the tables. None is "not available".
+
+    Latencies are of requests that were answered. What compares with another variant pairs the same
+    repeats: of a run that was stopped the last repeat may pair with nothing.
+
+    Args:
+        variant: what ran.
+        windows: its own, at least one.
+        run: settings of the whole measurement.
+        rows: all rows of the same table by name, this one among them.
+    """
+
+    def __init__(
+        self, variant: VariantRun, windows: Sequence[Window], run: Run, rows: Mapping[str, Row]
+    ) -> None:
+        self.variant = variant
+        self.name = variant.name
+        self.windows = windows
+        self.clients = windows[0].clients or int(run.settings["request_client"])
+        self.client_processes = windows[0].client_processes or 1
+        self._batch = int(run.settings["request_batch"])
+        self._rows = rows
+
+    @cached_property
+    def rates(self) -> dict[int, float]:
+        """Repeat to images with a right answer per second."""
+        return {window.repeat: self._images_per_s(window) for window in self.windows}
+
+    def _images_per_s(self, window: Window) -> float:
+        if window.images_per_s is not None:
+            return window.images_per_s
+        right = sum(self._batch - record.failed_images for record in window.records)
+        return right / window.length_s
+
+    @cached_property
+    def qps(self) -> Spread:
+        """Images per second over the repeats."""
+        return Spread.of([*self.rates.values()])
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        return [record for window in self.windows for record in window.records]
+
+    @property
+    def requests(self) -> int:
+        """Requests in all repeats; 0 for a variant without requests."""
+        return len(self._records)
+
+    @cached_property
+    def failed_images(self) -> int:
+        """Images without a right answer."""
+        return sum(record.failed_images for record in self._records)
+
+    @property
+    def first_errors(self) -> list[tuple[str, int]]:
+        """The first few different failures, with their counts."""
+        errors = Counter(record.error for record in self._records if record.error)
+        return [*errors.items()][:_SHOWN_ERRORS]
+
+    @cached_property
+    def _latencies_by_window(self) -> list[list[float]]:
+        return [
+            sorted(r.latency_ms for r in window.records if r.failed_images < self._batch)
+            for window in self.windows
+        ]
+
+    @cached_property
+    def latencies_ms(self) -> list[float]:
+        """Of all repeats together, ascending."""
+        return sorted(ms for latencies in self._latencies_by_window for ms in latencies)
+
+    def tp_ms(self, q: float) -> float | None:
+        """TPxx of all repeats together."""
+        return percentile(self.latencies_ms, q) if self.latencies_ms else None
+
+    def tp_interval(self, q: float) -> Interval | None:
+        """The confidence interval of the same."""
+        return percentile_interval(self.latencies_ms, q) if self.latencies_ms else None
+
+    def tp_spread(self, q: float) -> Spread | None:
+        """TPxx over the repeats."""
+        known = [percentile(latencies, q) for latencies in self._latencies_by_window if latencies]
+        return Spread.of(known) if known else None
+
+    @cached_property
+    def concurrency(self) -> float | None:
+        """QPS x mean latency, median of the repeats."""
+        known = [
+            concurrency(len(latencies), fmean(latencies), window.length_s)
+            for window, latencies in zip(self.windows, self._latencies_by_window, strict=True)
+            if latencies
+        ]
+        return median(known) if known else None
+
+    @property
+    def reference(self) -> str:
+        """The variant that `ratio` compares with: the baseline, or the first row without one."""
+        return BASELINE if BASELINE in self._rows else next(iter(self._rows))
+
+    def ratio_to(self, name: str) -> Ratio | None:
+        """QPS against another variant's; None for itself and where a repeat answered nothing."""
+        if name == self.name or name not in self._rows:
+            return None
+        own, other = self.rates, self._rows[name].rates
+        pairs = [(own[repeat], other[repeat]) for repeat in sorted(own.keys() & other.keys())]
+        if not pairs or min(map(min, pairs)) <= 0:
+            return None
+        return paired_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    @cached_property
+    def ratio(self) -> Ratio | None:
+        """QPS against the reference's."""
+        return self.ratio_to(self.reference)
+
+    @property
+    def share_of_bound(self) -> float | None:
+        """Median QPS as a share of the in-process upper bound's."""
+        bound = self._rows.get(IN_PROCESS)
+        return None if bound is None else self.qps.median / bound.qps.median
+
+    @cached_property
+    def _usages(self) -> list[dict[str, Any]]:
+        return [
+            window_usage([s.at_s for s in w.samples], [s.values for s in w.samples], w.length_s)
+            for w in self.windows
+        ]
+
+    @cached_property
+    def usage(self) -> dict[str, Any]:
+        """The metrics over all windows."""
+        return mean_usage(self._usages)
+
+    @property
+    def ran_in(self) -> str:
+        """Of the upper bound: the processes that were fastest in most repeats, as text; else ""."""
+        setups = [
+            (int(window.details["processes"]), int(window.details["threads"]))
+            for window in self.windows
+            if "processes" in window.details
+        ]
+        if not setups:
+            return ""
+        (processes, threads), _ = Counter(setups).most_common(1)[0]
+        plural = ("es" if processes > 1 else "", "s" if threads > 1 else "")
+        return f", in {processes} process{plural[0]} of {threads} thread{plural[1]}"
+
+    @property
+    def is_noisy(self) -> bool:
+        """True if processes outside of the measurement worked in at least one window."""
+        return any((usage["foreign_percent"] or 0.0) > _NOISE_PERCENT for usage in self._usages)
+
+    @property
+    def is_off_littles_law(self) -> bool:
+        """True if QPS x mean latency is off the number of clients by more than 5 %."""
+        found = self.concurrency
+        return found is not None and abs(found / self.clients - 1) > _LITTLE_SHARE
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a reader must know before trusting a row."""
+
+    name: str
+    applies: Callable[[Row], bool]
+    warning: str
+
+
+MARKS = (
+    Mark(
+        "unstable",
+        lambda row: not row.qps.within(_STABLE_SHARE),
+        "QPS of at least one repeat is more than 10 % off the median",
+    ),
+    Mark(
+        "noisy",
+        lambda row: row.is_noisy,
+        "processes outside of the measurement used more than 10 % of a core in at least one window",
+    ),
+    Mark(
+        "off Little's law",
+        lambda row: row.is_off_littles_law,
+        "QPS x mean latency is more than 5 % off the number of clients, so time passes outside of "
+        "the calls; where the client CPU is near 100 %, take more --client_processes",
+    ),
+    Mark("errors", lambda row: bool(row.failed_images), "images without a right answer"),
+)
+
+
+def summarise(run: Run, workload: WorkloadRun) -> list[Row]:
+    """A row for each variant that was measured, in table order."""
+    rows: dict[str, Row] = {}
+    for variant in workload.variants:
+        windows = [window for window in workload.windows if window.variant == variant.name]
+        if windows:
+            rows[variant.name] = Row(variant, windows, run, rows)
+    return [*rows.values()]
+
+
+def sweep_rows(run: Run, workload: WorkloadRun) -> list[Row]:
+    """A row for each variant and number of clients, by ascending number within a variant."""
+    rows = []
+    for clients in sorted({window.clients or 0 for window in workload.windows}):
+        windows = [window for window in workload.windows if window.clients == clients]
+        rows += summarise(run, replace(workload, windows=windows))
+    order = [variant.name for variant in workload.variants]
+    return sorted(rows, key=lambda row: (order.index(row.name), row.clients))
+
+
+def best_row(rows: Sequence[Row], tp99_limit_ms: float) -> Row | None:
+    """The most throughput with a TP99 within the limit and every image answered right."""
+    able = [
+        row
+        for row in rows
+        if (tp99_ms := row.tp_ms(0.99)) is not None
+        and tp99_ms <= tp99_limit_ms
+        and not row.failed_images
+    ]
+    return max(able, key=lambda row: row.qps.median, default=None)

@@ -1,0 +1,132 @@
+"""The plot of a sweep: TP99 over throughput, a line a variant, a point a number of clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
+
+from loadtest.report.style import PALETTE, draw_limit, picture, scale_logarithmically
+from loadtest.report.summary import Row
+
+_MARKERS = "osD^vP*X"
+# Where a label may stand, in points from its marker: the nearest free place is taken.
+_PLACES = [
+    (radius * x, radius * y)
+    for radius in (8, 14, 20)
+    for x, y in (
+        (0, 1),
+        (1, 0),
+        (0, -1),
+        (-1, 0),
+        (0.8, 0.8),
+        (-0.8, 0.8),
+        (0.8, -0.8),
+        (-0.8, -0.8),
+    )
+]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One row as it is drawn: images per second, TP99 in ms."""
+
+    variant: str
+    clients: int
+    place: tuple[float, float]
+    colour: str
+
+
+def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: float) -> str:
+    """Write the plot.
+
+    Returns:
+        The file's name.
+    """
+    return picture(folder, f"{name}-clients.png", lambda: _lines(title, rows, limit_ms))
+
+
+def _lines(title: str, rows: Sequence[Row], limit_ms: float) -> Figure:
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    drawn: list[_Point] = []
+    for index, (variant, line) in enumerate(groupby(rows, key=lambda row: row.name)):
+        colour = PALETTE[index % len(PALETTE)]
+        points = [
+            _Point(variant, row.clients, (row.qps.median, tp99_ms), colour)
+            for row in line
+            if (tp99_ms := row.tp_ms(0.99)) is not None
+        ]
+        axes.plot(
+            [point.place[0] for point in points],
+            [point.place[1] for point in points],
+            color=colour,
+            marker=_MARKERS[index % len(_MARKERS)],
+            markersize=5,
+            linewidth=1.4,
+            label=variant,
+        )
+        drawn += points
+    draw_limit(axes, limit_ms, f"{limit_ms:g} ms")
+    scale_logarithmically(axes)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08, y=0.12)
+    axes.set_xlabel("throughput in images per second")
+    axes.set_ylabel("TP99 in ms (logarithmic)")
+    axes.set_title(f"{title}: numbers are closed-loop clients", fontsize=11)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.draw_without_rendering()
+    _label(axes, drawn)
+    return figure
+
+
+def _label(axes: Axes, drawn: Sequence[_Point]) -> None:
+    """Write the number of clients beside every point, off the lines where there is room."""
+    scale = axes.figure.dpi / 72
+    pixels = [axes.transData.transform(point.place) for point in drawn]
+    markers = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in pixels]
+    lines = [
+        Bbox.from_bounds(x0 + share * (x1 - x0) - 2, y0 + share * (y1 - y0) - 2, 4, 4)
+        for (one, (x0, y0)), (other, (x1, y1)) in pairwise(zip(drawn, pixels, strict=True))
+        if one.variant == other.variant
+        for share in np.linspace(0, 1, max(2, int(np.hypot(x1 - x0, y1 - y0) / 4)))
+    ]
+    labels: list[Bbox] = []
+    for point, (x, y) in zip(drawn, pixels, strict=True):
+        width, height = 6.5 * scale * len(str(point.clients)), 9 * scale
+        places = [
+            (place, Bbox.from_bounds(x + left - width / 2, y + up - height / 2, width, height))
+            for place in _PLACES
+            for left, up in [(place[0] * scale, place[1] * scale)]
+        ]
+        # Crossing a line is better than no number, covering another number or a point is not.
+        for obstacles in ([*markers, *labels, *lines], [*markers, *labels]):
+            free = [(place, box) for place, box in places if not box.count_overlaps(obstacles)]
+            if free:
+                place, box = free[0]
+                labels.append(box)
+                _write(axes, point, place)
+                break
+
+
+def _write(axes: Axes, point: _Point, place: tuple[float, float]) -> None:
+    text = axes.annotate(
+        str(point.clients),
+        point.place,
+        xytext=place,
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=point.colour,
+    )
+    text.set_path_effects([withStroke(linewidth=2, foreground="white")])

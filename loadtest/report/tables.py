@@ -1,0 +1,229 @@
+"""The tables of the report, in Markdown that is also readable on a terminal.
+
+A table is a list of columns, each a heading and a function that makes its cell of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from loadtest.records.metrics import METRICS, NOT_AVAILABLE, number, percent, percents
+from loadtest.records.run import Check, PartRun
+from loadtest.report.stage_summary import StagePart
+from loadtest.report.statistics import Interval, Ratio, Spread
+from loadtest.report.summary import MARKS, Row
+
+_T = TypeVar("_T")
+Columns = Sequence[tuple[str, Callable[[_T], str]]]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table with aligned columns; all but the first are right-aligned."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in (header, *texts))) for i in range(len(header))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for row in (header, rule, *texts):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(columns: Columns[_T], rows: Sequence[_T]) -> str:
+    """The table of these rows."""
+    return markdown(
+        [heading for heading, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
+    )
+
+
+def bracket(spread: Spread | None, digits: int = 1) -> str:
+    """The extremes of a spread."""
+    if spread is None:
+        return NOT_AVAILABLE
+    return f"[{spread.low:.{digits}f}, {spread.high:.{digits}f}]"
+
+
+def over_repeats(spread: Spread | None, digits: int = 2) -> str:
+    """Median and extremes."""
+    if spread is None:
+        return NOT_AVAILABLE
+    return f"{spread.median:.{digits}f} {bracket(spread, digits)}"
+
+
+def interval(value: Interval | None, digits: int = 1) -> str:
+    """An interval; a bound that the data does not reach is "?"."""
+    if value is None or (value.low is None and value.high is None):
+        return NOT_AVAILABLE
+    low, high = (
+        "?" if bound is None else f"{bound:.{digits}f}" for bound in (value.low, value.high)
+    )
+    return f"[{low}, {high}]"
+
+
+def marks(row: Row) -> str:
+    """What a reader must know before trusting the row."""
+    return ", ".join(mark.name for mark in MARKS if mark.applies(row)) or "-"
+
+
+_CHECKS: Columns[Check] = (
+    ("Asked", lambda check: check.name),
+    ("bound", lambda check: check.bound),
+    ("measured", lambda check: check.measured),
+    ("verdict", lambda check: {True: "PASS", False: "**FAIL**", None: NOT_AVAILABLE}[check.met]),
+)
+
+
+def check_table(checks: Sequence[Check]) -> str:
+    """A row a requirement, with its verdict."""
+    return table(_CHECKS, checks)
+
+
+_NAME = ("Variant", lambda row: row.name)
+_QPS = ("QPS", lambda row: number(row.qps.median))
+_QPS_RANGE = ("[min, max]", lambda row: bracket(row.qps))
+_TP50 = ("TP50 ms", lambda row: number(row.tp_ms(0.50), 2))
+_TP99 = ("TP99 ms", lambda row: number(row.tp_ms(0.99), 2))
+_TP99_INTERVAL = ("95 % interval", lambda row: interval(row.tp_interval(0.99), 2))
+_MARKS = ("marks", marks)
+
+
+def _of_ratio(show: Callable[[Ratio], str]) -> Callable[[Row], str]:
+    return lambda row: NOT_AVAILABLE if row.ratio is None else show(row.ratio)
+
+
+def qps_table(rows: Sequence[Row]) -> str:
+    """Throughput, its ratio to the reference, and what bounds it."""
+    columns: Columns[Row] = (
+        _NAME,
+        _QPS,
+        _QPS_RANGE,
+        (f"x {rows[0].reference}", _of_ratio(lambda ratio: number(ratio.spread.median, 2))),
+        ("[min, max]", _of_ratio(lambda ratio: bracket(ratio.spread, 2))),
+        ("95 % interval", _of_ratio(lambda ratio: interval(ratio.interval, 2))),
+        (
+            "of the in-process limit",
+            lambda row: percent(None if (s := row.share_of_bound) is None else 100 * s),
+        ),
+        (
+            "requests",
+            lambda row: (
+                str(row.requests) if row.latencies_ms or row.failed_images else NOT_AVAILABLE
+            ),
+        ),
+        ("errors", lambda row: str(row.failed_images) if row.requests else NOT_AVAILABLE),
+        _MARKS,
+    )
+    return table(columns, rows)
+
+
+def latency_table(rows: Sequence[Row]) -> str:
+    """TP50 and TP99 in ms, pooled with intervals and over the repeats, and Little's law."""
+    columns: Columns[Row] = (
+        _NAME,
+        _TP50,
+        ("95 % interval", lambda row: interval(row.tp_interval(0.50), 2)),
+        ("repeats: median [min, max]", lambda row: over_repeats(row.tp_spread(0.50))),
+        _TP99,
+        _TP99_INTERVAL,
+        ("repeats: median [min, max]", lambda row: over_repeats(row.tp_spread(0.99))),
+        ("n", lambda row: str(len(row.latencies_ms))),
+        (
+            f"QPS x mean (clients: {rows[0].clients})",
+            lambda row: number(row.concurrency, 2) + (" !" if row.is_off_littles_law else ""),
+        ),
+    )
+    return table(columns, [row for row in rows if row.requests])
+
+
+def usage_columns(memory_bytes: int) -> dict[str, Callable[[Row], str]]:
+    """Heading to cell of every metric that tables show."""
+
+    def cell(usage: str, show: Callable[[object, int], str], of_server: bool) -> Callable[..., str]:
+        # Without a server the samples cover loading as well, so they say nothing of what ran.
+        return lambda row: (
+            NOT_AVAILABLE
+            if row.usage[usage] is None or (of_server and row.variant.server is None)
+            else show(row.usage[usage], memory_bytes)
+        )
+
+    return {
+        heading: cell(metric.usage, show, metric.of_server)
+        for metric in METRICS
+        for heading, show in metric.columns.items()
+    }
+
+
+def usage_table(rows: Sequence[Row], memory_bytes: int) -> str:
+    """GPU, CPU and memory of the server; CPU of the clients and of everything else."""
+    return table((_NAME, *usage_columns(memory_bytes).items()), rows)
+
+
+def sweep_table(rows: Sequence[Row]) -> str:
+    """Throughput, latency and utilisation of every variant and number of clients."""
+    columns: Columns[Row] = (
+        _NAME,
+        ("clients", lambda row: str(row.clients)),
+        _QPS,
+        _QPS_RANGE,
+        _TP50,
+        _TP99,
+        _TP99_INTERVAL,
+        ("client CPU", lambda row: percent(row.usage["clients_cpu_percent"])),
+        ("in processes", lambda row: str(row.client_processes)),
+        ("server CPU", lambda row: percent(row.usage["server_cpu_percent"])),
+        ("GPU", lambda row: percents(row.usage["gpu_percents"])),
+        ("requests", lambda row: str(row.requests)),
+        ("errors", lambda row: str(row.failed_images)),
+        _MARKS,
+    )
+    return table(columns, rows)
+
+
+def parts_table(parts: Sequence[PartRun]) -> str:
+    """Images per second of every part alone, by batch size."""
+
+    def rate(size: int) -> Callable[[PartRun], str]:
+        return lambda part: number(part.images_per_s.get(str(size)), 0)
+
+    columns: Columns[PartRun] = (
+        ("Part", lambda part: part.name),
+        ("threads", lambda part: str(part.threads) if part.images_per_s else NOT_AVAILABLE),
+        *(
+            (f"batch {size}", rate(size))
+            for size in sorted({int(size) for part in parts for size in part.images_per_s})
+        ),
+    )
+    return table(columns, parts)
+
+
+def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> str:
+    """Median, mean and share of every part of a request's time."""
+    header = ("Variant", "stage", "kind", "median ms", "mean ms", "share")
+    rows: list[tuple[str, ...]] = []
+    for name, parts in variants.items():
+        rows += [
+            (
+                name,
+                part.name,
+                part.kind,
+                number(part.median_ms, 2),
+                number(part.mean_ms, 2),
+                percent(100 * part.share, 1),
+            )
+            for part in parts
+        ] or [(name, *[NOT_AVAILABLE] * 5)]
+    return markdown(header, rows)
+
+
+def short_tables(row: Row, memory_bytes: int) -> str:
+    """The quick start's three tables for one server."""
+    usage = usage_columns(memory_bytes)
+    name = ("Method", lambda row: row.name)
+    groups: tuple[Columns[Row], ...] = (
+        (name, ("QPS", lambda row: number(row.qps.median, 2))),
+        (name, _TP50, _TP99),
+        (name, *((heading, usage[heading]) for heading in ("GPU", "CPU", "memory"))),
+    )
+    return "\n".join(table(columns, [row]) for columns in groups)

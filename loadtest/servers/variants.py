@@ -1,0 +1,314 @@
+"""What is compared: every row of the report, and the command that runs it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from loadtest.errors import LoadTestError
+from loadtest.settings import ServerOptions
+
+HOST = "127.0.0.1"
+BASELINE = "baseline"
+CONTROL = "baseline-no-lock"
+PIPELINE = "pipeline"
+PIPELINE_GPU = "pipeline-gpu"
+IN_PROCESS = "in-process"
+
+_DECODE_ON_GPU = ("--decode", "gpu")
+_PROFILE_STAGES = ("--set", "profile_stages=true")
+# "pipeline-4w": the variant "pipeline" with four server processes.
+_WITH_WORKERS = re.compile(r"(?P<name>.+)-(?P<workers>[1-9]\d*)w")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a workload.
+
+    Attributes:
+        name: what tables and --variants call it.
+        handler: the service's --handler; None where no server runs.
+        server_args: further arguments of the service.
+        description: what it is, in one line.
+        bound_args: arguments of `python -m pipeline.upper_bound`, where no server runs.
+        is_part: True if it is one part of the service, measured once for its own sake; it is no
+            row of the comparison.
+    """
+
+    name: str
+    handler: str | None
+    server_args: tuple[str, ...]
+    description: str
+    bound_args: tuple[str, ...] = ()
+    is_part: bool = False
+
+    @property
+    def decodes_on_gpu(self) -> bool:
+        """True if its decoder is not the CPU's, so that its pixels differ a little."""
+        return _DECODE_ON_GPU[1] in (*self.server_args, *self.bound_args)
+
+    def with_workers(self, workers: int) -> Variant:
+        """The same with so many server processes behind its port."""
+        return replace(
+            self,
+            name=f"{self.name}-{workers}w",
+            server_args=(*self.server_args, "--workers", str(workers)),
+            description=f"{self.description}; {workers} server processes",
+        )
+
+    def with_profiled_stages(self) -> Variant:
+        """The same with every backend waiting for its own work; for a pipeline only."""
+        if self.handler != "pipeline":
+            return self
+        return replace(self, server_args=(*self.server_args, *_PROFILE_STAGES))
+
+
+_BATCH_4 = ("--set", "resnet50.max=4")
+_ALL = (
+    Variant(
+        BASELINE,
+        "baseline",
+        (),
+        "per request: decode, resize and normalise, then one engine behind a lock",
+    ),
+    Variant(
+        CONTROL,
+        "baseline",
+        ("--no-lock",),
+        "control: the baseline without its lock; what it gains is not the pipeline's merit",
+    ),
+    Variant(PIPELINE, "pipeline", (), "nodes with instances and batching queues, no lock"),
+    Variant(
+        PIPELINE_GPU,
+        "pipeline",
+        _DECODE_ON_GPU,
+        "the pipeline with decoding and preprocessing on the GPU",
+    ),
+    Variant(
+        "pipeline-batch-4",
+        "pipeline",
+        _BATCH_4,
+        "the pipeline with batches of up to 4, whatever suits the engine",
+    ),
+    Variant(
+        "pipeline-timeout-0",
+        "pipeline",
+        (*_BATCH_4, "--set", "batching_timeout=0"),
+        "the same with a batching_timeout of 0, so that no item can wait for others",
+    ),
+    Variant(
+        IN_PROCESS,
+        None,
+        (),
+        "upper bound: the pipeline's preprocessing and engine without a server, in one process or "
+        "several, whichever is faster",
+    ),
+    *(
+        Variant(name, None, (), description, ("--part", *arguments), is_part=True)
+        for name, description, *arguments in (
+            ("engine-alone", "the engine's node on images that are ready in memory", "engine"),
+            (
+                "engine-alone-gpu",
+                "the engine's node on images that are ready on the GPU",
+                *("engine", *_DECODE_ON_GPU),
+            ),
+            (
+                "decode-alone-cpu",
+                "decoding and preprocessing on the CPU, one thread a core",
+                "decode",
+            ),
+            (
+                "decode-alone-gpu",
+                "decoding and preprocessing on the GPU",
+                *("decode", *_DECODE_ON_GPU),
+            ),
+        )
+    ),
+)
+VARIANTS = {variant.name: variant for variant in _ALL}
+_CPU_DEFAULTS = (BASELINE, CONTROL, PIPELINE, IN_PROCESS, "engine-alone", "decode-alone-cpu")
+# Not here: the control, because an engine of a GPU needs the lock; and the in-process upper bound,
+# whose threads decode and infer in turn, so that either the cores or the GPU would idle.
+_GPU_DEFAULTS = (
+    BASELINE,
+    PIPELINE,
+    PIPELINE_GPU,
+    "engine-alone",
+    "engine-alone-gpu",
+    "decode-alone-cpu",
+    "decode-alone-gpu",
+)
+_CPU_BATCH_SIZES = (1, 2, 4)
+_GPU_BATCH_SIZES = (1, 4, 8, 16, 32)
+
+
+def default_variants(*, with_gpu: bool) -> str:
+    """What --variants is where it is not given."""
+    return ",".join(_GPU_DEFAULTS if with_gpu else _CPU_DEFAULTS)
+
+
+def default_workloads(*, with_gpu: bool) -> str:
+    """What --workloads is where it is not given."""
+    return "resnet50" if with_gpu else "resnet50,efficientnet_lite0"
+
+
+def may_use_gpu(engine: str, *, has_gpu: bool) -> bool:
+    """Whether the engine can run on a GPU of this machine."""
+    return has_gpu and engine not in {"onnxruntime", "openvino"}
+
+
+def default_precision(*, with_gpu: bool) -> str:
+    """The precision that suits the engine: fp16 on a GPU, fp32 on a CPU."""
+    return "fp16" if with_gpu else "fp32"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model to compare the variants on."""
+
+    name: str
+    model: str
+
+
+def parse_variants(text: str) -> list[Variant]:
+    """The variants that a comma-separated list names.
+
+    Raises:
+        LoadTestError: an unknown or repeated name, or no server among them.
+    """
+    variants = [_parse_variant(name) for name in _split(text, "--variants")]
+    if all(variant.handler is None for variant in variants):
+        raise LoadTestError("--variants names no server; add at least one, such as 'baseline'")
+    return variants
+
+
+def _parse_variant(name: str) -> Variant:
+    workers = None
+    base = name
+    if (found := _WITH_WORKERS.fullmatch(name)) is not None:
+        base, workers = found["name"], int(found["workers"])
+    if base not in VARIANTS:
+        closest = get_close_matches(base, VARIANTS, n=1)
+        hint = f"; did you mean {closest[0]!r}?" if closest else "."
+        raise LoadTestError(
+            f"unknown variant {name!r}{hint} Known: {', '.join(VARIANTS)}; a server's with "
+            "several processes: 'pipeline-4w'"
+        )
+    variant = VARIANTS[base]
+    if workers is None:
+        return variant
+    if variant.handler is None:
+        raise LoadTestError(f"{name!r}: {base!r} is no server, so it has no worker processes")
+    return variant.with_workers(workers)
+
+
+def parse_workloads(text: str) -> list[Workload]:
+    """The workloads of a comma-separated list of model names and ONNX files.
+
+    Raises:
+        LoadTestError: a repeated name, or a file that does not exist.
+    """
+    workloads = []
+    for model in _split(text, "--workloads"):
+        is_file = "/" in model or model.endswith(".onnx")
+        if is_file and not Path(model).is_file():
+            raise LoadTestError(f"model file {model!r} of --workloads does not exist")
+        workloads.append(Workload(Path(model).stem if is_file else model, model))
+    return workloads
+
+
+def _split(text: str, flag: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise LoadTestError(f"{flag} names nothing")
+    for name in names:
+        if names.count(name) > 1:
+            raise LoadTestError(f"{flag} names {name!r} more than once")
+    return names
+
+
+def server_command(variant: Variant, workload: Workload, options: ServerOptions) -> list[str]:
+    """The command that serves a variant."""
+    arguments = ["--handler", str(variant.handler), "--model", workload.model]
+    arguments += [*options.model_args]
+    if options.calibration_images is not None:
+        arguments += ["--calibration-images", options.calibration_images]
+    arguments += ["--engine", options.engine, "--precision", options.precision]
+    arguments += ["--host", HOST, "--port", str(options.port)]
+    # Clients that wait for their answers load it as far as it goes, and none is to be refused.
+    arguments += ["--max-queue-ms", "0"]
+    # The service takes --config or --decode: a file of one's own says where it decodes.
+    if variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu:
+        arguments += ["--config", options.config]
+    command = [*options.launch_prefix, sys.executable, "-m", "service"]
+    return [*command, *arguments, *variant.server_args]
+
+
+def upper_bound_command(
+    variant: Variant,
+    workload: Workload,
+    options: ServerOptions,
+    engine: str,
+    images: Path,
+    duration_s: float,
+    *,
+    with_gpu: bool,
+) -> list[str]:
+    """The command that measures an upper bound with the engine that the servers chose.
+
+    Args:
+        variant: one without a server.
+        workload: the model.
+        options: how the servers run.
+        engine: the engine that the servers reported.
+        images: folder of images.
+        duration_s: what all batch sizes together take, and a first number of processes.
+        with_gpu: whether the sizes are those of a GPU.
+    """
+    sizes: tuple[int, ...] = _GPU_BATCH_SIZES if with_gpu else _CPU_BATCH_SIZES
+    if variant.bound_args[:2] == ("--part", "decode") and not variant.decodes_on_gpu:
+        sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
+    command = [*options.launch_prefix, sys.executable, "-m", "pipeline.upper_bound"]
+    command += ["--model", workload.model, *options.model_args]
+    if options.calibration_images is not None:
+        command += ["--calibration_images", options.calibration_images]
+    command += ["--engine", engine, "--precision", options.precision]
+    if options.config is not None and not variant.decodes_on_gpu:
+        command += ["--config", options.config]
+    command += [*variant.bound_args, "--batch_sizes", ",".join(map(str, sizes))]
+    # With the best size it is measured in several processes, too.
+    windows = len(sizes) if variant.is_part else len(sizes) + 1
+    return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / windows:g}"]
+
+
+_T = TypeVar("_T")
+
+
+def interleaved(entries: Sequence[_T], repeats: int) -> list[tuple[_T, int]]:
+    """(entry, repeat number) in the order A B C, C B A, A B C, ...
+
+    A machine that slowly changes its speed thus favours no entry.
+    """
+    order: list[tuple[_T, int]] = []
+    for repeat in range(1, repeats + 1):
+        row = entries if repeat % 2 else entries[::-1]
+        order.extend((entry, repeat) for entry in row)
+    return order
+
+
+def parse_launch_prefix(text: str) -> tuple[str, ...]:
+    """Split a command prefix as a shell would.
+
+    Raises:
+        LoadTestError: an unclosed quotation mark.
+    """
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise LoadTestError(f"--launch_prefix {text!r}: {error}") from error

@@ -1,0 +1,42 @@
+"""The load and the servers of a measurement; attributes are the options of the same name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """The load; `duration_s` or `total_number` ends the window, the other one is None."""
+
+    host: str = "127.0.0.1"
+    port: int = 8095
+    request_client: int = 10
+    request_batch: int = 1
+    client_processes: int = 1
+    seed: int = 0
+    warmup_s: float = 1.0
+    duration_s: float | None = 10.0
+    total_number: int | None = None
+    request_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How every variant is to run; the first server gets `port`.
+
+    Attributes:
+        model_args: what else the model needs, as the service and the upper bound spell it.
+        config: the pipeline's TOML file, or None for the shipped one.
+    """
+
+    engine: str = AUTO
+    precision: str = "fp32"
+    model_args: tuple[str, ...] = ()
+    calibration_images: str | None = None
+    config: str | None = None
+    port: int = 8095
+    launch_prefix: tuple[str, ...] = ()
+    ready_timeout_s: float = 180.0
