@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib.resources import files
 from pathlib import Path
+
+# Before what loads OpenMP: its threads would wait for work in loops, on cores that others need.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import cv2
 import pytest
@@ -23,13 +27,26 @@ LABELLED_PHOTOGRAPHS = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _children_hear_sigint() -> None:
-    """Let child processes be interrupted even where the suite runs as a shell's background job.
+def _children_hear_signals() -> None:
+    """Let child processes be interrupted even where the suite runs as a background job.
 
-    Such a job starts with SIGINT ignored, and hands that on to its children.
+    A shell's background job starts with SIGINT ignored, one of nohup with SIGHUP, and both hand
+    that on to their children. A handler is not handed on.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_start_fast() -> None:
+    """Let child processes, of which there are hundreds, keep what they compile.
+
+    Nor shall NumPy start threads in each for a BLAS that none of them uses.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _photograph(name: str) -> Path:

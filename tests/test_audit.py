@@ -29,7 +29,7 @@ def judge() -> Judge:
 def test_a_finding_fails(judge: Judge) -> None:
     lines, code = judge({"dependencies": [SOUND, FOUND, SKIPPED]})
     assert code == 1
-    assert lines[0] == "audit: flask 0.5: PYSEC-2019-179, mended in 1.0"
+    assert lines[0] == "audit: flask 0.5: PYSEC-2019-179, fixed in 1.0"
     assert lines[1].endswith("1 known vulnerabilities in 2 packages; not known there: torch")
 
 

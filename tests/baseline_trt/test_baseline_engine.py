@@ -13,11 +13,13 @@ from baseline_trt import baseline_engine
 from baseline_trt.baseline_engine import load_baseline_engine, why_not_torch2trt
 from baseline_trt.handler import create_handler
 from baseline_trt.torch2trt_engine import Torch2TrtEngine
-from engine.interface import EngineError, EngineOptions
+from engine.errors import EngineError
+from engine.options import EngineOptions
 from engine.registry import EngineChoice, choose_engine
 from engine.zoo import open_model
 from engine.zoo.store import ZOO
-from service.handler import HandlerSettings
+from service.handlers.interface import HandlerSettings
+from tests.engines import CPU_ENGINES
 
 TENSORRT = EngineChoice("tensorrt", "fp16", "asked for by name", "cuda")
 
@@ -30,7 +32,7 @@ def torch2trt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch2trt", module)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_the_chosen_engine_stands_in_and_the_log_says_so(
     engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -38,7 +40,7 @@ def test_the_chosen_engine_stands_in_and_the_log_says_so(
         handler = create_handler(
             HandlerSettings(engine=engine, model="efficientnet_lite0", max_batch_size=2)
         )
-    assert f"engine {engine} stands in for torch2trt" in caplog.text
+    assert f"engine {engine} is the fallback for torch2trt" in caplog.text
     assert handler.info().engine == engine
     assert handler.info().settings["max_batch_size"] == "2"
     handler.close()
@@ -62,7 +64,7 @@ def test_it_is_tried_for_networks_of_torch(name: str, precision: str, reason: st
     assert why_not_torch2trt(name, precision) == reason
 
 
-def test_tensorrt_stands_in_with_batches_of_one(
+def test_tensorrt_stands_in_with_the_same_batches(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What TensorRT is asked for where it cannot run."""
@@ -75,8 +77,9 @@ def test_tensorrt_stands_in_with_batches_of_one(
         load_baseline_engine(
             TENSORRT, model, EngineOptions(max_batch_size=4), "efficientnet_lite0", None
         )
-    assert [(it.max_batch_size, it.precision) for it in asked] == [(1, "fp16")]
-    assert "TensorRT with batches of one image stands in for torch2trt: it is not" in caplog.text
+    assert [(it.max_batch_size, it.precision) for it in asked] == [(4, "fp16")]
+    assert [str(profile) for profile in asked[0].profiles] == ["1 to 4, usually 1"]
+    assert "TensorRT by itself is the fallback for torch2trt: it is not" in caplog.text
 
 
 def test_torch2trt_needs_a_gpu() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,21 +15,23 @@ import torch
 from baseline_trt.handler import BaselineHandler, create_handler
 from baseline_trt.inference import LockedInference
 from baseline_trt.preprocessing import Preprocessor
-from engine.interface import EngineOptions
-from engine.onnx_model import IMAGENET_NORMALIZATION
+from engine.normalization import IMAGENET_NORMALIZATION
+from engine.options import EngineOptions
+from engine.providers.onnxruntime import OnnxRuntimeEngine
 from engine.registry import choose_engine, load_engine
 from engine.zoo import open_model
-from service.handler import (
-    ConfigurationError,
+from service.errors import ConfigurationError
+from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
     HandlerSettings,
     InvalidImageError,
     Scores,
 )
+from tests.engines import CPU_ENGINES, INT8_ENGINES
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
+@pytest.fixture(scope="module", params=CPU_ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -97,6 +101,19 @@ def test_a_deadline_that_has_passed_stops_the_work(
     assert all(isinstance(outcome, DeadlineExceededError) for outcome in outcomes)
 
 
+def test_images_of_several_are_told_of_when_they_are_done(
+    handler: BaselineHandler, photographs: list[bytes]
+) -> None:
+    told: list[bool] = []
+
+    def image_done(*, worked_on: bool) -> None:
+        told.append(worked_on)
+
+    deadline = replace(Deadline.after(timeout_ms=60_000), image_done=image_done)
+    handler.classify([photographs[0], b"no image", photographs[1]], deadline)
+    assert told == [True, True], "what cannot be decoded is told of with the call"
+
+
 def test_info_says_what_runs(handler: BaselineHandler, engine_name: str) -> None:
     info = handler.info()
     assert (info.engine, info.precision, info.num_classes) == (engine_name, "fp32", 1000)
@@ -114,8 +131,8 @@ def test_preprocessing_is_the_quick_starts_arithmetic(photographs: list[bytes]) 
     np.testing.assert_allclose(tensor[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
-def test_waiting_for_the_lock_ends_with_the_deadline(engine_name: str) -> None:
-    choice = choose_engine(engine_name, None)
+def test_waiting_for_the_lock_ends_with_the_deadline() -> None:
+    choice = choose_engine("onnxruntime", None)
     engine = load_engine(choice, open_model("efficientnet_lite0"), EngineOptions())
     inference = LockedInference(engine)
     with inference._lock, pytest.raises(DeadlineExceededError, match="waited for the lock"):
@@ -123,17 +140,60 @@ def test_waiting_for_the_lock_ends_with_the_deadline(engine_name: str) -> None:
     engine.close()
 
 
+def test_a_batch_is_copied_to_the_device_before_the_lock() -> None:
+    choice = choose_engine("onnxruntime", None)
+    engine = load_engine(choice, open_model("efficientnet_lite0"), EngineOptions())
+    copied = threading.Event()
+    to_device = engine.to_device
+
+    def observed(rows: torch.Tensor) -> torch.Tensor:
+        on_device = to_device(rows)
+        copied.set()
+        return on_device
+
+    engine.to_device = observed  # type: ignore[method-assign]
+    inference = LockedInference(engine)
+    batch = torch.zeros(1, 3, 224, 224)
+    with ThreadPoolExecutor(1) as caller:
+        with inference._lock:
+            running = caller.submit(inference.run, batch, None)
+            assert copied.wait(60)
+            assert not running.done()
+        scores, _, _ = running.result()
+    assert scores.shape == (1, 1000)
+    inference.close()
+    engine.close()
+
+
+def test_images_of_a_call_run_in_batches_of_the_engines_size(photographs: list[bytes]) -> None:
+    handler = create_handler(HandlerSettings(engine="onnxruntime", model="efficientnet_lite0"))
+    inference = handler._engine.inference
+    batches: list[int] = []
+    run = inference.run
+
+    def observed(
+        batch: torch.Tensor, deadline: Deadline | None
+    ) -> tuple[torch.Tensor, float, float]:
+        batches.append(len(batch))
+        return run(batch, deadline)
+
+    inference.run = observed  # type: ignore[method-assign]
+    outcomes = handler.classify([*photographs, *photographs][:9], None)
+    assert all(isinstance(outcome, Scores) for outcome in outcomes)
+    assert batches == [4, 4, 1]
+    handler.close()
+
+
 def test_no_lock_is_refused_on_an_engine_that_is_not_thread_safe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No engine for a CPU is of that kind, so one is told to say so."""
-    engine_class = type(load_engine(choose_engine("auto", None), open_model(None), EngineOptions()))
-    monkeypatch.setattr(engine_class, "thread_safe", False)
+    monkeypatch.setattr(OnnxRuntimeEngine, "thread_safe", False)
     with pytest.raises(ConfigurationError, match="'onnxruntime' is not thread-safe"):
-        create_handler(HandlerSettings(lock=False))
+        create_handler(HandlerSettings(model="efficientnet_lite0", lock=False))
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", INT8_ENGINES)
 def test_int8_keeps_the_labels_of_photographs(
     engine: str,
     tmp_path: Path,
@@ -160,10 +220,10 @@ def test_int8_keeps_the_labels_of_photographs(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (HandlerSettings(precision="int8"), "--calibration-images"),
+        (HandlerSettings(model="efficientnet_lite0", precision="int8"), "--calibration-images"),
         (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
         (HandlerSettings(model="efficientnet_lite"), "did you mean 'efficientnet_lite0'"),
-        (HandlerSettings(mean=(1.0, 2.0, 3.0)), "std is missing"),
+        (HandlerSettings(model="efficientnet_lite0", mean=(1.0, 2.0, 3.0)), "std is missing"),
         (HandlerSettings(engine="onnxruntime", precision="bf16"), "bf16"),
     ],
 )

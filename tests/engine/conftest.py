@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,17 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_sample_image
 
-from engine.onnx_model import OnnxModel
+from engine.onnx_graph.model import OnnxModel
 from engine.zoo import open_model
 
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "one byte less": lambda content: content[:-1],
+    "one byte more": lambda content: content + b"\0",
+    "one bit": lambda content: content[:100] + bytes([content[100] ^ 4]) + content[101:],
+    "garbage": lambda content: os.urandom(len(content)),
+}
 LABELS = Path(__file__).parents[2] / "service" / "imagenet_labels.txt"
 
 
@@ -109,3 +118,8 @@ def small_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_model(small_file: Path) -> OnnxModel:
     return OnnxModel.load(small_file)
+
+
+@pytest.fixture(params=DAMAGES)
+def damage(request: pytest.FixtureRequest) -> Callable[[bytes], bytes]:
+    return DAMAGES[str(request.param)]

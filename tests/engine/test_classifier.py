@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-import torch
+from onnx import TensorProto, helper
 
-from engine.classifier import classifier_input_size, classifier_normalization, probabilities
-from engine.interface import EngineError
-from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
+from engine.classifier import classifier_input_size, classifier_normalization
+from engine.errors import EngineError
+from engine.normalization import IMAGENET_NORMALIZATION
+from engine.onnx_graph.model import OnnxModel
 
 
 def test_given_values_win_over_the_models_own(efficientnet_lite0: OnnxModel) -> None:
@@ -51,16 +51,32 @@ def test_the_size_of_the_images_is_the_models(
         classifier_input_size(OnnxModel(small_model.path, small_model.sha256, proto))
 
 
-def test_logits_become_probabilities_and_probabilities_stay(
-    efficientnet_lite0: OnnxModel, small_proto: Callable[..., onnx.ModelProto]
+def test_an_image_input_of_another_kind_is_refused_with_its_shape(
+    small_proto: Callable[..., onnx.ModelProto],
 ) -> None:
-    gives_logits = OnnxModel(Path("logits.onnx"), "", small_proto(last="Identity"))
-    output = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    assert efficientnet_lite0.outputs_probabilities
-    np.testing.assert_array_equal(probabilities(output, are_probabilities=True), output.numpy())
-    assert not gives_logits.outputs_probabilities
-    expected = np.exp(output.numpy())
-    expected /= expected.sum(axis=1, keepdims=True)
-    result = probabilities(output.reshape(2, 3, 1, 1), are_probabilities=False)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    for sizes, hint in (
+        ([1, 8, 8], ""),
+        ([4, 8, 8], ""),
+        ([8, 8, 3], "; export it with the channels first"),
+    ):
+        proto = small_proto()
+        for dim, size in zip(
+            proto.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True
+        ):
+            dim.dim_value = size
+        shape = " x ".join(map(str, sizes))
+        with pytest.raises(EngineError, match=f"it takes 'image' float32 N x {shape}{hint}$"):
+            classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))
+
+
+def test_pixels_as_bytes_and_a_second_input_are_refused(
+    small_proto: Callable[..., onnx.ModelProto],
+) -> None:
+    proto = small_proto()
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    with pytest.raises(EngineError, match="it takes 'image' uint8 N x 3 x 8 x 8"):
+        classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))
+    proto = small_proto()
+    proto.graph.input.append(helper.make_tensor_value_info("box", TensorProto.FLOAT, ["batch", 4]))
+    with pytest.raises(EngineError, match="N x 3 x 8 x 8, 'box' float32 N x 4"):
+        classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))

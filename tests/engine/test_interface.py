@@ -8,9 +8,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from engine.interface import BatchProfile, Engine, EngineError, EngineOptions, TensorSpec
-from engine.onnx_model import OnnxModel
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.onnx_graph.model import OnnxModel
+from engine.options import BatchProfile, EngineOptions
 from engine.registry import choose_engine, load_engine
+from engine.tensor_spec import TensorSpec
 
 
 @pytest.fixture

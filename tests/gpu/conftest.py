@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from loadtest.images import write_photo_set
+from loadtest.load.images import write_photo_set
 
 HERE = Path(__file__).parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -11,10 +12,13 @@ import pytest
 import torch
 
 from pipeline import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY, Pipe, PipelineConfigError, pipe
-from pipeline.backend import Item
 from pipeline.backends.cpu_operator import CpuOperator
-from pipeline.registry import register
-from service.image_decoding import decode_bgr
+from pipeline.backends.gpu_decoding import DecodeTensor
+from pipeline.backends.interface import Item
+from pipeline.backends.registry import register
+from service.images.decoding import decode_bgr
+
+SMALL = {"resize_h": 32, "resize_w": 32}
 
 
 def run(backend: str, data: list[Any], **settings: Any) -> list[dict[str, Any]]:
@@ -194,3 +198,49 @@ def test_every_device_gets_a_set_of_instances(photographs: list[bytes]) -> None:
         items = [{TASK_DATA_KEY: matrix} for _ in range(400)]
         running(items)
     assert {item[TASK_RESULT_KEY].device.index for item in items} == {0, 1}
+
+
+@register("TestDecodeTwice")
+class DecodeTwice(DecodeTensor):
+    """Raises after a batch of several, so that each of its items is decoded once more, alone."""
+
+    def forward(self, items: Sequence[Item]) -> None:
+        super().forward(items)
+        if len(items) > 1:
+            raise RuntimeError("not together")
+
+
+def _grey(level: int) -> bytes:
+    matrix = np.full((64, 64, 3), level, np.uint8)
+    return cv2.imencode(".jpg", matrix)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "TestDecodeTwice",
+        "S[TestDecodeTwice,ResizeTensor]",
+        "S[Range(range='1,8')[TestDecodeTwice],ResizeTensor,CpuTensor]",
+    ],
+)
+def test_images_that_are_decoded_again_alone_keep_memory_of_their_own(backend: str) -> None:
+    levels = [50, 100, 200]
+    document = {"node": {"backend": backend, **SMALL}}
+    with pipe(document) as running:
+        for _ in range(3):
+            items = [{TASK_DATA_KEY: _grey(level)} for level in levels]
+            running(items)
+            for item, level in zip(items, levels, strict=True):
+                pixels = as_matrix(item[TASK_RESULT_KEY])
+                assert np.abs(pixels.astype(int) - level).max() <= 2
+
+
+def test_decoder_memory_is_used_again(photographs: list[bytes]) -> None:
+    """A loop of one image at a time takes no more memory on the GPU than its first passes."""
+    with pipe({"node": {"backend": "S[DecodeTensor,ResizeTensor]", **SMALL}}) as running:
+        for _ in range(5):
+            running({TASK_DATA_KEY: photographs[0]})
+        free_before = torch.cuda.mem_get_info()[0]
+        for _ in range(200):
+            running({TASK_DATA_KEY: photographs[0]})
+        assert torch.cuda.mem_get_info()[0] >= free_before - 64 * 2**20

@@ -10,13 +10,15 @@ import cv2
 import pytest
 import torch
 
-from engine.interface import EngineError, EngineOptions
-from engine.onnx_model import IMAGENET_NORMALIZATION, OnnxModel
+from engine.errors import EngineError
+from engine.normalization import IMAGENET_NORMALIZATION
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
 from engine.providers.torch import TorchEngine
 from engine.providers.torch_cuda import TorchCudaEngine
 from engine.registry import choose_engine
 from engine.zoo import open_model
-from service.image_decoding import decode_bgr
+from service.images.decoding import decode_bgr
 
 
 @pytest.fixture(scope="module", params=["resnet50", "efficientnet_lite0"])

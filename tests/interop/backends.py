@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from pipeline.backend import ItemBackend
-from pipeline.registry import register
-from service.handler import DeadlineExceededError
+from pipeline.backends.interface import ItemBackend
+from pipeline.backends.registry import register
+from service.handlers.interface import DeadlineExceededError
 
 TIMEOUT_S = 60
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-# Images of a call of which two do not fit into the server at a time.
-HALF_A_SERVER = 14
+# As many images as the server ever takes.
+WHOLE_SERVER = 24
 
 Report = dict[str, str]
 
@@ -135,12 +135,11 @@ def _add_application_errors(report: Report, client: Client) -> None:
 
 
 def _add_overload(report: Report, client: Client, other: Client, image: bytes) -> None:
-    """One connection fills the server and stays there; the other one finds no place."""
-    rest = [_one(client, image)] * (HALF_A_SERVER - 1)
-    other.send("infer_images", [_one(client, b"hold:" + image), *rest], None)
+    """One image stays in the server; as many as it ever takes find no place beside it."""
+    other.send("infer_images", [_one(client, b"hold:" + image)], None)
     call(client, "infer_batch", _one(client, b"held:" + image))
     try:
-        call(client, "infer_images", [_one(client, image), *rest], None)
+        call(client, "infer_images", [_one(client, image)] * WHOLE_SERVER, None)
     except client.types.Overloaded as error:
         report["overloaded.message"] = error.message
         report["overloaded.retry_after_ms"] = "positive" if error.retry_after_ms > 0 else "none"

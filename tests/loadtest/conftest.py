@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
-import queue
 import shlex
-import socket
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from loadtest.child_process import ChildProcess
-from loadtest.images import write_photo_set
-from loadtest.measured_run import MeasuredRun, Record, Repeat, Sample, VariantRun, WorkloadRun
-from loadtest.server_process import ServerProcess
+from loadtest.command_line import main
+from loadtest.load.images import write_photo_set
+from loadtest.processes.child_process import ChildProcess
+from loadtest.records.run import (
+    Record,
+    Run,
+    Sample,
+    VariantRun,
+    Window,
+    WorkloadRun,
+)
+from loadtest.servers.server_process import ServerProcess
+from tests.ports import free_port
+from tests.robustness.colour_model import ColourModel, write_colour_model
+from tests.robustness.server_under_test import ServerUnderTest
 
 ROOT = Path(__file__).parents[2]
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 READY_TIMEOUT_S = 120
 
 
-# Below those that the kernel gives to connections, and others for each process of tests.
-_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PORTS_OF_A_TEST = 8
-_FIRST_PORTS = itertools.count(20_000 + 2_000 * (_PROCESS % 6), _PORTS_OF_A_TEST)
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
 @pytest.fixture
 def port() -> int:
     """A port of 127.0.0.1 that is free now, as are the next ones."""
-    return next(
-        first
-        for first in _FIRST_PORTS
-        if all(is_free(first + offset) for offset in range(_PORTS_OF_A_TEST))
-    )
+    return free_port()
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +48,23 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     write_photo_set(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> ColourModel:
+    """A model that takes no time."""
+    return write_colour_model(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="session")
+def colour_server(colour_model: ColourModel) -> Iterator[int]:
+    """The port of a server of that model; it must end as an operator expects."""
+    port = free_port()
+    arguments = ["--handler", "pipeline", *colour_model.arguments()]
+    with ServerUnderTest(arguments, port) as server:
+        server.wait_ready()
+        yield port
+        assert server.terminate() == 0
 
 
 @pytest.fixture
@@ -68,19 +77,27 @@ def few_photographs(photo_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@contextmanager
+def _running(port: int, *arguments: str) -> Iterator[ServerProcess]:
+    command = [sys.executable, "-m", "service", *arguments, "--port", str(port)]
+    with ServerProcess(command, "the server", READY_TIMEOUT_S) as server:
+        server.wait_ready()
+        yield server
+        server.stop()
+
+
 @pytest.fixture
 def serve() -> Callable[..., object]:
     """A context manager that runs the real service and stops it as an operator would."""
+    return _running
 
-    @contextmanager
-    def running(port: int, *arguments: str) -> Iterator[ServerProcess]:
-        command = [sys.executable, "-m", "service", *arguments, "--port", str(port)]
-        with ServerProcess(command, "the server", READY_TIMEOUT_S) as server:
-            server.wait_ready()
-            yield server
-            server.stop()
 
-    return running
+@pytest.fixture(scope="session")
+def null_server() -> Iterator[tuple[int, ServerProcess]]:
+    """A server with two workers that answer at once, and its port."""
+    port = free_port()
+    with _running(port, "--handler", "null", "--workers", "2") as server:
+        yield port, server
 
 
 def _environment() -> dict[str, str]:
@@ -89,7 +106,33 @@ def _environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def loadtest(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def loadtest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Runs a command of the load test to its end, in an empty folder and in this process.
+
+    A process of its own would spend a second on imports. `loadtest_process` is one.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments)]
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            try:
+                code = main(words)
+            except SystemExit as usage:
+                code = int(usage.code or 0)
+        return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+    yield run
+    signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@pytest.fixture
+def loadtest_process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m loadtest` to its end, in an empty folder."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -141,10 +184,9 @@ def start_child() -> Iterator[Callable[[str], tuple[ChildProcess, Callable[[], s
     children: list[ChildProcess] = []
 
     def start(code: str) -> tuple[ChildProcess, Callable[[], str | None]]:
-        lines: queue.SimpleQueue[tuple[ChildProcess, str | None]] = queue.SimpleQueue()
-        child = ChildProcess([sys.executable, "-c", code], "child", lines, merge_stderr=False)
+        child = ChildProcess([sys.executable, "-c", code], "child")
         children.append(child)
-        return child, lambda: lines.get(timeout=60)[1]
+        return child, lambda: child.next_line(time.monotonic() + 60)
 
     yield start
     for child in children:
@@ -157,14 +199,17 @@ def _samples(
     """Two samples of a window with constant use of the processors."""
     return [
         Sample(
-            at_s=at_s,
-            server_cpu_s=100 + server_cores * at_s,
-            server_rss_bytes=512 * 2**20,
-            clients_cpu_s=10 + 0.1 * at_s,
-            own_cpu_s=1 + 0.05 * at_s,
-            machine_busy_s=1000 + (server_cores + 0.15 + foreign_cores) * at_s,
-            machine_steal_s=5.0,
-            gpus=[],
+            at_s,
+            {
+                "server_cpu_s": 100 + server_cores * at_s,
+                "server_rss_bytes": 512 * 2**20,
+                "clients_cpu_s": 10 + 0.1 * at_s,
+                "own_cpu_s": 1 + 0.05 * at_s,
+                "machine_busy_s": 1000 + (server_cores + 0.15 + foreign_cores) * at_s,
+                "machine_steal_s": 5.0,
+                "gpu_percents": [],
+                "gpu_memory_bytes": [],
+            },
         )
         for at_s in (0.0, length_s)
     ]
@@ -176,19 +221,19 @@ def _repeat_of(
     latencies_ms: list[float],
     length_s: float,
     foreign_cores: float = 0.0,
-) -> Repeat:
+) -> Window:
     """A repeat with the given latencies, its requests evenly spread."""
     n = len(latencies_ms)
     records = [
         Record(round((i + 1) * length_s / n, 6), latency, f"photo-{i % 3}.jpg", 0, "")
         for i, latency in enumerate(latencies_ms)
     ]
-    return Repeat(
+    return Window(
         variant, number, length_s, _samples(length_s, foreign_cores=foreign_cores), records
     )
 
 
-def _measured_run(variants: list[str], repeats: list[Repeat], clients: int = 10) -> MeasuredRun:
+def _measured_run(variants: list[str], repeats: list[Window], clients: int = 10) -> Run:
     """A run of one workload with these repeats."""
     server = {
         "handler": "baseline",
@@ -218,9 +263,9 @@ def _measured_run(variants: list[str], repeats: list[Repeat], clients: int = 10)
             VariantRun(name, f"what {name} is", None if name == "in-process" else server)
             for name in variants
         ],
-        repeats=repeats,
+        windows=repeats,
     )
-    return MeasuredRun(
+    return Run(
         kind="compare",
         command="python -m loadtest compare",
         started="2026-01-02T03:04:05Z",
@@ -243,26 +288,26 @@ def _measured_run(variants: list[str], repeats: list[Repeat], clients: int = 10)
             "duration_s": 1.0,
             "total_number": None,
             "warmup_s": 0.5,
-            "repeats": max(repeat.repeat for repeat in repeats),
+            "repeats": max(window.repeat for window in repeats),
         },
         images=[{"name": "photo-0.jpg", "sha256": "00", "size_bytes": 70_000}],
         workloads=[workload],
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def samples() -> Callable[..., list[Sample]]:
     """Makes the samples of a window."""
     return _samples
 
 
-@pytest.fixture
-def repeat_of() -> Callable[..., Repeat]:
+@pytest.fixture(scope="session")
+def repeat_of() -> Callable[..., Window]:
     """Makes a repeat from latencies."""
     return _repeat_of
 
 
-@pytest.fixture
-def measured_run() -> Callable[..., MeasuredRun]:
+@pytest.fixture(scope="session")
+def measured_run() -> Callable[..., Run]:
     """Makes a run from repeats."""
     return _measured_run

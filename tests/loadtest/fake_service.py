@@ -20,7 +20,7 @@ from thriftpy2.transport import TCyFramedTransportFactory
 
 from idl import inference
 
-REQUESTS_BEFORE_DEATH = 100
+REQUESTS_BEFORE_DEATH = 20
 
 
 def _log(line: str) -> None:

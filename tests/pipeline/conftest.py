@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.backend import Backend, InstanceConfig, Item
+from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.registry import register
+from pipeline.errors import ItemError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.registry import register
-from pipeline.settings import Setting, read_count
+from pipeline.language.settings import Setting, read_count
 
 
 @register("TestDouble")
 class Double(Backend):
-    """Doubles numbers, several at a time; "boom" raises for the whole batch."""
+    """Doubles numbers, several at a time; "boom", which is at fault, raises for the whole batch."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting("test_max", read_count, "a count", 1),
@@ -24,23 +25,15 @@ class Double(Backend):
     )
 
     def init(self, config: InstanceConfig) -> None:
-        self._max = config.settings["test_max"]
-        self._min = config.settings["test_min"]
+        self.max = config.settings["test_max"]
+        self.min = config.settings["test_min"]
         self._thread = threading.get_ident()
-
-    @property
-    def min(self) -> int:
-        return int(self._min)
-
-    @property
-    def max(self) -> int:
-        return int(self._max)
 
     def forward(self, items: Sequence[Item]) -> None:
         assert threading.get_ident() == self._thread, "init and forward in one thread"
         assert len(items) <= self.max
         if any(item[TASK_DATA_KEY] == "boom" for item in items):
-            raise ValueError("boom is no number")
+            raise ItemError("boom is no number")
         for item in items:
             item[TASK_RESULT_KEY] = item[TASK_DATA_KEY] * 2
 

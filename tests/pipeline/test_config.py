@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 
-from pipeline.config import apply_overrides, parse_config, read_toml
+from pipeline.config import parse_config, read_config
 from pipeline.errors import PipelineConfigError
-from pipeline.settings import BatchShape
+from pipeline.language.settings import BatchShape
 
 DECODE = {"backend": "DecodeMat"}
 
@@ -31,7 +29,7 @@ def test_a_node_takes_what_it_does_not_say_itself_from_the_globals() -> None:
     assert config.graph.roots == ["a"]
 
 
-def test_defaults_fill_what_nobody_gives() -> None:
+def test_defaults_fill_what_is_not_given() -> None:
     node = parse_config({"m": {"backend": "TensorrtTensor", "model": "x.onnx"}}).nodes["m"]
     assert node.instance_num == 1
     assert node.batching_timeout_ms == 2.0
@@ -85,8 +83,9 @@ def test_an_unknown_backend_is_refused_with_the_closest_one() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("instance_num", 0, "a whole number of at least 1"),
-        ("instance_num", True, "a whole number of at least 1"),
+        ("instance_num", 0, "a whole number from 1 to 1024"),
+        ("instance_num", True, "a whole number from 1 to 1024"),
+        ("instance_num", 10**8, "a whole number from 1 to 1024"),
         ("batching_timeout", -1, "milliseconds, at least 0"),
         ("batching_timeout", "soon", "milliseconds, at least 0"),
         ("max", "4y3", "rows, or a shape"),
@@ -127,33 +126,53 @@ def test_other_mistakes_say_what_to_write(document: dict, expected: str) -> None
     assert expected in refusal(document)
 
 
-def test_a_missing_or_broken_file_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(PipelineConfigError, match=r"cannot read .*none\.toml: No such file"):
-        read_toml(tmp_path / "none.toml")
-    broken = tmp_path / "broken.toml"
-    broken.write_text("a = [1,")
-    with pytest.raises(PipelineConfigError, match=r"broken\.toml is not valid TOML"):
-        read_toml(broken)
-
-
-def test_overrides_replace_globals_and_node_keys_and_leave_the_original_alone() -> None:
-    document = {"batching_timeout": 5, "a": dict(DECODE)}
-    changed = apply_overrides(
-        document, {"batching_timeout": "0", "a.instance_num": "3", "a.backend": "S[DecodeMat]"}
-    )
-    assert changed == {
-        "batching_timeout": 0,
-        "a": {"backend": "S[DecodeMat]", "instance_num": 3},
-    }
-    assert document == {"batching_timeout": 5, "a": DECODE}
-
-
-def test_an_override_of_an_unknown_node_names_the_closest() -> None:
-    with pytest.raises(PipelineConfigError, match="did you mean 'decoder'"):
-        apply_overrides({"decoder": DECODE}, {"decodr.max": "2"})
-
-
 def test_the_hash_follows_the_content() -> None:
     one = parse_config({"a": DECODE})
     assert one.sha256 == parse_config({"a": dict(DECODE)}).sha256
     assert one.sha256 != parse_config({"a": {**DECODE, "instance_num": 2}}).sha256
+
+
+def test_each_mistake_is_told_once_and_loading_shows_the_first() -> None:
+    """Also those in the graph, and in nodes whose other keys are wrong."""
+    document = {
+        "instance_num": 0,
+        "a": {**DECODE, "next": "b,c,nowhere"},
+        "b": {**DECODE, "next": "a,d", "instance_num": 2, "device_id": "x"},
+        "c": {**DECODE, "next": "a,d", "resize_hh": 1},
+        "d": {**DECODE, "map": "b[result:x],e[result:y],zz[result:z]"},
+        "e": {"backend": "MapReduce", "jump": "beyond"},
+    }
+    config, mistakes = read_config(document)
+    for words in (
+        "global setting: instance_num = 0",
+        "[b]: device_id = 'x'",
+        "[c]: unknown key 'resize_hh'",
+        "node 'a' names next = 'nowhere'",
+        "nodes form a cycle: a -> b -> a",
+        "nodes form a cycle: a -> c -> a",
+        "[d] map takes 'result' from 'e', which does not come before it",
+        "[d] map: 'zz' is no node",
+        "[d] map gives x, y, z, and no 'data'",
+        "[e] jump = 'beyond' is no node",
+    ):
+        assert sum(mistake.startswith(words) for mistake in mistakes) == 1, words
+    assert len(mistakes) == 10
+    assert list(config.nodes) == list("abcde")
+    assert config.nodes["b"].instance_num == 2
+    assert refusal(document) == mistakes[0]
+
+
+@pytest.mark.parametrize("line", [{"next": 7}, {"next": "c", "map": "b"}])
+def test_a_line_that_cannot_be_read_is_the_only_mistake(line: dict) -> None:
+    document = {
+        "a": {**DECODE, "next": "b"},
+        "b": {**DECODE, **line},
+        "c": {**DECODE, "filter": "or"},
+    }
+    _, mistakes = read_config(document)
+    assert len(mistakes) == 1
+
+
+def test_a_required_value_that_is_wrong_is_not_missing() -> None:
+    assert refusal({"a": {"backend": 7}}).startswith("[a]: backend = 7: expected a backend")
+    assert read_config({"a": {"backend": 7}})[1] == [refusal({"a": {"backend": 7}})]

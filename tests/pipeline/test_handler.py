@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
 
 from baseline_trt.handler import create_handler as create_baseline
-from pipeline.handler import PipelineHandler, create_handler, handler_document
-from service.handler import (
-    ConfigurationError,
+from engine.cpu.cores import CORES_VARIABLE
+from pipeline.handler import PipelineHandler, create_handler
+from service.errors import ConfigurationError
+from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
     HandlerSettings,
     InvalidImageError,
     Scores,
 )
+from tests.engines import CPU_ENGINES
 
-SHIPPED = str(files("pipeline") / "configs" / "resnet50_cpu.toml")
 
-
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "torch"])
+@pytest.fixture(scope="module", params=CPU_ENGINES)
 def handler(request: pytest.FixtureRequest) -> PipelineHandler:
     return create_handler(HandlerSettings(engine=request.param, model="efficientnet_lite0"))
 
@@ -90,6 +92,23 @@ def test_a_deadline_that_has_passed_is_a_failure_of_each_image(
     assert "timeout_ms = 7" in str(outcomes[0])
 
 
+def test_each_image_of_several_is_told_of_when_it_is_done(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    told: SimpleQueue[bool] = SimpleQueue()
+
+    def image_done(*, worked_on: bool) -> None:
+        told.put(worked_on)
+
+    in_time = Deadline(time.monotonic() + 60, 60_000, image_done=image_done)
+    handler.classify([photographs[0], b"no image", photographs[1]], in_time)
+    assert [told.get_nowait() for _ in range(3)] == [True] * 3
+    gone = type("Gone", (), {"is_disconnected": lambda _: True})()
+    handler.classify(photographs[:2], replace(in_time, peer=gone))
+    assert [told.get_nowait() for _ in range(2)] == [False] * 2
+    assert told.empty()
+
+
 def test_info_says_what_runs(handler: PipelineHandler) -> None:
     info = handler.info()
     assert (info.precision, info.num_classes) == ("fp32", 1000)
@@ -97,34 +116,13 @@ def test_info_says_what_runs(handler: PipelineHandler) -> None:
     assert set(info.settings) >= {"cpu_decoder.instances", "resnet50.instances", "max_batch_size"}
 
 
-def test_the_shipped_file_is_a_template_for_any_model() -> None:
-    document = handler_document(HandlerSettings(model="efficientnet_lite0"))
-    node = document["resnet50"]
-    assert "efficientnet_lite0" in node["model"]
-    assert node["mean"] == pytest.approx([0.498 * 255])
-    assert node["std"] == pytest.approx([0.502 * 255])
-    assert node["max"] == "1x3x224x224"
-
-
-def test_a_file_that_is_named_is_taken_at_its_word() -> None:
-    document = handler_document(HandlerSettings(config=SHIPPED, model="efficientnet_lite0"))
-    assert document["resnet50"]["mean"] == "123.675, 116.28, 103.53"
-    assert "efficientnet_lite0" in document["resnet50"]["model"]
-
-
-def test_flags_win_over_the_file_and_set_over_everything() -> None:
-    document = handler_document(
-        HandlerSettings(
-            config=SHIPPED,
-            mean=(1.0, 2.0, 3.0),
-            std=(4.0, 5.0, 6.0),
-            overrides={"resnet50.max": "8x3x224x224", "batching_timeout": "0"},
-        )
-    )
-    assert document["resnet50"]["mean"] == [1.0, 2.0, 3.0]
-    assert document["resnet50"]["std"] == [4.0, 5.0, 6.0]
-    assert document["resnet50"]["max"] == "8x3x224x224"
-    assert document["batching_timeout"] == 0
+def test_a_worker_counts_on_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CORES_VARIABLE, "1")
+    handler = create_handler(HandlerSettings(engine="onnxruntime", model="efficientnet_lite0"))
+    settings = handler.info().settings
+    handler.close()
+    assert settings["cpu_decoder.instances"] == settings["resnet50.instances"] == "1"
+    assert settings["threads_per_context"] == "1"
 
 
 def test_int8_runs_with_the_calibration_images_that_are_given(
@@ -147,23 +145,27 @@ def test_int8_runs_with_the_calibration_images_that_are_given(
         assert any(word in label for word in words), label
 
 
-def test_calibration_images_win_over_the_file(tmp_path: Path) -> None:
-    for config in (None, SHIPPED):
-        document = handler_document(
-            HandlerSettings(config=config, calibration_images=str(tmp_path))
-        )
-        assert document["resnet50"]["calibration_images"] == str(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (HandlerSettings(precision="int8"), "--calibration-images"),
-        (HandlerSettings(config="none.toml"), r"cannot read the configuration none\.toml"),
-        (HandlerSettings(engine="onnxrutime"), "did you mean 'onnxruntime'"),
+        (HandlerSettings(model="efficientnet_lite0", precision="int8"), "--calibration-images"),
+        (
+            HandlerSettings(config="none.toml"),
+            r"cannot read the configuration: there is no file none\.toml",
+        ),
+        (
+            HandlerSettings(model="efficientnet_lite0", engine="onnxrutime"),
+            "did you mean 'onnxruntime'",
+        ),
         (HandlerSettings(model="resnet5"), "did you mean 'resnet50'"),
-        (HandlerSettings(overrides={"resnet50.maxx": "4"}), "did you mean 'max'"),
-        (HandlerSettings(engine="onnxruntime", precision="bf16"), "bf16"),
+        (
+            HandlerSettings(model="efficientnet_lite0", overrides={"resnet50.maxx": "4"}),
+            "did you mean 'max'",
+        ),
+        (
+            HandlerSettings(model="efficientnet_lite0", engine="onnxruntime", precision="bf16"),
+            "bf16",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: HandlerSettings, message: str) -> None:

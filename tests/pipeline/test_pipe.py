@@ -19,7 +19,7 @@ from pipeline import (
     PipelineInputError,
     pipe,
 )
-from pipeline.batch_queue import LeaveReason
+from pipeline.runtime.counts import LeaveReason
 
 CHAIN = {
     "first": {"backend": "TestDouble", "next": "second", "instance_num": 2},

@@ -12,22 +12,47 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _VALID = datetime.timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
     """Signs certificates for 127.0.0.1, and writes them with their keys to a folder.
 
+    Args:
+        folder: where the files go.
+        name: its own name.
+        parent: signs its certificate; None for itself.
+        key_usage: whether its certificate says that it may sign others, as RFC 5280 wants it.
+
     Attributes:
         certificate: file of its own certificate.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, parent: Authority | None = None, *, key_usage: bool = True
+    ) -> None:
         self._folder = folder
         self._name = _name(name)
+        self._key_usage = key_usage
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = folder / f"{name}.pem"
-        signed = self._sign(self._name, self._key.public_key(), authority=True)
+        signer = self if parent is None else parent
+        signed = signer._sign(self._name, self._key.public_key(), authority=True)
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+
+    def intermediate(self, name: str) -> Authority:
+        """Another authority, whose certificate this one has signed."""
+        return Authority(self._folder, name, self)
 
     def issue(self, name: str, password: bytes | None = None) -> tuple[Path, Path]:
         """Files of a certificate and of its key, which `password` encrypts."""
@@ -67,6 +92,8 @@ class Authority:
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         )
+        if authority and self._key_usage:
+            builder = builder.add_extension(_SIGNS, critical=True)
         if not authority:
             address = x509.IPAddress(ip_address("127.0.0.1"))
             builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)

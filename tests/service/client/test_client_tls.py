@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.client import Client, ConnectionFailedError
-from service.client.cli import main
+from service.client.command import main
 from tests.service.certificates import Authority
 
 HOST = "127.0.0.1"
@@ -81,3 +85,70 @@ def test_the_command_takes_the_files(
     ]
     assert main(["health", "--port", str(tls_server.port), *files]) == 0
     assert capsys.readouterr().out == "ready\n"
+
+
+def test_an_authority_without_the_extensions_of_rfc_5280_is_taken_on_every_python(
+    serve: Any, scripted: Any, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "authority", key_usage=False)
+    (certificate, key), own = authority.issue("server"), authority.issue("client")
+    ca = str(authority.certificate)
+    server = serve(scripted, tls_cert=str(certificate), tls_key=str(key), tls_ca=ca)
+    with Client(HOST, server.port, tls_ca=ca, tls_cert=own[0], tls_key=own[1]) as client:
+        client.ping()
+    with (
+        socket.create_connection((HOST, server.port)) as sock,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        _strict(ca, own).wrap_socket(sock, server_hostname=HOST)
+
+
+def test_an_intermediate_authority_may_be_the_only_one_that_is_trusted(
+    serve: Any, scripted: Any, tmp_path: Path
+) -> None:
+    root = Authority(tmp_path, "root")
+    intermediate = root.intermediate("intermediate")
+    certificate, key = intermediate.issue("server")
+    own_certificate, own_key = intermediate.issue("client")
+    ca = str(intermediate.certificate)
+    server = serve(scripted, tls_cert=str(certificate), tls_key=str(key), tls_ca=ca)
+    with Client(HOST, server.port, tls_ca=ca, tls_cert=own_certificate, tls_key=own_key) as client:
+        client.ping()
+
+
+def test_the_certificates_of_the_readme_are_served_and_pass_strict_verification(
+    serve: Any, scripted: Any, tmp_path: Path
+) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"^```\n(openssl req -x509 .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert found
+    subprocess.run(["sh", "-ec", found.group(1)], cwd=tmp_path, check=True, capture_output=True)
+    ca = str(tmp_path / "ca.pem")
+    server = serve(
+        scripted,
+        tls_cert=str(tmp_path / "server.pem"),
+        tls_key=str(tmp_path / "server.key"),
+        tls_ca=ca,
+    )
+    me = tmp_path / "me.pem", tmp_path / "me.key"
+    with Client(HOST, server.port, tls_ca=ca, tls_cert=me[0], tls_key=me[1]) as client:
+        client.ping()
+    with (
+        socket.create_connection((HOST, server.port)) as sock,
+        _strict(ca, me).wrap_socket(sock, server_hostname=HOST) as connection,
+    ):
+        assert connection.version() == "TLSv1.3"
+    impostor = serve(scripted, tls_cert=str(me[0]), tls_key=str(me[1]))
+    with (
+        Client(HOST, impostor.port, tls_ca=ca, retries=0) as client,
+        pytest.raises(ConnectionFailedError, match="certificate"),
+    ):
+        client.ping()
+
+
+def _strict(ca: str, own: tuple[Path, Path]) -> ssl.SSLContext:
+    """A client's context that wants all that RFC 5280 does, on every Python."""
+    context = ssl.create_default_context(cafile=ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_cert_chain(*own)
+    return context

@@ -193,7 +193,7 @@ def test_after_a_bad_reply_the_next_call_gets_its_own(
         assert server.calls == 2
 
 
-def test_a_late_reply_reaches_nobody() -> None:
+def test_a_late_reply_reaches_no_call() -> None:
     late = threading.Event()
     sent = threading.Event()
 

@@ -1,0 +1,20 @@
+"""The engines that tests run on a CPU, as the table of providers has them."""
+
+from __future__ import annotations
+
+from engine.providers.table import PROVIDERS
+
+_CPU_PROVIDERS = [provider for provider in PROVIDERS if provider.device == "cpu"]
+
+CPU_ENGINES = [provider.name for provider in _CPU_PROVIDERS]
+# torch prepares nothing that is worth keeping.
+CACHING_ENGINES = [name for name in CPU_ENGINES if name != "torch"]
+CONTEXTS_PER_CORE = [(provider.name, provider.contexts_per_core) for provider in _CPU_PROVIDERS]
+INT8_ENGINES = [provider.name for provider in _CPU_PROVIDERS if "int8" in provider.precisions]
+FLOAT_RUNS = [
+    (provider.name, precision)
+    for provider in _CPU_PROVIDERS
+    for precision in provider.precisions
+    if precision != "int8"
+]
+"""Each engine with each of its floating-point precisions."""

@@ -1,0 +1,41 @@
+"""Messages between the load test and its client processes survive their JSON lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtest.load.client_protocol import (
+    ClientConfig,
+    End,
+    Loaded,
+    Message,
+    ProgressReport,
+    RequestRow,
+    RequestRows,
+    Start,
+    Stop,
+    from_line,
+    to_line,
+)
+from loadtest.settings import LoadSettings
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ClientConfig(LoadSettings(seed=7, total_number=3), ["a.jpg", "b.jpg"], ["cat", None], 2, 5),
+        Loaded(),
+        Start(),
+        ProgressReport(12.5, 2, 10, 1, 0, "Overloaded: \n full"),
+        Stop(1.25, 2.5),
+        RequestRows(
+            [RequestRow(1.5, 9.75, [0, 3], 1, "wrong label"), RequestRow(2, 1, [1], 0, "")]
+        ),
+        End(),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_message_is_one_line_and_the_same_after_it(message: Message) -> None:
+    line = to_line(message)
+    assert "\n" not in line
+    assert from_line(line) == message

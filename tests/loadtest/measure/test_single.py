@@ -1,0 +1,233 @@
+"""`run` and `null_request` against a real server process, with real Locust processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtest.errors import LoadTestError
+from loadtest.load.clients import ClientPool, Clients
+from loadtest.load.images import LoadImage, read_folder
+from loadtest.measure.window import measure_window
+from loadtest.progress import Progress
+from loadtest.records import raw_files
+from loadtest.records.probe import Gpus
+from loadtest.records.run import Window
+from loadtest.servers.server_process import ServerProcess
+from loadtest.settings import LoadSettings
+
+Serve = Callable[..., AbstractContextManager[ServerProcess]]
+LoadTest = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_counted_window_has_every_request_and_samples_of_all_workers(
+    null_server: tuple[int, ServerProcess],
+    loadtest: LoadTest,
+    few_photographs: Path,
+    tmp_path: Path,
+) -> None:
+    """Two client processes, requests of four images, exactly --total_number requests.
+
+    Whichever worker tells who it is, the processes below the supervisor are counted.
+    """
+    port, server = null_server
+    workers = psutil.Process(server.pid).children()
+    resident_bytes = sum(worker.memory_info().rss for worker in workers)
+    done = loadtest(
+        *("run", "--img_dir", few_photographs, "--host", "localhost", "--port", port),
+        *("--request_client", 3, "--client_processes", 2, "--request_batch", 4),
+        *("--total_number", 123, "--warmup_s", 0.1, "--output_dir", "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    for heading in ("| QPS |", "| TP50 ms |", "| GPU |"):
+        assert heading.strip("| ") in done.stdout
+    assert "123 requests" in done.stdout
+    (workload,) = raw_files.read(tmp_path / "out").workloads
+    repeat = workload.windows[0]
+    assert len(repeat.records) == 123
+    assert repeat.records[-1].completed_s == pytest.approx(repeat.length_s, abs=1e-6)
+    names = {path.name for path in few_photographs.iterdir()}
+    assert all(set(record.image.split(";")) <= names for record in repeat.records)
+    assert all(len(record.image.split(";")) == 4 for record in repeat.records)
+    assert not any(record.error for record in repeat.records)
+    sample = repeat.samples[-1]
+    assert sample.values["server_cpu_s"] is not None
+    assert sample.values["clients_cpu_s"] > 0
+    assert len(workers) == 2
+    assert sample.values["server_rss_bytes"] is not None
+    assert sample.values["server_rss_bytes"] > 0.9 * resident_bytes
+    identity = workload.variants[0].server
+    assert identity is not None
+    assert identity["workers"] == 2
+    assert not {"pid", "worker", "supervisor_pid"} & identity.keys()
+    text = (tmp_path / "out" / raw_files.RUN_FILE).read_text()
+    assert str(tmp_path) not in text
+
+
+@pytest.fixture(scope="module")
+def client_pool() -> Iterator[ClientPool]:
+    """A client process for loads that end as they should."""
+    with ClientPool(1) as pool:
+        yield pool
+
+
+def _window(
+    pool: ClientPool,
+    port: int,
+    images: Sequence[LoadImage],
+    expected: Mapping[str, str],
+    **settings: object,
+) -> Window:
+    load = LoadSettings(port=port, **settings)  # type: ignore[arg-type]
+    with Clients(load, images, expected, pool) as clients:
+        return measure_window("v", 1, clients, load, None, Gpus(), Progress(), "test", lambda: None)
+
+
+def test_a_timed_window_holds_all_requests_that_completed_in_it(
+    client_pool: ClientPool, null_server: tuple[int, ServerProcess], few_photographs: Path
+) -> None:
+    images = read_folder(few_photographs)
+    settings = {"request_client": 2, "warmup_s": 0.05, "duration_s": 0.3}
+    window = _window(client_pool, null_server[0], images, {}, **settings)
+    times = [record.completed_s for record in window.records]
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert times[-1] <= window.length_s
+    assert window.length_s >= 0.3
+    # Shuffled passes send every image as often as any other, give or take one pass a client.
+    counts = Counter(record.image for record in window.records)
+    assert len(counts) == 4
+    assert max(counts.values()) - min(counts.values()) <= 2 * 2
+
+
+def test_images_without_a_result_are_errors_of_that_image(
+    client_pool: ClientPool, colour_server: int, few_photographs: Path
+) -> None:
+    """Bytes behind a good header pass the folder check here only because it is not run again."""
+    images = read_folder(few_photographs)
+    images[0].path.write_bytes(b"no image any more")
+    counted = {"request_client": 1, "warmup_s": 0, "duration_s": None, "total_number": 5}
+    window = _window(client_pool, colour_server, images, {}, request_batch=4, **counted)
+    assert [record.failed_images for record in window.records] == [1] * 5
+    assert all(record.error.startswith("INVALID_IMAGE: ") for record in window.records)
+
+
+def test_a_label_that_differs_from_the_expected_one_is_an_error(
+    client_pool: ClientPool, null_server: tuple[int, ServerProcess], few_photographs: Path
+) -> None:
+    images = read_folder(few_photographs)
+    expected = {image.name: "no such label" for image in images}
+    counted = {"request_client": 2, "warmup_s": 0, "duration_s": None, "total_number": 20}
+    window = _window(client_pool, null_server[0], images, expected, **counted)
+    assert all("wrong label" in record.error for record in window.records)
+
+
+_IMAGE_ORDERS = """
+import itertools, sys
+from loadtest.load.client_process import ClientConfig, Load
+from loadtest.settings import LoadSettings
+for seed, user in ((3, 0), (3, 0), (3, 1), (4, 0)):
+    config = ClientConfig(LoadSettings(seed=seed), [sys.argv[1]] * 4, [None] * 4, 1, 0)
+    print(*itertools.islice(Load(config).image_order(user), 12))
+"""
+
+
+def test_a_user_sends_every_image_in_turn_in_an_order_that_the_seed_decides(
+    few_photographs: Path,
+) -> None:
+    """The first 12 picks of 4 images, in a process of its own because locust patches sockets."""
+    image = next(few_photographs.iterdir())
+    command = [sys.executable, "-c", _IMAGE_ORDERS, str(image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, again, other_user, other_seed = (
+        [int(pick) for pick in line.split()] for line in done.stdout.splitlines()
+    )
+    assert [sorted(first[start : start + 4]) for start in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
+    assert again == first
+    assert other_user != first
+    assert other_seed != first
+
+
+def test_no_server_is_one_line(loadtest: LoadTest, port: int, few_photographs: Path) -> None:
+    done = loadtest("run", "--img_dir", few_photographs, "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"loadtest: error: nothing accepts connections at localhost:{port}"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_lost_server_ends_the_load_instead_of_a_busy_loop(
+    serve: Serve, port: int, few_photographs: Path
+) -> None:
+    load = LoadSettings(port=port, request_client=2, warmup_s=0.05, duration_s=60)
+    with (
+        serve(port, "--handler", "null") as server,
+        Clients(load, read_folder(few_photographs), {}) as clients,
+    ):
+
+        def stop_server_once() -> None:
+            if clients.completed > 10:
+                server.stop()
+
+        with pytest.raises(LoadTestError, match="no longer answers"):
+            measure_window(
+                "v", 1, clients, load, None, Gpus(), Progress(), "test", stop_server_once
+            )
+
+
+def test_null_request_measures_cpu_time_per_request(
+    loadtest: LoadTest, port: int, tmp_path: Path
+) -> None:
+    done = loadtest(
+        *("null_request", "--requests", 500, "--payload_bytes", 100_000, "--port", port),
+        *("--warmup_s", 0.1, "--output_dir", "null"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "us of server CPU time per request (500 requests of 100000 bytes)" in done.stdout
+    assert float(done.stdout.split()[0]) > 0
+    assert len(raw_files.read(tmp_path / "null").workloads[0].windows[0].records) == 500
+    assert "per request**" in (tmp_path / "null" / "report.md").read_text()
+
+
+def _imported_by(code: str) -> set[str]:
+    """The top-level modules that a process has imported after that code."""
+    command = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_load_test_itself_never_imports_locust() -> None:
+    """Locust patches sockets; only the client process may import it."""
+    imported = _imported_by(
+        "import loadtest.commands, loadtest.measure.gpu_session\n"
+        "import loadtest.report.pages, tests.robustness.command_line"
+    )
+    assert "matplotlib" in imported  # the report's, so these are all modules of all commands
+    assert not imported & {"locust", "gevent"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], {"matplotlib", "scipy", "onnx", "numpy", "cv2", "thriftpy2", "psutil"}),
+        (["compare", "--variants", "none"], {"matplotlib", "scipy", "onnx"}),
+    ],
+)
+def test_a_refused_command_line_does_not_wait_for_imports(
+    arguments: list[str], unneeded: set[str]
+) -> None:
+    imported = _imported_by(
+        f"from loadtest.command_line import main\ntry: main({arguments})\nexcept SystemExit: pass"
+    )
+    assert "argparse" in imported
+    assert not imported & unneeded

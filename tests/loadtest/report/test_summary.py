@@ -1,0 +1,112 @@
+"""Rows of the tables, from hand-made runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from loadtest.records.run import Record, Run, Window
+from loadtest.report.findings import findings
+from loadtest.report.summary import MARKS, summarise
+
+Repeats = Callable[..., Window]
+Runs = Callable[..., Run]
+
+
+def test_a_closed_loop_that_keeps_all_clients_busy_is_not_marked(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    """200 requests of 50 ms in 1 s need 10 clients."""
+    run = measured_run(["baseline"], [repeat_of("baseline", 1, [50.0] * 200, 1.0)], clients=10)
+    row = summarise(run, run.workloads[0])[0]
+    assert row.concurrency == pytest.approx(10.0)
+    assert not row.is_off_littles_law
+
+
+@pytest.mark.parametrize(("latency_ms", "marked"), [(47.6, False), (47.4, True), (52.6, True)])
+def test_a_row_off_littles_law_by_more_than_5_percent_is_marked(
+    latency_ms: float, marked: bool, repeat_of: Repeats, measured_run: Runs
+) -> None:
+    run = measured_run(["baseline"], [repeat_of("baseline", 1, [latency_ms] * 200, 1.0)])
+    row = summarise(run, run.workloads[0])[0]
+    assert row.is_off_littles_law is marked
+
+
+def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    """Repeat 1 runs at half the speed of repeat 2 for both; each ratio is still exactly 2."""
+    run = measured_run(
+        ["baseline", "pipeline"],
+        [
+            repeat_of("baseline", 1, [10.0] * 50, 1.0),
+            repeat_of("pipeline", 1, [10.0] * 100, 1.0),
+            repeat_of("pipeline", 2, [10.0] * 200, 1.0),
+            repeat_of("baseline", 2, [10.0] * 100, 1.0),
+        ],
+    )
+    baseline, pipeline = summarise(run, run.workloads[0])
+    assert baseline.ratio is None
+    assert pipeline.ratio is not None
+    assert (pipeline.ratio.spread.low, pipeline.ratio.spread.high) == (2.0, 2.0)
+    assert [m.name for m in MARKS if m.applies(pipeline)] == ["unstable", "off Little's law"]
+
+
+def test_without_a_baseline_the_first_row_is_the_reference(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    names = ["pipeline-timeout-0", "pipeline-batch-4"]
+    requests = {"pipeline-timeout-0": 100, "pipeline-batch-4": 97}
+    repeats = [
+        repeat_of(name, repeat, [10.0] * requests[name], 1.0) for repeat in (1, 2) for name in names
+    ]
+    run = measured_run(names, repeats, clients=1)
+    reference, other = summarise(run, run.workloads[0])
+    assert reference.ratio is None
+    assert other.reference == "pipeline-timeout-0"
+    assert other.ratio is not None
+    assert other.ratio.spread.median == pytest.approx(0.97)
+    (sentence, *_) = findings([reference, other])
+    assert "`pipeline-batch-4` serves 0.97 times" in sentence
+
+
+def test_the_share_of_the_upper_bound_compares_medians(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    bound = replace(repeat_of("in-process", 1, [1.0], 1.0), records=[], images_per_s=250.0)
+    run = measured_run(
+        ["pipeline", "in-process"], [repeat_of("pipeline", 1, [10.0] * 200, 1.0), bound]
+    )
+    pipeline, in_process = summarise(run, run.workloads[0])
+    assert pipeline.share_of_bound == pytest.approx(0.8)
+    assert in_process.ran_in == ""
+    details = {"processes": 4, "threads": 1, "batch_size": 1}
+    run.workloads[0].windows[1] = replace(bound, details=details)
+    rows = summarise(run, run.workloads[0])
+    assert "(`in-process`, in 4 processes of 1 thread)" in " ".join(findings(rows))
+    assert in_process.requests == 0
+    assert in_process.tp_ms(0.50) is None
+
+
+def test_failed_images_count_as_errors_and_not_as_throughput(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0)
+    repeat.records[3] = Record(0.4, 9999.0, "photo-0.jpg", 1, "InvalidImage: no")
+    run = measured_run(["baseline"], [repeat])
+    row = summarise(run, run.workloads[0])[0]
+    assert row.failed_images == 1
+    assert row.first_errors == [("InvalidImage: no", 1)]
+    assert row.qps.median == pytest.approx(9.0)
+    assert max(row.latencies_ms) == 10.0
+
+
+@pytest.mark.parametrize(("foreign_cores", "noisy"), [(0.09, False), (0.11, True)])
+def test_foreign_load_above_a_tenth_of_a_core_marks_the_row(
+    foreign_cores: float, noisy: bool, repeat_of: Repeats, measured_run: Runs
+) -> None:
+    repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0, foreign_cores=foreign_cores)
+    run = measured_run(["baseline"], [repeat])
+    assert summarise(run, run.workloads[0])[0].is_noisy is noisy

@@ -1,0 +1,191 @@
+"""Filters in sequences and on nodes: what each does to data and result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline import PipelineConfigError, Status, pipe, register_filter
+from pipeline.backends.filters import filter_named
+from pipeline.backends.interface import Item
+
+DOUBLE = {"backend": "TestDouble", "test_max": 4}
+
+
+def run(document: dict[str, Any], *data: Any, **extra: Any) -> list[dict[str, Any]]:
+    items = [{"data": value, **extra} for value in data]
+    with pipe(document) as running:
+        running(items)
+    return items
+
+
+def sequence(expression: str, *data: Any) -> list[dict[str, Any]]:
+    return run({"only": {"backend": expression, "test_max": 4}}, *data)
+
+
+@register_filter("TestOnlySmall")
+def only_small(item: Item) -> Status:
+    """Lets small results through and ends the others."""
+    if item["result"] > 10:
+        return Status.BREAK
+    item["data"] = item.pop("result")
+    return Status.RUN
+
+
+@register_filter("TestBroken")
+def broken(item: Item) -> Status:
+    raise LookupError(f"cannot judge {item['data']}")
+
+
+@register_filter("TestWrong")
+def wrong(item: Item) -> Status:  # noqa: ARG001
+    return "Run"  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("S[TestDouble,TestDouble]", 20),  # swap: 5 -> 10 -> 20
+        ("S[(Run)TestDouble,(swap)TestDouble]", 20),
+        ("S[TestDouble,(Run)TestDouble]", 10),  # runs on the data of the first: 5
+        ("S[TestDouble,(Continue)TestDouble]", 10),
+        ("S[TestDouble,(Skip)TestDouble]", 10),
+        ("S[TestDouble,(Skip)TestDouble,TestDouble]", 20),
+        ("S[TestDouble,(Break)TestDouble,TestDouble]", 10),
+        ("S[TestDouble,(serial_skip)TestDouble,TestDouble]", 10),
+        ("S[TestDouble,(SubGraphSkip)TestDouble,TestDouble]", 10),
+        ("S[TestDouble,(or)TestDouble,TestDouble]", 20),
+        ("S[TestDouble,(TestOnlySmall)TestDouble,(TestOnlySmall)TestDouble]", 20),
+    ],
+)
+def test_in_a_sequence(expression: str, result: int) -> None:
+    assert [item["result"] for item in sequence(expression, 5)] == [result]
+
+
+@pytest.mark.parametrize("name", ["or", "else"])
+def test_or_runs_where_the_backend_before_failed(name: str) -> None:
+    bad, good = sequence(f"S[TestDouble,({name})TestText]", "boom", 4)
+    assert bad["result"] == "text boom"
+    assert "error" not in bad
+    assert good["result"] == 8
+
+
+def test_what_fails_in_the_fallback_too_has_its_error() -> None:
+    (item,) = sequence("S[TestDouble,(or)TestDouble]", "boom")
+    assert "result" not in item
+    assert "boom is no number" in str(item["error"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Error", "filter 'Error' gave Error"),
+        ("TestBroken", "cannot judge 3"),
+        ("TestWrong", "gave 'Run', expected a pipeline.Status"),
+    ],
+)
+def test_a_filter_that_fails_an_item_is_named(name: str, words: str) -> None:
+    for document in (
+        {"only": {"backend": f"S[TestDouble,({name})TestDouble]"}},
+        {"a": {**DOUBLE, "next": "b"}, "b": {**DOUBLE, "filter": name}},
+    ):
+        (item,) = run(document, 3)
+        assert "result" not in item
+        assert words in str(item["error"])
+
+
+def test_items_of_a_batch_go_their_own_ways() -> None:
+    items = sequence("S[TestDouble,(TestOnlySmall)TestDouble]", 2, 9, 3, "boom")
+    assert [item.get("result") for item in items] == [8, 18, 12, None]
+
+
+def test_before_the_first_of_a_sequence_too() -> None:
+    assert [item["result"] for item in sequence("S[(or)TestDouble]", 2)] == [4]
+    (item,) = sequence("S[(Break)TestDouble]", 2)
+    assert "gave no result" in str(item["error"])
+
+
+@pytest.mark.parametrize(
+    ("name", "results"),
+    [
+        ("swap", {"last": 20}),
+        ("Run", {"last": 10}),
+        ("Skip", {"last": 10}),
+        ("Break", {"result": 10}),
+    ],
+)
+def test_on_a_node(name: str, results: dict[str, int]) -> None:
+    document = {
+        "first": {**DOUBLE, "next": "second"},
+        "second": {**DOUBLE, "filter": name, "next": "last"},
+        "last": {"backend": "TestKeep"},
+    }
+    (item,) = run(document, 5)
+    assert {key: item[key] for key in results} == results
+
+
+def test_serial_skip_leaves_out_the_row_and_subgraph_skip_the_part() -> None:
+    document: dict[str, Any] = {
+        "start": {**DOUBLE, "next": "a,b"},
+        "a": {**DOUBLE, "next": "a2"},
+        "a2": {**DOUBLE, "next": "join"},
+        "b": {**DOUBLE, "next": "b_left,b_right"},
+        "b_left": {**DOUBLE, "next": "join"},
+        "b_right": {**DOUBLE, "next": "join"},
+        "join": {
+            "backend": "TestKeep",
+            "map": "a2[result:data],b_left[result:left],b_right[result:right]",
+        },
+    }
+    (item,) = run(document, 1)
+    assert (item["last"], item["left"], item["right"]) == (8, 8, 8)
+    document["a"]["filter"] = "SerialSkip"
+    (item,) = run(document, 1)
+    assert (item["last"], item["left"], item["right"]) == (2, 8, 8)
+    document["b"]["filter"] = "SubGraphSkip"
+    (item,) = run(document, 1)
+    assert (item["last"], item["left"], item["right"]) == (2, 2, 2)
+
+
+def test_or_on_a_node_takes_up_what_failed_before_it() -> None:
+    document = {
+        "decode": {**DOUBLE, "next": "rescue"},
+        "rescue": {"backend": "TestText", "or": True, "next": "last"},
+        "last": {"backend": "TestKeep"},
+    }
+    bad, good = run(document, "boom", 2)
+    assert bad["last"] == "text boom"
+    assert good["last"] == 4
+
+
+def test_break_ends_the_item_whatever_else_is_under_way() -> None:
+    document = {
+        "start": {**DOUBLE, "next": "a,b"},
+        "a": {**DOUBLE, "filter": "Break", "next": "join"},
+        "b": {**DOUBLE, "next": "join"},
+        "join": {"backend": "TestKeep", "map": "a[result:data],b[result:b]"},
+    }
+    (item,) = run(document, 3)
+    assert item["result"] == 6
+    assert "last" not in item
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("S[(swop)TestDouble]", "unknown filter 'swop'; did you mean 'swap'?"),
+        ("(or)TestDouble", 'give the node filter = "or"'),
+        ("Torch[(or)TestDouble]", 'give the node filter = "or"'),
+    ],
+)
+def test_filters_that_are_not_there_or_out_of_place(backend: str, words: str) -> None:
+    with pytest.raises(PipelineConfigError) as caught:
+        pipe({"only": {"backend": backend}})
+    assert words in str(caught.value)
+
+
+def test_a_name_is_registered_once() -> None:
+    assert filter_named("TestOnlySmall") is only_small
+    with pytest.raises(ValueError, match="filter 'swap' is registered already"):
+        register_filter("swap")(only_small)

@@ -1,0 +1,387 @@
+"""`python -m pipeline check` and `run`: real processes, real files, a tiny model."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.commands.dispatch import main
+
+CHANNELS = """
+batching_timeout = 5
+
+[decoder]
+backend = "S[DecodeMat,ResizeMat(resize_h=8),cvtColorMat,Mat2Tensor]"
+resize_w = 8
+next = "model"
+
+[model]
+backend = "TensorrtTensor"
+model = "{model}"
+mean = [0, 0, 0]
+std = [1, 1, 1]
+max = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that scores the mean of each channel, its TOML file, labels, and two images."""
+    folder = tmp_path_factory.mktemp("commands")
+    image = ["batch", 3, 8, 8]
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+            helper.make_node("Reshape", ["pooled", "shape"], ["output"]),
+        ],
+        "channel_means",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.array([-1, 3], np.int64), "shape")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(proto, folder / "channels.onnx")
+    (folder / "channels.toml").write_text(CHANNELS.format(model=folder / "channels.onnx"))
+    (folder / "labels.txt").write_text("red\ngreen\nblue\n")
+    for name, pixel in (("red.png", (10, 11, 14)), ("blue.png", (13, 11, 10))):
+        cv2.imwrite(str(folder / name), np.full((20, 30, 3), pixel, np.uint8))
+    (folder / "text.png").write_text("no image")
+    return folder
+
+
+def pipeline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_run_classifies_and_a_bad_file_costs_only_itself(folder: Path) -> None:
+    images = [folder / name for name in ("red.png", "text.png", "missing.png", "blue.png")]
+    done = pipeline(
+        *("run", folder / "channels.toml", *images, "--labels", folder / "labels.txt"),
+        *("--top", "2", "--repeat", "3", "--profile"),
+    )
+    assert done.returncode == 1, done.stderr
+    red, blue = done.stdout.split(str(folder / "blue.png"))
+    assert red.startswith(f"{folder / 'red.png'}: red 0.9")
+    assert "2. 0." in red
+    assert "3. 0." not in red
+    assert blue.startswith(": blue 0.8")
+    for stage in (
+        "decoder  queue",
+        "model    queue",
+        "forward",
+        "DecodeMat",
+        "TensorrtTensor.infer",
+    ):
+        assert stage in blue
+    loading, loaded, *errors = done.stderr.splitlines()
+    assert loading.startswith("loading ")
+    assert "model x 1 (onnxruntime fp32)" in loaded
+    assert [line.split(": ")[0] for line in errors] == [str(folder / "text.png"), str(images[2])]
+
+
+_CLOSED_STDOUT = """
+import os, sys
+from pipeline.commands.dispatch import main
+from service.processes.process import leave
+
+def run(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, 1)
+    return main([command, sys.argv[1]])
+
+assert run("show") == 141
+leave(run("check"))
+"""
+
+
+def test_show_and_check_end_quietly_when_stdout_is_closed(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CLOSED_STDOUT, str(folder / "channels.toml")],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_show_uses_ascii_where_there_is_nothing_better(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["show", str(folder / "channels.toml")]) == 0
+    stdout.seek(0)
+    shown = stdout.read()
+    assert shown.isascii()
+    assert shown.startswith("+-- decoder\n    !\n    model\n")
+
+
+def test_run_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = str(folder / "labels.txt")
+    words = ["run", str(folder / "channels.toml"), str(folder / "red.png"), "--labels", labels]
+    assert main([*words, "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["file"] == str(folder / "red.png")
+    assert [entry["label"] for entry in outcome["result"]["top"]] == ["red", "green", "blue"]
+    assert outcome["result"]["score"] == pytest.approx(0.936, abs=0.001)
+    assert set(outcome["stage_times_ms"]) == {
+        f"{node}.{stage}" for node in ("decoder", "model") for stage in ("queue", "forward")
+    }
+
+
+@pytest.mark.parametrize(
+    ("postprocessor", "classes"), [("SoftmaxCpu", 3), ("SoftmaxMax", 1), ("split", 3)]
+)
+def test_scores_are_probabilities_whatever_the_postprocessor(
+    postprocessor: str, classes: int, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(folder / "channels.toml"), str(folder / "red.png"), "--json"]
+    assert main([*words, "--set", f"model.postprocessor={postprocessor}"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert result["label"] == "class_0"
+    assert result["score"] == pytest.approx(0.936, abs=0.001)
+    assert len(result["top"]) == classes
+
+
+def test_an_output_activation_counts_for_labels_and_scores(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(folder / "channels.toml"), str(folder / "red.png"), "--json"]
+    assert main([*words, "--set", "model.output_activation=none"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert [entry["score"] for entry in result["top"]] == pytest.approx([14, 11, 10])
+
+
+def test_what_is_no_classification_is_told_by_type_and_shape(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "forked.toml"
+    file.write_text(
+        '[decode]\nbackend = "DecodeMat"\nnext = "matrix,tensor"\n'
+        '[matrix]\nbackend = "ResizeMat(resize_h=4,resize_w=6)"\n'
+        '[tensor]\nbackend = "Mat2Tensor"\n'
+    )
+    assert main(["run", str(file), str(folder / "red.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "  matrix: ndarray uint8 (4, 6, 3)\n" in shown
+    assert "  tensor: Tensor uint8 (1, 3, 20, 30)\n" in shown
+
+
+def test_several_roots_need_a_node_to_enter(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "roots.toml"
+    file.write_text('[one]\nbackend = "DecodeMat"\n[two]\nbackend = "DecodeMat"\n')
+    assert main(["run", str(file), str(folder / "red.png")]) == 2
+    assert "one, two" in capsys.readouterr().err
+    assert main(["run", str(file), str(folder / "red.png"), "--node", "two"]) == 0
+    assert "two  queue" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "{file}", "x.png", "--engine", "onxruntime"], "did you mean 'onnxruntime'?"),
+        (
+            ["run", "{file}", "x.png", "--labels", "/no/labels"],
+            "label file: there is no folder /no",
+        ),
+        (["run", "{file}", "x.png", "--set", "modle.max=2"], "did you mean 'model'?"),
+        (["show", "{file}", "--set", "max"], "--set takes [NODE.]KEY=VALUE"),
+        (["show", "/no/such.toml"], "cannot read the configuration"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(file=folder / "channels.toml") for word in words]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "a command is missing"),
+        (["chek"], "did you mean 'check'?"),
+        (["show", "a.toml", "--ouput", "x"], "did you mean '--output'?"),
+        (["run", "a.toml", "x", "--top", "0"], "at least 1"),
+        (["run", "a.toml"], "IMAGE"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def checked(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, list[str]]:
+    file = folder / "checked.toml"
+    file.write_text(text)
+    code = main(["check", str(file), *options])
+    return code, capsys.readouterr().out.replace(f"{file}: ", "").splitlines()
+
+
+def test_check_lists_the_settings_that_count(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = CHANNELS.format(model=folder / "channels.onnx")
+    code, lines = checked(text, folder, capsys, "--set", "model.instance_num=1")
+    assert code == 0
+    assert lines[0] == "2 nodes, no mistakes"
+    rows: list[list[str]] = [line.split() for line in lines]
+    assert ["batching_timeout", "5", "ms", "global"] in rows
+    assert ["resize_h", "(ResizeMat)", "8", "pixels", "expression"] in rows
+    assert ["resize_w", "(ResizeMat)", "8", "pixels", "expression"] not in rows
+    assert ["resize_w", "8", "pixels", "node"] in rows
+    assert ["max_workspace_size", "2048", "MB", "default"] in rows
+    assert ["max", "2", "rows", "node"] in rows
+    assert ["instance_num", "1", "node"] in rows
+
+
+def test_check_tells_all_mistakes_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+batching_timeot = 5
+instance_num = 0
+[a]
+backend = "S[DecodMat,ResizMat]"
+next = "b,nowhere"
+[b]
+backend = "S[ResizeMat,,]"
+resize_h = "x"
+next = "a"
+[c]
+backend = "TensorrtTensor(max=1,min=4)"
+model = "nothere.onnx"
+mean = "1,2,3"
+filter = "orr"
+[d]
+next = "e"
+[e]
+backend = "ResizeMat"
+map = "zz[result:data]"
+[f]
+backend = "MapReduce"
+"""
+    code, lines = checked(text, folder, capsys, "--set", "q.x=1")
+    assert code == 2
+    assert all(line.startswith("mistake: ") for line in lines)
+    expected = [
+        "--set q.x=1: unknown node 'q'",
+        "global setting: unknown key 'batching_timeot'; did you mean 'batching_timeout'?",
+        "global setting: instance_num = 0: expected a whole number",
+        "[b]: resize_h = 'x': expected a height in pixels",
+        "[a] backend: unknown backend 'DecodMat'; did you mean 'DecodeMat'?",
+        "[a] backend: unknown backend 'ResizMat'; did you mean 'ResizeMat'?",
+        "S[ResizeMat,,] (column 13)",
+        "[c]: unknown filter 'orr'; did you mean 'or'?",
+        "[d]: backend is missing",
+        "[f]: jump is missing",
+        "'nowhere', which is no node",
+        "nodes form a cycle: a -> b -> a",
+        "[c] has a filter",
+        "[e] map: 'zz' is no node",
+        "[c] model = 'nothere.onnx': there is no file nothere.onnx",
+        "[c] mean and std go together; std is missing",
+        "[c] min = 4 is more than max = 1",
+        "[e] ResizeMat needs resize_h and resize_w",
+    ]
+    for words in expected:
+        assert sum(words in line for line in lines) == 1, words
+    assert len(lines) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "warning"),
+    [
+        ("batching_timeout = 0.005", "if seconds were meant, write 5"),
+        ("batching_timeout = 2000", "an item may wait 2 s"),
+        ("max_workspace_size = 2147483648", "if bytes were meant, write 2048"),
+        ("instance_num = 1000", "more would take turns on them"),
+    ],
+)
+def test_check_warns_of_values_that_look_wrong(
+    line: str, warning: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f'{line}\n[model]\nbackend = "TensorrtTensor"\nmodel = "resnet50"\n'
+    code, lines = checked(text, folder, capsys)
+    assert code == 0
+    assert [warning in shown for shown in lines if shown.startswith("warning: ")] == [True]
+
+
+def test_raw_pixels_are_a_warning_of_check_and_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = CHANNELS.format(model=folder / "channels.onnx")
+    text = text.replace("mean = [0, 0, 0]\nstd = [1, 1, 1]\n", "")
+    code, lines = checked(text, tmp_path, capsys)
+    assert code == 0
+    assert lines[0].startswith("warning: [model] has neither mean nor std")
+    assert main(["run", str(tmp_path / "checked.toml"), str(folder / "red.png")]) == 0
+    assert "warning: [model] has neither mean nor std" in capsys.readouterr().err
+
+
+def test_check_refuses_mean_and_std_for_pixels_of_0_to_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        '[model]\nbackend = "TensorrtTensor"\nmodel = "resnet50"\n'
+        'mean = "0.485, 0.456, 0.406"\nstd = "0.229, 0.224, 0.225"\n'
+    )
+    code, lines = checked(text, folder, capsys)
+    assert code == 2
+    assert any("std 58.395,57.12,57.375" in line for line in lines)
+
+
+def test_a_file_that_is_no_toml_is_one_mistake(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = checked("[a", folder, capsys)
+    assert code == 2
+    assert len(lines) == 1
+    code, lines = checked("", folder, capsys)
+    assert code == 2
+    assert "has no node" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_shipped_files_have_no_mistakes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"pipeline/configs/resnet50_{name}.toml"]) == 0
+    assert "no mistakes" in capsys.readouterr().out
+
+
+def test_every_help_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    wanted: dict[str, Any] = {
+        "show": ["--output", "--format", "--set"],
+        "check": ["--set", "Exit"],
+        "run": ["--labels", "--top", "--engine", "--repeat", "--json", "--profile", "--node"],
+    }
+    for command, words in wanted.items():
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words)

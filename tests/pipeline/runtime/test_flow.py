@@ -1,0 +1,238 @@
+"""Items in graphs that fork and join: results, failures, isolation, order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import pytest
+
+from pipeline import DeadlinePassedError, ItemsFailedError, Pipe, PipelineInputError, pipe
+from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.registry import register
+
+DOUBLE = {"backend": "TestDouble", "test_max": 4}
+DIAMOND: dict[str, Any] = {
+    "start": {**DOUBLE, "next": "left,right"},
+    "left": {**DOUBLE, "next": "join"},
+    "right": {"backend": "TestText", "next": "join"},
+    "join": {"backend": "TestPair", "map": "left[result:data],right[result:other,data:seen]"},
+}
+
+
+@register("TestPair")
+class Pair(Backend):
+    """Puts what two branches gave side by side."""
+
+    def init(self, config: InstanceConfig) -> None:
+        pass
+
+    def forward(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item["result"] = (item["data"], item["other"])
+
+
+@register("TestMeet")
+class Meet(Backend):
+    """Waits until another node's instance is in its forward, too."""
+
+    together: ClassVar[threading.Barrier] = threading.Barrier(2)
+
+    def init(self, config: InstanceConfig) -> None:
+        pass
+
+    def forward(self, items: Sequence[Item]) -> None:
+        Meet.together.wait(30)
+        for item in items:
+            item["result"] = item["data"]
+
+
+@pytest.fixture
+def diamond() -> Iterator[Pipe]:
+    with pipe(DIAMOND) as running:
+        yield running
+
+
+def test_a_join_gets_what_its_map_names(diamond: Pipe) -> None:
+    item = {"data": 3, "mine": "kept"}
+    diamond(item)
+    assert item["result"] == (12, "text 6")
+    assert (item["data"], item["mine"], item["seen"]) == (3, "kept", 6)
+    assert set(item["stage_times_ms"]) == {
+        f"{node}.{stage}" for node in DIAMOND for stage in ("queue", "forward")
+    }
+
+
+def test_branches_of_one_item_run_side_by_side() -> None:
+    document = {**DIAMOND, "left": {"backend": "TestMeet", "next": "join"}}
+    document["right"] = {"backend": "TestMeet", "next": "join"}
+    item = {"data": 1}
+    with pipe(document) as running:
+        running(item)
+    assert item["result"] == (2, 2)
+
+
+def test_what_a_branch_puts_into_its_item_the_others_do_not_see() -> None:
+    document = {
+        "start": {**DOUBLE, "next": "left,right"},
+        "left": {"backend": "TestKeep", "next": "join"},
+        "right": {**DOUBLE, "next": "join"},
+        "join": {"backend": "TestPair", "map": "left[result:data],right[last:other]"},
+    }
+    item, odd = {"data": 1}, {"data": 1, 7: "a key that is no text"}
+    with pipe(document) as running:
+        running([item, odd])
+    assert "its map takes 'last' from 'right', which has data, result" in str(item["error"])
+    assert "its map takes 'last' from 'right', which has 7, data, result" in str(odd["error"])
+
+
+def test_a_failed_branch_fails_its_item_alone(diamond: Pipe) -> None:
+    items = [{"data": value} for value in (1, "boom", 3)]
+    diamond(items)
+    assert [item.get("result") for item in items] == [(4, "text 2"), None, (12, "text 6")]
+    assert str(items[1]["error"]) == "node 'start': boom is no number"
+    assert set(items[1]) == {"data", "error", "stage_times_ms"}
+
+
+def test_several_ends_give_results_by_node() -> None:
+    document = {
+        "start": {**DOUBLE, "next": "left,right"},
+        "left": DOUBLE,
+        "right": {"backend": "TestText"},
+    }
+    with pipe(document) as running:
+        item = {"data": 2, "results": "stale"}
+        running(item)
+        assert item["results"] == {"left": 8, "right": "text 4"}
+        assert "result" not in item
+        one_way = {"data": 5, "node_name": "right"}
+        running(one_way)
+        assert one_way["result"] == "text 5"
+
+
+def test_entries_in_the_middle(diamond: Pipe) -> None:
+    item = {"data": 5, "other": 6, "node_name": "join"}
+    diamond(item)
+    assert item["result"] == (5, 6)
+    good = {"data": 1}
+    with pytest.raises(PipelineInputError, match="cannot enter at 'left': node 'join' behind it"):
+        diamond([good, {"data": 5, "node_name": "left"}])
+    assert good == {"data": 1}
+
+
+def test_deadlines_hold_on_the_way(gate: Any) -> None:
+    with pipe({**DIAMOND, "left": {"backend": "TestGated", "next": "join"}}) as running:
+        item = {"data": 1}
+        running(item, timeout_ms=30)
+        assert isinstance(item["error"], DeadlinePassedError)
+        gate.open.set()
+
+
+def test_raise_on_error_says_which_failed(diamond: Pipe) -> None:
+    items = [{"data": value} for value in (1, "boom", "boom")]
+    with pytest.raises(ItemsFailedError, match="2 of 3 items failed, the first of them item 1"):
+        diamond(items, raise_on_error=True)
+    assert items[0]["result"] == (4, "text 2")
+    diamond(items[:1], raise_on_error=True)
+
+
+def test_no_item_is_lost_or_swapped_whatever_fails() -> None:
+    document = {
+        "start": {**DOUBLE, "instance_num": 2, "next": "left,right,skipped"},
+        "left": {**DOUBLE, "instance_num": 2, "next": "join"},
+        "right": {"backend": "S[TestDouble,(or)TestText]", "test_max": 3, "next": "join"},
+        "skipped": {**DOUBLE, "filter": "Skip", "next": "join"},
+        "join": {
+            "backend": "TestPair",
+            "instance_num": 2,
+            "map": "left[result:data],right[result:other],skipped[result:third]",
+        },
+    }
+
+    def call(seed: int) -> None:
+        numbers = random.Random(seed)  # noqa: S311 (test data)
+        values = [numbers.choice([numbers.randrange(10**6), "boom"]) for _ in range(7)]
+        items = [{"data": value} for value in values]
+        running(items)
+        for value, item in zip(values, items, strict=True):
+            if value == "boom":
+                assert "result" not in item
+                assert "boom is no number" in str(item["error"])
+            else:
+                assert item["result"] == (value * 4, value * 4)
+                assert item["third"] == value * 2
+
+    with pipe(document) as running, ThreadPoolExecutor(10) as callers:
+        list(callers.map(call, range(300)))
+        assert running.nodes["start"].counts.items == 2100
+
+
+def test_two_pipes_with_the_same_names_do_not_collide() -> None:
+    with pipe(DIAMOND) as one, pipe({"start": {"backend": "TestText"}}) as other:
+        first, second = {"data": 1}, {"data": 1}
+        one(first)
+        other(second)
+    assert (first["result"], second["result"]) == ((4, "text 2"), "text 1")
+
+
+class TestMapReduce:
+    """Elements of a list, each through other nodes."""
+
+    DOCUMENT: ClassVar[dict[str, Any]] = {
+        "all": {"backend": "MapReduce", "jump": "each", "next": "after"},
+        "after": {"backend": "TestText"},
+        "each": {**DOUBLE, "next": "again"},
+        "again": DOUBLE,
+    }
+
+    def test_results_come_in_order(self) -> None:
+        with pipe(self.DOCUMENT) as running:
+            items = [{"data": [1, 2, 3]}, {"data": []}, {"data": list(range(100))}]
+            running(items)
+        assert items[0]["result"] == "text [4, 8, 12]"
+        assert items[1]["result"] == "text []"
+        assert items[2]["result"] == f"text {[4 * number for number in range(100)]}"
+
+    def test_keys_are_chosen(self) -> None:
+        node = {"backend": "MapReduce", "jump": "each", "split": "parts", "merge": "joined"}
+        document = {"all": node, "each": DOUBLE}
+        item = {"data": "whole", "parts": (1, 2)}
+        with pipe(document) as running:
+            running(item)
+        assert item["joined"] == [2, 4]
+
+    def test_a_bad_element_fails_its_item(self) -> None:
+        with pipe(self.DOCUMENT) as running:
+            bad, no_list, good = {"data": [1, "boom"]}, {"data": 7}, {"data": [1]}
+            running([bad, no_list, good])
+        assert str(bad["error"]) == "node 'all': element 1: node 'each': boom is no number"
+        assert "expected a list of elements, got int" in str(no_list["error"])
+        assert good["result"] == "text [4]"
+
+    def test_closing_finishes_what_is_on_its_way(self, gate: Any) -> None:
+        # In this order `after` would be stopped first if only `next` were followed.
+        document = {
+            "each": {"backend": "TestGated"},
+            "all": {"backend": "MapReduce", "jump": "each", "next": "after"},
+            "after": {"backend": "TestText"},
+        }
+        running = pipe(document)
+        item = {"data": [1, 2]}
+        caller = threading.Thread(target=running, args=(item,))
+        caller.start()
+        assert gate.entered.acquire(timeout=30)
+        closing = threading.Thread(target=running.close)
+        closing.start()
+        gate.open.set()
+        closing.join(30)
+        caller.join(30)
+        assert not caller.is_alive()
+        assert item["result"] == "text [2, 4]"
+
+    def test_it_is_no_member_of_something_else(self) -> None:
+        document = {"x": {"backend": "S[MapReduce]", "jump": "y"}, "y": DOUBLE}
+        with pytest.raises(ValueError, match="MapReduce is a node by itself"):
+            pipe(document)

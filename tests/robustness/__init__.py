@@ -1,0 +1,1 @@
+"""Fuzzing, chaos and soak against real servers: `python -m tests.robustness`."""
