@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := openvino,zoo,bench,test,lint
+# The oldest first. The classifiers of setup.cfg say on which of them the suite has run.
+PYTHONS := 3.10 3.11 3.12 3.13 3.14
+comma := ,
+RESOLVE = $(BIN)/uv pip compile setup.cfg --quiet $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS)))
+CONSTRAINTS_HEADER := \# The versions that the project is built and measured with; setup.cfg has the ranges.
 BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint audit clean
+.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint audit resolve constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,18 +52,18 @@ test-interop: $(STAMP) ## Apache Thrift's clients in Python, C++ and Java; insta
 	fi
 	THRIFTPIPE_REQUIRE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
-measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--anchor_python PATH"
-	$(BIN)/python -m pipeline.measure batching --output_dir results/local-batching $(ARGS)
-	$(BIN)/python -m pipeline.measure overhead --output_dir results/local-overhead $(ARGS)
+measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--reference_python PATH"
+	$(BIN)/python -m loadtest batching --output_dir results/local-batching $(ARGS)
+	$(BIN)/python -m loadtest overhead --output_dir results/local-overhead $(ARGS)
 
 fuzz: $(STAMP) ## a million mutated requests against a live server: make fuzz ARGS="--duration_s 60"
-	$(BIN)/python -m loadtest fuzz $(ARGS)
+	$(BIN)/python -m tests.robustness fuzz $(ARGS)
 
 chaos: $(STAMP) ## dying clients, workers and engines, bad networks, overload
-	$(BIN)/python -m loadtest chaos $(ARGS)
+	$(BIN)/python -m tests.robustness chaos $(ARGS)
 
 soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600"
-	$(BIN)/python -m loadtest soak $(ARGS)
+	$(BIN)/python -m tests.robustness soak $(ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
@@ -71,6 +76,19 @@ lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts and the audit
 
 audit: $(STAMP) ## ask for known vulnerabilities in the pinned packages
 	$(BIN)/python .ci/audit.py
+
+resolve: $(STAMP) ## the pinned versions fit together on every supported Python
+	@for version in $(PYTHONS); do \
+		echo "resolve: Python $$version"; \
+		$(RESOLVE) --extra gpu --extra encryption --extra pillow --constraint constraints.txt \
+			--python-version $$version --output-file /dev/null || exit 1; \
+	done
+
+constraints: $(STAMP) ## pin again what setup.cfg allows: make constraints ARGS=--upgrade
+	$(RESOLVE) --universal --python-version $(firstword $(PYTHONS)) --no-annotate --no-header \
+		--no-emit-package pip --no-emit-package setuptools --output-file constraints.txt $(ARGS)
+	@printf '%s\n' '$(CONSTRAINTS_HEADER)' | cat - constraints.txt > constraints.new
+	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,7 +1,7 @@
 """Asks pip-audit whether a pinned version of constraints.txt has a known vulnerability.
 
-Exit codes: 0 none is known, or nobody could be asked, which is told in one line; 1 some are known;
-2 pip-audit itself failed.
+Exit codes: 0 none is known, or no service could be asked, which is told in one line; 1 some are
+known; 2 pip-audit itself failed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def judge(report: dict[str, Any]) -> tuple[list[str], int]:
     """
     entries = report["dependencies"]
     findings = [
-        f"audit: {entry['name']} {entry['version']}: {found['id']}, mended in "
+        f"audit: {entry['name']} {entry['version']}: {found['id']}, fixed in "
         f"{', '.join(found['fix_versions']) or 'no version yet'}"
         for entry in entries
         for found in entry.get("vulns", ())
