@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
 
-from loadtest.report.statistics import Ratio
 from loadtest.report.summary import MARKS, Row
 from loadtest.report.tables import interval
 from loadtest.servers.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, PIPELINE_GPU
+from measurement.statistics import Ratio
 
 
 def findings(rows: Sequence[Row]) -> list[str]:

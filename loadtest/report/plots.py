@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from loadtest.records.metrics import METRICS, Metric
 from loadtest.records.run import Window, WorkloadRun
-from loadtest.report.statistics import Interval
 from loadtest.report.style import PALETTE, draw_dots, draw_limit, name_ticks, picture, write_value
 from loadtest.report.summary import Row
 from loadtest.servers.variants import VARIANTS
+from measurement.statistics import Interval
 
 # The rows of every comparison have the same colour in all reports.
 _COLOURS = dict(zip(VARIANTS, PALETTE, strict=False))

@@ -19,8 +19,8 @@ from loadtest.report.runtime_summary import (
     sides,
     windows_of,
 )
-from loadtest.report.statistics import Spread
 from loadtest.report.tables import Columns, check_table, markdown, over_repeats, table
+from measurement.statistics import Spread
 
 
 @dataclass(frozen=True)

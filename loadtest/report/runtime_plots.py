@@ -21,7 +21,6 @@ from loadtest.report.runtime_summary import (
     sides,
     windows_of,
 )
-from loadtest.report.statistics import Spread
 from loadtest.report.style import (
     PALETTE,
     draw_dots,
@@ -32,6 +31,7 @@ from loadtest.report.style import (
     write_value,
 )
 from loadtest.runtime.parts import OURS, REFERENCE
+from measurement.statistics import Spread
 
 _COLOURS = {OURS: PALETTE[2], REFERENCE: PALETTE[0]}
 _WIDTH = 0.36

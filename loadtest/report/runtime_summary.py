@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from loadtest.records.run import Check, Run
-from loadtest.report.statistics import Spread, percentile
 from loadtest.runtime.parts import OURS, REFERENCE
+from measurement.statistics import Spread, percentile
 
 TWO_CLIENTS_P99_MS = 13.0
 TEN_CLIENTS_MEAN_BATCH = 3.5

@@ -11,7 +11,8 @@ from typing import Any
 
 from loadtest.records.metrics import mean_usage, window_usage
 from loadtest.records.run import Record, Run, VariantRun, Window, WorkloadRun
-from loadtest.report.statistics import (
+from loadtest.servers.variants import BASELINE, IN_PROCESS
+from measurement.statistics import (
     Interval,
     Ratio,
     Spread,
@@ -20,7 +21,6 @@ from loadtest.report.statistics import (
     percentile,
     percentile_interval,
 )
-from loadtest.servers.variants import BASELINE, IN_PROCESS
 
 _NOISE_PERCENT = 10.0
 _STABLE_SHARE = 0.10

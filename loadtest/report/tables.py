@@ -11,8 +11,8 @@ from typing import TypeVar
 from loadtest.records.metrics import METRICS, NOT_AVAILABLE, number, percent, percents
 from loadtest.records.run import Check, PartRun
 from loadtest.report.stage_summary import StagePart
-from loadtest.report.statistics import Interval, Ratio, Spread
 from loadtest.report.summary import MARKS, Row
+from measurement.statistics import Interval, Ratio, Spread
 
 _T = TypeVar("_T")
 Columns = Sequence[tuple[str, Callable[[_T], str]]]

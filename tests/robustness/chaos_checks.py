@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from loadtest.records.run import Check
-from loadtest.report.statistics import paired_ratio
 from loadtest.report.tables import interval
+from measurement.statistics import paired_ratio
 from tests.robustness import fairness, overload
 
 _LEAST_GOODPUT = 0.95

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scipy import special, stats
 
-from loadtest.report.statistics import CONFIDENCE, Interval, percentile_interval
+from measurement.statistics import CONFIDENCE, Interval, percentile_interval
 
 _BLOCKS = 20
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadtest.errors import LoadTestError
-from loadtest.report.statistics import percentile
+from measurement.statistics import percentile
 from tests.robustness import wire
 from tests.robustness.checking_clients import RIGHT, KnownImage
 from tests.robustness.load_loop import Answer, LoadLoop

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from loadtest.report.statistics import (
+from measurement.statistics import (
     Interval,
     Spread,
     _binomial_quantile,

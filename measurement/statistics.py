@@ -1,4 +1,4 @@
-"""The numbers of the report: pure functions of raw values."""
+"""The numbers of a measurement: pure functions of raw values."""
 
 from __future__ import annotations
 

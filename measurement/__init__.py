@@ -1,0 +1,1 @@
+"""What makes numbers of measurements, for the load test and the commands of the pipeline."""
