@@ -30,7 +30,13 @@ from tests.robustness.checking_clients import (
     wait_until,
 )
 from tests.robustness.checks import answered, clean_exit, no_traceback, pings_answered
-from tests.robustness.colour_model import LABELS, SIDE, encoded, write_colour_model
+from tests.robustness.colour_model import (
+    LABELS,
+    SIDE,
+    ColourModel,
+    encoded,
+    write_colour_model,
+)
 from tests.robustness.load_loop import LoadLoop
 from tests.robustness.results import Table, finish
 from tests.robustness.server_under_test import ServerUnderTest, Watch
@@ -38,9 +44,10 @@ from tests.robustness.server_under_test import ServerUnderTest, Watch
 COLOURS = "colours"
 """The model of all phases but overload and fairness."""
 
-_FLAKY_FILE = Path(__file__).with_name("flaky_backend.py")
-_FLAKY_VARIABLE = "FLAKY_PROBABILITY"
-_FLAKY_PROBABILITY = "0.1"
+_BACKENDS_FILE = Path(__file__).with_name("disturbed_backend.py")
+_FLAKY = ("Flaky", "probability = 0.1\ninstance_num = 2")
+# A rate that one process can send ten times over, on every machine.
+_PACED = ("Paced", "item_ms = 10")
 _OVERLOAD_WEIGHT, _FAIRNESS_WEIGHT = 6, 2
 _WEIGHTS = {"overload": _OVERLOAD_WEIGHT, "fairness": _FAIRNESS_WEIGHT}
 _PING_INTERVAL_S = 0.25
@@ -149,15 +156,11 @@ class _Chaos:
             *("--message-timeout-s", str(faults.TIMEOUT_S)),
             *("--write-timeout-s", str(faults.TIMEOUT_S)),
         ]
-        config = folder / "flaky.toml"
-        config.write_text(_flaky_toml(colours.model), encoding="utf-8")
+        flaky, paced = (_disturbed_server(folder, colours, *engine) for engine in (_FLAKY, _PACED))
         servers = {
             "plain": [*base, *timeouts],
             "workers": [*base, *timeouts, "--workers", "2"],
-            "flaky": [
-                *("--handler", "pipeline", "--labels", str(colours.labels)),
-                *("--config", str(config), "--backends", str(_FLAKY_FILE)),
-            ],
+            "flaky": flaky,
         }
         for name, arguments in servers.items():
             kinds = {
@@ -168,13 +171,13 @@ class _Chaos:
             if kinds:
                 self._maltreat(arguments, kinds, name)
         if "overload" in self._settings.phases:
-            self._overload(base)
+            self._overload(paced)
         if "fairness" in self._settings.phases:
             self._fairness(base)
 
     def _maltreat(self, arguments: Sequence[str], kinds: dict[str, _Kind], name: str) -> None:
         """Run the phases of one server, and stop it as an operator would."""
-        with _flaky_variable(), ServerUnderTest(arguments, self._settings.port) as server:
+        with ServerUnderTest(arguments, self._settings.port) as server:
             server.wait_ready()
             for phase, kind in kinds.items():
                 self._progress.line(f"chaos: {phase}, {self._share_s:.1f} s")
@@ -231,14 +234,15 @@ class _Chaos:
 
     @contextmanager
     def _loaded(
-        self, base: Sequence[str], name: str, *options: str
+        self, colours: Sequence[str], name: str, *options: str
     ) -> Iterator[Callable[[Counter[str], str, list[Check]], None]]:
         """A server with the model that is loaded, otherwise at its defaults, for one phase.
 
+        `colours` are the arguments for the tiny model, if that is the one.
         Gives what keeps the phase: its outcomes, what it was in words, and its own checks.
         """
         tiny = self._settings.model == COLOURS
-        arguments = base if tiny else ["--handler", "pipeline", "--model", self._settings.model]
+        arguments = colours if tiny else ["--handler", "pipeline", "--model", self._settings.model]
         with ServerUnderTest([*arguments, *options], self._settings.port) as server:
             server.wait_ready()
             started_s = time.monotonic()
@@ -258,9 +262,9 @@ class _Chaos:
     def _learnt(self, files: Sequence[bytes]) -> list[KnownImage]:
         return overload.learn_labels(self._settings.port, files, _TIMEOUT_S)
 
-    def _overload(self, base: Sequence[str]) -> None:
+    def _overload(self, colours: Sequence[str]) -> None:
         settings = self._settings
-        with self._loaded(base, "overload") as keep:
+        with self._loaded(colours, "overload") as keep:
             files = (
                 [encoded(label, 640, 480) for label in LABELS]
                 if settings.model == COLOURS
@@ -286,9 +290,9 @@ class _Chaos:
                 load_checks(self.windows, len(os.sched_getaffinity(0))),
             )
 
-    def _fairness(self, base: Sequence[str]) -> None:
+    def _fairness(self, colours: Sequence[str]) -> None:
         # On a slow machine bulk calls take longer than calls may by default.
-        with self._loaded(base, "fairness", "--default-timeout-ms", "0") as keep:
+        with self._loaded(colours, "fairness", "--default-timeout-ms", "0") as keep:
             # Of a size that 256 of them fit into a message.
             images = self._learnt([encoded(label, 320, 240) for label in LABELS])
             length_s = _FAIRNESS_WEIGHT * self._share_s
@@ -312,21 +316,21 @@ def _is_ready(server: ServerUnderTest) -> bool:
     return wait_until(asked, _TIMEOUT_S)
 
 
-@contextmanager
-def _flaky_variable() -> Iterator[None]:
-    os.environ[_FLAKY_VARIABLE] = _FLAKY_PROBABILITY
-    try:
-        yield
-    finally:
-        del os.environ[_FLAKY_VARIABLE]
+def _disturbed_server(folder: Path, colours: ColourModel, backend: str, settings: str) -> list[str]:
+    """Arguments for the colours with that backend before the engine, in the engine's node."""
+    config = folder / f"{backend}.toml"
+    config.write_text(_disturbed_toml(colours.model, backend, settings), encoding="utf-8")
+    return [
+        *("--handler", "pipeline", "--labels", str(colours.labels)),
+        *("--config", str(config), "--backends", str(_BACKENDS_FILE)),
+    ]
 
 
-def _flaky_toml(model: Path) -> str:
-    """A pipeline of which the engine's node raises at random."""
+def _disturbed_toml(model: Path, backend: str, settings: str) -> str:
     return f"""batching_timeout = 5
-instance_num = 2
 
 [decoder]
+instance_num = 2
 backend = "S[DecodeMat,ResizeMat,cvtColorMat,Mat2Tensor]"
 resize_h = {SIDE}
 resize_w = {SIDE}
@@ -334,7 +338,8 @@ color = "rgb"
 next = "colours"
 
 [colours]
-backend = "S[Flaky,TensorrtTensor]"
+{settings}
+backend = "S[{backend},TensorrtTensor]"
 model = "{model}"
 min = "1x3x{SIDE}x{SIDE}"
 max = "4x3x{SIDE}x{SIDE}"

@@ -12,6 +12,7 @@ from tests.robustness import fairness, overload
 
 _LEAST_GOODPUT = 0.95
 _MOST_TP99_MS = 600.0
+_MOST_LAG_MS = 100.0
 _MOST_CROWDED = 5.0
 _LEAST_THROUGHPUT = 0.97
 
@@ -41,6 +42,7 @@ def load_checks(windows: Sequence[overload.LoadWindow], cores: int) -> list[Chec
             )
             is_kept = ratio.spread.median >= _LEAST_GOODPUT
         tails = [window.tp99_ms for window in windows if window.kind == kind]
+        lags = [window.lag_ms for window in windows if window.kind == kind]
         checks += [
             Check(
                 f"goodput a core at {kind} over that at capacity",
@@ -54,6 +56,13 @@ def load_checks(windows: Sequence[overload.LoadWindow], cores: int) -> list[Chec
                 f"{median(tails):.0f} ms (median of {len(tails)} windows, {min(tails):.0f} to "
                 f"{max(tails):.0f})",
                 median(tails) <= _MOST_TP99_MS,
+            ),
+            # A rate that one process cannot send says nothing of the server.
+            Check(
+                f"TP99 of how late the load generator sends at {kind}",
+                f"at most {_MOST_LAG_MS:g} ms",
+                f"{median(lags):.0f} ms (median of {len(lags)} windows)",
+                median(lags) <= _MOST_LAG_MS,
             ),
         ]
     return checks

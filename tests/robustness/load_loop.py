@@ -31,16 +31,19 @@ class Answer:
         due_s: when it was to be sent, from the window's start.
         latency_s: from then until its answer had come whole.
         outcome: as `outcomes_of` names it.
+        lag_s: how much later than due it was sent: the generator's share of the latency.
     """
 
     due_s: float
     latency_s: float
     outcome: str
+    lag_s: float = 0.0
 
 
 @dataclass
 class _Call:
     due_s: float
+    lag_s: float
     sequence_id: int
     uuid: bytes
     label: str | None
@@ -102,7 +105,7 @@ class LoadLoop:
         self._answers = []
         self._started_s = time.perf_counter()
         while True:
-            now_s = time.perf_counter() - self._started_s
+            now_s = self._now_s()
             for at_s in due(now_s):
                 self._send(at_s)
                 # Answers come meanwhile, and their connections are free again: without them a loop
@@ -118,6 +121,9 @@ class LoadLoop:
             wait_s = _LONGEST_WAIT_S if next_s is None else max(0.0, next_s - now_s)
             self._receive_all(min(wait_s, _LONGEST_WAIT_S))
 
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._started_s
+
     def _receive_all(self, wait_s: float) -> None:
         for key, _ in self._selector.select(wait_s):
             assert isinstance(key.fileobj, socket.socket)
@@ -129,7 +135,7 @@ class LoadLoop:
         uuid = b"request-%d" % self._number
         message = wire.frame(wire.infer_images(self._number, [(uuid, image.data)]))
         sock = self._open_connection()
-        self._calls[sock] = _Call(due_s, self._number, uuid, image.label)
+        self._calls[sock] = _Call(due_s, self._now_s() - due_s, self._number, uuid, image.label)
         self._selector.register(sock, selectors.EVENT_READ)
         try:
             sent = sock.send(message)
@@ -184,8 +190,8 @@ class LoadLoop:
     def _end(self, sock: socket.socket, outcome: str, *, keep: bool) -> None:
         call = self._calls.pop(sock)
         self._selector.unregister(sock)
-        latency_s = time.perf_counter() - self._started_s - call.due_s
-        self._answers.append(Answer(call.due_s, latency_s, outcome))
+        latency_s = self._now_s() - call.due_s
+        self._answers.append(Answer(call.due_s, latency_s, outcome, call.lag_s))
         if keep:
             self._free.append(sock)
         else:

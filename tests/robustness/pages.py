@@ -19,6 +19,7 @@ _SHORT = {
     "goodput_per_s": "right a second",
     "tp99_ms": "TP99 ms",
     "own_cores": "cores of the load generator",
+    "lag_ms": "lag of the load generator (TP99, ms)",
 }
 
 Sections = list[tuple[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from dataclasses import replace
@@ -235,8 +236,10 @@ def test_a_window_counts_what_was_sent_after_it_settled() -> None:
     # Those that were sent before and came within it count, and those that came after it do not.
     late = window_of(CAPACITY, [Answer(0.4, 0.2, RIGHT), *[Answer(3.0, 0.6, RIGHT)] * 6], 3.5)
     assert late.goodput_per_s == pytest.approx(1 / 3)
-    with pytest.raises(LoadTestError, match="rightly"):
-        window_of(CAPACITY, [Answer(1.0, 0.1, REFUSED)], 3.5)
+    assert window_of(CAPACITY, [Answer(1.0, 0.1, REFUSED)], 3.5).tp99_ms == math.inf
+    # How late the generator sent is a figure of its own.
+    behind = [Answer(1.0, 0.5, RIGHT, 0.4), Answer(1.0, 0.1, REFUSED, 0.3)]
+    assert window_of(CAPACITY, behind, 3.5).lag_ms == pytest.approx(400)
 
 
 def test_a_check_that_failed_is_written_down_and_fails(tmp_path: Path) -> None:
@@ -315,8 +318,13 @@ def test_overload_is_judged_against_the_capacity_of_its_round() -> None:
     windows += [loaded(CAPACITY, 10)]
     windows += [loaded(overload(factor), 9.6) for factor in FACTORS]
     checks = load_checks(windows, 2)
-    assert len(checks) == 2 * len(FACTORS)
+    assert len(checks) == 3 * len(FACTORS)
     assert all(check.met for check in checks)
+    late = [replace(window, lag_ms=150.0) for window in windows]
+    unsent = [check.name for check in load_checks(late, 2) if not check.met]
+    assert unsent == [
+        f"TP99 of how late the load generator sends at {overload(factor)}" for factor in FACTORS
+    ]
     for index in (1, 5):
         windows[index] = loaded(overload(FACTORS[0]), windows[index].goodput_per_s - 2, 700)
     verdicts = {check.name: check.met for check in load_checks(windows, 2)}
