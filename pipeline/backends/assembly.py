@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pipeline.backends  # noqa: F401 (importing registers them)
-from pipeline.backends.filters import filter_named
+from pipeline.backends.containers import Sequential, Torch
+from pipeline.backends.filters import DEFAULT_FILTER, filter_named
+from pipeline.backends.identity import Identity
 from pipeline.backends.interface import Backend, Container
 from pipeline.backends.registry import backend_class
 from pipeline.errors import PipelineConfigError
 from pipeline.language.expression import Expression
 from pipeline.language.settings import Setting
 from pipeline.language.torchpipe_names import unknown_key
-
-# The containers whose members may have a filter in front.
-_SEQUENCES = frozenset({"S", "Sequential"})
 
 
 def build_backend(expression: Expression) -> Backend:
@@ -37,13 +36,20 @@ def build_backend(expression: Expression) -> Backend:
 
 def _build(expression: Expression) -> Backend:
     cls = backend_class(expression.name)
-    if issubclass(cls, Container):
-        if not expression.arguments:
-            raise PipelineConfigError(
-                f"{expression.name} needs backends in brackets: {expression.name}[...]"
-            )
-        build = _build if expression.name in _SEQUENCES else build_backend
-        backend: Backend = cls([build(inner) for inner in expression.arguments])
+    if _is_stream_word(expression):
+        backend: Backend = Identity()
+    elif issubclass(cls, Container) and not expression.arguments:
+        raise PipelineConfigError(
+            f"{expression.name} needs backends in brackets: {expression.name}[...]"
+        )
+    elif issubclass(cls, Sequential):
+        members = _without_stream_words(expression.arguments)
+        backend = cls(
+            [_build(member) for member in members],
+            ends_in_identity=members[-1] is not expression.arguments[-1],
+        )
+    elif issubclass(cls, Container):
+        backend = cls([build_backend(inner) for inner in expression.arguments])
     elif expression.arguments:
         raise PipelineConfigError(
             f"{expression.name} takes no backends in brackets; to run them in turn write "
@@ -57,6 +63,26 @@ def _build(expression: Expression) -> Backend:
     if expression.settings:
         backend.own_settings = _own_settings(expression)
     return backend
+
+
+def _is_stream_word(expression: Expression) -> bool:
+    """Whether it is a Torch without brackets: torchpipe waits for its stream there."""
+    return issubclass(backend_class(expression.name), Torch) and not expression.arguments
+
+
+def _without_stream_words(members: Sequence[Expression]) -> list[Expression]:
+    """A sequence's members without those that hand on their data and change nothing else.
+
+    One with a filter decides something, and one in front of a filter lets no item pass that has no
+    result. These stay, and so does the only member.
+    """
+    filters = [member.filter or DEFAULT_FILTER for member in members]
+    kept = [
+        member
+        for position, member in enumerate(members)
+        if not _is_stream_word(member) or {DEFAULT_FILTER} != set(filters[position : position + 2])
+    ]
+    return kept or [members[0]]
 
 
 def expression_settings(expression: Expression) -> list[Setting]:

@@ -23,7 +23,7 @@ from pipeline.backends.interface import (
 )
 from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
-from pipeline.keys import TASK_REQUEST_SIZE_KEY
+from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import Setting, read_range
 
 
@@ -43,7 +43,7 @@ class _Part:
     hands_on: bool = False
 
 
-@register("Sequential", "S")
+@register("Sequential", "S", "SequentialV0", "S_v0")
 class Sequential(Container):
     """Runs backends one after the other; the result of one is the data of the next.
 
@@ -56,10 +56,15 @@ class Sequential(Container):
     Members next to each other that take one item run all over one item, and then over the next, so
     that no more than one image of a batch is there in full at a time. With `profile_stages` each
     member is done with all items before the next one begins.
+
+    Args:
+        inner: the members.
+        ends_in_identity: whether an Identity behind them was left out: the result is the data, too.
     """
 
-    def __init__(self, inner: Sequence[Backend]) -> None:
+    def __init__(self, inner: Sequence[Backend], *, ends_in_identity: bool = False) -> None:
         super().__init__(inner)
+        self._ends_in_identity = ends_in_identity
         self.any_thread = all(backend.any_thread for backend in inner)
 
     def init(self, config: InstanceConfig) -> None:
@@ -110,6 +115,10 @@ class Sequential(Container):
                 alive = [item for one in alive for item in self._run(part, [one])]
             else:
                 alive = self._run(part, alive)
+        if self._ends_in_identity:
+            for item in alive:
+                if TASK_RESULT_KEY in item:
+                    item[TASK_DATA_KEY] = item[TASK_RESULT_KEY]
 
     def _run(self, part: _Part, alive: list[Item]) -> list[Item]:
         """Run some members; those items are returned that go on behind them."""
@@ -156,7 +165,7 @@ class Torch(Container):
 
     torchpipe gives an instance its stream here and waits for it. In this pipeline every instance
     that works on a GPU has a stream of its own and hands on results that are there, with this
-    backend around it or without.
+    backend around it or without. Without brackets it is an Identity, which a sequence leaves out.
     """
 
     def __init__(self, inner: Sequence[Backend]) -> None:
@@ -166,6 +175,7 @@ class Torch(Container):
                 "put several into Torch[Sequential[...]]"
             )
         super().__init__(inner)
+        self.any_thread = inner[0].any_thread
 
     def init(self, config: InstanceConfig) -> None:
         """Initialise the inner backend."""

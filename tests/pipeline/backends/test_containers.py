@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import PipelineConfigError, pipe
+from pipeline.backends.assembly import build_backend
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
+from pipeline.language.expression import parse_expression
 from pipeline.runtime.counts import LeaveReason
 
 
@@ -26,6 +28,55 @@ def test_torch_and_its_other_names_run_what_is_in_their_brackets(name: str) -> N
     assert item["result"] == 12
     with pytest.raises(PipelineConfigError, match="takes one backend in its brackets, got 2"):
         pipe({"only": {"backend": f"{name}[TestDouble,TestDouble]"}})
+
+
+STREAM_WORDS = ["Torch", "SyncTensor", "StreamGuard"]
+
+
+@pytest.mark.parametrize("word", STREAM_WORDS)
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("{}", 3),
+        ("S[{}]", 3),
+        ("S[TestDouble,{}]", 6),
+        ("S[{},TestDouble]", 6),
+        ("S[TestDouble,{},TestDouble]", 12),
+        ("Torch[S[TestDouble,S[TestDouble,{}]]]", 12),
+        ("Torch[{}]", 3),
+        ("SequentialV0[TestDouble,{}]", 6),
+        ("S_v0[TestDouble,{0},{0}]", 6),
+        ("S[TestDouble,{},(or)TestDouble]", 6),
+        ("S[TestDouble,(Skip){},TestDouble]", 12),
+    ],
+)
+def test_a_stream_word_without_brackets_hands_on_its_data(
+    word: str, expression: str, result: int
+) -> None:
+    (item,) = run({"only": {"backend": expression.format(word)}}, 3)
+    assert item["result"] == result
+
+
+def test_a_stream_word_ends_an_item_without_a_result_as_any_member_does() -> None:
+    """So no "or" behind it has a second attempt."""
+    backend = "S[DecodeMat,SyncTensor,(or)TestDouble]"
+    (item,) = run({"only": {"backend": backend}}, b"no image")
+    assert "do not decode as an image" in str(item["error"])
+
+
+def test_a_left_out_stream_word_leaves_the_result_as_the_data() -> None:
+    document = {
+        "first": {"backend": "S[TestDouble,TestDouble,SyncTensor]", "next": "last"},
+        "last": {"backend": "Identity", "map": "first[data:data]"},
+    }
+    (item,) = run(document, 3)
+    assert item["result"] == 12
+
+
+@pytest.mark.parametrize("word", STREAM_WORDS)
+def test_a_sequence_of_operators_runs_in_its_caller_with_a_stream_word_too(word: str) -> None:
+    for expression in (f"S[DecodeMat,{word}]", f"{word}[S[DecodeMat]]", word):
+        assert build_backend(parse_expression(expression)).any_thread, expression
 
 
 def test_range_gives_a_backend_other_batch_sizes() -> None:
