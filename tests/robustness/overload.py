@@ -68,7 +68,7 @@ def window_of(
         1000 * percentile(right, 0.99) if right else math.inf,
         dict(Counter(answer.outcome for answer in counted)),
         own_cores,
-        1000 * percentile(sorted(answer.lag_s for answer in counted), 0.99),
+        1000 * percentile(sorted(answer.lag_s for answer in counted) or [0.0], 0.99),
     )
 
 
