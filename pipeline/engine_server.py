@@ -16,14 +16,13 @@ from collections.abc import Sequence
 
 from engine.errors import EngineError
 from engine.scoring import check_results
+from interfaces.messages import from_json
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.engine_facts import EngineFacts
-from pipeline.engine_process.messages import (
-    EngineProcessSettings,
-)
+from pipeline.engine_process.messages import EngineProcessSettings
 from pipeline.engine_process.split import back_part
 from pipeline.engine_process.submission_queue import SubmissionQueue
 from pipeline.engine_process.workers import Workers
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     limit_arenas()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     inherit_decode_memory()
-    settings = EngineProcessSettings.from_json(sys.stdin.read())
+    settings: EngineProcessSettings = from_json(sys.stdin.read(), [EngineProcessSettings])
     log_to_stderr(settings.log_level, "engine process ")
     workers = Workers(socket.socket(fileno=int(arguments[0])))
     is_loaded = threading.Event()

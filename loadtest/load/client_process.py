@@ -24,20 +24,18 @@ from locust.env import Environment
 from thriftpy2.thrift import TException
 
 from idl import inference
+from interfaces.messages import from_json, to_json
 from loadtest.load.client_protocol import (
     PROGRESS_INTERVAL_S,
     RECORDS_PER_LINE,
     ClientConfig,
     End,
     Loaded,
-    Message,
     ProgressReport,
     RequestRow,
     RequestRows,
     Start,
     Stop,
-    from_line,
-    to_line,
 )
 from loadtest.load.rpc import describe, open_client
 
@@ -45,7 +43,7 @@ _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
 _STOP_TIMEOUT_S = 5.0
 
-_Message = TypeVar("_Message", bound=Message)
+_Message = TypeVar("_Message", bound="ClientConfig | Start | Stop")
 
 # The server answered, so the connection is in step and can be used again.
 _DECLARED = (
@@ -179,8 +177,8 @@ class Load:
         return len(failures), failures[0] if failures else ""
 
 
-def _emit(channel: TextIO, message: Message) -> None:
-    channel.write(to_line(message) + "\n")
+def _emit(channel: TextIO, message: Loaded | ProgressReport | RequestRows | End) -> None:
+    channel.write(to_json(message) + "\n")
     channel.flush()
 
 
@@ -189,9 +187,7 @@ def _receive(commands: Any, kind: type[_Message]) -> _Message | None:
     line = commands.readline()
     if not line:
         return None
-    message = from_line(line)
-    if not isinstance(message, kind):
-        raise TypeError(f"expected {kind.__name__}, got {message}")
+    message: _Message = from_json(line, [kind])
     return message
 
 

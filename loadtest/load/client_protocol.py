@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from loadtest.settings import LoadSettings
 
@@ -29,11 +28,6 @@ class ClientConfig:
     expected_labels: list[str | None]
     users: int
     first_user: int
-
-    @classmethod
-    def from_json(cls, load: dict[str, Any], **others: Any) -> ClientConfig:
-        """One whose settings are a dictionary."""
-        return cls(LoadSettings(**load), **others)
 
 
 @dataclass(frozen=True)
@@ -104,33 +98,10 @@ class RequestRows:
 
     rows: list[RequestRow]
 
-    @classmethod
-    def from_json(cls, rows: list[list[Any]]) -> RequestRows:
-        """One whose rows are lists."""
-        return cls([RequestRow(*row) for row in rows])
-
 
 @dataclass(frozen=True)
 class End:
     """All rows of the window were told."""
 
 
-Message: TypeAlias = ClientConfig | Loaded | Start | ProgressReport | Stop | RequestRows | End
-
-_FROM_JSON: dict[str, Any] = {
-    **{kind.__name__: kind for kind in (Loaded, Start, ProgressReport, Stop, End)},
-    ClientConfig.__name__: ClientConfig.from_json,
-    RequestRows.__name__: RequestRows.from_json,
-}
-
-
-def to_line(message: Message) -> str:
-    """A message as JSON, without the end of the line."""
-    return json.dumps([type(message).__name__, vars(message)], default=vars)
-
-
-def from_line(line: str) -> Message:
-    """The message that `to_line` wrote."""
-    name, values = json.loads(line)
-    message: Message = _FROM_JSON[name](**values)
-    return message
+FROM_CLIENTS = (Loaded, ProgressReport, RequestRows, End)

@@ -10,19 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeAlias
 
+from interfaces.messages import from_json, to_json
 from loadtest.errors import LoadTestError
 from loadtest.load.client_protocol import (
+    FROM_CLIENTS,
     ClientConfig,
     End,
     Loaded,
-    Message,
     ProgressReport,
     RequestRow,
     RequestRows,
     Start,
     Stop,
-    from_line,
-    to_line,
 )
 from loadtest.load.images import LoadImage
 from loadtest.processes.child_process import ChildProcess, Lines
@@ -38,7 +37,7 @@ _CLIENTS_PER_PROCESS_WITH_GPU = 2
 # Every user has failed to connect several times in a row: the server is gone.
 _HOPELESS_FAILURES_PER_USER = 4
 
-_Kinds: TypeAlias = list[type[Message] | None]
+_Kinds: TypeAlias = list[type | None]
 
 
 def fitting_client_processes(clients: int, cores: int, *, with_gpu: bool) -> int:
@@ -129,7 +128,7 @@ class Clients:
                 first_user=first,
             )
             first += users
-            process.write_line(to_line(config))
+            process.write_line(to_json(config))
 
     @property
     def pids(self) -> list[int]:
@@ -156,7 +155,7 @@ class Clients:
             lambda kinds: kinds.count(Loaded) == len(self._processes), _LOAD_TIMEOUT_S
         )
         for process in self._processes:
-            process.write_line(to_line(Start()))
+            process.write_line(to_json(Start()))
         self._receive_until(lambda _: self._running_users() == self._settings.request_client)
 
     def _running_users(self) -> int:
@@ -214,7 +213,7 @@ class Clients:
         Raises:
             LoadTestError: a client process ended before it had told all.
         """
-        command = to_line(Stop(start_s, end_s))
+        command = to_json(Stop(start_s, end_s))
         for process in self._processes:
             process.write_line(command)
         self._records, self._window_start_s = [], start_s
@@ -237,13 +236,13 @@ class Clients:
                     f"a client process did not answer within {timeout_s:g} s"
                 ) from None
 
-    def _handle(self, process: ChildProcess, line: str | None) -> type[Message] | None:
+    def _handle(self, process: ChildProcess, line: str | None) -> type | None:
         """Keep what a line tells; its kind, or None where a process ended that had told all."""
         if line is None:
             if process in self._ended:
                 return None
             raise LoadTestError(f"a client process ended: {process.last_line}")
-        message = from_line(line)
+        message = from_json(line, FROM_CLIENTS)
         if isinstance(message, ProgressReport):
             self._progress[process] = message
             if message.at_s >= self._window_start_s:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from interfaces.upper_bound import UpperBound
 from loadtest.errors import LoadTestError
 from loadtest.measure.sampling import Sampler
 from loadtest.processes.child_process import ChildProcess
 from loadtest.records.probe import Gpus, Probe
 from loadtest.records.run import PartRun, Window
 from loadtest.servers.variants import Variant
-
-_REQUIRED = {"images_per_s", "batch_size", "threads", "by_batch_size"}
 
 
 def measure_upper_bound(
@@ -28,32 +27,32 @@ def measure_upper_bound(
         LoadTestError: it fails, prints no result, or takes too long.
     """
     title = f"the {variant.name} upper bound"
-    result: dict[str, object] = {}
+    result: UpperBound | None = None
     end_s = time.monotonic() + timeout_s
     with ChildProcess(command, title) as process, Sampler(Probe(process.pid, (), gpus)) as sampler:
         first = sampler.sample()
         overdue = f"did not end within {timeout_s:g} s"
         while (line := process.next_line(end_s, overdue)) is not None:
-            result = _parse(line) or result
+            result = UpperBound.from_line(line) or result
         # Its counters stay readable until its exit code is collected below.
         last = sampler.sample()
         code = process.wait(timeout_s)
-        if code != 0 or not result:
+        if code != 0 or result is None:
             raise LoadTestError(
                 f"{title} ended with exit code {code} and "
                 f"{'a' if result else 'no'} result; its last line: {process.last_line}"
             )
         samples = sampler.samples(first.at_s)
-    images_per_s = float(str(result.pop("images_per_s")))
-    if images_per_s <= 0:
-        raise LoadTestError(f"{title} measured {images_per_s:g} images/s")
+    if result.images_per_s <= 0:
+        raise LoadTestError(f"{title} measured {result.images_per_s:g} images/s")
+    details = asdict(result)
     return Window(
         variant=variant.name,
         repeat=repeat,
         length_s=last.at_s - first.at_s,
         samples=samples,
-        images_per_s=images_per_s,
-        details=result,
+        images_per_s=details.pop("images_per_s"),
+        details=details,
     )
 
 
@@ -69,11 +68,3 @@ def measure_part(command: Sequence[str], variant: Variant, gpus: Gpus, timeout_s
         return PartRun(variant.name, variant.description, {}, 0, str(error))
     rates = {size: float(rate) for size, rate in details["by_batch_size"].items()}
     return PartRun(variant.name, variant.description, rates, int(details["threads"]), "")
-
-
-def _parse(line: str) -> dict[str, object] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and value.keys() >= _REQUIRED else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from dataclasses import asdict
 
+from interfaces.benchmark import CHECK_ANSWERS, Checking, CheckItems, Failed
+from interfaces.messages import from_json, to_json
 from loadtest.errors import LoadTestError
 from loadtest.processes.child_process import ChildProcess
 from loadtest.progress import Progress
@@ -25,21 +27,21 @@ def measure_integrity(
     """
     settings = {"clients": clients, "instances": instances, "sample_s": sample_s}
     run = new_run("integrity", command, settings)
-    request = json.dumps({"items": items, **settings})
+    request = to_json(CheckItems(items, clients, instances, sample_s))
     with ChildProcess(
         [sys.executable, "-m", "pipeline.benchmark.integrity", request], "the check of integrity"
     ) as process:
         overdue = f"said nothing for {_SILENCE_LIMIT_S:g} s"
         while line := process.next_line(time.monotonic() + _SILENCE_LIMIT_S, overdue):
-            answer = json.loads(line)
-            if "error" in answer:
-                raise LoadTestError(answer["error"])
-            if "progress" in answer:
-                progress.update(answer["progress"])
+            answer = from_json(line, CHECK_ANSWERS)
+            if isinstance(answer, Failed):
+                raise LoadTestError(answer.reason)
+            if isinstance(answer, Checking):
+                progress.update(answer.progress)
                 continue
-            run.settings.update(answer.pop("settings"))
+            run.results.update(asdict(answer))
+            run.settings.update(run.results.pop("settings"))
             run.versions.clear()
-            run.versions.update({OURS: answer.pop("versions")})
-            run.results.update(answer)
+            run.versions.update({OURS: run.results.pop("versions")})
             return run
         raise LoadTestError(process.ended())

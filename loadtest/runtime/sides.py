@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import interfaces
+from interfaces.benchmark import ANSWERS, Failed, Started, Window, WindowResult
+from interfaces.messages import from_json, to_json
 from loadtest.errors import LoadTestError
 from loadtest.processes.child_process import ChildProcess
 from loadtest.records import machine
@@ -22,6 +23,18 @@ from loadtest.runtime.parts import OURS, REFERENCE, Part
 _START_LIMIT_S = 900.0
 # Longer than any window that ends at all.
 _WINDOW_LIMIT_S = 120.0
+# Runs a script with `interfaces` beside it, in an environment that has nothing of this project.
+_RUN_SCRIPT = """
+import runpy, sys
+script, folder = sys.argv[1:]
+sys.path.append(folder)
+import interfaces.benchmark, interfaces.messages
+sys.path.remove(folder)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+_Answer = TypeVar("_Answer", Started, WindowResult)
 
 
 class Side(Protocol):
@@ -29,8 +42,8 @@ class Side(Protocol):
 
     name: str
 
-    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a window's request."""
+    def run(self, window: Window) -> WindowResult:
+        """Measure a window."""
 
 
 class SideProcess:
@@ -38,7 +51,7 @@ class SideProcess:
 
     Args:
         name: OURS or REFERENCE.
-        command: program and arguments; it answers lines of JSON.
+        command: program and arguments.
 
     Raises:
         LoadTestError: it does not start, and why.
@@ -48,29 +61,31 @@ class SideProcess:
         self.name = name
         self._process = ChildProcess(command, f"{name}'s side", merge_stderr=False)
         try:
-            self.versions: dict[str, str] = self._answer(_START_LIMIT_S)["versions"]
+            self.versions: dict[str, str] = self._answer(_START_LIMIT_S, Started).versions
         except BaseException:
             self._process.close()
             raise
 
-    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the side answers to a window's request.
+    def run(self, window: Window) -> WindowResult:
+        """Let the side measure a window.
 
         Raises:
             LoadTestError: the window cannot be measured, or the process is gone.
         """
-        self._process.write_line(json.dumps(request))
-        return self._answer(_WINDOW_LIMIT_S)
+        self._process.write_line(to_json(window))
+        return self._answer(_WINDOW_LIMIT_S, WindowResult)
 
-    def _answer(self, limit_s: float) -> dict[str, Any]:
+    def _answer(self, limit_s: float, kind: type[_Answer]) -> _Answer:
         line = self._process.next_line(
             time.monotonic() + limit_s, f"no answer within {limit_s:g} s"
         )
         if line is None:
             raise LoadTestError(self._process.ended())
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise LoadTestError(f"{self.name}: {' '.join(answer['error'].split())}")
+        answer = from_json(line, ANSWERS)
+        if isinstance(answer, Failed):
+            raise LoadTestError(f"{self.name}: {' '.join(answer.reason.split())}")
+        if not isinstance(answer, kind):
+            raise LoadTestError(f"{self.name}: answered {line!r} in place of a {kind.__name__}")
         return answer
 
     def __enter__(self) -> SideProcess:
@@ -96,7 +111,8 @@ def start_reference(python: str) -> SideProcess:
     if spec is None or not spec.submodule_search_locations:
         raise LoadTestError("the package 'pipeline' is not installed")
     script = Path(spec.submodule_search_locations[0]) / "benchmark" / "side.py"
-    return SideProcess(REFERENCE, [python, "-I", str(script)])
+    folder = Path(interfaces.__path__[0]).parent
+    return SideProcess(REFERENCE, [python, "-I", "-c", _RUN_SCRIPT, str(script), str(folder)])
 
 
 def measure_sides(
@@ -126,7 +142,7 @@ def measure_sides(
         run.versions.update({side.name: side.versions for side in sides})
         run.results.update(
             reference_missing=missing,
-            parts=[asdict(part) for part in parts],
+            parts=[part.record() for part in parts],
             windows=take_turns(parts, sides, settings["repeats"], progress),
         )
     return run
@@ -146,12 +162,14 @@ def take_turns(
     progress("warming up")
     for part in parts:
         for side in sides:
-            side.run({**part.request_for(side.name), **part.warm_up})
+            side.run(part.warm_up_for(side.name))
     windows = []
     for repeat in range(repeats):
         progress(f"repeat {repeat + 1} of {repeats}")
         for part in parts:
             for side in sides if repeat % 2 == 0 else reversed(sides):
-                result = side.run(part.request_for(side.name))
-                windows.append({"part": part.name, "side": side.name, "repeat": repeat, **result})
+                result = side.run(part.window_for(side.name))
+                windows.append(
+                    {"part": part.name, "side": side.name, "repeat": repeat, **vars(result)}
+                )
     return windows

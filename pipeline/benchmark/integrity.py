@@ -1,7 +1,7 @@
 """Checks that no item is lost, duplicated or swapped, and that memory stays flat.
 
-`python -m pipeline.benchmark.integrity REQUEST` is what `python -m loadtest integrity` runs; it
-answers with lines of JSON: `progress` now and then, and in the end what was found, or an `error`.
+`python -m pipeline.benchmark.integrity REQUEST` is what `python -m loadtest integrity` runs; the
+request is a `CheckItems`, and each line of the answer one of `CHECK_ANSWERS`.
 
 Every item is a number. Each node makes a new value of its number and of all that its predecessors
 gave it, and fails for some numbers. What must become of an item, its value or the nodes that may
@@ -11,7 +11,6 @@ one's error, is found. The last node counts how often each number reaches it.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import sys
@@ -23,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, ClassVar
 
+from interfaces.benchmark import Checked, Checking, CheckItems, Failed, MemorySample
+from interfaces.messages import from_json, to_json
 from pipeline import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY, NodeError, Pipe, pipe
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
@@ -174,46 +175,48 @@ def check_outcome(number: int, item: Mapping[str, Any], faults: ItemFaults) -> b
     return value is None
 
 
-def run_integrity(
-    items: int, clients: int, instances: int, sample_s: float, progress: Callable[[str], None]
-) -> dict[str, Any]:
-    """Send `items` items through the graph, in calls of 1 to LONGEST_CALL items.
-
-    Returns:
-        `items`, `failed_on_purpose`, `findings` (count by kind), `examples`, `wall_s`, and
-        `samples`: `items` done so far and `rss_bytes` of the process.
+def run_integrity(request: CheckItems, progress: Callable[[str], None]) -> Checked:
+    """Send the items through the graph, in calls of 1 to LONGEST_CALL items.
 
     Raises:
         PipelineConfigError: the graph cannot run.
     """
+    graph = document(request.instances)
     # Filled with ones, because memory that was never written is no memory yet.
-    ItemCheck.arrivals = bytearray(b"\1") * items
+    ItemCheck.arrivals = bytearray(b"\1") * request.items
     faults = ItemFaults()
     samples = []
-    with pipe(document(instances)) as checked, ThreadPoolExecutor(clients) as threads:
-        run = _Run(checked, items, faults)
+    with pipe(graph) as checked, ThreadPoolExecutor(request.clients) as threads:
+        run = _Run(checked, request.items, faults)
         start_s = time.perf_counter()
-        calling = [threads.submit(run.client, seed) for seed in range(clients)]
-        while wait(calling, sample_s).not_done:
-            samples.append({"items": run.done, "rss_bytes": _rss_bytes()})
-            progress(f"{run.done} of {items} items, {_rss_bytes() / 2**20:.1f} MiB")
+        calling = [threads.submit(run.client, seed) for seed in range(request.clients)]
+        while wait(calling, request.sample_s).not_done:
+            samples.append(MemorySample(run.done, _rss_bytes()))
+            progress(f"{run.done} of {request.items} items, {_rss_bytes() / 2**20:.1f} MiB")
         wall_s = time.perf_counter() - start_s
         for client in calling:
             client.result()
-        samples.append({"items": run.done, "rss_bytes": _rss_bytes()})
+        samples.append(MemorySample(run.done, _rss_bytes()))
     for number, count in enumerate(ItemCheck.arrivals):
         arrived, must = count - 1, int(expected(number)[0] is not None)
         if arrived != must:
             kind = "never reached the end" if arrived < must else "reached the end too often"
             faults.add(kind, number, arrived)
-    return {
-        "items": run.done,
-        "failed_on_purpose": run.failed_on_purpose,
-        "findings": dict(faults.counts),
-        "examples": faults.examples,
-        "wall_s": wall_s,
-        "samples": samples,
-    }
+    return Checked(
+        items=run.done,
+        failed_on_purpose=run.failed_on_purpose,
+        findings=dict(faults.counts),
+        examples=faults.examples,
+        wall_s=wall_s,
+        samples=samples,
+        settings={
+            "failing_per_mille_a_node": FAILING_PER_MILLE,
+            "longest_call": LONGEST_CALL,
+            "largest_batch": LARGEST_BATCH,
+        },
+        document=graph,
+        versions=own_versions(),
+    )
 
 
 class _Run:
@@ -254,24 +257,16 @@ def _rss_bytes() -> int:
 
 
 def main() -> None:
-    """Run what the JSON of the command line asks for."""
-    request = json.loads(sys.argv[1])
+    """Run what the command line asks for."""
 
-    def answer(**values: object) -> None:
-        print(json.dumps(values), flush=True)  # noqa: T201 (what the process is for)
+    def answer(message: Checking | Checked | Failed) -> None:
+        print(to_json(message), flush=True)  # noqa: T201 (what the process is for)
 
+    request = from_json(sys.argv[1], [CheckItems])
     try:
-        found = run_integrity(**request, progress=lambda line: answer(progress=line))
+        answer(run_integrity(request, lambda line: answer(Checking(line))))
     except PipelineConfigError as error:
-        answer(error=str(error))
-        return
-    settings = {
-        "failing_per_mille_a_node": FAILING_PER_MILLE,
-        "longest_call": LONGEST_CALL,
-        "largest_batch": LARGEST_BATCH,
-    }
-    graph = document(request["instances"])
-    answer(**found, settings=settings, document=graph, versions=own_versions())
+        answer(Failed(str(error)))
 
 
 if __name__ == "__main__":

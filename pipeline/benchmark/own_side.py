@@ -7,21 +7,17 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
 
-from pipeline import pipe
-from pipeline.backends.interface import Backend, InstanceConfig, Item
-from pipeline.backends.registry import register
-from pipeline.benchmark.side import (
+from interfaces.benchmark import (
     COPY_BACKEND,
     LARGEST_SETTING,
     SLEEP_BACKEND,
     SMALLEST_SETTING,
-    Call,
     Document,
-    OpenPipe,
-    copy_data,
-    serve,
-    sleep_longest,
 )
+from pipeline import pipe
+from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.registry import register
+from pipeline.benchmark.side import Call, OpenPipe, copy_data, serve, sleep_longest
 from pipeline.language.settings import Setting, read_count
 
 

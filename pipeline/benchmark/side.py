@@ -1,18 +1,15 @@
 """One side of the benchmark: a process that runs the windows that its stdin asks for.
 
 Both sides run this code and differ in the runtime under it alone. Run as a script this is
-torchpipe's side; it needs nothing but the standard library and torchpipe, so that it runs in an
-environment that has nothing of this project. `python -m pipeline.benchmark.own_side` is ours.
-
-A request is a line of JSON: the name of a `window`, the `document` of the pipe that it calls, and
-the window's arguments. The answer is a line of JSON, too. The first line, before any request, tells
-the `versions`, or the `error` for which there is no such side.
+torchpipe's side; it needs nothing but the standard library, `interfaces` and torchpipe, so that it
+runs in an environment that has nothing of this project. `python -m pipeline.benchmark.own_side` is
+ours. `interfaces/benchmark.py` says what is asked and answered, a line each.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
+import itertools
 import os
 import platform
 import sys
@@ -20,18 +17,35 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
-# Both runtimes know the backends by these names and read these settings.
-SLEEP_BACKEND, COPY_BACKEND = "MeasureSleep", "MeasureCopy"
-SMALLEST_SETTING, LARGEST_SETTING = "measure_min", "measure_max"
+from interfaces.benchmark import (
+    COPY_BACKEND,
+    LARGEST_SETTING,
+    SLEEP_BACKEND,
+    SMALLEST_SETTING,
+    WINDOWS,
+    ClosedLoop,
+    ClosedLoopResult,
+    Document,
+    Failed,
+    LateRequest,
+    LateRequestResult,
+    Started,
+    Waiting,
+    WaitingResult,
+    Window,
+    WindowResult,
+)
+from interfaces.messages import from_json, to_json
+
 # Longest wait for what a window has provoked to happen.
 _PATIENCE_S = 30.0
 # Until threads that call a pipe have certainly put their items into its queue.
 _SETTLE_S = 0.02
 
-Document: TypeAlias = Mapping[str, Mapping[str, Any]]
 Call: TypeAlias = Callable[[dict[str, Any]], object]
 OpenPipe: TypeAlias = Callable[[Document], Call]
 
@@ -114,36 +128,29 @@ class _Callers:
             thread.join()
 
 
-def closed_loop(
-    call: Call, *, clients: int, duration_s: float, data: float, with_latencies: bool
-) -> dict[str, Any]:
-    """So many threads, each calling with one item after the other.
-
-    Returns:
-        `items`, `wall_s` and `cpu_s` (the whole process) from the start to the last answer,
-        `batch_sizes` (count by size, of backends that tell it), and if asked for the
-        `latencies_ms` of all calls.
+def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
+    """Measure threads that each call with one item after the other.
 
     Raises:
         WindowError: a call failed or gave a wrong result.
     """
     PROBE.reset()
-    latencies_s: list[list[float]] = [[] for _ in range(clients)]
+    latencies_s: list[list[float]] = [[] for _ in range(window.clients)]
     failures: list[str] = []
-    ready = threading.Barrier(clients + 1)
+    ready = threading.Barrier(window.clients + 1)
 
     def work(kept: list[float]) -> None:
         ready.wait()
         end_s = time.perf_counter()
-        stop_s = end_s + duration_s
+        stop_s = end_s + window.duration_s
         try:
             while end_s < stop_s:
-                item: dict[str, Any] = {"data": data}
+                item: dict[str, Any] = {"data": window.data}
                 start_s = time.perf_counter()
                 call(item)
                 end_s = time.perf_counter()
-                if item["result"] != data:
-                    raise WindowError(f"{data!r} came back as {item['result']!r}")
+                if item["result"] != window.data:
+                    raise WindowError(f"{window.data!r} came back as {item['result']!r}")
                 kept.append(end_s - start_s)
         except Exception as error:  # noqa: BLE001 (raised again by the main thread)
             failures.append(f"{type(error).__name__}: {error}")
@@ -158,54 +165,37 @@ def closed_loop(
     wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     if failures:
         raise WindowError(failures[0])
-    result: dict[str, Any] = {
-        "items": sum(map(len, latencies_s)),
-        "wall_s": wall_s,
-        "cpu_s": cpu_s,
-        "batch_sizes": _by_size(),
-    }
-    if with_latencies:
-        result["latencies_ms"] = [round(s * 1000, 3) for kept in latencies_s for s in kept]
-    return result
+    kept_s = itertools.chain(*latencies_s) if window.with_latencies else ()
+    return ClosedLoopResult(
+        items=sum(map(len, latencies_s)),
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        batch_sizes=_by_size(),
+        latencies_ms=[round(s * 1000, 3) for s in kept_s],
+    )
 
 
-def late_request(
-    call: Call, *, busy: int, second_items: int, trials: int, model_s: float, late_after_s: float
-) -> dict[str, Any]:
-    """A single request when nothing else waits, after others have given instances work.
-
-    Args:
-        call: a pipe of two instances.
-        busy: how many instances still work when the request comes: 0 (both have worked before),
-            1 (the other one has nothing to do) or 2.
-        second_items: items that arrive at once for the second instance. A runtime that holds a
-            single item back while an instance works needs a full batch of them.
-        trials: how often.
-        model_s: what a batch takes.
-        late_after_s: from the begin of the last batch before it until the request.
-
-    Returns:
-        `latencies_ms` of the requests, and for each one `batches_before`: the sizes of the batches
-        that had begun when it came.
+def late_request(call: Call, window: LateRequest) -> LateRequestResult:
+    """Measure single requests that come when nothing else waits.
 
     Raises:
         WindowError: the request was not alone.
     """
     latencies_ms, batches_before = [], []
-    for _ in range(trials):
+    for _ in range(window.trials):
         PROBE.reset()
         others = _Callers(call)
-        others.start(1, model_s)
+        others.start(1, window.model_s)
         PROBE.wait_for_batch()
-        if busy != 1:
-            others.start(second_items, model_s)
+        if window.busy != 1:
+            others.start(window.second_items, window.model_s)
             PROBE.wait_for_batch()
-        if busy == 0:
+        if window.busy == 0:
             others.join()
-        time.sleep(late_after_s)
+        time.sleep(window.late_after_s)
         before = list(PROBE.batch_sizes)
         start_s = time.perf_counter()
-        call({"data": model_s})
+        call({"data": window.model_s})
         latencies_ms.append(round((time.perf_counter() - start_s) * 1000, 3))
         others.join()
         if others.errors or PROBE.batch_sizes != [*before, 1]:
@@ -214,45 +204,25 @@ def late_request(
                 f"{PROBE.batch_sizes} in the end {' '.join(others.errors)}"
             )
         batches_before.append(before)
-    return {"latencies_ms": latencies_ms, "batches_before": batches_before}
+    return LateRequestResult(latencies_ms, batches_before)
 
 
-def waiting(
-    call: Call, *, waiting_items: int, hold_s: float | None, wait_s: float, model_s: float
-) -> dict[str, Any]:
-    """CPU time of the process while items wait in a node and nothing else happens.
-
-    Args:
-        call: a pipe of one instance.
-        waiting_items: how many wait.
-        hold_s: how long the instance works on something else; None for not at all, where the items
-            wait because they are too few.
-        wait_s: how long the CPU time is measured.
-        model_s: what the waiting items take afterwards.
-
-    Returns:
-        `cpu_s` in `wall_s`, how many `batches_begun` meanwhile, which must be none, and `refused`:
-        the error of the calls, if they were not let wait.
-    """
+def waiting(call: Call, window: Waiting) -> WaitingResult:
+    """Measure the CPU time of the process while items wait."""
     PROBE.reset()
     callers = _Callers(call)
-    if hold_s is not None:
-        callers.start(1, hold_s)
+    if window.hold_s is not None:
+        callers.start(1, window.hold_s)
         PROBE.wait_for_batch()
-    callers.start(waiting_items, model_s)
+    callers.start(window.waiting_items, window.model_s)
     time.sleep(_SETTLE_S)
     begun = len(PROBE.batch_sizes)
     start_cpu_s, start_s = time.process_time(), time.perf_counter()
-    time.sleep(wait_s)
+    time.sleep(window.wait_s)
     cpu_s, wall_s = time.process_time() - start_cpu_s, time.perf_counter() - start_s
     begun = len(PROBE.batch_sizes) - begun
     callers.join()
-    return {
-        "cpu_s": cpu_s,
-        "wall_s": wall_s,
-        "batches_begun": begun,
-        "refused": callers.errors[0] if callers.errors else None,
-    }
+    return WaitingResult(cpu_s, wall_s, begun, callers.errors[0] if callers.errors else None)
 
 
 def _by_size() -> dict[str, int]:
@@ -260,10 +230,10 @@ def _by_size() -> dict[str, int]:
     return {str(size): count for size, count in sorted(Counter(PROBE.batch_sizes).items())}
 
 
-_WINDOWS: Mapping[str, Callable[..., dict[str, Any]]] = {
-    "closed_loop": closed_loop,
-    "late_request": late_request,
-    "waiting": waiting,
+_MEASURE: Mapping[type, Callable[[Call, Any], WindowResult]] = {
+    ClosedLoop: closed_loop,
+    LateRequest: late_request,
+    Waiting: waiting,
 }
 
 
@@ -274,52 +244,46 @@ class Side:
         self._open_pipe = open_pipe
         self._pipes: dict[str, Call] = {}
 
-    def run(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a request.
-
-        Returns:
-            What the window returns, `elapsed_s`, and `process_cpu_s`: the process's CPU time before
-            and after.
+    def run(self, window: Window) -> WindowResult:
+        """Measure a window.
 
         Raises:
             WindowError: it cannot be measured.
         """
-        arguments = dict(request)
-        window, document = arguments.pop("window"), arguments.pop("document")
-        key = json.dumps(document, sort_keys=True)
+        key = repr(window.document)
         if key not in self._pipes:
-            self._pipes[key] = self._open_pipe(document)
+            self._pipes[key] = self._open_pipe(window.document)
         start_s, before_s = time.perf_counter(), time.process_time()
-        result = _WINDOWS[window](self._pipes[key], **arguments)
-        return {
-            **result,
-            "elapsed_s": time.perf_counter() - start_s,
-            "process_cpu_s": [before_s, time.process_time()],
-        }
+        result = _MEASURE[type(window)](self._pipes[key], window)
+        return replace(
+            result,
+            elapsed_s=time.perf_counter() - start_s,
+            process_cpu_s=(before_s, time.process_time()),
+        )
 
 
 def serve(start: Callable[[], tuple[OpenPipe, dict[str, str]]]) -> None:
-    """Answer the requests of stdin until it ends."""
+    """Measure the windows that stdin asks for, until it ends."""
     # What native libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def answer(value: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(value) + "\n")
+    def answer(message: Started | WindowResult | Failed) -> None:
+        answers.write(to_json(message) + "\n")
         answers.flush()
 
     try:
         open_pipe, versions = start()
     except ImportError as error:
-        answer({"error": str(error)})
+        answer(Failed(str(error)))
         return
-    answer({"versions": versions})
+    answer(Started(versions))
     side = Side(open_pipe)
     for line in sys.stdin:
         try:
-            answer(side.run(json.loads(line)))
+            answer(side.run(from_json(line, WINDOWS)))
         except Exception as error:  # noqa: BLE001 (the parent tells it, whatever it is)
-            answer({"error": f"{type(error).__name__}: {error}"})
+            answer(Failed(f"{type(error).__name__}: {error}"))
 
 
 def _start_torchpipe() -> tuple[OpenPipe, dict[str, str]]:

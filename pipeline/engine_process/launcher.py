@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.cpu.cores import CORES_VARIABLE
+from interfaces.messages import to_json
 from pipeline.engine_process.messages import EngineProcessSettings
 from service.processes.exit_reasons import how_it_ended, oom_kills
 from service.processes.shared_folder import open_owner, short_path
@@ -38,7 +39,7 @@ def connect_or_start(folder: Path, settings: EngineProcessSettings) -> tuple[soc
     Raises:
         OSError: it cannot be started.
     """
-    name = hashlib.sha256(settings.to_json().encode()).hexdigest()[:16]
+    name = hashlib.sha256(to_json(settings).encode()).hexdigest()[:16]
     with (folder / f"{name}.lock").open("a+") as lock, short_path(folder, f"{name}.sock") as path:
         # Two workers that start at the same time must not start two.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,7 +79,7 @@ def _start(listener: socket.socket, folder: Path, settings: EngineProcessSetting
     try:
         # Not a pipe: writing to one waits for its reader, which may hang.
         with os.fdopen(os.memfd_create("settings"), "w+b") as given:
-            given.write(settings.to_json().encode())
+            given.write(to_json(settings).encode())
             given.seek(0)
             # A signal for all of the server must not end it before it can know better.
             with held_back():

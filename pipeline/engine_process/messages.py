@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from array import array
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine_process.engine_facts import EngineFacts
@@ -35,15 +34,6 @@ class EngineProcessSettings:
     backends: str | None
     hang_timeout_s: float
     log_level: str
-
-    def to_json(self) -> str:
-        """The same text for the same settings."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> EngineProcessSettings:
-        """What `to_json` gave."""
-        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)

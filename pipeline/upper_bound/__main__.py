@@ -11,7 +11,6 @@ decode` runs what stands before it; both in one process.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from engine.cpu.cores import available_cores
 from engine.errors import EngineError
+from interfaces.upper_bound import UpperBound
 from pipeline.errors import PipelineConfigError
 from pipeline.language.settings import read_floats
 from pipeline.upper_bound.processes import measure_processes, process_counts
@@ -102,15 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 (a command line)
         return 2
     fastest = max(by_processes.values(), key=lambda rate: rate.images_per_s)
-    report = {
-        "images_per_s": fastest.images_per_s,
-        "batch_size": best,
-        "processes": fastest.processes,
-        "threads": fastest.threads,
-        "by_batch_size": {str(size): rate.images_per_s for size, rate in measured.items()},
-        "by_processes": {str(count): rate.images_per_s for count, rate in by_processes.items()},
-    }
-    print(json.dumps(report))  # noqa: T201 (a command line)
+    result = UpperBound(
+        images_per_s=fastest.images_per_s,
+        batch_size=best,
+        processes=fastest.processes,
+        threads=fastest.threads,
+        by_batch_size={str(size): rate.images_per_s for size, rate in measured.items()},
+        by_processes={str(count): rate.images_per_s for count, rate in by_processes.items()},
+    )
+    print(result.to_line())  # noqa: T201 (a command line)
     return 0
 
 

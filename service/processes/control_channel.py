@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import select
 import socket
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, is_dataclass
-from functools import cache
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
+
+from interfaces.messages import from_json, to_json
 
 # The kernel sends what fits into the send buffer, net.core.wmem_default, of about 200 KB.
 _MAX_MESSAGE_BYTES = 1024 * 1024
@@ -41,8 +40,8 @@ class Received(NamedTuple):
 class ControlChannel:
     """One end of a channel for small messages, which arrive whole and in order.
 
-    A message is a dataclass whose fields JSON can hold, or dataclasses of such fields. The channel
-    breaks when either process ends, however it ends.
+    A message is a dataclass as `interfaces.messages` takes it. The channel breaks when either
+    process ends, however it ends.
 
     Args:
         sock: a connected Unix socket of type SOCK_SEQPACKET.
@@ -51,7 +50,7 @@ class ControlChannel:
 
     def __init__(self, sock: socket.socket, messages: Collection[type]) -> None:
         self._socket = sock
-        self._messages = {message.__name__: message for message in messages}
+        self._messages = messages
 
     @classmethod
     def pair(cls, messages: Collection[type]) -> tuple[ControlChannel, ControlChannel]:
@@ -79,7 +78,7 @@ class ControlChannel:
         Raises:
             OSError: the descriptors cannot be sent now.
         """
-        data = json.dumps([type(content).__name__, asdict(content)]).encode()
+        data = to_json(content).encode()
         try:
             socket.send_fds(self._socket, [data], fds)
         except (BrokenPipeError, ConnectionResetError):
@@ -109,22 +108,8 @@ class ControlChannel:
             return None
         for fd in fds:
             os.set_inheritable(fd, False)
-        name, fields = json.loads(data)
-        return Received(_read(self._messages[name], fields), fds)
+        return Received(from_json(data, self._messages), fds)
 
     def close(self) -> None:
         """Break the channel."""
         self._socket.close()
-
-
-def _read(message: type, fields: dict[str, Any]) -> Any:
-    """The dataclass that has these fields."""
-    nested = _nested(message)
-    return message(**{k: _read(nested[k], v) if k in nested else v for k, v in fields.items()})
-
-
-@cache
-def _nested(message: type) -> dict[str, type]:
-    """The dataclasses among a message's fields."""
-    kinds: dict[str, type] = get_type_hints(message)
-    return {name: kind for name, kind in kinds.items() if is_dataclass(kind)}

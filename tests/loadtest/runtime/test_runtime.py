@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import pytest
 
+from interfaces.benchmark import LateRequest, WaitingResult, Window, WindowResult
 from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
 from loadtest.records.run import Run
@@ -31,19 +32,22 @@ def test_sides_take_turns_and_the_order_turns_round() -> None:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def run(self, request: Any) -> dict[str, Any]:
-            order.append((self.name, request["length"]))
-            return {"seen": request["own"]}
+        def run(self, window: Window) -> WindowResult:
+            assert isinstance(window, LateRequest)
+            order.append((self.name, window.trials))
+            return WaitingResult(0, 0, window.second_items, None)
 
-    order: list[tuple[str, str]] = []
-    part = Part("p", {"length": "full", "own": 0}, {"length": "brief"}, {"b": {"own": 1}})
+    order: list[tuple[str, int]] = []
+    window = LateRequest({}, busy=0, trials=9, model_s=0, late_after_s=0)
+    part = Part("p", window, {"trials": 1}, {"b": {"second_items": 2}})
     windows = take_turns([part], [Noted("a"), Noted("b")], 2, lambda _: None)
     assert order == [
-        *(("a", "brief"), ("b", "brief")),
-        *(("a", "full"), ("b", "full")),
-        *(("b", "full"), ("a", "full")),
+        *(("a", 1), ("b", 1)),
+        *(("a", 9), ("b", 9)),
+        *(("b", 9), ("a", 9)),
     ]
-    assert windows[1] == {"part": "p", "side": "b", "repeat": 0, "seen": 1}
+    assert windows[1].items() >= {"part": "p", "side": "b", "repeat": 0}.items()
+    assert [window["batches_begun"] for window in windows] == [1, 2, 2, 1]
 
 
 def test_overhead_without_torchpipe_measures_our_side_and_says_so(
@@ -148,7 +152,7 @@ def _batching_run() -> Run:
                         "process_cpu_s": [after_s - 0.1, after_s],
                     }
                 )
-    return _hand_made("batching", [asdict(part) for part in parts], windows)
+    return _hand_made("batching", [part.record() for part in parts], windows)
 
 
 def test_the_report_of_batching_says_what_is_met(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from interfaces.messages import from_json, to_json
 from pipeline.engine_process.connected_worker import Worker
 from pipeline.engine_process.messages import (
     FROM_WORKER,
@@ -36,8 +37,8 @@ def test_settings_are_the_same_text_in_each_worker() -> None:
     other_order = EngineProcessSettings(
         dict(reversed(document.items())), "node", "auto", None, 2.5, "INFO"
     )
-    assert settings.to_json() == other_order.to_json()
-    assert EngineProcessSettings.from_json(settings.to_json()) == settings
+    assert to_json(settings) == to_json(other_order)
+    assert from_json(to_json(settings), [EngineProcessSettings]) == settings
 
 
 def test_slot_numbers_follow_the_messages_on_one_socket(ends: Ends) -> None:
