@@ -8,6 +8,7 @@ from pipeline.errors import (
     ItemsFailedError,
     NodeError,
     NoInstanceError,
+    NoResultError,
     PipelineConfigError,
     PipelineInputError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "ItemError",
     "ItemsFailedError",
     "NoInstanceError",
+    "NoResultError",
     "NodeError",
     "Pipe",
     "PipelineConfigError",

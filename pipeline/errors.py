@@ -52,6 +52,10 @@ class ItemError(ValueError):
     """
 
 
+class NoResultError(RuntimeError):
+    """A backend raised nothing, and gave an item no result."""
+
+
 class BackendFailureError(Exception):
     """What a backend raised that should have worked, on its way to the node.
 

@@ -28,7 +28,7 @@ from pipeline.runtime.instance import Loading
 from pipeline.runtime.map_reduce import is_map_reduce
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
-from pipeline.runtime.task import Task, WaitingCall
+from pipeline.runtime.task import StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 CallItem: TypeAlias = MutableMapping[str, Any]
@@ -182,6 +182,34 @@ class Pipe:
             }
             if failed:
                 raise ItemsFailedError(failed, len(several))
+
+    def submit(self, item: CallItem, done: Callable[[], None]) -> None:
+        """Send an item on its way, and return at once; it is filled as by a call.
+
+        Args:
+            item: nothing else may change it until `done` is called.
+            done: called when the item is filled, in an instance's thread: it must not wait for
+                this pipe. What it raises is logged.
+
+        Raises:
+            PipelineInputError: as for a call; nothing was run, and `done` is not called.
+        """
+        entry = self._network.entry(item)
+        calls = self._calls
+
+        def finish(task: Task) -> None:
+            _fill(item, task, None)
+            calls.end(call)
+            done()
+
+        call = StartedCall(finish)
+        task = Task(_without_outcome(item), call)
+        calls.begin(call)
+        try:
+            self._network.launch(entry, task)
+        except BaseException:
+            calls.end(call)
+            raise
 
     def why_not_ready(self) -> str:
         """Which nodes have no instance that works, since when and why; "" where all have one.

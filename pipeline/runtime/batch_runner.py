@@ -23,7 +23,7 @@ from pipeline.backends.interface import (
     initialise,
 )
 from pipeline.config import NodeConfig
-from pipeline.errors import BackendFailureError, DeadlinePassedError, NodeError
+from pipeline.errors import BackendFailureError, DeadlinePassedError, NodeError, NoResultError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
@@ -312,7 +312,7 @@ class BatchRunner:
             cause: BaseException | None = item.pop(FAILURE_KEY, None)
             if cause is not None:
                 return cause
-            cause = RuntimeError("the backend gave no result")
+            cause = NoResultError("the backend gave no result")
             return cause if check is None else BackendFailureError(cause)
         if check is None:
             return None

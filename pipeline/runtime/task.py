@@ -123,6 +123,29 @@ class WaitingCall(Call):
             self._gate.acquire(timeout=max(0.0, self.deadline_s - time.monotonic()))
 
 
+class StartedCall(Call):
+    """A call of one item for which no thread waits.
+
+    Its caller is the thread that has begun it, which may have begun others meanwhile.
+
+    Args:
+        finished: is given the item's task when it is done.
+    """
+
+    def __init__(self, finished: Callable[[Task], None]) -> None:
+        self.caller = threading.get_ident()
+        self.deadline_s = None
+        self._finished = finished
+
+    def item_done(self, task: Task) -> None:
+        """Tell of the item; what its caller's function raises is only logged."""
+        task.item.pop(TASK_DATA_KEY, None)
+        try:
+            self._finished(task)
+        except Exception as error:  # noqa: BLE001 (whatever the caller's function raises)
+            logger.warning("what a submitted item's caller wanted raised %s", in_one_line(error))
+
+
 class Task:
     """One item of a call.
 

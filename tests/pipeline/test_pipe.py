@@ -224,3 +224,68 @@ def test_a_pipe_that_is_dropped_stops_its_threads() -> None:
     run = pipe(CHAIN)
     del run
     assert set(threading.enumerate()) == before
+
+
+def test_a_submitted_item_is_filled_before_its_caller_is_told(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated"}}) as run:
+        good, bad = {TASK_DATA_KEY: 1, TASK_RESULT_KEY: "old"}, {TASK_DATA_KEY: "boom"}
+        told = [threading.Event(), threading.Event()]
+        run.submit(good, told[0].set)
+        run.submit(bad, told[1].set)
+        assert gate.entered.acquire(timeout=30)
+        assert not told[0].is_set()
+        gate.open.set()
+        assert all(event.wait(30) for event in told)
+    assert (good[TASK_RESULT_KEY], good[TASK_DATA_KEY]) == (2, 1)
+    assert TASK_RESULT_KEY not in bad
+    assert isinstance(bad[TASK_ERROR_KEY], NodeError)
+
+
+def test_submitted_items_pass_chains_and_forks() -> None:
+    fork = {
+        "first": {"backend": "TestDouble", "next": "left,right"},
+        "left": {"backend": "TestDouble"},
+        "right": {"backend": "TestText"},
+    }
+    for document, key, value in (
+        (CHAIN, TASK_RESULT_KEY, 8),
+        (fork, "results", {"left": 4, "right": "text 2"}),
+    ):
+        with pipe(document) as run:
+            one, told = {TASK_DATA_KEY: 1}, threading.Event()
+            run.submit(one, told.set)
+            assert told.wait(30)
+        assert one[key] == value
+
+
+def test_closing_waits_for_submitted_items(gate: Any) -> None:
+    run = pipe({"only": {"backend": "TestGated"}})
+    one = {TASK_DATA_KEY: 1}
+    run.submit(one, lambda: None)
+    assert gate.entered.acquire(timeout=30)
+    closer = threading.Thread(target=run.close)
+    closer.start()
+    gate.open.set()
+    closer.join(30)
+    assert one[TASK_RESULT_KEY] == 2
+    with pytest.raises(PipelineInputError, match="closed"):
+        run.submit(one, lambda: None)
+
+
+def test_what_the_caller_of_a_submitted_item_raises_costs_no_other_item(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken() -> None:
+        raise ValueError("not mine")
+
+    with pipe(CHAIN) as run:
+        run.submit({TASK_DATA_KEY: 1}, broken)
+        one = {TASK_DATA_KEY: 1}
+        run(one)
+    assert one[TASK_RESULT_KEY] == 8
+    assert "ValueError: not mine" in caplog.text
+
+
+def test_a_submitted_item_that_no_configuration_accepts_is_refused() -> None:
+    with pipe(CHAIN) as run, pytest.raises(PipelineInputError, match="needs 'data'"):
+        run.submit({}, pytest.fail)
