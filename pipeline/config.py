@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from engine.names import closest_name_hint, shown
 from pipeline.backends.assembly import ConfiguredBackend, backends_of, expression_settings
 from pipeline.backends.filters import filter_named
+from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
 from pipeline.backends.registry import backend_class, backend_settings
 from pipeline.errors import PipelineConfigError, PipelineInputError
+from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
 from pipeline.language.graph import Graph, Place, graph_mistakes
@@ -60,6 +62,20 @@ class NodeConfig:
     def backends(self) -> Iterator[ConfiguredBackend]:
         """Every backend of the expression, outermost first, with the settings that it will get."""
         return backends_of(self.backend, self.settings)
+
+    @cached_property
+    def jumps(self) -> tuple[str, ...]:
+        """The nodes to which its backends send items, outermost backend first."""
+        return tuple(
+            it.settings["jump"]
+            for it in self.backends()
+            if issubclass(it.cls, Jump) and it.settings["jump"] is not None
+        )
+
+    @property
+    def is_jump(self) -> bool:
+        """Whether it does nothing but send items to another node, and so has no instances."""
+        return issubclass(backend_class(self.backend.name), Jump)
 
 
 @dataclass(frozen=True)
@@ -218,7 +234,7 @@ class _Reader:
 
     def _backend(self, text: str | None, where: str) -> tuple[Expression | None, Sequence[Setting]]:
         """A backend expression, and the settings that it reads; None if it cannot be read."""
-        expression = None if text is None else self._try(partial(parse_expression, text), where)
+        expression = None if text is None else self._try(partial(_parsed, text), where)
         if expression is None:
             return None, ()
         names = dict.fromkeys(expression.names())
@@ -239,37 +255,58 @@ class _Reader:
         return Place(values.get("next", ()), values.get("map", ()), filter_name)
 
 
+def _parsed(text: str) -> Expression:
+    return with_jumps_as_settings(parse_expression(text))
+
+
 def _jump_mistakes(
     nodes: Mapping[str, NodeConfig], names: Collection[str], graph: Graph | None
 ) -> Iterator[str]:
-    """A MapReduce leads to a node, at which items can enter and that does not lead back to it.
+    """A jump leads to a node, at which items can enter and that does not lead back to it.
 
-    Without a graph only the first of these can be judged.
+    What it merges has to come from one end. Without a graph only the first of these can be judged.
     """
-    targets = {name: node.settings.get("jump") for name, node in nodes.items()}
-    jumps = {name: target for name, target in targets.items() if target is not None}
-    for name, target in jumps.items():
-        where = f"[{name}] jump = {shown(target)}"
-        if target not in names:
-            yield f"{where} is no node{closest_name_hint(target, names)}"
-            continue
-        if graph is None:
-            continue
-        try:
-            graph.from_entry(target)
-        except PipelineInputError as error:
-            yield f"{where}: {error}"
-            continue
-        if name in _led_to(target, graph, jumps):
-            yield f"{where}: that way leads back to {name!r}, without an end"
+    for name, node in nodes.items():
+        for backend in node.backends():
+            if not issubclass(backend.cls, Jump):
+                continue
+            target = backend.settings["jump"]
+            if target is None:
+                yield f"[{name}]: jump is missing: {backend.name} needs the name of a node"
+            elif target not in names:
+                hint = closest_name_hint(target, names)
+                yield f"[{name}] jump = {shown(target)} is no node{hint}"
+            elif graph is not None:
+                division = backend.cls.division(backend.settings)
+                if why := _why_not_to(target, name, graph, nodes, division):
+                    yield f"[{name}] jump = {shown(target)}: {why}"
 
 
-def _led_to(start: str, graph: Graph, jumps: Mapping[str, str]) -> set[str]:
+def _why_not_to(
+    target: str, name: str, graph: Graph, nodes: Mapping[str, NodeConfig], division: Division
+) -> str:
+    """Why a node cannot jump to another one; "" where it can."""
+    try:
+        passed = graph.from_entry(target)
+    except PipelineInputError as error:
+        return str(error)
+    if name in _led_to(target, graph, nodes):
+        return f"that way leads back to {name!r}, without an end"
+    ends = [end for end in graph.places if end in passed and not graph.places[end].next]
+    if len(ends) > 1 and TASK_RESULT_KEY in division.merge_keys:
+        return (
+            f"that way has several ends ({', '.join(ends)}), and none gives the result to merge; "
+            f"join them in one node, or merge {TASK_RESULTS_KEY!r}, their results by node"
+        )
+    return ""
+
+
+def _led_to(start: str, graph: Graph, nodes: Mapping[str, NodeConfig]) -> set[str]:
     """All nodes that are reached from there by `next` and by jumps."""
     led_to, ahead = set[str](), [start]
     while ahead:
         name = ahead.pop()
         if name in graph.places and name not in led_to:
             led_to.add(name)
-            ahead += [*graph.places[name].next, *([jumps[name]] if name in jumps else [])]
+            ahead += [*graph.places[name].next, *(nodes[name].jumps if name in nodes else ())]
     return led_to

@@ -25,7 +25,6 @@ from pipeline.runtime.active_calls import ActiveCalls
 from pipeline.runtime.batch_runner import ResultCheck
 from pipeline.runtime.batch_source import BatchSource
 from pipeline.runtime.instance import Loading
-from pipeline.runtime.map_reduce import is_map_reduce
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
 from pipeline.runtime.task import StartedCall, Task, WaitingCall
@@ -112,7 +111,7 @@ class Pipe:
                 None if node.place.next else check_result,
             )
             for name, node in config.nodes.items()
-            if name not in self.elsewhere and not is_map_reduce(node)
+            if name not in self.elsewhere and not node.is_jump
         }
         self._network = Network(config, {**self.elsewhere, **self.local_nodes})
         self.nodes = self._network.nodes

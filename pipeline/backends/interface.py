@@ -53,6 +53,10 @@ class SharedResources:
             self._values.clear()
 
 
+def _no_other_node(target: str, division: Any, items: Sequence[Item]) -> None:  # noqa: ARG001
+    raise RuntimeError(f"there is no node {target!r}: this backend runs without a graph")
+
+
 @dataclass(frozen=True)
 class InstanceConfig:
     """What one instance of a node is initialised with.
@@ -71,6 +75,8 @@ class InstanceConfig:
         decoder_lock: held while one of the node's instances on this device decodes, or None.
         expired: whether the caller of an item of the batch at work has stopped waiting.
         deadline_s: until when its caller waits, on the monotonic clock; infinite for ever.
+        jump: sends items of the batch at work to the node of that name, divided as it is told, and
+            waits for them; see `pipeline.backends.map_reduce`.
     """
 
     node: str
@@ -84,6 +90,7 @@ class InstanceConfig:
     decoder_lock: DecoderLock | None = None
     expired: Callable[[Item], bool] = lambda _: False
     deadline_s: Callable[[Item], float] = lambda _: math.inf
+    jump: Callable[[str, Any, Sequence[Item]], None] = _no_other_node
 
 
 class Backend(ABC):

@@ -10,7 +10,6 @@ from typing import Literal
 
 import networkx as nx
 
-from pipeline.backends.map_reduce import MAP_REDUCE
 from pipeline.config import NodeConfig, PipelineConfig
 
 # Where a long expression may be broken: behind commas and opening brackets.
@@ -28,8 +27,7 @@ class Edge:
     Attributes:
         source: the node that it leaves.
         target: the node that it enters.
-        kind: why it is there: a `next`, a MapReduce's `jump`, or a `map` that takes from a node
-            further up.
+        kind: why it is there: a `next`, a `jump`, or a `map` that takes from a node further up.
         label: the keys that the target's `map` takes from the source, or "jump".
     """
 
@@ -44,8 +42,8 @@ def edges(config: PipelineConfig) -> Iterator[Edge]:
     for name, node in config.nodes.items():
         for following in node.place.next:
             yield Edge(name, following, label=_taken(config.nodes[following], name))
-        if node.backend.name == MAP_REDUCE:
-            yield Edge(name, node.settings["jump"], "jump", "jump")
+        for target in dict.fromkeys(node.jumps):
+            yield Edge(name, target, "jump", "jump")
         for source in dict.fromkeys(mapped.source for mapped in node.place.mapping):
             if source not in config.graph.predecessors[name]:
                 yield Edge(source, name, "map", _taken(node, source))
@@ -98,10 +96,13 @@ def as_mermaid(config: PipelineConfig) -> str:
 def facts(node: NodeConfig) -> list[str]:
     """The instances, batch sizes and filter of a node, one a line."""
     settings = node.settings
-    if node.backend.name == MAP_REDUCE:
-        details = [f"{name} {settings[name]}" for name in ("jump", "split", "merge")]
-    else:
-        details = [f"{node.instance_num} instance{'s' if node.instance_num > 1 else ''}"]
+    details = []
+    if not node.is_jump:
+        details.append(f"{node.instance_num} instance{'s' if node.instance_num > 1 else ''}")
+    if node.jumps:
+        details.append(f"jump {', '.join(node.jumps)}")
+    keys = [name for name in ("split", "merge") if name in settings]
+    details += [f"{name} {', '.join(settings[name])}" for name in keys]
     for name in ("min", "max"):
         if name in settings:
             shapes = settings[name] if isinstance(settings[name], tuple) else (settings[name],)

@@ -28,7 +28,6 @@ UNSUPPORTED_BACKENDS = {
     "InstancesRegister": _SCHEDULER,
     "InstanceDispatcher": _SCHEDULER,
     "IoC": _SCHEDULER,
-    "Jump": 'use MapReduce with jump = "NODE", or next',
     "List": "use several nodes",
     "LoadTensor": f"give the tensor as data, or {_IN_PYTHON}",
     "LoadTensorrtEngine": _BUILT_IN,

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.assembly import build_backend
@@ -28,7 +28,7 @@ from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.proven_item import ProvenItem
-from pipeline.runtime.task import Task
+from pipeline.runtime.task import Call, Task, WaitingCall
 from service.errors import in_one_line
 from service.handlers.batch_clock import BatchClock
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # Raises what is wrong with a result.
 ResultCheck: TypeAlias = "Callable[[object], None]"
+# Sends items, each with its call, to the node of that name, and waits for them.
+Jump: TypeAlias = "Callable[[str, Any, Sequence[tuple[Item, Call]]], None]"
 
 
 def _ignore(batch: list[Task], batch_s: float) -> None:
@@ -55,6 +57,7 @@ class RunPlan:
             broken. None where any is.
         batch_done: called with a batch and its time before its callers know.
         proven: an item that the node has given a result for.
+        jump: how its backends send items to other nodes; None where none does.
     """
 
     config: NodeConfig
@@ -64,6 +67,7 @@ class RunPlan:
     check_result: ResultCheck | None = None
     batch_done: Callable[[list[Task], float], None] = _ignore
     proven: ProvenItem = field(default_factory=ProvenItem)
+    jump: Jump | None = None
     queue_stage: str = field(init=False)
     forward_stage: str = field(init=False)
 
@@ -158,6 +162,7 @@ class BatchRunner:
                     decoder_lock=device.decoder_lock,
                     expired=self._is_expired,
                     deadline_s=self._deadline_s,
+                    jump=self._jump,
                 ),
             )
         except BaseException:
@@ -285,6 +290,14 @@ class BatchRunner:
     def _deadline_s(self, item: Item) -> float:
         deadlines_s = [task.call.deadline_s for task in self._alive if task.item is item]
         return min((at_s for at_s in deadlines_s if at_s is not None), default=math.inf)
+
+    def _jump(self, target: str, division: Any, items: Sequence[Item]) -> None:
+        """See `InstanceConfig.jump`."""
+        calls = {id(task.item): task.call for task in self._alive}
+        # The item that a doubtful instance is tried with belongs to no call.
+        own = WaitingCall(len(items), None)
+        assert self._plan.jump is not None  # noqa: S101 (the network sets it)
+        self._plan.jump(target, division, [(item, calls.get(id(item), own)) for item in items])
 
     def _goes_on(self, task: Task) -> bool:
         """Whether an item that was run goes on to another node; otherwise it is finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from engine.names import unknown_name
@@ -13,13 +14,13 @@ from pipeline.keys import TASK_DATA_KEY, TASK_NODE_NAME_KEY, TASK_REQUEST_SIZE_K
 from pipeline.language.graph import upstream_first
 from pipeline.runtime.batch_source import Sink
 from pipeline.runtime.flow import Flow, Route
-from pipeline.runtime.map_reduce import MapReduceNode, is_map_reduce
+from pipeline.runtime.map_reduce import JumpNode, jump_and_wait
 from pipeline.runtime.node import Node
 from pipeline.runtime.task import Task
 
 
 class AnyNode(Sink, Protocol):
-    """A node that runs here or in another process, or a MapReduce."""
+    """A node that runs here or in another process, or a jump."""
 
     def start(self) -> None:
         """Start what runs items."""
@@ -38,15 +39,24 @@ class Network:
         runners: those of them that run a backend, here or in another process.
 
     Attributes:
-        nodes: all nodes by name; those of a MapReduce, too.
+        nodes: all nodes by name; those that only jump, too.
     """
 
     def __init__(self, config: PipelineConfig, runners: Mapping[str, AnyNode]) -> None:
         self._graph = config.graph
-        jumps = _jumps(config)
-        mapping = {name: MapReduceNode(config.nodes[name], self.launch) for name in jumps}
-        self.nodes: dict[str, AnyNode] = {**runners, **mapping}
-        roots = [r for r in self._graph.roots if r not in jumps.values()] or self._graph.roots
+        jumps = {name: node.jumps for name, node in config.nodes.items() if node.jumps}
+        jumping = {
+            name: JumpNode(config.nodes[name], self.launch)
+            for name in jumps
+            if config.nodes[name].is_jump
+        }
+        self.nodes: dict[str, AnyNode] = {**runners, **jumping}
+        for name in jumps.keys() - jumping.keys():
+            node = runners[name]
+            assert isinstance(node, Node)  # noqa: S101 (the engine process takes chains alone)
+            node.jump_by(partial(jump_and_wait, self.launch))
+        targets = {target for ways in jumps.values() for target in ways}
+        roots = [r for r in self._graph.roots if r not in targets] or self._graph.roots
         self._default_entry = roots[0] if len(roots) == 1 else None
         self._routes: dict[str, Route] = {}
         if self._graph.is_chain and not jumps:
@@ -102,17 +112,12 @@ class Network:
 def stop_order(config: PipelineConfig) -> list[str]:
     """Nodes such that each stands before those that it hands items to.
 
-    What follows a MapReduce gets its items when the nodes are done that the elements pass.
+    What follows a jump gets its items when the nodes are done that these pass.
     """
     following = {name: list(place.next) for name, place in config.graph.places.items()}
-    for name, jump in _jumps(config).items():
-        for passed in config.graph.reached(jump):
-            following[passed] += config.graph.places[name].next
-        following[name].append(jump)
+    for name, node in config.nodes.items():
+        for target in node.jumps:
+            for passed in config.graph.reached(target):
+                following[passed] += config.graph.places[name].next
+            following[name].append(target)
     return upstream_first(following)
-
-
-def _jumps(config: PipelineConfig) -> dict[str, str]:
-    """Where each MapReduce sends its elements."""
-    nodes = config.nodes.items()
-    return {name: node.settings["jump"] for name, node in nodes if is_map_reduce(node)}

@@ -16,7 +16,7 @@ from pipeline.config import NodeConfig
 from pipeline.errors import ClosedError, DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_queue import BatchQueue
-from pipeline.runtime.batch_runner import ResultCheck, RunPlan
+from pipeline.runtime.batch_runner import Jump, ResultCheck, RunPlan
 from pipeline.runtime.batch_source import BatchSource, Sink
 from pipeline.runtime.counts import NodeCounts
 from pipeline.runtime.device import Device
@@ -66,6 +66,7 @@ class Node:
         self._queue = BatchQueue(config.batching_timeout_ms)
         self._source: BatchSource = self._queue if source is None else source
         self._sink: Sink | None = None
+        self._jump: Jump | None = None
         self._availability = Availability(self.name, self._source, changed)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -130,6 +131,10 @@ class Node:
         """Send results straight to that node, instead of telling the caller."""
         self._sink = sink
 
+    def jump_by(self, jump: Jump) -> None:
+        """Let its backends send items to other nodes."""
+        self._jump = jump
+
     def start(self) -> None:
         """Start the instances and wait until all are initialised.
 
@@ -144,6 +149,7 @@ class Node:
             is_last=self._sink is None,
             check_result=self._check_result,
             batch_done=self._source.done,
+            jump=self._jump,
         )
         plan = InstancePlan(
             run,

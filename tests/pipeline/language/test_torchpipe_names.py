@@ -23,8 +23,11 @@ def refusal(node: dict[str, object]) -> str:
 
 
 def test_backends() -> None:
-    message = refusal({"backend": "S[DecodeMat,Jump]"})
-    assert "torchpipe's backend 'Jump' is not supported here: use MapReduce" in message
+    message = refusal({"backend": "S[DecodeMat,RoundRobin]"})
+    assert (
+        "torchpipe's backend 'RoundRobin' is not supported here: every node schedules itself"
+        in message
+    )
 
 
 @pytest.mark.parametrize(
