@@ -1,4 +1,4 @@
-"""`python -m pipeline show|check|run`."""
+"""`python -m pipeline show|check|run|bench`."""
 
 from pipeline.commands.dispatch import main
 from service.processes.process import leave

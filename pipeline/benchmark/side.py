@@ -128,34 +128,30 @@ class _Callers:
             thread.join()
 
 
-def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
-    """Measure threads that each call with one item after the other.
+def in_clients(clients: int, work: Callable[[int], None]) -> tuple[float, float]:
+    """Let so many threads begin together, and wait for all of them.
+
+    Args:
+        clients: how many.
+        work: what each does with its number, from 0.
+
+    Returns:
+        Seconds on the clock, and CPU seconds of the whole process, until the last one's end.
 
     Raises:
-        WindowError: a call failed or gave a wrong result.
+        WindowError: what one of them has raised.
     """
-    PROBE.reset()
-    latencies_s: list[list[float]] = [[] for _ in range(window.clients)]
     failures: list[str] = []
-    ready = threading.Barrier(window.clients + 1)
+    ready = threading.Barrier(clients + 1)
 
-    def work(kept: list[float]) -> None:
+    def begin(client: int) -> None:
         ready.wait()
-        end_s = time.perf_counter()
-        stop_s = end_s + window.duration_s
         try:
-            while end_s < stop_s:
-                item: dict[str, Any] = {"data": window.data}
-                start_s = time.perf_counter()
-                call(item)
-                end_s = time.perf_counter()
-                if item["result"] != window.data:
-                    raise WindowError(f"{window.data!r} came back as {item['result']!r}")
-                kept.append(end_s - start_s)
+            work(client)
         except Exception as error:  # noqa: BLE001 (raised again by the main thread)
             failures.append(f"{type(error).__name__}: {error}")
 
-    threads = [threading.Thread(target=work, args=(kept,)) for kept in latencies_s]
+    threads = [threading.Thread(target=begin, args=(client,)) for client in range(clients)]
     for thread in threads:
         thread.start()
     start_cpu_s, start_s = time.process_time(), time.perf_counter()
@@ -165,6 +161,31 @@ def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
     wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     if failures:
         raise WindowError(failures[0])
+    return wall_s, cpu_s
+
+
+def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
+    """Measure threads that each call with one item after the other.
+
+    Raises:
+        WindowError: a call failed or gave a wrong result.
+    """
+    PROBE.reset()
+    latencies_s: list[list[float]] = [[] for _ in range(window.clients)]
+
+    def work(client: int) -> None:
+        end_s = time.perf_counter()
+        stop_s = end_s + window.duration_s
+        while end_s < stop_s:
+            item: dict[str, Any] = {"data": window.data}
+            start_s = time.perf_counter()
+            call(item)
+            end_s = time.perf_counter()
+            if item["result"] != window.data:
+                raise WindowError(f"{window.data!r} came back as {item['result']!r}")
+            latencies_s[client].append(end_s - start_s)
+
+    wall_s, cpu_s = in_clients(window.clients, work)
     kept_s = itertools.chain(*latencies_s) if window.with_latencies else ()
     return ClosedLoopResult(
         items=sum(map(len, latencies_s)),

@@ -1,1 +1,1 @@
-"""The commands `show`, `check` and `run` of `python -m pipeline`."""
+"""The commands of `python -m pipeline`."""

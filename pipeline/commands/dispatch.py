@@ -1,14 +1,15 @@
-"""The command line: `python -m pipeline show|check|run`."""
+"""The command line: `python -m pipeline show|check|run|bench`."""
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from pipeline.backends.backend_file import load_backends
 from pipeline.commands.check import check
 from pipeline.commands.console import complain, drop_stdout
-from pipeline.commands.pipeline_arguments import CHECK, RUN, SHOW, parse_arguments
+from pipeline.commands.pipeline_arguments import BENCH, CHECK, RUN, SHOW, parse_arguments
 from pipeline.commands.run import run
 from pipeline.commands.show import show
 from pipeline.errors import PipelineConfigError
@@ -17,7 +18,20 @@ from pipeline.errors import PipelineConfigError
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
-_COMMANDS = {SHOW: show, CHECK: check, RUN: run}
+
+def _bench(options: Namespace) -> int:
+    try:
+        from pipeline.commands.bench import run_bench
+    except ModuleNotFoundError as error:
+        complain(
+            f"error: {options.command} needs the package {error.name!r}; install thriftpipe with "
+            "its 'bench' extra"
+        )
+        return 2
+    return run_bench(options)
+
+
+_COMMANDS = {SHOW: show, CHECK: check, RUN: run, BENCH: _bench}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.names import unknown_name
 
-SHOW, CHECK, RUN = "show", "check", "run"
+SHOW, CHECK, RUN, BENCH = "show", "check", "run", "bench"
+_LONGEST_S = 86_400.0
 TEXT, MERMAID = "text", "mermaid"
-COMMANDS = (SHOW, CHECK, RUN)
+COMMANDS = (SHOW, CHECK, RUN, BENCH)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +39,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         SHOW: _add_show(commands),
         CHECK: _add_check(commands),
         RUN: _add_run(commands),
+        BENCH: _add_bench(commands),
     }
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
@@ -103,10 +106,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     )
     _add_file(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
-    parser.add_argument("--node", help="where the images enter; needed where several nodes could")
-    parser.add_argument(
-        "--engine", default="auto", metavar="NAME", help="what runs the model (default: auto)"
-    )
+    _add_loading(parser)
     parser.add_argument(
         "--labels",
         metavar="FILE",
@@ -131,6 +131,45 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     return parser
 
 
+def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        BENCH,
+        help="put load on it, and see how fast it is and why",
+        description="Put load on the pipeline in this process, without a server: clients that each "
+        "send a request and wait for it, with images taken at random. Prints throughput, "
+        "latencies with their 95 % intervals, and for every node how many images and batches "
+        "it had, how long they waited and worked, how large the batches were and why they left. "
+        "Needs the packages of the extra 'bench'. Exit code 0 if all images have a result, 1 if "
+        "one failed, 2 if the pipeline cannot be loaded.",
+        allow_abbrev=False,
+    )
+    _add_file(parser)
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTOS", help="an image file, or a folder of images"
+    )
+    parser.add_argument(
+        "--clients", type=_count, default=10, metavar="N", help="callers side by side (default: 10)"
+    )
+    parser.add_argument(
+        "--request-batch", type=_count, default=1, metavar="N", help="images a call (default: 1)"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--duration-s", type=_seconds, default=10.0, metavar="S", help="how long (default: 10)"
+    )
+    length.add_argument("--images", type=_count, metavar="N", help="how many images instead")
+    _add_loading(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_loading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", help="where the images enter; needed where several nodes could")
+    parser.add_argument(
+        "--engine", default="auto", metavar="NAME", help="what runs the model (default: auto)"
+    )
+
+
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.toml", help="the pipeline")
     parser.add_argument(
@@ -151,3 +190,15 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"takes a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(
+            f"takes seconds, more than 0 and at most {_LONGEST_S:g}, got {text!r}"
+        )
+    return value

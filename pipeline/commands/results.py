@@ -26,14 +26,10 @@ class Classifier:
     Attributes:
         labels: its classes' names.
         scoring: how its results become scores.
-        name: the model's.
-        engine: what runs it, in words.
     """
 
     labels: Labels
     scoring: Scoring
-    name: str
-    engine: str
 
 
 def classifiers(loaded: Pipe, labels_path: str | None) -> dict[str, Classifier]:
@@ -55,12 +51,8 @@ def classifiers(loaded: Pipe, labels_path: str | None) -> dict[str, Classifier]:
             engine: Engine = node.shared.get(ENGINE)
             if _scores_classes(engine.model, backend.settings):
                 scoring = scoring_of_results(engine.model, backend.settings)
-                found[name] = Classifier(
-                    Labels.load(labels_path, scoring.num_classes),
-                    scoring,
-                    engine.model.name,
-                    f"{engine.name} {engine.options.precision}",
-                )
+                labels = Labels.load(labels_path, scoring.num_classes)
+                found[name] = Classifier(labels, scoring)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 from engine.cache.bounded_file import UnreadableFileError, read_bounded
 from engine.errors import EngineError
 from pipeline.commands.console import complain, say
-from pipeline.commands.overrides import read_document
+from pipeline.commands.loading import loaded_pipe
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
-from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import (
     TASK_DATA_KEY,
@@ -25,9 +23,7 @@ from pipeline.keys import (
     TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
-from pipeline.language.document import apply_overrides
 from pipeline.pipe import Pipe
-from pipeline.pixel_warnings import pixel_warnings
 from service.errors import ConfigurationError
 
 _MOST_IMAGE_BYTES = 100 * 1024 * 1024
@@ -36,33 +32,11 @@ _MOST_IMAGE_BYTES = 100 * 1024 * 1024
 def run(options: Namespace) -> int:
     """Run all images; 1 if one failed, 2 if the pipeline cannot be loaded."""
     try:
-        document = read_document(options.file, options.set)
-        if options.profile:
-            tables = [key for key, value in document.items() if isinstance(value, Mapping)]
-            keys = ["profile_stages", *(f"{table}.profile_stages" for table in tables)]
-            document = apply_overrides(document, dict.fromkeys(keys, "true"))
-        config = parse_config(document)
-        for warning in pixel_warnings(config.nodes.values()):
-            complain(f"warning: {warning}")
-        count = len(config.nodes)
-        complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
-        started_s = time.monotonic()
-        with Pipe(config, engine=options.engine) as loaded:
-            known = classifiers(loaded, options.labels)
-            complain(f"loaded in {time.monotonic() - started_s:.1f} s: {_running(loaded, known)}")
-            return _run_images(loaded, known, options)
+        with loaded_pipe(options, profile=options.profile) as loaded:
+            return _run_images(loaded, classifiers(loaded, options.labels), options)
     except (PipelineConfigError, PipelineInputError, EngineError, ConfigurationError) as error:
         complain(f"error: {error}")
         return 2
-
-
-def _running(loaded: Pipe, known: Mapping[str, Classifier]) -> str:
-    parts = []
-    for name, node in loaded.local_nodes.items():
-        count = node.instance_num * max(1, len(node.device_ids))
-        what = f"{name} x {count}"
-        parts.append(f"{what} ({known[name].engine})" if name in known else what)
-    return ", ".join(parts)
 
 
 def _run_images(loaded: Pipe, known: Mapping[str, Classifier], options: Namespace) -> int:

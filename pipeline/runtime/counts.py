@@ -23,6 +23,10 @@ class BatchCounts:
     by_reason: Counter[LeaveReason] = field(default_factory=Counter)
     by_size: Counter[int] = field(default_factory=Counter)
 
+    def since(self, earlier: BatchCounts) -> BatchCounts:
+        """Those that have left since then."""
+        return BatchCounts(self.by_reason - earlier.by_reason, self.by_size - earlier.by_size)
+
 
 @dataclass
 class InstanceCounts:
@@ -73,3 +77,15 @@ class NodeCounts(InstanceCounts):
             total.forward_ms += instance.forward_ms
             total.rebuilds += instance.rebuilds
         return total
+
+    def since(self, earlier: NodeCounts) -> NodeCounts:
+        """What has been done since then; `working_instances` is that of now."""
+        return NodeCounts(
+            items=self.items - earlier.items,
+            failed_items=self.failed_items - earlier.failed_items,
+            queue_ms=self.queue_ms - earlier.queue_ms,
+            forward_ms=self.forward_ms - earlier.forward_ms,
+            rebuilds=self.rebuilds - earlier.rebuilds,
+            batches=self.batches.since(earlier.batches),
+            working_instances=self.working_instances,
+        )

@@ -20,25 +20,12 @@ from engine.cpu.cores import available_cores
 from engine.errors import EngineError
 from interfaces.upper_bound import UpperBound
 from pipeline.errors import PipelineConfigError
+from pipeline.image_files import image_files
 from pipeline.language.settings import read_floats
 from pipeline.upper_bound.processes import measure_processes, process_counts
 from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
-from service.images.formats import IMAGE_SUFFIXES
-
-
-def _read_images(folder: Path) -> list[bytes]:
-    images = [
-        path.read_bytes()
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    ]
-    if not images:
-        raise ConfigurationError(
-            f"no images in {folder}: none of {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return images
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         calibration_images=options.calibration_images,
     )
     try:
-        images = _read_images(options.img_dir)
+        files = image_files([options.img_dir], recursive=False)
+        images = [path.read_bytes() for path in files]
         sizes = [int(size) for size in options.batch_sizes.split(",")]
         measured = {
             size: measure_threads(settings, images, size, options.duration_s, options.part)

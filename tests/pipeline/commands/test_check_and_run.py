@@ -9,54 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.commands.dispatch import main
-
-CHANNELS = """
-batching_timeout = 5
-
-[decoder]
-backend = "S[DecodeMat,ResizeMat(resize_h=8),cvtColorMat,Mat2Tensor]"
-resize_w = 8
-next = "model"
-
-[model]
-backend = "TensorrtTensor"
-model = "{model}"
-mean = [0, 0, 0]
-std = [1, 1, 1]
-max = 2
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that scores the mean of each channel, its TOML file, labels, and two images."""
-    folder = tmp_path_factory.mktemp("commands")
-    image = ["batch", 3, 8, 8]
-    graph = helper.make_graph(
-        [
-            helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
-            helper.make_node("Reshape", ["pooled", "shape"], ["output"]),
-        ],
-        "channel_means",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(np.array([-1, 3], np.int64), "shape")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(proto, folder / "channels.onnx")
-    (folder / "channels.toml").write_text(CHANNELS.format(model=folder / "channels.onnx"))
-    (folder / "labels.txt").write_text("red\ngreen\nblue\n")
-    for name, pixel in (("red.png", (10, 11, 14)), ("blue.png", (13, 11, 10))):
-        cv2.imwrite(str(folder / name), np.full((20, 30, 3), pixel, np.uint8))
-    (folder / "text.png").write_text("no image")
-    return folder
 
 
 def pipeline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -249,7 +204,7 @@ def checked(
 def test_check_lists_the_settings_that_count(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = CHANNELS.format(model=folder / "channels.onnx")
+    text = (folder / "channels.toml").read_text()
     code, lines = checked(text, folder, capsys, "--set", "model.instance_num=1")
     assert code == 0
     assert lines[0] == "2 nodes, no mistakes"
@@ -336,7 +291,7 @@ def test_check_warns_of_values_that_look_wrong(
 def test_raw_pixels_are_a_warning_of_check_and_run(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = CHANNELS.format(model=folder / "channels.onnx")
+    text = (folder / "channels.toml").read_text()
     text = text.replace("mean = [0, 0, 0]\nstd = [1, 1, 1]\n", "")
     code, lines = checked(text, tmp_path, capsys)
     assert code == 0

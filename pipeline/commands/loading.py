@@ -1,0 +1,55 @@
+"""A pipeline loaded for a command, with what a waiting user sees meanwhile."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from engine.interface import Engine
+from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.commands.console import complain
+from pipeline.commands.overrides import read_document
+from pipeline.config import parse_config
+from pipeline.language.document import apply_overrides
+from pipeline.pipe import Pipe
+from pipeline.pixel_warnings import pixel_warnings
+
+
+@contextmanager
+def loaded_pipe(options: Namespace, *, profile: bool = False) -> Iterator[Pipe]:
+    """The pipe of a command line's file, `--set` and `--engine`.
+
+    Args:
+        options: the command line.
+        profile: whether every backend waits for its own work, whose time is then one of an item's.
+
+    Raises:
+        PipelineConfigError, EngineError: it cannot be loaded.
+    """
+    document = read_document(options.file, options.set)
+    if profile:
+        tables = [key for key, value in document.items() if isinstance(value, Mapping)]
+        keys = ["profile_stages", *(f"{table}.profile_stages" for table in tables)]
+        document = apply_overrides(document, dict.fromkeys(keys, "true"))
+    config = parse_config(document)
+    for warning in pixel_warnings(config.nodes.values()):
+        complain(f"warning: {warning}")
+    count = len(config.nodes)
+    complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
+    started_s = time.monotonic()
+    with Pipe(config, engine=options.engine) as loaded:
+        running = ", ".join(_running(loaded, name) for name in loaded.local_nodes)
+        complain(f"loaded in {time.monotonic() - started_s:.1f} s: {running}")
+        yield loaded
+
+
+def _running(loaded: Pipe, name: str) -> str:
+    """A node with its instances, and what runs its model."""
+    node = loaded.local_nodes[name]
+    text = f"{name} x {node.instance_num * max(1, len(node.device_ids))}"
+    if ENGINE_BACKEND not in loaded.config.nodes[name].backend.names():
+        return text
+    engine: Engine = node.shared.get(ENGINE)
+    return f"{text} ({engine.name} {engine.options.precision})"
