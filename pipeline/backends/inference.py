@@ -69,20 +69,18 @@ class TensorrtTensor(Backend):
         cls, instance_num: int, settings: Mapping[str, Any], engine: str
     ) -> int:
         """As many as keep the engine busy: more would take turns and slow each other down."""
-        return fitting_instances(_choose(settings, engine), instance_num)
+        return fitting_instances(chosen_engine(settings, engine), instance_num)
 
     @classmethod
     def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:
         """As the engine does."""
-        return _choose(settings, engine).device == "cuda"
+        return chosen_engine(settings, engine).device == "cuda"
 
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
         pairs = batch_shapes(config.settings)
         engine: Engine = config.shared.get_or_create(ENGINE, lambda: _load(config))
-        for low, high in pairs:
-            _check_shape("min", low, engine)
-            _check_shape("max", high, engine)
+        check_shapes(pairs, engine.inputs)
         self._postprocessor: Postprocessor = config.settings["postprocessor"]
         self._postprocessor.check(engine.model)
         self._specs = engine.inputs
@@ -194,7 +192,7 @@ def _joined(rows: list[Any]) -> Any:
     return rows
 
 
-def _choose(settings: Mapping[str, Any], engine: str) -> EngineChoice:
+def chosen_engine(settings: Mapping[str, Any], engine: str) -> EngineChoice:
     """The engine, and the precision in which it runs this node.
 
     fp16 may come from a file that was written for a GPU; bf16 and int8 are wanted.
@@ -211,16 +209,25 @@ def _load(config: InstanceConfig) -> Engine:
         raise PipelineConfigError("TensorrtTensor needs model, an ONNX file")
     check_activation(settings)
     wanted = settings["precision"]
-    choice = _choose(settings, config.engine)
+    choice = chosen_engine(settings, config.engine)
     if choice.name != "tensorrt":
         logger.info("%s: engine %s is the fallback for TensorRT", config.node, choice.name)
     if wanted not in (None, choice.precision):
         logger.info(
             "%s: %s runs %s instead of %s", config.node, choice.name, choice.precision, wanted
         )
-    model = _with_output(open_model(settings["model"]), settings["output"])
-    model = _normalised(_sized(model, settings["max"]), settings)
+    model = prepared_model(open_model(settings["model"]), settings)
     return load_engine(choice, model, engine_options(config, choice.precision))
+
+
+def prepared_model(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
+    """A model with the output, the image size and the mean and std that settings name.
+
+    Raises:
+        EngineError, PipelineConfigError: it has no such output, or takes no such images.
+    """
+    model = _with_output(model, settings["output"])
+    return _normalised(_sized(model, settings["max"]), settings)
 
 
 def _with_output(model: OnnxModel, output: str | None) -> OnnxModel:
@@ -246,20 +253,33 @@ def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:
     return model if mean is None else model.with_uint8_input(Normalization(mean, std))
 
 
-def _check_shape(name: str, shape: BatchShape, engine: Engine) -> None:
+def check_shapes(
+    pairs: Sequence[tuple[BatchShape, BatchShape]], inputs: Sequence[TensorSpec]
+) -> None:
+    """Refuse a `min` or `max` with another shape than a model's inputs have.
+
+    Raises:
+        PipelineConfigError: which, and what the model takes.
+    """
+    for low, high in pairs:
+        _check_shape("min", low, inputs)
+        _check_shape("max", high, inputs)
+
+
+def _check_shape(name: str, shape: BatchShape, inputs: Sequence[TensorSpec]) -> None:
     if not shape.item_shapes:
         return
-    if len(shape.item_shapes) != len(engine.inputs):
+    if len(shape.item_shapes) != len(inputs):
         raise PipelineConfigError(
             f"{name} = {shape} has shapes of {len(shape.item_shapes)} inputs, the model has "
-            f"{len(engine.inputs)}"
+            f"{len(inputs)}"
         )
-    for given, spec in zip(shape.item_shapes, engine.inputs, strict=True):
+    for given, spec in zip(shape.item_shapes, inputs, strict=True):
         wanted = spec.item_shape
         fits = len(wanted) == len(given) and all(
             w is None or w == g for w, g in zip(wanted, given, strict=True)
         )
         if not fits:
             text = "x".join("?" if size is None else str(size) for size in wanted)
-            which = "the model's input" if len(engine.inputs) == 1 else f"input {spec.name!r}"
+            which = "the model's input" if len(inputs) == 1 else f"input {spec.name!r}"
             raise PipelineConfigError(f"{name} = {shape}, but one row of {which} is {text}")
