@@ -6,22 +6,30 @@ of it. Which of the two, and when, the processes tell each other by slot numbers
 
 from __future__ import annotations
 
-import json
-import math
 import mmap
 import os
 import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from interfaces.messages import to_json
 from pipeline.backends.interface import Item
 from pipeline.engine_process.semaphore import SEMAPHORE_BYTES, Semaphore
+from pipeline.engine_process.slot_content import (
+    Content,
+    EncodedImage,
+    Failure,
+    Results,
+    TensorData,
+    described,
+    parsed,
+)
+from pipeline.engine_process.tensor_bytes import as_array, as_tensor, bytes_of, is_channels_last
 from pipeline.errors import DeadlinePassedError, NodeError
 from pipeline.keys import (
     TASK_COLOR_KEY,
@@ -32,11 +40,10 @@ from pipeline.keys import (
 from service.errors import in_one_line, what_it_says
 from service.handlers.interface import HandlerSettings, InvalidImageError
 
-# Kind of the data, flags, a number of the caller, length of the description and of the data in
-# bytes, when the item was left here, and its deadline (0 for none), both in seconds on the clock
-# that all processes share.
-_HEADER = struct.Struct("<BBHIQdd")
-_FLAGS_OFFSET = 1
+# Flags, a number of the caller, length of the description and of the data in bytes, when the item
+# was left here, and its deadline (0 for none), both in seconds on the clock that all processes
+# share.
+_HEADER = struct.Struct("<BxHIQdd")
 # A thread waits for the outcome at the slot itself; the other process has begun with the item; an
 # engine process ended while it worked on it.
 _IS_WAITED_FOR, _IS_BEGUN, _IS_SUSPECT = 1, 2, 4
@@ -47,19 +54,11 @@ _TEXT_OFFSET = _SEMAPHORE_OFFSET + SEMAPHORE_BYTES
 _LINE_BYTES = 64
 # Pixels take more than the message that they came in. Only what is used of a slot costs memory.
 _LEAST_ITEM_BYTES = 32 * 1024 * 1024
-_BYTES, _TENSOR, _DONE, _FAILED, _STATUS = range(5)
 _MOST_STATUS_BYTES = 2048
 # Behind the status: how many heartbeats there were, and whether an instance loads.
 _PULSE = struct.Struct("<Q?")
 _PULSE_OFFSET = _TEXT_OFFSET + _MOST_STATUS_BYTES
 _MOST_ERROR_CHARACTERS = 4096
-# Types that NumPy lacks, as the integers that have their bits.
-_BITS = {
-    torch.bfloat16: torch.int16,
-    torch.float8_e4m3fn: torch.int8,
-    torch.float8_e5m2: torch.int8,
-}
-_LACKING = {str(dtype): dtype for dtype in _BITS}
 CALLERS = 2**16
 """Callers of one worker have numbers below this."""
 # By name, so that the handler tells the client the same as without another process.
@@ -200,12 +199,13 @@ class SlotMemory:
         # The keys that count there, besides the data; None for those that the item lacks.
         keys = tuple(item.get(key) for key in _KEPT_KEYS)
         if isinstance(data, torch.Tensor):
-            matrix, order, dtype = _as_array(data)
-            text = _tensor_description(dtype, matrix.shape, order, keys)
-            kind, body = _TENSOR, _bytes_of(matrix)
+            channels_last = is_channels_last(data)
+            array, dtype = as_array(data, channels_last=channels_last)
+            text = described(TensorData, dtype, array.shape, channels_last, keys)
+            body = bytes_of(array)
         elif isinstance(data, bytes | bytearray | memoryview):
-            text = _bytes_description(keys)
-            kind, body = _BYTES, memoryview(data).cast("B")
+            text = described(EncodedImage, keys)
+            body = memoryview(data).cast("B")
         else:
             raise SlotError(
                 f"the engine process takes bytes or a tensor, got {type(data).__name__}"
@@ -213,7 +213,6 @@ class SlotMemory:
         try:
             self._write(
                 slot,
-                kind,
                 text,
                 [body],
                 now_s,
@@ -230,23 +229,23 @@ class SlotMemory:
 
     def begin(self, slot: int) -> None:
         """Note that the item is being worked on."""
-        self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] |= _IS_BEGUN
+        self._memory[slot * self.slot_bytes] |= _IS_BEGUN
 
     def is_begun(self, slot: int) -> bool:
         """Whether the other process has begun with the item in the slot."""
-        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_BEGUN)
+        return bool(self._memory[slot * self.slot_bytes] & _IS_BEGUN)
 
     def is_waited_for(self, slot: int) -> bool:
         """Whether a thread waits at the semaphore for what comes of the item in the slot."""
-        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_WAITED_FOR)
+        return bool(self._memory[slot * self.slot_bytes] & _IS_WAITED_FOR)
 
     def is_suspect(self, slot: int) -> bool:
         """Whether the item in the slot was at work when an engine process ended."""
-        return bool(self._memory[slot * self.slot_bytes + _FLAGS_OFFSET] & _IS_SUSPECT)
+        return bool(self._memory[slot * self.slot_bytes] & _IS_SUSPECT)
 
     def caller(self, slot: int) -> int:
         """The short number, below `CALLERS`, of whose item is in the slot."""
-        return int(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[2])
+        return int(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[1])
 
     def item(self, slot: int) -> tuple[Item, float, float | None]:
         """The item in a slot, when it was left there, and its deadline.
@@ -254,14 +253,15 @@ class SlotMemory:
         Its data, a memoryview or a tensor, is a view of the slot: it is whole until the result is
         put there.
         """
-        kind, about, body, put_at_s, deadline_s = self._read(slot)
+        content, body, put_at_s, deadline_s = self._read(slot)
         item: Item = {TASK_DATA_KEY: body}
-        if kind == _TENSOR:
-            matrix, lacking = _as_matrix(body, about["dtype"], about["shape"])
-            if about["order"] == "nhwc":
-                matrix = matrix.transpose(0, 3, 1, 2)
-            item[TASK_DATA_KEY] = _of_type(torch.from_numpy(matrix), lacking)
-        for key, value in zip(_KEPT_KEYS, about["keys"], strict=True):
+        if isinstance(content, TensorData):
+            item[TASK_DATA_KEY] = as_tensor(
+                body, content.dtype, content.shape, channels_last=content.channels_last
+            )
+        elif not isinstance(content, EncodedImage):
+            raise SlotError(f"slot {slot} holds no item, but {content}")
+        for key, value in zip(_KEPT_KEYS, content.keys, strict=True):
             if value is not None:
                 item[key] = value
         return item, put_at_s, deadline_s or None
@@ -282,45 +282,46 @@ class SlotMemory:
         times = memoryview(array("d", times_ms.values())).cast("B")
         if error is None:
             try:
-                arrays = [_in_order(one) for one in results]
-                kinds = tuple((dtype, one.shape) for one, dtype in arrays)
-                text = _outcome_description(tuple(times_ms), kinds, isinstance(result, list))
-                self._write(slot, _DONE, text, [times, *(_bytes_of(one) for one, _ in arrays)])
+                arrays = [as_array(one) for one in results]
+                kinds = tuple((dtype, array.shape) for array, dtype in arrays)
+                text = described(Results, tuple(times_ms), kinds, isinstance(result, list))
+                self._write(slot, text, [times, *(bytes_of(array) for array, _ in arrays)])
             except Exception as cannot:  # noqa: BLE001 (sparse, quantised, too large, ...)
                 error = RemoteError(f"the result cannot leave its process: {in_one_line(cannot)}")
         if error is not None:
             cause = error.cause if isinstance(error, NodeError) else error
-            about = {
-                "times": list(times_ms),
-                "node": error.node if isinstance(error, NodeError) else None,
-                "cause": type(cause).__name__,
-                "message": what_it_says(cause)[:_MOST_ERROR_CHARACTERS],
-            }
-            self._write(slot, _FAILED, json.dumps(about).encode(), [times])
+            failure = Failure(
+                times=list(times_ms),
+                node=error.node if isinstance(error, NodeError) else None,
+                cause=type(cause).__name__,
+                message=what_it_says(cause)[:_MOST_ERROR_CHARACTERS],
+            )
+            self._write(slot, to_json(failure).encode(), [times])
 
     def outcome(self, slot: int) -> tuple[Any, NodeError | None, dict[str, float]]:
         """What came of the item: result, or the error that says why there is none, and times."""
-        kind, about, body, *_ = self._read(slot)
-        times = np.frombuffer(body, np.float64, len(about["times"]))
-        times_ms = dict(zip(about["times"], times.tolist(), strict=True))
-        if kind == _FAILED:
-            cause = _CAUSES.get(about["cause"], RemoteError)(about["message"])
-            return None, NodeError(about["node"] or "engine process", cause), times_ms
+        content, body, *_ = self._read(slot)
+        if not isinstance(content, Results | Failure):
+            raise SlotError(f"slot {slot} holds no outcome, but {content}")
+        times = np.frombuffer(body, np.float64, len(content.times))
+        times_ms = dict(zip(content.times, times.tolist(), strict=True))
+        if isinstance(content, Failure):
+            cause = _CAUSES.get(content.cause, RemoteError)(content.message)
+            return None, NodeError(content.node or "engine process", cause), times_ms
         results, start = [], times.nbytes
-        for dtype, shape in about["arrays"]:
-            matrix, lacking = _as_matrix(body[start:], dtype, shape)
-            results.append(_of_type(torch.from_numpy(matrix.copy()), lacking))
-            start += matrix.nbytes
-        return results if about["several"] else results[0], None, times_ms
+        for dtype, shape in content.arrays:
+            results.append(as_tensor(body[start:], dtype, shape, copied=True))
+            start += results[-1].nbytes
+        return results if content.is_list else results[0], None, times_ms
 
     def put_status(self, slot: int, text: str) -> None:
         """Leave a short text in a slot that holds no items."""
-        self._write(slot, _STATUS, text.encode()[:_MOST_STATUS_BYTES], [])
+        self._write(slot, text.encode()[:_MOST_STATUS_BYTES], [])
 
     def status(self, slot: int) -> str:
         """The text in such a slot. While it is being replaced it may be a mixture of both."""
         start = slot * self.slot_bytes
-        text_bytes = min(_HEADER.unpack_from(self._memory, start)[3], _MOST_STATUS_BYTES)
+        text_bytes = min(_HEADER.unpack_from(self._memory, start)[2], _MOST_STATUS_BYTES)
         text_start = start + _TEXT_OFFSET
         return str(self._memory[text_start : text_start + text_bytes], "utf-8", "replace")
 
@@ -347,7 +348,6 @@ class SlotMemory:
     def _write(
         self,
         slot: int,
-        kind: int,
         text: bytes,
         parts: Sequence[memoryview],
         put_at_s: float = 0.0,
@@ -370,19 +370,19 @@ class SlotMemory:
             position += part.nbytes
         self._memory[text_start : text_start + len(text)] = text
         self._used_bytes[slot] = max(self._used_bytes[slot], position - start)
-        header = (kind, flags, caller, len(text), size_bytes, put_at_s, deadline_s)
+        header = (flags, caller, len(text), size_bytes, put_at_s, deadline_s)
         _HEADER.pack_into(self._memory, start, *header)
 
-    def _read(self, slot: int) -> tuple[int, dict[str, Any], memoryview, float, float]:
+    def _read(self, slot: int) -> tuple[Content, memoryview, float, float]:
         start = slot * self.slot_bytes
         header = _HEADER.unpack_from(self._memory, start)
-        kind, _, _, text_bytes, body_bytes, put_at_s, deadline_s = header
+        _, _, text_bytes, body_bytes, put_at_s, deadline_s = header
         text_start = start + _TEXT_OFFSET
-        about = _parsed(bytes(self._memory[text_start : text_start + text_bytes]))
+        content = parsed(bytes(self._memory[text_start : text_start + text_bytes]))
         position = _body_start(text_start, text_bytes)
         end = position + body_bytes
         self._used_bytes[slot] = max(self._used_bytes[slot], end - start)
-        return kind, about, self._memory[position:end], put_at_s, deadline_s
+        return content, self._memory[position:end], put_at_s, deadline_s
 
 
 def data_bytes(item: Item) -> int:
@@ -402,73 +402,3 @@ def _short(caller: int) -> int:
 def _body_start(text_start: int, text_bytes: int) -> int:
     """Where the data begins: at a whole cache line, so that arrays are aligned."""
     return text_start + -(-text_bytes // _LINE_BYTES) * _LINE_BYTES
-
-
-# Items of one server describe themselves in the same few ways, so that descriptions, whatever
-# there is to say, cost nothing after the first ones.
-@lru_cache(maxsize=256)
-def _parsed(text: bytes) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(text)
-    return about
-
-
-@lru_cache(maxsize=256)
-def _bytes_description(keys: tuple[Any, ...]) -> bytes:
-    return json.dumps({"keys": keys}).encode()
-
-
-@lru_cache(maxsize=256)
-def _tensor_description(
-    dtype: str, shape: tuple[int, ...], order: str, keys: tuple[Any, ...]
-) -> bytes:
-    about = {"dtype": dtype, "shape": shape, "order": order, "keys": keys}
-    return json.dumps(about).encode()
-
-
-@lru_cache(maxsize=256)
-def _outcome_description(
-    times: tuple[str, ...], arrays: tuple[tuple[str, tuple[int, ...]], ...], several: bool
-) -> bytes:
-    return json.dumps({"times": times, "arrays": arrays, "several": several}).encode()
-
-
-def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
-    """The bytes of an array that is contiguous."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _as_array(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str, str]:
-    """A tensor's values as they lie in memory, in what order that is, and of what type."""
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        array, dtype = _to_numpy(tensor)
-        return array.transpose(0, 2, 3, 1), "nhwc", dtype
-    array, dtype = _in_order(tensor)
-    return array, "plain", dtype
-
-
-def _in_order(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str]:
-    """A tensor's values one after the other, and of what type they are."""
-    array, dtype = _to_numpy(tensor)
-    return np.ascontiguousarray(array).reshape(array.shape), dtype
-
-
-def _to_numpy(tensor: torch.Tensor) -> tuple[np.ndarray[Any, Any], str]:
-    """A tensor's values, or the integers that have their bits, and of what type they are."""
-    bits = _BITS.get(tensor.dtype)
-    if bits is not None:
-        return tensor.detach().view(bits).numpy(force=True), str(tensor.dtype)
-    array: np.ndarray[Any, Any] = tensor.numpy(force=True)
-    return array, array.dtype.str
-
-
-def _as_matrix(
-    body: memoryview, dtype: str, shape: Sequence[int]
-) -> tuple[np.ndarray[Any, Any], torch.dtype | None]:
-    """A view of what `_to_numpy` has described, and its type where that is not the array's."""
-    lacking = _LACKING.get(dtype)
-    name = dtype if lacking is None else f"i{lacking.itemsize}"
-    return np.frombuffer(body, np.dtype(name), math.prod(shape)).reshape(shape), lacking
-
-
-def _of_type(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    return tensor if dtype is None else tensor.view(dtype)

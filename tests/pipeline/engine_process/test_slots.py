@@ -165,3 +165,15 @@ def test_a_status_is_a_text_beside_the_items(both_ends: tuple[SlotMemory, SlotMe
     assert ours.status(2) == ""
     theirs.put_status(2, "x" * SLOT_BYTES)
     assert ours.status(2) == "x" * 2048
+
+
+def test_an_item_and_an_outcome_are_not_taken_for_each_other(
+    both_ends: tuple[SlotMemory, SlotMemory],
+) -> None:
+    ours, theirs = both_ends
+    ours.put_item(0, {"data": b"abc"}, 1.0, None)
+    with pytest.raises(SlotError, match="holds no outcome, but EncodedImage"):
+        theirs.outcome(0)
+    theirs.put_outcome(0, {"result": torch.zeros(2)}, None, {})
+    with pytest.raises(SlotError, match="holds no item, but Results"):
+        ours.item(0)
