@@ -6,10 +6,17 @@ from pipeline.backends import (
     gpu_decoding,
     identity,
     inference,
+    item_keys,
     map_reduce,
     opencv,
     padding,
+    perspective,
     pillow,
+    saving,
+    stand_ins,
+    tensor_resizing,
+    tensor_shapes,
+    tensor_values,
 )
 
 __all__ = [
@@ -18,8 +25,15 @@ __all__ = [
     "gpu_decoding",
     "identity",
     "inference",
+    "item_keys",
     "map_reduce",
     "opencv",
     "padding",
+    "perspective",
     "pillow",
+    "saving",
+    "stand_ins",
+    "tensor_resizing",
+    "tensor_shapes",
+    "tensor_values",
 ]

@@ -51,22 +51,47 @@ class CpuOperator(Backend):
         """The result for one item; an exception fails it."""
 
 
-def needed_size(config: InstanceConfig, operator: str, height: str, width: str) -> tuple[int, int]:
-    """Height and width in pixels, which the node must give.
+def needed(config: InstanceConfig, operator: str, *names: str) -> tuple[Any, ...]:
+    """The values of settings that the node, or the expression, must give.
 
     Args:
         config: the instance.
         operator: whose settings they are, for the message.
-        height: the name of the one setting.
-        width: the name of the other.
+        names: theirs.
 
     Raises:
         PipelineConfigError: one of them is missing.
     """
-    size = config.settings[height], config.settings[width]
-    if None in size:
-        raise PipelineConfigError(f"{operator} needs {height} and {width}, in pixels")
-    return size
+    values = tuple(config.settings[name] for name in names)
+    if None in values:
+        raise PipelineConfigError(f"{operator} needs {' and '.join(names)}")
+    return values
+
+
+def needed_size(config: InstanceConfig, operator: str, height: str, width: str) -> tuple[int, int]:
+    """Height and width in pixels, under these names; raises as `needed`."""
+    try:
+        rows, columns = needed(config, operator, height, width)
+    except PipelineConfigError as error:
+        raise PipelineConfigError(f"{error}, in pixels") from None
+    return rows, columns
+
+
+def size_of_item(item: Item, operator: str) -> tuple[int, int]:
+    """Height and width in pixels that the item names under `resize_h` and `resize_w`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    given = {key: item.get(key) for key in ("resize_h", "resize_w")}
+    try:
+        height, width = map(read_side, given.values())
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{operator} needs resize_h and resize_w in the item, pixels from 1 to {MOST_SIDE}, "
+            f"got {given}"
+        ) from error
+    return height, width
 
 
 def byte_matrix(item: Item) -> np.ndarray[Any, Any]:

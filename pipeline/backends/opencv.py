@@ -11,10 +11,17 @@ import numpy as np
 import torch
 
 from engine.contexts.cuda_device import cuda_available
-from pipeline.backends.cpu_operator import RESIZE_SETTINGS, CpuOperator, matrix, needed_size
+from pipeline.backends.cpu_operator import (
+    RESIZE_SETTINGS,
+    CpuOperator,
+    matrix,
+    needed_size,
+    size_of_item,
+)
 from pipeline.backends.gpu import to_gpu
 from pipeline.backends.interface import InstanceConfig, Item
 from pipeline.backends.registry import register
+from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
 from pipeline.language.settings import Setting, choice, read_size
@@ -58,6 +65,25 @@ class ResizeMat(CpuOperator):
     def process(self, item: Item) -> Any:
         """Resize one matrix."""
         return cv2.resize(matrix(item), self._size, interpolation=cv2.INTER_LINEAR)
+
+
+@register("DynamicResizeMat")
+class DynamicResizeMat(CpuOperator):
+    """Resizes each matrix to the size that its item names under `resize_h` and `resize_w`."""
+
+    def process(self, item: Item) -> Any:
+        """Resize one matrix."""
+        height, width = size_of_item(item, "DynamicResizeMat")
+        return cv2.resize(matrix(item), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+@register("FloatMat")
+class FloatMat(CpuOperator):
+    """Makes float32 of the values of a matrix, unscaled."""
+
+    def process(self, item: Item) -> Any:
+        """The matrix or a copy."""
+        return matrix(item).astype(np.float32, copy=False)
 
 
 @register("cvtColorMat", "CvtColorMat")
@@ -166,17 +192,26 @@ class Mat2Tensor(CpuOperator):
     @classmethod
     def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:  # noqa: ARG003
         """Whether the tensors go there."""
-        return bool(settings["device"] != "cpu")
+        return cls._device(settings) != "cpu"
+
+    @classmethod
+    def _device(cls, settings: Mapping[str, Any]) -> str:
+        return str(settings["device"])
+
+    _cpu_wish: ClassVar[str] = 'device = "cpu"'
+
+    def _gpu_wish(self, device: str) -> str:
+        return f'Mat2Tensor with device = "{device}"'
 
     def init(self, config: InstanceConfig) -> None:
         """Read where the tensors go; refuse a GPU on a host without one."""
         super().init(config)
         self._format = config.settings["data_format"]
-        device = config.settings["device"]
+        device = self._device(config.settings)
         if device != "cpu" and not cuda_available():
             raise PipelineConfigError(
-                f'Mat2Tensor with device = "{device}" needs an NVIDIA GPU and a CUDA build of '
-                'torch, and this host lacks them: use device = "cpu"'
+                f"{self._gpu_wish(device)} needs an NVIDIA GPU and a CUDA build of torch, and this "
+                f"host lacks them: use {self._cpu_wish}"
             )
         self._gpu = None if device == "cpu" else torch.device("cuda", config.device_id)
 
@@ -192,3 +227,52 @@ class Mat2Tensor(CpuOperator):
             tensor = to_gpu(tensor, self._gpu)
         item[DATA_FORMAT_KEY] = self._format
         return tensor
+
+
+_DATA_FORMAT = Mat2Tensor.settings[1:]
+
+
+@register("Mat2CpuTensor")
+class Mat2CpuTensor(Mat2Tensor):
+    """Does what Mat2Tensor does with `device` "cpu"."""
+
+    settings: ClassVar[tuple[Setting, ...]] = _DATA_FORMAT
+
+    @classmethod
+    def _device(cls, settings: Mapping[str, Any]) -> str:  # noqa: ARG003 (always this one)
+        return "cpu"
+
+
+@register("Mat2GpuTensor")
+class Mat2GpuTensor(Mat2Tensor):
+    """Does what Mat2Tensor does with `device` "gpu"."""
+
+    settings: ClassVar[tuple[Setting, ...]] = _DATA_FORMAT
+
+    @classmethod
+    def _device(cls, settings: Mapping[str, Any]) -> str:  # noqa: ARG003 (always this one)
+        return "gpu"
+
+    _cpu_wish: ClassVar[str] = "Mat2CpuTensor"
+
+    def _gpu_wish(self, device: str) -> str:  # noqa: ARG002 (there is one only)
+        return "Mat2GpuTensor"
+
+
+@register("Tensor2Mat")
+class Tensor2Mat(CpuOperator):
+    """A tensor in, a matrix of the same type out, on the CPU.
+
+    Takes uint8 or float32 of the shape (1, 3, height, width) or (height, width, 3).
+    """
+
+    # The tensor may lie on a GPU, whose work stays in the instance's own thread.
+    any_thread = False
+
+    def process(self, item: Item) -> Any:
+        """The matrix, which shares the memory of a tensor whose pixels lie like a matrix's."""
+        image = as_nchw(as_tensor(item[TASK_DATA_KEY], "Tensor2Mat"), "Tensor2Mat")
+        if image.shape[0] != 1:
+            raise ValueError(f"Tensor2Mat takes one image, got the shape {tuple(image.shape)}")
+        pixels = np.ascontiguousarray(image[0].permute(1, 2, 0).detach().cpu().numpy())
+        return matrix({TASK_DATA_KEY: pixels})

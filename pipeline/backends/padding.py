@@ -7,7 +7,7 @@ shorter, and a side has at least one pixel, so that very long images have a resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import cv2
@@ -22,16 +22,20 @@ from pipeline.backends.cpu_operator import (
 )
 from pipeline.backends.interface import InstanceConfig, Item
 from pipeline.backends.registry import register
+from pipeline.keys import TASK_DATA_KEY
 from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_side
 
 SCALE_KEY = "scale"
 OFFSET_KEY = "offset"
 INVERSE_KEY = "inverse_trans"
 
-_MAX_SETTINGS = (
+MAX_SETTINGS = (
     Setting("max_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
     Setting("max_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
 )
+
+
+PAD_VALUE = Setting("pad_value", read_byte, "a grey level, 0 to 255", 0)
 
 
 def read_levels(value: Any) -> tuple[int, int, int]:
@@ -55,14 +59,22 @@ class InverseTransform:
     Attributes:
         x_ratio: width of that image by width of the resized one.
         y_ratio: the same of the heights.
+        offset: pixels left of and above the resized one.
+        size: width and height of that image in pixels, beyond which no point is put; None for no
+            bound.
     """
 
     x_ratio: float
     y_ratio: float
+    offset: tuple[int, int] = (0, 0)
+    size: tuple[int, int] | None = None
 
     def __call__(self, x: float, y: float) -> tuple[float, float]:
         """The point in the image's own pixels."""
-        return self.x_ratio * x, self.y_ratio * y
+        x, y = self.x_ratio * (x - self.offset[0]), self.y_ratio * (y - self.offset[1])
+        if self.size is None:
+            return x, y
+        return min(max(x, 0), self.size[0] - 1), min(max(y, 0), self.size[1] - 1)
 
 
 def fitted_size(
@@ -118,17 +130,9 @@ class LetterBox(CpuOperator):
         rows, columns = data.shape[:2]
         target_height, target_width = self._size
         height, width = fitted_size((rows, columns), self._size)
-        below, right = target_height - height, target_width - width
-        above, left = (below // 2, right // 2) if self._centred else (0, 0)
-        boxed = cv2.copyMakeBorder(
-            _resized(data, (height, width)),
-            above,
-            below - above,
-            left,
-            right - left,
-            cv2.BORDER_CONSTANT,
-            value=self._pad_val,
-        )
+        resized = _resized(data, (height, width))
+        left, above = _border(resized, self._size, centred=self._centred)
+        boxed = _padded(resized, self._size, (left, above), self._pad_val)
         item[SCALE_KEY] = min(target_width / columns, target_height / rows)
         item[OFFSET_KEY] = (left, above)
         return boxed
@@ -151,7 +155,7 @@ class TopLeftResizeMat(LetterBox):
 class _WithinMax(CpuOperator):
     """Fits a matrix into `max_h` x `max_w` pixels; the item gets `inverse_trans`."""
 
-    settings: ClassVar[tuple[Setting, ...]] = _MAX_SETTINGS
+    settings: ClassVar[tuple[Setting, ...]] = MAX_SETTINGS
 
     def init(self, config: InstanceConfig) -> None:
         """Read the size."""
@@ -178,31 +182,94 @@ class FixRatioResizeMat(_WithinMax):
         return self._fit(item, matrix(item), up=True)
 
 
+class _PaddedToMax(_WithinMax):
+    """Fills up to `max_h` x `max_w` with grey of the level `pad_value`; takes uint8 only."""
+
+    settings: ClassVar[tuple[Setting, ...]] = (*MAX_SETTINGS, PAD_VALUE)
+    _centred: ClassVar[bool]
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the size and what to fill with."""
+        super().init(config)
+        self._pad_value = config.settings["pad_value"]
+
+    def process(self, item: Item) -> Any:
+        """Resize and fill up one matrix; one that has the size is handed on."""
+        resized = self._fit(item, byte_matrix(item), up=False)
+        left, above = _border(resized, self._most, centred=self._centred)
+        if self._centred:
+            rows, columns = item[TASK_DATA_KEY].shape[:2]
+            back = item[INVERSE_KEY]
+            item[INVERSE_KEY] = replace(back, offset=(left, above), size=(columns, rows))
+        return _padded(resized, self._most, (left, above), (self._pad_value,) * 3)
+
+
 @register("ResizePadMat")
-class ResizePadMat(_WithinMax):
+class ResizePadMat(_PaddedToMax):
     """Resizes to the largest size within `max_h` x `max_w`, and fills up to that.
 
     The image is at the top left, and the rest is grey of the level `pad_value`. Takes uint8 only.
     The item gets `inverse_trans`, an `InverseTransform`.
     """
 
-    settings: ClassVar[tuple[Setting, ...]] = (
-        *_MAX_SETTINGS,
-        Setting("pad_value", read_byte, "a grey level, 0 to 255", 0),
-    )
+    _centred: ClassVar[bool] = False
+
+
+@register("ResizeCenterPadMat")
+class ResizeCenterPadMat(_PaddedToMax):
+    """Does what ResizePadMat does, with the image in the middle.
+
+    `inverse_trans` takes a point beside the image to the image's edge.
+    """
+
+    _centred: ClassVar[bool] = True
+
+
+@register("FixHResizePadMat")
+class FixHResizePadMat(CpuOperator):
+    """Resizes to the height `resize_h`, and fills up to the width `max_w` with `pad_value`.
+
+    The width follows from the aspect ratio, rounded up; an image that would be wider than `max_w`
+    is squeezed. The image is at the left. Takes uint8 only. Meant for lines of text.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = (RESIZE_SETTINGS[0], MAX_SETTINGS[1], PAD_VALUE)
 
     def init(self, config: InstanceConfig) -> None:
         """Read the size and what to fill with."""
         super().init(config)
+        self._size = needed_size(config, "FixHResizePadMat", "resize_h", "max_w")
         self._pad_value = (config.settings["pad_value"],) * 3
 
     def process(self, item: Item) -> Any:
-        """Resize and fill up one matrix; one that has the size is handed on."""
-        resized = self._fit(item, byte_matrix(item), up=False)
-        below = self._most[0] - resized.shape[0]
-        right = self._most[1] - resized.shape[1]
-        if not below and not right:
-            return resized
-        return cv2.copyMakeBorder(
-            resized, 0, below, 0, right, cv2.BORDER_CONSTANT, value=self._pad_value
-        )
+        """Resize and fill up one matrix."""
+        data = byte_matrix(item)
+        rows, columns = data.shape[:2]
+        height, most_width = self._size
+        width = min(most_width, -(-height * columns // rows))
+        return _padded(_resized(data, (height, width)), self._size, (0, 0), self._pad_value)
+
+
+def _border(
+    image: np.ndarray[Any, Any], size: tuple[int, int], *, centred: bool
+) -> tuple[int, int]:
+    """The pixels left of and above an image that is filled up to a height and width."""
+    if not centred:
+        return 0, 0
+    return (size[1] - image.shape[1]) // 2, (size[0] - image.shape[0]) // 2
+
+
+def _padded(
+    image: np.ndarray[Any, Any],
+    size: tuple[int, int],
+    offset: tuple[int, int],
+    levels: tuple[int, int, int],
+) -> np.ndarray[Any, Any]:
+    """An image filled up to a height and width; one that has the size as it is."""
+    left, above = offset
+    below, right = size[0] - image.shape[0] - above, size[1] - image.shape[1] - left
+    if not any((left, above, below, right)):
+        return image
+    return np.asarray(
+        cv2.copyMakeBorder(image, above, below, left, right, cv2.BORDER_CONSTANT, value=levels)
+    )

@@ -19,6 +19,8 @@ MAX_COUNT = 10**12
 """The largest whole number that a setting may have."""
 MOST_SIDE = 8192
 """The most pixels along one side that an operator makes an image of."""
+# As many as NumPy's arrays have.
+_MOST_DIMENSIONS = 64
 # Each is a thread.
 _MOST_INSTANCES = 1024
 
@@ -109,6 +111,25 @@ def whole_number(lowest: int, highest: int) -> Callable[[Any], int]:
 read_pixels = whole_number(0, MOST_SIDE)
 read_side = whole_number(1, MOST_SIDE)
 read_byte = whole_number(0, 255)
+
+
+def read_dimension(value: Any) -> int:
+    """The number of a tensor's dimension, also as text; negative ones count from the end."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(value)
+    dimension = int(value)
+    if not -_MOST_DIMENSIONS <= dimension < _MOST_DIMENSIONS:
+        raise ValueError(value)
+    return dimension
+
+
+def read_dimensions(value: Any) -> tuple[int, ...]:
+    """Numbers of dimensions, all different: "0,2,3,1" or [0, 2, 3, 1]."""
+    parts = value.split(",") if isinstance(value, str) else value
+    dimensions = tuple(map(read_dimension, parts if isinstance(parts, list) else [parts]))
+    if not dimensions or len(set(dimensions)) < len(dimensions):
+        raise ValueError(value)
+    return dimensions
 
 
 def read_switch(value: Any) -> bool:

@@ -226,3 +226,46 @@ def test_what_is_no_matrix_fails_that_item_alone(backend: str, data: Any, messag
     assert re.search(message, str(items[0][TASK_ERROR_KEY]))
     assert TASK_RESULT_KEY not in items[0]
     assert TASK_RESULT_KEY in items[1]
+
+
+def test_mat2cpu_tensor_needs_no_device_and_tensor2mat_takes_it_back() -> None:
+    image = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+    for backend in ("Mat2CpuTensor", "Mat2CpuTensor(data_format=hwc)"):
+        item = {"data": image}
+        with pipe({"node": {"backend": f"S[{backend},Tensor2Mat]"}}) as run:
+            run(item)
+        assert np.array_equal(item["result"], image)
+        assert item["result"].dtype == np.uint8
+
+
+def test_tensor2mat_refuses_what_is_no_image() -> None:
+    items = [
+        {"data": data}
+        for data in (torch.zeros(2, 3, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(4), "text")
+    ]
+    with pipe({"node": {"backend": "Tensor2Mat"}}) as run:
+        run(items)
+    for item, message in zip(
+        items,
+        ("takes one image", "expected a matrix", "takes an image", "takes a tensor"),
+        strict=True,
+    ):
+        assert message in str(item["error"])
+
+
+def test_mat2gpu_tensor_names_the_cpus_operator_on_a_host_without_a_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this host has a GPU")
+    with pytest.raises(PipelineConfigError, match=r"Mat2GpuTensor needs an NVIDIA GPU.*Mat2CpuTen"):
+        pipe({"node": {"backend": "Mat2GpuTensor"}})
+
+
+def test_each_item_names_the_size_that_its_matrix_gets() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (5, 7, 3), np.uint8)
+    items = [{"data": image, "resize_h": 3, "resize_w": 4}, {"data": image}]
+    with pipe({"node": {"backend": "S[DynamicResizeMat,FloatMat]"}}) as run:
+        run(items)
+    expected = cv2.resize(image, (4, 3), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    assert np.array_equal(items[0]["result"], expected)
+    assert items[0]["result"].dtype == np.float32
+    assert "DynamicResizeMat needs resize_h and resize_w in the item" in str(items[1]["error"])

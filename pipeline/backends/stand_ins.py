@@ -1,0 +1,42 @@
+"""Backends that stand in for others while a configuration is tried: one is slow, one fails."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from pipeline.backends.interface import InstanceConfig, ItemBackend
+from pipeline.backends.registry import register
+from pipeline.language.settings import Setting, read_milliseconds
+
+
+@register("Sleep")
+class Sleep(ItemBackend):
+    """Hands on the data after `Sleep::time` ms, for each item: an instance at work.
+
+    Other instances go on meanwhile, as they do while a model runs.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("Sleep::time", read_milliseconds, "milliseconds, at least 0", 10.0),
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the time."""
+        self._duration_s = config.settings["Sleep::time"] / 1000
+
+    def process(self, data: Any) -> Any:
+        """The data, later."""
+        time.sleep(self._duration_s)
+        return data
+
+
+@register("RuntimeError", "C10Exception")
+class Failing(ItemBackend):
+    """Fails every item with a RuntimeError, to see what callers make of it."""
+
+    def process(self, data: Any) -> Any:
+        """Nothing."""
+        raise RuntimeError(
+            f"the backend RuntimeError fails every item, here a {type(data).__name__}"
+        )
