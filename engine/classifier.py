@@ -6,6 +6,7 @@ import logging
 
 from engine.errors import EngineError
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
+from engine.onnx_graph.fused_normalization import first_arithmetic
 from engine.onnx_graph.model import OnnxModel
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,13 @@ def classifier_normalization(
     if model.declared_normalization is not None:
         return model.declared_normalization
     logger.info("%s declares no mean and std: using ImageNet's; see --mean and --std", model.name)
+    if arithmetic := first_arithmetic(model.proto):
+        logger.warning(
+            "%s gets pixels with ImageNet's mean and std, and begins with a %s of them, as graphs "
+            "do that normalize their image: if this one does, labels will be wrong; use --mean 0 "
+            "--std 1 if it takes pixels of 0 to 255, --mean 0 --std 255 if it takes 0 to 1",
+            *(model.name, arithmetic),
+        )
     return IMAGENET_NORMALIZATION
 
 

@@ -53,10 +53,11 @@ class Normalization:
     def _fields_for_unit_pixels(self) -> dict[str, tuple[float, ...]]:
         """What no network could want of pixels of 0..255; a mean of 0 is the same in any unit.
 
-        A mean of 0 with a std from 1 on leaves the pixels as they are, or makes them smaller.
+        Nor does a mean of 1 tell, which is white or next to black. With a std from 1 on either
+        leaves the pixels nearly as they are, or makes them smaller.
         """
         small_mean = max(map(abs, self.mean)) <= 1
-        unit_mean = small_mean and any(self.mean)
+        unit_mean = small_mean and any(value not in (0, 1) for value in self.mean)
         unit_std = min(self.std) < 1 or (unit_mean and max(self.std) < _LEAST_USUAL_STD)
         fields = {}
         if unit_mean or (unit_std and small_mean):

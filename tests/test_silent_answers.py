@@ -574,6 +574,28 @@ class TestDiagnoses:
             line = refusal("--handler", handler, "--engine", engine, "--model", *arguments)
             assert "output 'other' float32 N x 3 does not depend on the image" in line
 
+    @pytest.mark.parametrize("behind", ["Identity", "Softmax", "Flatten"])
+    @pytest.mark.parametrize("handler", HANDLERS)
+    def test_the_best_scores_without_their_classes(
+        self, handler: str, behind: str, tmp_path: Path
+    ) -> None:
+        best = "two = Constant <value_ints = [2]> () top, ids = TopK (scores, two) "
+        best += f"best = {behind} (top)"
+        one = save(tmp_path / "one.onnx", NET + best, "float[N,2] best")
+        two = save(tmp_path / "two.onnx", NET + best, "float[N,2] best, int64[N,2] ids")
+        all_ = save(tmp_path / "all.onnx", NET + best, "float[N,2] best, float[N,3] scores")
+        for arguments in ((str(one),), (str(two),), (str(all_), "--output", "best")):
+            line = refusal("--handler", handler, "--model", *arguments)
+            assert "output 'best' float32 N x 2 is that of a TopK, the best scores without" in line
+
+    def test_the_maximum_of_each_class_is_a_score(self, tmp_path: Path) -> None:
+        nodes = """
+            sizes = Constant <value_ints = [0, 3, 64]> () all = Reshape (image, sizes)
+            one = Constant <value_ints = [1]> () top, ids = TopK (all, one) scores = Flatten (top)
+        """
+        model = save(tmp_path / "m.onnx", nodes, "float[N,3] scores")
+        assert scoring_of(OnnxModel.load(model)).num_classes == 3
+
     @pytest.mark.parametrize(
         ("takes", "nodes", "output", "told"),
         [

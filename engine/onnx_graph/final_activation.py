@@ -1,4 +1,4 @@
-"""Which activation a graph ends in, so that none is put behind another."""
+"""What a graph ends in: an activation, behind which none is put, or a choice of the best."""
 
 from __future__ import annotations
 
@@ -62,6 +62,17 @@ def activation_in_graph(proto: onnx.ModelProto, output: str, rank: int) -> tuple
     activation = _ACTIVATIONS[node.op_type]
     is_known = activation == "Softmax" and not is_reordered
     return activation, _softmax_axes(proto, node, known_rank) if is_known else []
+
+
+def gives_best_only(proto: onnx.ModelProto, output: str) -> bool:
+    """Whether an output has the best values of each row, best first, and not which they are."""
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    node = producers.get(output)
+    while node is not None and node.op_type != "TopK":
+        source = node.input[0] if node.op_type in _ACTIVATIONS else ""
+        node = producers.get(source or _passed_on(node, proto, producers))
+    # With one it is a maximum, over whichever axis: a pooling. Before opset 10 k is an attribute.
+    return node is not None and not any(_is_one(k, proto, producers) for k in node.input[1:])
 
 
 def _passed_on(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -15,7 +17,8 @@ _PASSING_OPS = {
     *("Cast", "Concat", "Gather", "Identity", "Pad", "Resize", "Slice", "Split", "Transpose"),
     *("QuantizeLinear", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze"),
 }
-_SCALING_OPS = {"Add", "BatchNormalization", "Div", "InstanceNormalization", "Mul", "Sub"}
+_ARITHMETIC_OPS = {"Add", "Div", "Mul", "Sub"}
+_SCALING_OPS = {*_ARITHMETIC_OPS, "BatchNormalization", "InstanceNormalization"}
 _LAYER_PREFIX = "thriftpipe/"
 
 
@@ -29,20 +32,30 @@ def scales_its_image(proto: onnx.ModelProto) -> bool:
     inputs = true_inputs(proto)
     if any(value.type.tensor_type.elem_type == TensorProto.UINT8 for value in inputs):
         return True
+    return any(op_type in _SCALING_OPS for op_type in _first_computations(proto))
+
+
+def first_arithmetic(proto: onnx.ModelProto) -> str:
+    """The operator by which a graph seems to normalize its image itself, or ""."""
+    found = (op_type for op_type in _first_computations(proto) if op_type in _ARITHMETIC_OPS)
+    return next(found, "")
+
+
+def _first_computations(proto: onnx.ModelProto) -> Iterator[str]:
+    """The types of the nodes that are the first to change an input's values."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    ahead = [value.name for value in inputs]
+    ahead = [value.name for value in true_inputs(proto)]
     seen = set(ahead)
     while ahead:
         for node in readers.get(ahead.pop(), ()):
-            if node.op_type in _SCALING_OPS:
-                return True
-            if node.op_type in _PASSING_OPS:
-                ahead += [name for name in node.output if name not in seen]
-                seen.update(node.output)
-    return False
+            if node.op_type not in _PASSING_OPS:
+                yield node.op_type
+                continue
+            ahead += [name for name in node.output if name not in seen]
+            seen.update(node.output)
 
 
 def fuse_normalization(

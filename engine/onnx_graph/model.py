@@ -13,7 +13,7 @@ from engine.names import closest_name_hint
 from engine.normalization import Normalization
 from engine.onnx_graph.dynamic_batch import make_batch_dynamic, set_input_size
 from engine.onnx_graph.file import read_onnx
-from engine.onnx_graph.final_activation import activation_in_graph
+from engine.onnx_graph.final_activation import activation_in_graph, gives_best_only
 from engine.onnx_graph.fused_normalization import fuse_normalization
 from engine.onnx_graph.metadata import read_normalization, read_note
 from engine.onnx_graph.outputs import depends_on_inputs, keep_outputs, with_usable_outputs
@@ -136,12 +136,17 @@ class OnnxModel:
         """How many scores the first output has for an image.
 
         Raises:
-            EngineError: the output is not one row of scores per image.
+            EngineError: the output is not one row of scores per image, or has the best ones only.
         """
         if (size := self.outputs[0].row_size) is None:
             raise EngineError(
                 f"{self.path} is not a classifier: its output {self.outputs[0]} should "
                 f"be floating-point scores of shape N x classes"
+            )
+        if gives_best_only(self._proto, self.outputs[0].name):
+            raise EngineError(
+                f"{self.path}: its output {self.outputs[0]} is that of a TopK, the best scores "
+                f"without their classes; name the output before it, or export the model without it"
             )
         return size
 

@@ -30,6 +30,26 @@ def test_a_model_that_declares_nothing_gets_imagenets_and_the_log_says_so(
     with caplog.at_level(logging.INFO):
         assert classifier_normalization(small_model, None, None) == IMAGENET_NORMALIZATION
     assert "using ImageNet's" in caplog.text
+    assert "normalize their image" not in caplog.text
+
+
+@pytest.mark.parametrize("operator", ["Sub", "Div", "Mul", "Add"])
+def test_imagenets_values_before_a_graph_that_normalizes_its_image_are_a_warning(
+    operator: str,
+    small_proto: Callable[..., onnx.ModelProto],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proto = small_proto()
+    proto.graph.node[0].input[0] = "own"
+    proto.graph.initializer.append(helper.make_tensor("middle", TensorProto.FLOAT, [], [127.5]))
+    proto.graph.node.insert(0, helper.make_node(operator, ["image", "middle"], ["own"]))
+    model = OnnxModel(Path("m.onnx"), "", proto)
+    with caplog.at_level(logging.WARNING):
+        classifier_normalization(model, (0.0,), (1.0,))
+        assert not caplog.text
+        classifier_normalization(model, None, None)
+    assert f"begins with a {operator} of them" in caplog.text
+    assert "use --mean 0 --std 1 if it takes pixels of 0 to 255" in caplog.text
 
 
 def test_mean_and_std_go_together(efficientnet_lite0: OnnxModel) -> None:
