@@ -209,6 +209,7 @@ class Engine(ABC):
         name: the provider's name, as `--engine` spells it.
         precisions: what `EngineOptions.precision` may be here.
         device: "cpu" or "cuda".
+        keeps_cache: False where nothing is prepared from a model that is worth keeping in a file.
         thread_safe: True where any thread may create contexts at will and cheaply, so that a
             server may run the engine without a lock and without planning for instances.
         inputs: the model's inputs, as `ExecutionContext.run` takes them.
@@ -219,6 +220,7 @@ class Engine(ABC):
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     device: ClassVar[str]
+    keeps_cache: ClassVar[bool] = True
     thread_safe: ClassVar[bool]
 
     inputs: tuple[TensorSpec, ...]
@@ -235,6 +237,10 @@ class Engine(ABC):
         self.inputs = model.inputs
         self.outputs = model.outputs
         self._load()
+
+    @classmethod  # noqa: B027 (most take what they get)
+    def check_host(cls, precision: str) -> None:
+        """Raise MissingOnHostError where this host's CPU cannot compute in that precision."""
 
     @property
     @abstractmethod

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
+from engine.cache.encrypted_file import key_in, require_encryption
+from engine.cache.engine_cache import check_folder, is_encrypted
 from engine.contexts.cuda_device import cuda_available
 from engine.cpu.cores import available_cores, fitting_contexts
-from engine.errors import EngineError
+from engine.errors import EngineError, MissingOnHostError
+from engine.int8.calibration import CalibrationImages
 from engine.interface import Engine
 from engine.names import unknown_name
 from engine.onnx_graph.model import OnnxModel
@@ -55,7 +60,7 @@ def _provider(name: str) -> Provider:
         raise EngineError(unknown_name("engine", name, [AUTO, *ENGINE_NAMES]))
     providers = _providers()
     if name not in providers:
-        raise EngineError(
+        raise MissingOnHostError(
             f"engine {name!r} needs an NVIDIA GPU and a CUDA build of torch, and this machine "
             f"lacks them; it has {', '.join(providers)}"
         )
@@ -70,8 +75,8 @@ def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
         precision: the precision to run, or None for fp16 on a GPU and fp32 on a CPU.
 
     Raises:
-        EngineError: there is no such engine or precision, the engine does not run that precision,
-            or its package or its device is missing.
+        EngineError: there is no such engine or precision, or the engine does not run that one.
+        MissingOnHostError: its package or its device is missing.
     """
     if precision is not None and precision not in PRECISIONS:
         raise EngineError(unknown_name("precision", precision, PRECISIONS))
@@ -141,6 +146,34 @@ def fitting_instances(choice: EngineChoice, instance_num: int) -> int:
     return fitting_contexts(instance_num, contexts_per_core=per_core)
 
 
+def loading_errors(choice: EngineChoice, options: EngineOptions) -> Iterator[EngineError]:
+    """What any model would be refused for, found without loading one.
+
+    Args:
+        choice: what `choose_engine` returned.
+        options: how the engine is to run.
+
+    Yields:
+        The errors that `load_engine` would raise, one for each thing that is missing: instructions
+        of the CPU, folder, key and package of a cache, images for int8.
+    """
+    provider = _provider_class(choice.name)
+    checks: list[Callable[[], object]] = [partial(provider.check_host, choice.precision)]
+    if provider.keeps_cache and options.cache_path is not None:
+        checks.append(partial(check_folder, options.cache_path, "engine cache"))
+        if is_encrypted(options.cache_path):
+            checks += [require_encryption, partial(key_in, options.cache_key_file)]
+    if choice.name == "tensorrt" and options.timing_cache_path is not None:
+        checks.append(partial(check_folder, options.timing_cache_path, "timing cache"))
+    if choice.precision == "int8":
+        checks.append(partial(CalibrationImages, options.calibration_dir))
+    for check in checks:
+        try:
+            check()
+        except EngineError as error:
+            yield error
+
+
 def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) -> Engine:
     """Load a model into the chosen engine, and log what runs.
 
@@ -163,12 +196,7 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
         options = replace(options, max_batch_size=1, profiles=())
     if options.max_batch_size > 1:
         model.check_outputs()
-    for spec in model.inputs:
-        if None in spec.item_shape:
-            raise EngineError(
-                f"{model.path}: input {spec} has no fixed size; export the model with "
-                f'one, or name it in a TOML file: max = "4x3x224x224"'
-            )
+    check_sizes(model)
     options = replace(options, precision=choice.precision)
     engine = _provider_class(choice.name)(model, options)
     _logger.info(
@@ -181,6 +209,16 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
         options.threads_per_context,
     )
     return engine
+
+
+def check_sizes(model: OnnxModel) -> None:
+    """Raise EngineError where an input has a size other than the batch's that is left open."""
+    for spec in model.inputs:
+        if None in spec.item_shape:
+            raise EngineError(
+                f"{model.path}: input {spec} has no fixed size; export the model with "
+                f'one, or name it in a TOML file: max = "4x3x224x224"'
+            )
 
 
 def _default_precision(provider: Provider) -> str:
@@ -202,7 +240,7 @@ def _best(precision: str | None) -> tuple[str, str]:
 def _require_package(name: str) -> None:
     provider = _providers()[name]
     if find_spec(provider.package) is None:
-        raise EngineError(
+        raise MissingOnHostError(
             f"engine {name!r} needs the package {provider.package}; install it with: "
             f"pip install '{provider.install}'"
         )

@@ -11,6 +11,10 @@ class PipelineConfigError(ValueError):
     """A configuration that cannot run; the message names the node, the key and a way out."""
 
 
+class MissingHereError(PipelineConfigError):
+    """A configuration that may run elsewhere: this host lacks a package or a GPU."""
+
+
 class PipelineInputError(ValueError):
     """A call with arguments that no configuration accepts; nothing of it was run."""
 

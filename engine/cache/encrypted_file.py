@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded
-from engine.errors import EngineError
+from engine.errors import EngineError, MissingOnHostError
 
 ENVIRONMENT_VARIABLE = "THRIFTPIPE_CACHE_KEY"
 
@@ -40,8 +40,14 @@ def read_key(key_file: Path | None) -> bytes:
 
     Raises:
         EngineError: there is no key, others may read its file, or it is not one.
+        MissingOnHostError: the package is missing that encrypts.
     """
-    _require_package()
+    require_encryption()
+    return key_in(key_file)
+
+
+def key_in(key_file: Path | None) -> bytes:
+    """As `read_key`, also where the package is missing that encrypts."""
     if key_file is None:
         text, where = os.environ.get(ENVIRONMENT_VARIABLE, ""), ENVIRONMENT_VARIABLE
         if not text:
@@ -112,9 +118,10 @@ def _read_private(path: Path) -> str:
     return text
 
 
-def _require_package() -> None:
+def require_encryption() -> None:
+    """Raise MissingOnHostError where the package is missing that encrypts."""
     if find_spec("cryptography") is None:
-        raise EngineError(
+        raise MissingOnHostError(
             "an encrypted engine cache needs the package cryptography; install it with: "
             "pip install 'thriftpipe[encryption]'"
         )

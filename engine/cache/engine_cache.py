@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.cache.atomic_file import write_atomically
-from engine.cache.bounded_file import UnreadableFileError, open_regular
+from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_folder
 from engine.cache.checksummed_file import UnusableFileError, why_not_kept
 from engine.cache.encrypted_file import WrongKeyError, read_key, seal, unseal
 from engine.errors import EngineError
@@ -49,7 +49,9 @@ def load_or_build(
         EngineError: its folder does not exist; or the file is encrypted, and the secret is missing
             or another one.
     """
-    secret = read_key(secret_file) if path.suffix == _ENCRYPTED_SUFFIX else None
+    secret = read_key(secret_file) if is_encrypted(path) else None
+    # Before hours of work that could not be kept.
+    check_folder(path, "engine cache")
     try:
         payload = _read(path, key)
     except FileNotFoundError:
@@ -72,6 +74,17 @@ def load_or_build(
             raise EngineError(f"cannot write the engine cache {path}: {error.strerror}") from error
         _logger.warning(why)
     return payload
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the file of that name is encrypted."""
+    return path.suffix == _ENCRYPTED_SUFFIX
+
+
+def check_folder(path: Path, kind: str) -> None:
+    """Raise EngineError where the folder of a cache of some kind is missing."""
+    if reason := why_no_folder(path.parent):
+        raise EngineError(f"cannot write the {kind} {path}: {reason}; make the folder")
 
 
 def _opened(path: Path, stored: bytes, secret: bytes, key: Mapping[str, str]) -> bytes:

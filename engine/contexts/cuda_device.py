@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.cpu.cores import available_cores
-from engine.errors import EngineError
+from engine.errors import MissingOnHostError
 
 _CORES_FOR_SPINNING = 4
 
@@ -25,8 +25,8 @@ def cpu_event() -> torch.cuda.Event:
 
 
 def check_device(device_id: int) -> None:
-    """Raise EngineError unless this process sees the GPU of that number."""
+    """Raise MissingOnHostError unless this process sees the GPU of that number."""
     count = torch.cuda.device_count() if cuda_available() else 0
     if not 0 <= device_id < count:
         known = f"GPUs 0 to {count - 1}" if count else "no NVIDIA GPU that torch can use"
-        raise EngineError(f"there is no GPU {device_id}: this process sees {known}")
+        raise MissingOnHostError(f"there is no GPU {device_id}: this process sees {known}")

@@ -12,7 +12,7 @@ from engine.cache.engine_cache import load_or_build
 from engine.contexts.cpu_context import CpuContext
 from engine.cpu.cores import cpu_identity, fitting_contexts
 from engine.cpu.vnni import largest_weight, onednn_max_isa
-from engine.errors import EngineError
+from engine.errors import EngineError, MissingOnHostError
 from engine.int8.quantization import graph_for_cpu
 from engine.interface import Engine
 
@@ -30,6 +30,12 @@ class OpenVinoEngine(Engine):
     thread_safe: ClassVar[bool] = True
 
     compiled: openvino.CompiledModel
+
+    @classmethod
+    def check_host(cls, precision: str) -> None:
+        """For bf16 the CPU has to have it."""
+        if precision == "bf16":
+            require_bf16(openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
 
     @property
     def versions(self) -> dict[str, str]:
@@ -52,8 +58,7 @@ class OpenVinoEngine(Engine):
 
     def _compile(self) -> None:
         core = openvino.Core()
-        if self.options.precision == "bf16":
-            require_bf16(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+        self.check_host(self.options.precision)
         content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
         settings = self.settings()
         try:
@@ -129,13 +134,13 @@ class OpenVinoContext(CpuContext):
 
 
 def require_bf16(capabilities: list[str]) -> None:
-    """Raise EngineError unless the CPU computes in bf16.
+    """Raise MissingOnHostError unless the CPU computes in bf16.
 
     Args:
         capabilities: OpenVINO's OPTIMIZATION_CAPABILITIES of the CPU.
     """
     if "BF16" not in capabilities:
-        raise EngineError(
+        raise MissingOnHostError(
             f"this CPU has no bf16 instructions (AVX512_BF16 or AMX); it runs "
             f"{', '.join(sorted(capabilities))}: use precision fp32"
         )

@@ -23,6 +23,7 @@ class TorchEngine(Engine):
     name: ClassVar[str] = "torch"
     precisions: ClassVar[tuple[str, ...]] = tuple(_DTYPES)
     device: ClassVar[str] = "cpu"
+    keeps_cache: ClassVar[bool] = False
     thread_safe: ClassVar[bool] = True
 
     module: OnnxModule

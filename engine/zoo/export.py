@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 from engine.normalization import Normalization
@@ -17,7 +18,7 @@ from engine.onnx_graph.optimization import optimized
 OPSET = 17
 # Part of the name of every exported file: raise it when this module exports something else.
 EXPORTER_VERSION = 1
-OUTPUT_NAME = "scores"
+INPUT_NAME, OUTPUT_NAME = "input", "scores"
 
 
 class _Probabilities(nn.Module):
@@ -45,8 +46,8 @@ def export_classifier(
         note: what users of its answers have to know; goes into the metadata.
 
     Returns:
-        A serialized ONNX model: input "input", output OUTPUT_NAME (probabilities), BatchNorm folded
-        into the convolutions, standard operators only.
+        A serialized ONNX model: input INPUT_NAME, output OUTPUT_NAME (probabilities), BatchNorm
+        folded into the convolutions, standard operators only.
     """
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder, "exported.onnx")
@@ -58,6 +59,21 @@ def export_classifier(
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+def outline_of_classifier(
+    normalization: Normalization, height: int, width: int, classes: int = 1000
+) -> onnx.ModelProto:
+    """What `export_classifier` would export, with the same inputs and outputs and no network."""
+    images = helper.make_tensor_value_info(
+        INPUT_NAME, onnx.TensorProto.FLOAT, ["batch", 3, height, width]
+    )
+    scores = helper.make_tensor_value_info(OUTPUT_NAME, onnx.TensorProto.FLOAT, ["batch", classes])
+    nodes = [helper.make_node("Softmax", [INPUT_NAME], [OUTPUT_NAME], axis=1)]
+    graph = helper.make_graph(nodes, "outline", [images], [scores])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+    declare_normalization(proto, normalization)
+    return proto
 
 
 def _export(network: nn.Module, images: Tensor, path: Path) -> None:
@@ -74,9 +90,9 @@ def _export(network: nn.Module, images: Tensor, path: Path) -> None:
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["input"],
+            input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
-            dynamic_axes={"input": {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+            dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
         )
 
 

@@ -22,7 +22,7 @@ from engine.normalization import IMAGENET_NORMALIZATION, Normalization
 from engine.onnx_graph.file import MAX_MODEL_BYTES
 from engine.onnx_graph.model import OnnxModel
 from engine.zoo import efficientnet_lite, resnet
-from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier
+from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier, outline_of_classifier
 from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
 
 DEFAULT_MODEL = "resnet50"
@@ -113,6 +113,21 @@ def open_model(name_or_path: str | None = None, weights: str | None = None) -> O
     if not os.path.lexists(name) and not Path(name).suffix and os.sep not in name:
         raise EngineError(f"{unknown_name('model', name, ZOO)}, or a path to an ONNX file")
     return OnnxModel.load(name)
+
+
+def outline(name: str) -> OnnxModel:
+    """A model of the zoo as far as its inputs and outputs tell, without weights and at once.
+
+    Args:
+        name: one of ZOO.
+
+    Raises:
+        MissingOnHostError: the package with its weights is not installed.
+    """
+    model = ZOO[name]
+    model.own_weights()
+    proto = outline_of_classifier(model.normalization, *model.size)
+    return OnnxModel(Path(name), "", proto)
 
 
 def exported_file(name: str, weights: str | None = None) -> Path:

@@ -21,7 +21,7 @@ from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.backends.interface import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
 from pipeline.backends.registry import register
-from pipeline.errors import PipelineConfigError
+from pipeline.errors import MissingHereError, PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import (
     MOST_SIDE,
@@ -35,6 +35,14 @@ from pipeline.language.settings import (
 
 MOST_IMAGES = 64
 """Images of one launch."""
+
+
+def missing_gpu(operator: type[GpuOperator]) -> str:
+    """What to say of an operator on a host without a GPU."""
+    return (
+        f"{operator.__name__} needs an NVIDIA GPU and a CUDA build of torch, and this host lacks "
+        f"them: use {operator.cpu_counterpart}"
+    )
 
 
 class GpuOperator(Backend):
@@ -52,10 +60,7 @@ class GpuOperator(Backend):
     def init(self, config: InstanceConfig) -> None:
         """Refuse a host without a GPU."""
         if not cuda_available():
-            raise PipelineConfigError(
-                f"{type(self).__name__} needs an NVIDIA GPU and a CUDA build of torch, and this "
-                f"host lacks them: use {self.cpu_counterpart}"
-            )
+            raise MissingHereError(missing_gpu(type(self)))
         self._device = torch.device("cuda", config.device_id)
 
     def forward(self, items: Sequence[Item]) -> None:

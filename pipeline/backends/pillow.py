@@ -14,7 +14,7 @@ from pipeline.backends.cpu_operator import (
 )
 from pipeline.backends.interface import InstanceConfig, Item
 from pipeline.backends.registry import register
-from pipeline.errors import PipelineConfigError
+from pipeline.errors import MissingHereError
 from pipeline.language.settings import Setting
 
 
@@ -36,7 +36,7 @@ class PillowResizeMat(CpuOperator):
         try:
             from PIL import Image
         except ImportError as error:
-            raise PipelineConfigError(
+            raise MissingHereError(
                 "PillowResizeMat needs the package pillow; install it with: "
                 "pip install 'thriftpipe[pillow]'"
             ) from error

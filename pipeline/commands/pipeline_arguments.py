@@ -84,13 +84,16 @@ def _add_check(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
         CHECK,
         help="find its mistakes, and list the settings that count",
         description="Find the mistakes of a file without loading a model. Prints one line for "
-        "each mistake and each warning; where there are no mistakes, the effective settings of "
-        "every node and where each comes from: its own table (node), a key above the tables "
-        "(global), the parentheses in its expression (expression), or nowhere (default). Exit "
-        "code 0 if there are no mistakes, else 2.",
+        "each mistake, for each thing that it needs and this host lacks, and for each warning; "
+        "where there are no mistakes, the effective settings of every node and where each comes "
+        "from: its own table (node), a key above the tables (global), the parentheses in its "
+        "expression (expression), or nowhere (default). Exit code 0 if it can be loaded on this "
+        "host, 1 if it has mistakes, 2 if the command line is wrong, 3 if it has no mistakes but "
+        "this host lacks a GPU, a package or instructions of the CPU.",
         allow_abbrev=False,
     )
     _add_file(parser)
+    _add_engine(parser)
     return parser
 
 
@@ -165,6 +168,10 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
 
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--node", help="where the images enter; needed where several nodes could")
+    _add_engine(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", default="auto", metavar="NAME", help="what runs the model (default: auto)"
     )

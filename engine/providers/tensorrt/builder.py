@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from engine.cache.checksummed_file import UnusableFileError, read_kept, why_not_kept, write_kept
+from engine.cache.engine_cache import check_folder
 from engine.errors import EngineError
 from engine.options import BatchProfile
 
@@ -94,6 +95,8 @@ def build_plan(
         EngineError: TensorRT cannot read or build the graph, with its reason in one line; or the
             timing cache's folder does not exist.
     """
+    if settings.timing_cache_path is not None:
+        check_folder(settings.timing_cache_path, "timing cache")
     log = logger_of(trt)
     builder = trt.Builder(log)
     # Version 11 knows no other networks, and ignores the flag.
