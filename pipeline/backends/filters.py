@@ -9,10 +9,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TypeAlias
 
-from engine.names import unknown_name
 from pipeline.backends.interface import FAILURE_KEY, Item, fail, result_becomes_data
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
+from pipeline.language.torchpipe_names import unknown_filter
 
 
 class Status(Enum):
@@ -73,7 +73,7 @@ def filter_named(name: str) -> Filter:
     try:
         return _FILTERS[name]
     except KeyError:
-        raise PipelineConfigError(unknown_name("filter", name, _FILTERS)) from None
+        raise PipelineConfigError(unknown_filter(name, _FILTERS)) from None
 
 
 def decide(name: str, item: Item) -> Status:

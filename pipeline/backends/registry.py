@@ -8,7 +8,7 @@ from typing import TypeVar
 from pipeline.backends.interface import Backend
 from pipeline.errors import PipelineConfigError
 from pipeline.language.settings import Setting
-from pipeline.language.torchpipe_names import unknown_backend
+from pipeline.language.torchpipe_names import BACKEND, unknown_backend, why_ignored
 
 _BackendClass = TypeVar("_BackendClass", bound=type[Backend])
 
@@ -33,7 +33,8 @@ def backend_class(name: str) -> type[Backend]:
     try:
         return _BACKENDS[name]
     except KeyError:
-        raise PipelineConfigError(unknown_backend(name, _BACKENDS)) from None
+        known = [other for other in _BACKENDS if why_ignored(other, BACKEND) is None]
+        raise PipelineConfigError(unknown_backend(name, known)) from None
 
 
 def backend_settings() -> dict[str, Setting]:

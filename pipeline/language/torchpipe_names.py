@@ -1,73 +1,121 @@
-"""torchpipe's backends and keys that are not here, each with what to use instead."""
+"""What torchpipe's backends, filters and keys become here, as `torchpipe_names.toml` says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
 
-from engine.names import unknown_name
+import tomli
 
-_IN_PYTHON = "write it in Python: pipeline.register_backend"
-_TENSOR = f"it works on tensors only; {_IN_PYTHON}"
-_BUILT_IN = "TensorrtTensor builds, loads and runs the engine by itself"
-_SCHEDULER = "every node schedules itself: give it instance_num, max and batching_timeout"
+from engine.names import shown, unknown_name
 
-UNSUPPORTED_BACKENDS = {
-    "Aspect": "put what goes around a backend into a node of its own, or " + _IN_PYTHON,
-    "BaselineSchedule": _SCHEDULER,
-    "Batching": _SCHEDULER,
-    "BroadcastC": _TENSOR,
-    "FakeInstance": "give the node instance_num instead",
-    "FixTensor": "the engine's node checks shapes by itself",
-    "HasKey": "use a filter: pipeline.register_filter",
-    "InstancesRegister": _SCHEDULER,
-    "InstanceDispatcher": _SCHEDULER,
-    "IoC": _SCHEDULER,
-    "List": "use several nodes",
-    "LoadTensorrtEngine": _BUILT_IN,
-    "LogGPUTime": "use profile_stages = true",
-    "ModelLoadder": _BUILT_IN,
-    "MultiModalEmbedsTensor": _TENSOR,
-    "Onnx2Tensorrt": _BUILT_IN,
-    "PPLResizeTensor": "use ResizeTensor",
-    "Restart": "a failed batch is retried item by item, without being asked for",
-    "RoundRobin": _SCHEDULER,
-    "SharedSequential": "use Sequential",
-    "StreamPool": "every instance has a stream of its own",
-    "TensorrtInferTensor": _BUILT_IN,
-    "ThreadPoolExecutor": _SCHEDULER,
-    "TorchStreamPool": "every instance has a stream of its own",
-    "With": "put what goes around a backend into a node of its own, or " + _IN_PYTHON,
-}
-UNSUPPORTED_KEYS = {
-    "batch_process": "use a node of its own behind this one",
-    "borrow_from": "instances share their model's weights by themselves",
-    "forward_modes": "a batch of one item or more is all one",
-    "instances_grp": "use several min and max with ';', one an instance",
-    "max_split": "items of a call are split up by themselves: give max",
-    "model_type": "model is an ONNX file",
-    "priority": "streams have one priority here",
-    "instance_idx": "instances number themselves",
-    "sm_util": "the GPU shares itself out",
-    "weight_budget": "weights stay on the GPU",
-    "weight_budget_percentage": "weights stay on the GPU",
-}
+BACKEND, FILTER, KEY = "backend", "filter", "key"
+
+
+class Verdict(Enum):
+    """What a name becomes here; the value is the word in the table.
+
+    Attributes:
+        HERE: it does the same.
+        ALIAS: it is another name of something that is here.
+        IGNORED: it is accepted and does nothing.
+        INSTEAD: it is refused, with what to use instead.
+    """
+
+    HERE = "here"
+    ALIAS = "alias"
+    IGNORED = "ignored"
+    INSTEAD = "instead"
+
+
+@dataclass(frozen=True)
+class TorchpipeName:
+    """A row of the table.
+
+    Attributes:
+        kind: BACKEND, FILTER or KEY.
+        name: as torchpipe spells it.
+        verdict: what it becomes here.
+        text: of ALIAS the other name, of IGNORED why, of INSTEAD what to use, and of HERE what is
+            not the same, or "".
+        sources: the file that registers or reads it, by branch: "v0", "main" or both.
+        brackets: whether an ignored backend stands around another.
+    """
+
+    kind: str
+    name: str
+    verdict: Verdict
+    text: str
+    sources: Mapping[str, str]
+    brackets: bool = False
+
+    def sentence(self) -> str:
+        """The verdict in words, without backticks."""
+        words = {
+            Verdict.HERE: f"is here; {self.text}" if self.text else "is here",
+            Verdict.ALIAS: f"is here, another name of {self.text}",
+            Verdict.IGNORED: f"is ignored: {self.text}",
+            Verdict.INSTEAD: f"is not supported here: {self.text}",
+        }
+        return words[self.verdict].replace("`", "")
+
+
+@cache
+def torchpipe_names(kind: str) -> Mapping[str, TorchpipeName]:
+    """All rows of a kind by name, in the order of the table."""
+    path = Path(__file__).with_name("torchpipe_names.toml")
+    document = tomli.loads(path.read_text("utf-8"))
+    texts = document["texts"]
+    rows = {}
+    for name, row in document[f"{kind}s"].items():
+        word = next((it.value for it in Verdict if it.value in row), "differs")
+        text = row.get(word, "")
+        rows[name] = TorchpipeName(
+            kind,
+            name,
+            Verdict.HERE if word == "differs" else Verdict(word),
+            texts[text[1:]] if text.startswith("@") else text,
+            {branch: row[branch] for branch in ("v0", "main") if branch in row},
+            row.get("brackets", False),
+        )
+    return MappingProxyType(rows)
+
+
+def why_ignored(name: str, kind: str = KEY) -> str | None:
+    """Why a name of torchpipe's changes nothing here; None for any other name."""
+    row = torchpipe_names(kind).get(name)
+    return row.text.replace("`", "") if row and row.verdict is Verdict.IGNORED else None
 
 
 def unknown_backend(name: str, known: Iterable[str]) -> str:
     """The message for a backend that is not here."""
-    return _message(name, "backend", UNSUPPORTED_BACKENDS.get(name), known)
+    return _message(BACKEND, name, known)
+
+
+def unknown_filter(name: str, known: Iterable[str]) -> str:
+    """The message for a filter that is not here."""
+    return _message(FILTER, name, known)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that is not here."""
     backend, _, last = key.rpartition("::")
-    advice = UNSUPPORTED_KEYS.get(key)
-    if last in {"backend", "dependency"}:
-        advice = f'write it as one expression: backend = "{backend}[...]"'
-    return _message(key, "key", advice, known)
+    if last in {"backend", "dependency"} and key not in torchpipe_names(KEY):
+        return _refusal(KEY, key, f'write it as one expression: backend = "{backend}[...]"')
+    return _message(KEY, key, known)
 
 
-def _message(name: str, kind: str, advice: str | None, known: Iterable[str]) -> str:
-    if advice is None:
-        return unknown_name(kind, name, known)
-    return f"torchpipe's {kind} {name!r} is not supported here: {advice}"
+def _message(kind: str, name: str, known: Iterable[str]) -> str:
+    row = torchpipe_names(kind).get(name)
+    if row is not None and row.verdict in (Verdict.INSTEAD, Verdict.IGNORED):
+        return _refusal(kind, name, row.text.replace("`", ""))
+    # One that torchpipe does not have is a slip, and the closest name is of use.
+    return unknown_name(kind, name, known)
+
+
+def _refusal(kind: str, name: str, advice: str) -> str:
+    return f"torchpipe's {kind} {shown(name)} is not supported here: {advice}"

@@ -1,19 +1,114 @@
-"""What a file written for torchpipe is told where something of it is not here."""
+"""The table of torchpipe's names: each is what it says, and its advice works."""
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
-from pipeline.backends.registry import backend_settings
+import pipeline
+from pipeline import pipe
+from pipeline.backends.assembly import build_backend
+from pipeline.backends.filters import filter_named
+from pipeline.backends.registry import backend_class, backend_settings
+from pipeline.commands.pipeline_arguments import COMMANDS
 from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_STAGE_TIMES_KEY
+from pipeline.language.document import parse_toml
+from pipeline.language.expression import parse_expression
 from pipeline.language.settings import SCHEDULING
 from pipeline.language.torchpipe_names import (
-    UNSUPPORTED_BACKENDS,
-    UNSUPPORTED_KEYS,
+    BACKEND,
+    FILTER,
+    KEY,
+    TorchpipeName,
+    Verdict,
+    torchpipe_names,
     unknown_backend,
+    unknown_filter,
     unknown_key,
+    why_ignored,
 )
+from service.options.server_arguments import parse_arguments
+
+ROWS = [row for kind in (BACKEND, FILTER, KEY) for row in torchpipe_names(kind).values()]
+KNOWN_KEYS = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
+LOOK_UP = {BACKEND: backend_class, FILTER: filter_named, KEY: KNOWN_KEYS.__getitem__}
+
+
+def is_here(row: TorchpipeName) -> bool:
+    try:
+        LOOK_UP[row.kind](row.name)
+    except (KeyError, PipelineConfigError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.kind}-{row.name}")
+def test_each_name_is_what_the_table_says(row: TorchpipeName) -> None:
+    if row.verdict is Verdict.HERE:
+        assert is_here(row)
+    elif row.verdict is Verdict.ALIAS:
+        look_up = LOOK_UP[row.kind]
+        assert look_up(row.name) is look_up(row.text)
+    elif row.verdict is Verdict.INSTEAD:
+        assert not is_here(row)
+    else:
+        assert is_here(row) == (row.kind == BACKEND)
+        assert why_ignored(row.name, row.kind)
+
+
+def test_every_row_names_its_sources_and_has_one_verdict() -> None:
+    for row in ROWS:
+        assert row.sources
+        assert row.sources.keys() <= {"v0", "main"}
+        assert all(row.sources.values())
+        assert row.text or row.verdict is Verdict.HERE
+        assert not row.brackets or (row.verdict, row.kind) == (Verdict.IGNORED, BACKEND)
+    assert len(torchpipe_names(BACKEND)) > 200
+
+
+def advised(row: TorchpipeName) -> list[str]:
+    """What a text has in backticks."""
+    return re.findall(r"`([^`]+)`", row.text)
+
+
+@pytest.mark.parametrize("words", sorted({words for row in ROWS for words in advised(row)}))
+def test_what_an_advice_names_exists(words: str) -> None:
+    assert "`" not in words
+    if words.startswith("pipeline."):
+        assert hasattr(pipeline, words.removeprefix("pipeline."))
+    elif words.startswith("python -m pipeline "):
+        assert words.split()[3] in COMMANDS
+    elif words.startswith("--"):
+        parse_arguments(["--handler", "pipeline", *shlex.split(words)])
+    elif " = " in words:
+        ((key, value),) = parse_toml(words).items()
+        KNOWN_KEYS[key].parse(value, "advice")
+    elif "NAME" in words:
+        parse_expression(words)
+    elif "[" in words:
+        build_backend(parse_expression(words))
+    else:
+        assert words in {*KNOWN_KEYS, TASK_STAGE_TIMES_KEY, "class", "score"} or is_backend(words)
+
+
+def is_backend(name: str) -> bool:
+    try:
+        backend_class(name)
+    except PipelineConfigError:
+        return False
+    return True
+
+
+def test_the_advice_for_a_result_that_is_to_be_kept_works() -> None:
+    backend = "S[Sleep(Sleep::time=0),KeyA2KeyB,CopySplit]"
+    item = {"data": 7}
+    with pipe({"node": {"backend": backend, "key_a": "data", "key_b": "kept"}}) as run:
+        run(item)
+    assert (item["kept"], item["result"]) == (7, [7])
 
 
 def refusal(node: dict[str, object]) -> str:
@@ -22,34 +117,38 @@ def refusal(node: dict[str, object]) -> str:
     return str(caught.value)
 
 
-def test_backends() -> None:
-    message = refusal({"backend": "S[DecodeMat,RoundRobin]"})
+def test_a_refusal_says_what_to_use() -> None:
+    message = refusal({"backend": "S[DecodeMat,HasKey]"})
+    assert "torchpipe's backend 'HasKey' is not supported here: use a filter of your own" in message
+    assert "`" not in message
+    message = refusal({"backend": "Identity", "filter": "half_chance"})
+    assert "torchpipe's filter 'half_chance' is not supported here: write it in Python" in message
+    message = refusal({"backend": "Identity", "save_engine": "x.trt"})
     assert (
-        "torchpipe's backend 'RoundRobin' is not supported here: every node schedules itself"
-        in message
+        "[node]: torchpipe's key 'save_engine' is not supported here: use model::cache" in message
     )
 
 
-@pytest.mark.parametrize(
-    ("key", "advice"),
-    [
-        ("priority", "streams have one priority here"),
-        ("Torch::backend", 'write it as one expression: backend = "Torch[...]"'),
-        ("A::B::dependency", 'write it as one expression: backend = "A::B[...]"'),
-    ],
-)
-def test_keys(key: str, advice: str) -> None:
-    message = refusal({"backend": "DecodeMat", key: 1})
-    assert f"[node]: torchpipe's key {key!r} is not supported here: {advice}" in message
+def test_no_name_of_torchpipes_is_taken_for_a_slip() -> None:
+    for row in ROWS:
+        if row.verdict is Verdict.INSTEAD:
+            say = {BACKEND: unknown_backend, FILTER: unknown_filter, KEY: unknown_key}[row.kind]
+            message = say(row.name, ["ResizeTensor", row.name[:-1]])
+            assert "did you mean" not in message
+            assert "not supported here" in message
 
 
-def test_what_is_here_is_not_listed_and_typos_are_told_as_ever() -> None:
-    for name in UNSUPPORTED_BACKENDS:
-        with pytest.raises(PipelineConfigError, match="not supported here"):
-            parse_config({"node": {"backend": name}})
-    assert not UNSUPPORTED_KEYS.keys() & {
-        *backend_settings(),
-        *(setting.name for setting in SCHEDULING),
-    }
+def test_a_slip_is_told_as_ever() -> None:
     assert "did you mean 'DecodeMat'?" in unknown_backend("DecodeMatt", ["DecodeMat"])
     assert "did you mean 'max'?" in unknown_key("maxx", ["max"])
+    assert "did you mean 'swap'?" in unknown_filter("swapp", ["swap"])
+
+
+def test_ignored_backends_let_the_data_pass() -> None:
+    for row in torchpipe_names(BACKEND).values():
+        if row.verdict is Verdict.IGNORED:
+            backend = f"S[{row.name}[Identity]]" if row.brackets else f"S[{row.name}]"
+            item = {"data": "x"}
+            with pipe({"node": {"backend": backend}}) as run:
+                run(item)
+            assert item["result"] == "x"
