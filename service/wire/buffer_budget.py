@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from operator import itemgetter
@@ -59,6 +60,9 @@ class Arriving(Protocol):
     def arrived_bytes(self) -> int:
         """How much of it has come."""
 
+    def bytes_per_s(self, now_s: float, least_s: float) -> float:
+        """How fast it comes of late; infinite where it has not come for `least_s`."""
+
     @property
     def is_dropped(self) -> bool:
         """Whether its room comes back."""
@@ -95,8 +99,8 @@ class BufferBudget:
     def take(self, count_bytes: int, held_bytes: int = 0, whole_bytes: int = 0) -> None:
         """Take room for more of a message.
 
-        Where there is none, messages that come most slowly are dropped, of those that have come
-        for a second, so that this one finds its room when its client tries again.
+        Where there is none, messages that come most slowly of late are dropped, of those that began
+        a second ago, so that this one finds its room when its client tries again.
 
         Args:
             count_bytes: how much more.
@@ -144,18 +148,18 @@ class BufferBudget:
         now_s = time.monotonic()
         slow = []
         for message in list(self.arriving):
-            age_s = now_s - message.began_s
             if message.is_dropped:
                 missing_bytes -= message.taken_bytes
-            elif age_s >= _LEAST_AGE_S:
-                slow.append((message.arrived_bytes / age_s, age_s, message))
-        for rate, age_s, message in sorted(slow, key=itemgetter(0)):
+            elif math.isfinite(rate := message.bytes_per_s(now_s, _LEAST_AGE_S)):
+                slow.append((rate, message))
+        for rate, message in sorted(slow, key=itemgetter(0)):
             if missing_bytes <= 0:
                 return
             missing_bytes -= message.taken_bytes
             message.drop(
-                f"{message.arrived_bytes} bytes of a message came in {age_s:.1f} s, "
-                f"{rate / 1000:.0f} kB/s, while others found no room in --max-buffered-bytes"
+                f"{message.arrived_bytes} bytes of a message came in {now_s - message.began_s:.1f} "
+                f"s, {rate / 1000:.0f} kB/s of late, while others found no room in "
+                f"--max-buffered-bytes"
             )
 
     def buffer(self) -> memoryview:

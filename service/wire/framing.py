@@ -98,6 +98,9 @@ class MessageReader:
         # When it began, and what had come on the connection by then.
         self._began_s = math.inf
         self._before_bytes = 0
+        # Since when its rate is measured, how much had come by then, and the last rate.
+        self._measured_s, self._measured_bytes = math.inf, 0
+        self._bytes_per_s = math.inf
         self._stopping = False
         # Why the current message is no longer waited for.
         self._dropped = ""
@@ -150,7 +153,8 @@ class MessageReader:
         try:
             if self._start == self._end and not self._receive_first():
                 return None
-            self._began_s = time.monotonic()
+            self._began_s = self._measured_s = time.monotonic()
+            self._measured_bytes, self._bytes_per_s = 0, math.inf
             while (missing := self._missing()) > 0:
                 self._receive(missing)
         finally:
@@ -197,6 +201,20 @@ class MessageReader:
         """How much of the message has come, also while a call to the kernel waits for more."""
         received, _ = received_bytes(self._transport.sock)
         return max(self._read_bytes, received - self._before_bytes)
+
+    def bytes_per_s(self, now_s: float, least_s: float) -> float:
+        """How fast it comes, measured over `least_s` at least; infinite for one that began later.
+
+        Args:
+            now_s: on the monotonic clock.
+            least_s: when it was asked before that, the answer is the one before.
+        """
+        measured_s = now_s - self._measured_s
+        if measured_s >= least_s:
+            arrived_bytes = self.arrived_bytes
+            self._bytes_per_s = (arrived_bytes - self._measured_bytes) / max(measured_s, 1e-6)
+            self._measured_s, self._measured_bytes = now_s, arrived_bytes
+        return self._bytes_per_s
 
     @property
     def _read_bytes(self) -> int:

@@ -53,12 +53,21 @@ def half_a_message(server: Any, wire: Any, framed: bool) -> Any:
 def parts_of_messages(server: Any, message: bytes, sizes_bytes: Sequence[int]) -> list[Any]:
     """A connection that has sent the start of a message, for each size."""
     socks = [server.connect() for _ in sizes_bytes]
+    arriving = server.server._memory.arriving
+    wanted = len(arriving) + len(socks)
     for sock, size_bytes in zip(socks, sizes_bytes, strict=True):
         sock.sendall(message[:size_bytes])
+    while len(arriving) < wanted:
+        server.client().ping()
+    refuse(server)
+    return socks
+
+
+def refuse(server: Any) -> None:
+    """Ask until there is no room."""
     with suppress(inference.Overloaded):
         while True:
             server.client().infer_batch(large(b"x"))
-    return socks
 
 
 @pytest.fixture
@@ -96,7 +105,7 @@ def test_half_a_message_of_which_no_more_comes_makes_room(
             server.client().infer_batch(large(b"x"))
         told = wire.read_all(sock)
         assert b"bytes of a message came in" in told
-        assert b"while others found no room in --max-buffered-bytes" in told
+        assert b"kB/s of late, while others found no room in --max-buffered-bytes" in told
         # Its room comes back a moment after its answer.
         label = None
         while label is None:
@@ -123,6 +132,31 @@ def test_the_message_that_comes_most_slowly_makes_room(
         assert b"of a message came in" in wire.read_all(slow)
         fast.sendall(message[85_000:])
         assert b"tench" in fast.recv(4096)
+
+
+def test_a_message_that_came_fast_and_stalls_makes_room_before_a_steady_one(
+    serve: Any, wire: Any, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del patient
+    server = serve(max_frame_bytes=100_000, max_buffered_bytes=290_000, message_timeout_s=3600.0)
+    message = wire.frame(wire.infer_batch(bytes(LARGE_BYTES)))
+    stalled, steady, slowest = parts_of_messages(server, message, [85_000, 30_000, 20_000])
+    with stalled, steady, slowest:
+        monkeypatch.setattr(LEAST_AGE, 0.0)
+        refuse(server)
+        assert b"of a message came in" in wire.read_all(slowest)
+        memory = server.server._memory
+        while memory._taken_bytes > 2 * LARGE_BYTES:
+            server.client().ping()
+        with server.connect() as other:
+            other.sendall(message[:80_000])
+            while len(memory.arriving) < 3:
+                server.client().ping()
+            steady.sendall(message[30_000:40_000])
+            refuse(server)
+        assert b"of a message came in" in wire.read_all(stalled)
+        steady.sendall(message[40_000:])
+        assert b"tench" in steady.recv(4096)
 
 
 def test_as_many_make_room_as_one_message_needs(
