@@ -193,7 +193,15 @@ class Range(Container):
     """Runs its one backend with another range of batch sizes: `range = "min,max"`."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("range", read_range, 'fewest and most items: "1,4"', None),
+        Setting(
+            "range",
+            read_range,
+            'fewest and most items: "1,4"',
+            None,
+            help="the batch sizes",
+            unit="rows",
+            example="1,4",
+        ),
     )
 
     def __init__(self, inner: Sequence[Backend]) -> None:

@@ -16,8 +16,22 @@ from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import MOST_SIDE, Setting, read_side
 
 RESIZE_SETTINGS = (
-    Setting("resize_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
-    Setting("resize_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
+    Setting(
+        "resize_h",
+        read_side,
+        f"a height in pixels, 1 to {MOST_SIDE}",
+        help="the height of the result",
+        unit="pixels",
+        example=224,
+    ),
+    Setting(
+        "resize_w",
+        read_side,
+        f"a width in pixels, 1 to {MOST_SIDE}",
+        help="the width of the result",
+        unit="pixels",
+        example=224,
+    ),
 )
 
 

@@ -47,29 +47,105 @@ _SHAPES = (
 )
 
 ENGINE_SETTINGS = (
-    Setting("model", read_text, "an ONNX file or the name of a packaged model"),
-    Setting("model::cache", read_text, "a file name"),
-    Setting("model::key_file", read_text, "a file with 64 hexadecimal digits"),
-    Setting("model::timingcache", read_text, "a file name"),
-    Setting("max_workspace_size", read_count, "megabytes, at least 1", 2048),
-    Setting("min", read_batch_shapes, _SHAPES.format(1), BatchShape(1)),
-    Setting("max", read_batch_shapes, _SHAPES.format(4), BatchShape(1)),
-    Setting("mean", read_floats, 'a number a channel, such as "123.675, 116.28, 103.53"'),
-    Setting("std", read_floats, 'a number a channel, such as "58.395, 57.12, 57.375"'),
     Setting(
-        "precision", choice("fp32", "fp16", "bf16", "int8"), '"fp32", "fp16", "bf16" or "int8"'
+        "model",
+        read_text,
+        "an ONNX file or the name of a packaged model",
+        help="what the engine runs",
+        example="resnet50.onnx",
     ),
-    Setting("precision::fp32", read_names, "parts of layer names with commas between", ()),
-    Setting("precision::fp16", read_names, "parts of layer names with commas between", ()),
-    Setting("calibration_images", read_text, "a folder of images"),
-    Setting("output", read_text, 'the name of one of the model\'s outputs, or "auto"'),
+    Setting("model::cache", read_text, "a file name", help="keeps the prepared engine"),
+    Setting(
+        "model::key_file",
+        read_text,
+        "a file with 64 hexadecimal digits",
+        help="the key of a cache named .encrypted",
+    ),
+    Setting(
+        "model::timingcache", read_text, "a file name", help="keeps what TensorRT has measured"
+    ),
+    Setting(
+        "max_workspace_size",
+        read_count,
+        "megabytes, at least 1",
+        2048,
+        help="scratch memory of TensorRT",
+        unit="MB",
+    ),
+    Setting(
+        "min",
+        read_batch_shapes,
+        _SHAPES.format(1),
+        BatchShape(1),
+        help="the smallest batch",
+        unit="rows",
+    ),
+    Setting(
+        "max",
+        read_batch_shapes,
+        _SHAPES.format(4),
+        BatchShape(1),
+        help="the largest batch",
+        unit="rows",
+    ),
+    Setting(
+        "mean",
+        read_floats,
+        'a number a channel, such as "123.675, 116.28, 103.53"',
+        help="what is taken from each pixel",
+    ),
+    Setting(
+        "std",
+        read_floats,
+        'a number a channel, such as "58.395, 57.12, 57.375"',
+        help="by what it is divided then",
+    ),
+    Setting(
+        "precision",
+        choice("fp32", "fp16", "bf16", "int8"),
+        '"fp32", "fp16", "bf16" or "int8"',
+        help="the numbers that the engine computes with",
+    ),
+    Setting(
+        "precision::fp32",
+        read_names,
+        "parts of layer names with commas between",
+        (),
+        help="layers that stay in fp32",
+    ),
+    Setting(
+        "precision::fp16",
+        read_names,
+        "parts of layer names with commas between",
+        (),
+        help="layers that run in fp16",
+    ),
+    Setting(
+        "calibration_images",
+        read_text,
+        "a folder of images",
+        help="images like those to come, for int8",
+    ),
+    Setting(
+        "output",
+        read_text,
+        'the name of one of the model\'s outputs, or "auto"',
+        help="the output that is served",
+    ),
     Setting(
         "output_activation",
         choice(*OUTPUT_ACTIVATIONS),
         '"auto", "softmax", "sigmoid" or "none"',
         AUTO,
+        help="how scores are made of a result",
     ),
-    Setting("postprocessor", read_postprocessor, f"one of {POSTPROCESSOR_NAMES}", SPLIT),
+    Setting(
+        "postprocessor",
+        read_postprocessor,
+        f"one of {POSTPROCESSOR_NAMES}",
+        SPLIT,
+        help="what a result is",
+    ),
 )
 
 

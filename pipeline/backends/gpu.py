@@ -86,8 +86,22 @@ class ResizeTensor(GpuOperator):
 
     cpu_counterpart: ClassVar[str] = "ResizeMat"
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("resize_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
-        Setting("resize_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
+        Setting(
+            "resize_h",
+            read_side,
+            f"a height in pixels, 1 to {MOST_SIDE}",
+            help="the height of the result",
+            unit="pixels",
+            example=224,
+        ),
+        Setting(
+            "resize_w",
+            read_side,
+            f"a width in pixels, 1 to {MOST_SIDE}",
+            help="the width of the result",
+            unit="pixels",
+            example=224,
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -148,7 +162,9 @@ class CvtColorTensor(GpuOperator):
 
     cpu_counterpart: ClassVar[str] = "CvtColorMat"
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
+        Setting(
+            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -173,7 +189,14 @@ class CropTensor(GpuOperator):
 
     cpu_counterpart: ClassVar[str] = "CropMat"
     settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(name, read_size, "pixels, at least 0") for name in ("x1", "y1", "x2", "y2")
+        Setting(
+            name,
+            read_size,
+            "pixels, at least 0",
+            help="a corner; an item may bring its own",
+            unit="pixels",
+        )
+        for name in ("x1", "y1", "x2", "y2")
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -203,10 +226,17 @@ class CopyMakeBorderTensor(GpuOperator):
     cpu_counterpart: ClassVar[str] = "cv2.copyMakeBorder in a Python backend"
     settings: ClassVar[tuple[Setting, ...]] = (
         *(
-            Setting(name, read_pixels, f"pixels, 0 to {MOST_SIDE}", 0)
+            Setting(
+                name,
+                read_pixels,
+                f"pixels, 0 to {MOST_SIDE}",
+                0,
+                help="how wide the border is",
+                unit="pixels",
+            )
             for name in ("top", "bottom", "left", "right")
         ),
-        Setting("pad_value", read_byte, "a grey level, 0 to 255", 0),
+        Setting("pad_value", read_byte, "a grey level, 0 to 255", 0, help="what fills the border"),
     )
 
     def init(self, config: InstanceConfig) -> None:

@@ -39,7 +39,9 @@ class DecodeTensor(GpuOperator):
     cpu_counterpart: ClassVar[str] = "DecodeMat"
     locks_decoder: ClassVar[bool] = True
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
+        Setting(
+            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:

@@ -39,8 +39,8 @@ class KeyA2KeyB(KeyBackend):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("key_a", read_text, "a key of the item"),
-        Setting("key_b", read_text, "a key of the item"),
+        Setting("key_a", read_text, "a key of the item", help="what is copied", example="data"),
+        Setting("key_b", read_text, "a key of the item", help="where it goes", example="kept"),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -70,7 +70,13 @@ class RemoveV0(KeyBackend):
     """Takes the keys that `remove` names out of the item; one that it lacks is no error."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("remove", read_names, "keys of the item with commas between them"),
+        Setting(
+            "remove",
+            read_names,
+            "keys of the item with commas between them",
+            help="what is taken away",
+            example="color",
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -102,6 +108,7 @@ class CopySplit(KeyBackend):
             whole_number(1, _MOST_COPIES),
             f"a whole number from 1 to {_MOST_COPIES}",
             1,
+            help="how many times the data",
         ),
     )
 

@@ -130,7 +130,13 @@ class Jump(Backend):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting(_TARGET, read_text, "the node where the items enter"),
+        Setting(
+            _TARGET,
+            read_text,
+            "the node where the items enter",
+            help="where items go on",
+            example="classify",
+        ),
     )
 
     @classmethod
@@ -166,8 +172,15 @@ class MapReduce(Jump):
             lambda value: read_names(value) if value != "" else (),
             'keys of the item that have lists, with commas between; "" for the item itself',
             (TASK_DATA_KEY,),
+            help="the keys whose lists are taken apart",
         ),
-        Setting("merge", read_names, "keys of an element, with commas between", (TASK_RESULT_KEY,)),
+        Setting(
+            "merge",
+            read_names,
+            "keys of an element, with commas between",
+            (TASK_RESULT_KEY,),
+            help="the keys that get lists of what comes back",
+        ),
     )
 
     @classmethod

@@ -95,7 +95,9 @@ class CvtColorMat(CpuOperator):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb"),
+        Setting(
+            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -125,7 +127,14 @@ class CropMat(CpuOperator):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(name, read_size, "pixels, at least 0") for name in _CORNERS
+        Setting(
+            name,
+            read_size,
+            "pixels, at least 0",
+            help="a corner; an item may bring its own",
+            unit="pixels",
+        )
+        for name in _CORNERS
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -185,8 +194,20 @@ class Mat2Tensor(CpuOperator):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("device", choice("cpu", "gpu", "cuda"), '"cpu", "gpu" or "cuda"', "cpu"),
-        Setting("data_format", choice("nchw", "hwc"), '"nchw" or "hwc"', "nchw"),
+        Setting(
+            "device",
+            choice("cpu", "gpu", "cuda"),
+            '"cpu", "gpu" or "cuda"',
+            "cpu",
+            help="where the tensor lies",
+        ),
+        Setting(
+            "data_format",
+            choice("nchw", "hwc"),
+            '"nchw" or "hwc"',
+            "nchw",
+            help="the order of its dimensions",
+        ),
     )
 
     @classmethod

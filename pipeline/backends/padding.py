@@ -30,12 +30,26 @@ OFFSET_KEY = "offset"
 INVERSE_KEY = "inverse_trans"
 
 MAX_SETTINGS = (
-    Setting("max_h", read_side, f"a height in pixels, 1 to {MOST_SIDE}"),
-    Setting("max_w", read_side, f"a width in pixels, 1 to {MOST_SIDE}"),
+    Setting(
+        "max_h",
+        read_side,
+        f"a height in pixels, 1 to {MOST_SIDE}",
+        help="the greatest height",
+        unit="pixels",
+        example=640,
+    ),
+    Setting(
+        "max_w",
+        read_side,
+        f"a width in pixels, 1 to {MOST_SIDE}",
+        help="the greatest width",
+        unit="pixels",
+        example=640,
+    ),
 )
 
 
-PAD_VALUE = Setting("pad_value", read_byte, "a grey level, 0 to 255", 0)
+PAD_VALUE = Setting("pad_value", read_byte, "a grey level, 0 to 255", 0, help="what fills the rest")
 
 
 def read_levels(value: Any) -> tuple[int, int, int]:
@@ -48,7 +62,13 @@ def read_levels(value: Any) -> tuple[int, int, int]:
 
 _LETTER_BOX_SETTINGS = (
     *RESIZE_SETTINGS,
-    Setting("pad_val", read_levels, 'a level from 0 to 255, or three: "103,116,123"', (0, 0, 0)),
+    Setting(
+        "pad_val",
+        read_levels,
+        'a level from 0 to 255, or three: "103,116,123"',
+        (0, 0, 0),
+        help="what fills the rest",
+    ),
 )
 
 

@@ -23,7 +23,11 @@ from pipeline.language.settings import Setting, read_text
 
 logger = logging.getLogger(__name__)
 
-_SAVE_SETTINGS = (Setting("save_dir", read_text, "a folder that exists"),)
+_SAVE_SETTINGS = (
+    Setting(
+        "save_dir", read_text, "a folder that exists", help="where the files go", example="saved"
+    ),
+)
 
 
 class _Files:
@@ -105,7 +109,13 @@ class LoadTensor(CpuOperator):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("tensor_name", read_text, "a file made by torch.save"),
+        Setting(
+            "tensor_name",
+            read_text,
+            "a file made by torch.save",
+            help="what is loaded",
+            example="tensor.pt",
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:

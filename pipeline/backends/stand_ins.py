@@ -18,7 +18,14 @@ class Sleep(ItemBackend):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("Sleep::time", read_milliseconds, "milliseconds, at least 0", 10.0),
+        Setting(
+            "Sleep::time",
+            read_milliseconds,
+            "milliseconds, at least 0",
+            10.0,
+            help="how long an item takes",
+            unit="ms",
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:

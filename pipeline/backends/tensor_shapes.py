@@ -21,7 +21,13 @@ class PermuteTensor(EachTensor):
     """Reorders the dimensions: the first of the result is the tensor's `dims[0]`, and so on."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("dims", read_dimensions, 'numbers of dimensions: "0,2,3,1"'),
+        Setting(
+            "dims",
+            read_dimensions,
+            'numbers of dimensions: "0,2,3,1"',
+            help="the new order",
+            example="0,2,3,1",
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:
@@ -45,7 +51,9 @@ class PermuteTensor(EachTensor):
 class UnsqueezeTensor(EachTensor):
     """Puts a dimension of size 1 before dimension `dim`."""
 
-    settings: ClassVar[tuple[Setting, ...]] = (Setting("dim", read_dimension, _DIM_EXPECTED),)
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("dim", read_dimension, _DIM_EXPECTED, help="before which one; 0 if it is missing"),
+    )
 
     def init(self, config: InstanceConfig) -> None:
         """Read where; at the beginning if nothing is given."""
@@ -61,7 +69,9 @@ class UnsqueezeTensor(EachTensor):
 class SqueezeTensor(EachTensor):
     """Takes dimension `dim` away, which must have the size 1; without it all of that size."""
 
-    settings: ClassVar[tuple[Setting, ...]] = (Setting("dim", read_dimension, _DIM_EXPECTED),)
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("dim", read_dimension, _DIM_EXPECTED, help="which one; all if it is missing"),
+    )
 
     def init(self, config: InstanceConfig) -> None:
         """Read which."""

@@ -58,7 +58,13 @@ class _Lookup(EachTensor):
     """Looks up rows of a table that a file has."""
 
     settings: ClassVar[tuple[Setting, ...]] = (
-        Setting("tensor", read_text, "a file made by torch.save with one tensor"),
+        Setting(
+            "tensor",
+            read_text,
+            "a file made by torch.save with one tensor",
+            help="the table of rows",
+            example="table.pt",
+        ),
     )
 
     def init(self, config: InstanceConfig) -> None:

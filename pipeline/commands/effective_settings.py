@@ -6,13 +6,10 @@ from typing import Any
 
 from pipeline.backends.postprocessing import Postprocessor
 from pipeline.config import NodeConfig
-from pipeline.language.settings import BatchShape
+from pipeline.language.settings import SCHEDULING, BatchShape, Setting
 
 HEADER = ("setting", "value", "unit", "from")
 EXPRESSION = "expression"
-
-# Units by a word of what a setting expects, so that a backend's settings need no list of their own.
-_UNITS = {"milliseconds": "ms", "megabytes": "MB", "pixels": "pixels", "rows": "rows"}
 
 
 def setting_rows(node: NodeConfig) -> list[tuple[str, str, str, str]]:
@@ -31,9 +28,9 @@ def setting_rows(node: NodeConfig) -> list[tuple[str, str, str, str]]:
         "profile_stages": node.profile_stages,
         "shared_engine": node.shared_engine,
     }
-    units = {"batching_timeout": "ms"}
+    units = {setting.name: setting.unit for setting in SCHEDULING}
     rows = [
-        (name, _text(value), units.get(name, ""), _origin(node, name))
+        (name, value_text(value), units[name], _origin(node, name))
         for name, value in scheduling.items()
     ]
     found = list(node.backends())
@@ -41,13 +38,13 @@ def setting_rows(node: NodeConfig) -> list[tuple[str, str, str, str]]:
     for backend in found:
         for setting in backend.cls.settings:
             value = backend.settings[setting.name]
-            unit = _unit(setting.expected, value)
+            unit = _unit(setting, value)
             if setting.name in backend.own:
                 title = f"{setting.name} ({backend.name})"
-                rows.append((title, _text(value), unit, EXPRESSION))
+                rows.append((title, value_text(value), unit, EXPRESSION))
             elif setting.name not in seen:
                 seen.add(setting.name)
-                rows.append((setting.name, _text(value), unit, node.origins[setting.name]))
+                rows.append((setting.name, value_text(value), unit, node.origins[setting.name]))
     return rows
 
 
@@ -58,15 +55,16 @@ def _origin(node: NodeConfig, name: str) -> str:
     return node.origins[name]
 
 
-def _unit(expected: str, value: Any) -> str:
+def _unit(setting: Setting, value: Any) -> str:
     if value is None or value == ():
         return ""
     if isinstance(value, BatchShape) and "x" in str(value):
         return "shape"
-    return next((unit for word, unit in _UNITS.items() if word in expected), "")
+    return setting.unit
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A typed value of a setting, for a table."""
     if value is None or value == ():
         return "-"
     if isinstance(value, bool):
@@ -76,5 +74,5 @@ def _text(value: Any) -> str:
     if isinstance(value, Postprocessor):
         return value.name
     if isinstance(value, tuple):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(value_text, value))
     return str(value)

@@ -7,7 +7,7 @@ is declared by none is refused at load, so that a typo never passes silently.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.names import shown
@@ -35,12 +35,18 @@ class Setting:
             OverflowError for what is too large.
         expected: what `read` accepts, for the error message.
         default: the value where neither the node nor a global gives one; REQUIRED if it must.
+        help: what it says, in a few words.
+        unit: of its value, or "".
+        example: a value for the example of what reads it; None if that goes without.
     """
 
     name: str
     read: Callable[[Any], Any]
     expected: str
     default: Any = None
+    help: str = field(default="", kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    example: Any = field(default=None, kw_only=True)
 
     def parse(self, value: Any, where: str) -> Any:
         """The typed value; PipelineConfigError says what was given and what is allowed."""
@@ -236,24 +242,69 @@ def choice(*allowed: str) -> Callable[[Any], str]:
 
 
 SCHEDULING = (
-    Setting("backend", read_text, "a backend expression such as S[DecodeMat,ResizeMat]", REQUIRED),
-    Setting("next", read_names, "the names of the nodes that come after this one", ()),
-    Setting("map", read_map, 'keys by node, each once: "B[result:x],C[result:data]"', ()),
-    Setting("filter", read_text, "the name of a filter, such as swap or or", None),
-    Setting("or", read_switch, "true or false", False),
+    Setting(
+        "backend",
+        read_text,
+        "a backend expression such as S[DecodeMat,ResizeMat]",
+        REQUIRED,
+        help="what its instances run",
+    ),
+    Setting(
+        "next",
+        read_names,
+        "the names of the nodes that come after this one",
+        (),
+        help="where items go then; without it to the caller",
+    ),
+    Setting(
+        "map",
+        read_map,
+        'keys by node, each once: "B[result:x],C[result:data]"',
+        (),
+        help="what it takes from the nodes before it",
+    ),
+    Setting(
+        "filter",
+        read_text,
+        "the name of a filter, such as swap or or",
+        None,
+        help="whether an item runs through the node",
+    ),
+    Setting("or", read_switch, "true or false", False, help='the same as filter = "or"'),
     Setting(
         "instance_num",
         whole_number(1, _MOST_INSTANCES),
         f"a whole number from 1 to {_MOST_INSTANCES}",
         1,
+        help="instances, each in a thread of its own",
     ),
-    Setting("batching_timeout", read_milliseconds, "milliseconds, at least 0", 2.0),
-    Setting("device_id", read_devices, 'a GPU\'s number, or several: "0,1"', (0,)),
-    Setting("profile_stages", read_switch, "true or false", False),
+    Setting(
+        "batching_timeout",
+        read_milliseconds,
+        "milliseconds, at least 0",
+        2.0,
+        help="longest wait for min items, and for callers that come back",
+        unit="ms",
+    ),
+    Setting(
+        "device_id",
+        read_devices,
+        'a GPU\'s number, or several: "0,1"',
+        (0,),
+        help="the GPUs, each with instance_num instances",
+    ),
+    Setting(
+        "profile_stages",
+        read_switch,
+        "true or false",
+        False,
+        help="also the time of each backend; costs throughput",
+    ),
     Setting(
         "shared_engine",
         choice("auto", "always", "never"),
         '"auto", "always" or "never"',
         "auto",
+        help="whether several workers leave the node to one engine process",
     ),
 )
