@@ -30,6 +30,13 @@ class Interval:
     low: float | None
     high: float | None
 
+    def text(self, digits: int) -> str:
+        """Its bounds in brackets; one that the data does not reach is "?"."""
+        low, high = (
+            "?" if bound is None else f"{bound:.{digits}f}" for bound in (self.low, self.high)
+        )
+        return f"[{low}, {high}]"
+
 
 def percentile_interval(
     ordered: Sequence[float], q: float, confidence: float = CONFIDENCE
@@ -77,6 +84,10 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """The spread of one or more values."""
         return cls(statistics.median(values), min(values), max(values))
+
+    def range_text(self, digits: int) -> str:
+        """Its extremes in brackets."""
+        return f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def within(self, share: float) -> bool:
         """True if no value is further from the median than `share` of it."""

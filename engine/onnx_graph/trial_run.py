@@ -33,9 +33,9 @@ _USUAL_SIZE = 224
 _TOLERANCE, _COARSE_TOLERANCE, _DYNAMIC_TOLERANCE = 1e-3, 0.05, 0.2
 _COARSE_TYPES = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.UINT8}
 
-_Feeds = dict[str, npt.NDArray[Any]]
+Feeds = dict[str, npt.NDArray[Any]]
 _Outputs = list[npt.NDArray[Any]]
-_Run = Callable[[_Feeds], _Outputs]
+_Run = Callable[[Feeds], _Outputs]
 
 # What a trial may take. A fixed batch gets longer: without a trial such a model is not served.
 _TIME_LIMIT_S, _TIME_LIMIT_OF_FIXED_BATCH_S = 10.0, 60.0
@@ -95,7 +95,7 @@ def _tried(proto: onnx.ModelProto, fixed_batch: int | None) -> Trial:
 
 
 def _verdict(proto: onnx.ModelProto, fixed_batch: int | None, run: _Run) -> Trial:
-    rows = _made_up_rows(proto)
+    rows = made_up_rows(proto)
     singles = _outputs_alone(proto, rows, run)
     outputs = list(singles)
     flaws = _outputs_without_rows(singles)
@@ -121,9 +121,7 @@ def _verdict(proto: onnx.ModelProto, fixed_batch: int | None, run: _Run) -> Tria
     return Trial(flaws, _value_ranges(sound, tolerance), why_not, is_over=True)
 
 
-def _outputs_alone(
-    proto: onnx.ModelProto, rows: Sequence[_Feeds], run: _Run
-) -> dict[str, _Outputs]:
+def _outputs_alone(proto: onnx.ModelProto, rows: Sequence[Feeds], run: _Run) -> dict[str, _Outputs]:
     """By the name of an output what it is for each row."""
     alone = [run(row) for row in rows]
     names = [value.name for value in proto.graph.output]
@@ -146,7 +144,7 @@ def _value_ranges(singles: Mapping[str, _Outputs], tolerance: float) -> dict[str
     return {name: found for name, found in ranges.items() if found}
 
 
-def _together(run: _Run, pair: _Feeds) -> tuple[_Outputs, str]:
+def _together(run: _Run, pair: Feeds) -> tuple[_Outputs, str]:
     """The outputs for two inputs in one batch, or why there are none."""
     try:
         return run(pair), ""
@@ -183,7 +181,7 @@ def _runner(proto: onnx.ModelProto, limit_s: float) -> Iterator[_Run]:
     # onnxruntime looks at it between any two nodes, also those of a loop's body.
     run_options = onnxruntime.RunOptions()
 
-    def run(feeds: _Feeds) -> _Outputs:
+    def run(feeds: Feeds) -> _Outputs:
         try:
             outputs: _Outputs = session.run(None, feeds, run_options)
         except Exception as error:
@@ -202,7 +200,8 @@ def _runner(proto: onnx.ModelProto, limit_s: float) -> Iterator[_Run]:
         timer.join()
 
 
-def _made_up_rows(proto: onnx.ModelProto) -> list[_Feeds]:
+def made_up_rows(proto: onnx.ModelProto) -> list[Feeds]:
+    """A few inputs of one row each, by the names of the model's inputs; the same at each call."""
     random = np.random.default_rng(seed=0)
     rows = []
     for floats, pixels in zip(_FLOAT_RANGES, _BYTE_RANGES, strict=True):
@@ -230,7 +229,7 @@ def _why_no_rows(name: str, singles: _Outputs) -> str:
     )
 
 
-def _nth_output(run: _Run, feeds: _Feeds, index: int) -> npt.NDArray[Any]:
+def _nth_output(run: _Run, feeds: Feeds, index: int) -> npt.NDArray[Any]:
     return run(feeds)[index]
 
 

@@ -42,7 +42,7 @@ def bracket(spread: Spread | None, digits: int = 1) -> str:
     """The extremes of a spread."""
     if spread is None:
         return NOT_AVAILABLE
-    return f"[{spread.low:.{digits}f}, {spread.high:.{digits}f}]"
+    return spread.range_text(digits)
 
 
 def over_repeats(spread: Spread | None, digits: int = 2) -> str:
@@ -53,13 +53,10 @@ def over_repeats(spread: Spread | None, digits: int = 2) -> str:
 
 
 def interval(value: Interval | None, digits: int = 1) -> str:
-    """An interval; a bound that the data does not reach is "?"."""
+    """An interval, or "n/a" where the data reaches neither bound."""
     if value is None or (value.low is None and value.high is None):
         return NOT_AVAILABLE
-    low, high = (
-        "?" if bound is None else f"{bound:.{digits}f}" for bound in (value.low, value.high)
-    )
-    return f"[{low}, {high}]"
+    return value.text(digits)
 
 
 def marks(row: Row) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from measurement.statistics import Interval
 from pipeline.benchmark.bench import Bench, NodeLoad, bench
 from pipeline.benchmark.load import Load, LoadOutcome
 from pipeline.commands.console import complain, say, table, terminal_width
@@ -114,12 +113,12 @@ def _node_as_json(node: NodeLoad, wall_s: float) -> dict[str, Any]:
 def _outcome_lines(outcome: LoadOutcome) -> list[str]:
     parts = outcome.qps_of_parts
     lines = [
-        f"QPS   {outcome.qps:.1f}  (fifths of the run: {parts.low:.1f} to {parts.high:.1f})",
+        f"QPS   {outcome.qps:.1f}  (fifths of the run: {parts.range_text(1)})",
     ]
     if outcome.latencies_ms:
         lines += [
             f"TP{percent}  {outcome.tp_ms(percent / 100):.2f} ms  "
-            f"(95 % interval {_interval(outcome.tp_interval(percent / 100))})"
+            f"(95 % interval {outcome.tp_interval(percent / 100).text(2)})"
             for percent in _PERCENTILES
         ]
         lines.append(
@@ -135,13 +134,6 @@ def _outcome_lines(outcome: LoadOutcome) -> list[str]:
         if len(failures) > _SHOWN_FAILURES:
             lines.append(f"  and {len(failures) - _SHOWN_FAILURES} other messages; --json has all")
     return lines
-
-
-def _interval(interval: Interval) -> str:
-    low, high = (
-        "?" if bound is None else f"{bound:.2f}" for bound in (interval.low, interval.high)
-    )
-    return f"{low} to {high}"
 
 
 def _node_table(measured: Bench) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline show|check|run|bench`."""
+"""The command line: `python -m pipeline show|check|run|bench|throughput`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from pipeline.backends.backend_file import load_backends
 from pipeline.commands.check import check
 from pipeline.commands.console import complain, drop_stdout
-from pipeline.commands.pipeline_arguments import BENCH, CHECK, RUN, SHOW, parse_arguments
+from pipeline.commands.pipeline_arguments import (
+    BENCH,
+    CHECK,
+    RUN,
+    SHOW,
+    THROUGHPUT,
+    parse_arguments,
+)
 from pipeline.commands.run import run
 from pipeline.commands.show import show
 from pipeline.errors import PipelineConfigError
@@ -19,19 +26,21 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-def _bench(options: Namespace) -> int:
+def _measure(options: Namespace) -> int:
+    """The commands that need the packages of the extra 'bench'."""
     try:
         from pipeline.commands.bench import run_bench
+        from pipeline.commands.throughput import run_throughput
     except ModuleNotFoundError as error:
         complain(
             f"error: {options.command} needs the package {error.name!r}; install thriftpipe with "
             "its 'bench' extra"
         )
         return 2
-    return run_bench(options)
+    return {BENCH: run_bench, THROUGHPUT: run_throughput}[options.command](options)
 
 
-_COMMANDS = {SHOW: show, CHECK: check, RUN: run, BENCH: _bench}
+_COMMANDS = {SHOW: show, CHECK: check, RUN: run, BENCH: _measure, THROUGHPUT: _measure}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
-        if options.backends is not None:
+        if getattr(options, "backends", None) is not None:
             load_backends(options.backends)
         return _COMMANDS[options.command](options)
     except PipelineConfigError as error:

@@ -9,10 +9,11 @@ from typing import NoReturn
 
 from engine.names import unknown_name
 
-SHOW, CHECK, RUN, BENCH = "show", "check", "run", "bench"
+SHOW, CHECK, RUN, BENCH, THROUGHPUT = "show", "check", "run", "bench", "throughput"
+ALL_ENGINES = "all"
 _LONGEST_S = 86_400.0
 TEXT, MERMAID = "text", "mermaid"
-COMMANDS = (SHOW, CHECK, RUN, BENCH)
+COMMANDS = (SHOW, CHECK, RUN, BENCH, THROUGHPUT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,6 +41,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         CHECK: _add_check(commands),
         RUN: _add_run(commands),
         BENCH: _add_bench(commands),
+        THROUGHPUT: _add_throughput(commands),
     }
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
@@ -166,6 +168,59 @@ def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
     return parser
 
 
+def _add_throughput(commands: argparse._SubParsersAction[_Parser]) -> _Parser:
+    parser = commands.add_parser(
+        THROUGHPUT,
+        help="measure an ONNX file by engine and size of a batch",
+        description="Measure how fast engines run a model, by the size of a batch, on made-up rows "
+        "and without a pipeline. All engines are loaded side by side, with all sizes, and measured "
+        "in turn, forwards and backwards. Needs the packages of the extra 'bench'. Exit code 0 if "
+        "all were measured, 1 if an engine or a size failed, 2 if it cannot begin.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", help="an ONNX file, or a packaged model")
+    parser.add_argument(
+        "--batches",
+        type=_counts,
+        default=(1, 2, 4, 8),
+        metavar="N,N,...",
+        help="rows of a batch (default: 1,2,4,8)",
+    )
+    parser.add_argument(
+        "--engine",
+        type=_names,
+        default=(ALL_ENGINES,),
+        metavar="NAME,...",
+        help="engines (default: all, those that this host has and that run the precision)",
+    )
+    parser.add_argument(
+        "--precision", metavar="NAME", help="fp32, bf16, fp16 or int8 (default: the engine's own)"
+    )
+    parser.add_argument(
+        "--instances",
+        type=_count,
+        metavar="N",
+        help="batches side by side (default: what suits the engine and the cores)",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="HEIGHTxWIDTH",
+        help="of its images in pixels, for a file that leaves it open",
+    )
+    parser.add_argument(
+        "--calibration-images", metavar="DIR", help="folder of images, for --precision int8"
+    )
+    parser.add_argument(
+        "--repeats", type=_count, default=5, metavar="N", help="windows of each (default: 5)"
+    )
+    parser.add_argument(
+        "--window-s", type=_seconds, default=0.5, metavar="S", help="length of one (default: 0.5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--node", help="where the images enter; needed where several nodes could")
     _add_engine(parser)
@@ -197,6 +252,24 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"takes a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_count(part.strip()) for part in text.split(",")))
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (_count(part) for part in text.split("x"))
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"takes a height and a width in pixels, such as 224x224, got {text!r}"
+        ) from None
+    return height, width
 
 
 def _seconds(text: str) -> float:
