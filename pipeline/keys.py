@@ -5,6 +5,8 @@ TASK_RESULT_KEY = "result"
 # The order of an image's channels, "rgb" or "bgr".
 TASK_COLOR_KEY = "color"
 TASK_NODE_NAME_KEY = "node_name"
+# What makes a call asynchronous; see thriftpipe.torchpipe.
+TASK_EVENT_KEY = "event"
 # For how many rows of a batch an item counts.
 TASK_REQUEST_SIZE_KEY = "request_size"
 # Ours: the results by node where a graph has several ends.

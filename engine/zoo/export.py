@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -51,7 +52,8 @@ def export_classifier(
     """
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder, "exported.onnx")
-        _export(_Probabilities(network).eval(), torch.zeros(1, 3, height, width), exported)
+        images = torch.zeros(1, 3, height, width)
+        export_network(_Probabilities(network).eval(), images, exported, [OUTPUT_NAME])
         proto = _with_constants_folded(exported)
     declare_normalization(proto, normalization)
     if note:
@@ -76,7 +78,22 @@ def outline_of_classifier(
     return proto
 
 
-def _export(network: nn.Module, images: Tensor, path: Path) -> None:
+def export_network(
+    network: nn.Module,
+    example: Tensor,
+    path: Path,
+    output_names: Sequence[str],
+    opset: int = OPSET,
+) -> None:
+    """Write a network of one input, INPUT_NAME, to an ONNX file with a dynamic batch.
+
+    Args:
+        network: it is traced.
+        example: an input of it.
+        path: the file.
+        output_names: a name for each of its outputs.
+        opset: the operator set.
+    """
     with warnings.catch_warnings():
         # The exporter that traces is the faster one, and these networks have no control flow.
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export")
@@ -86,13 +103,13 @@ def _export(network: nn.Module, images: Tensor, path: Path) -> None:
         warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be")
         torch.onnx.export(
             network,
-            (images,),
+            (example,),
             path,
             dynamo=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+            output_names=list(output_names),
+            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *output_names)},
         )
 
 

@@ -36,6 +36,13 @@ class Status(Enum):
     SUBGRAPH_SKIP = "SubGraphSkip"
     BREAK = "Break"
     ERROR = "Error"
+    # torchpipe's spellings of the same.
+    Run = RUN
+    Skip = SKIP
+    SerialSkip = SERIAL_SKIP
+    SubGraphSkip = SUBGRAPH_SKIP
+    Break = BREAK
+    Error = ERROR
 
 
 Filter: TypeAlias = Callable[[Item], Status]

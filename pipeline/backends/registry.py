@@ -37,6 +37,11 @@ def backend_class(name: str) -> type[Backend]:
         raise PipelineConfigError(unknown_backend(name, known)) from None
 
 
+def backend_names() -> frozenset[str]:
+    """All names that expressions may have."""
+    return frozenset(_BACKENDS)
+
+
 def backend_settings() -> dict[str, Setting]:
     """Every setting that some backend reads, by name."""
     classes = dict.fromkeys(_BACKENDS.values())

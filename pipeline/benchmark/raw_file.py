@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pipeline.benchmark.load import Load, Request, run_load, warm_up
+from pipeline.benchmark.load import Load, LoadOutcome, Request, run_load, warm_up
 from pipeline.errors import PipelineInputError
 from pipeline.image_files import MOST_IMAGES, Image, image_files, read_images
 
@@ -73,11 +73,17 @@ def from_raw_file(
         raise PipelineInputError(
             f"every request has failed: {outcome.failures.most_common(1)[0][0]}"
         )
+    return torchpipe_names(outcome)
+
+
+def torchpipe_names(outcome: LoadOutcome) -> dict[str, Any]:
+    """The numbers of a load, of which something has not failed, as `from_raw_file` gives them."""
+    clients = outcome.load.clients
     return {
-        "num_clients": num_clients,
-        "total_number": total,
+        "num_clients": clients,
+        "total_number": outcome.load.images,
         "throughput::qps": round(outcome.qps, 2),
-        "throughput::avg": round(1000 * num_clients / outcome.qps, 2),
+        "throughput::avg": round(1000 * clients / outcome.qps, 2),
         **{
             f"latency::TP{percent}": round(outcome.tp_ms(percent / 100), 2)
             for percent in (50, 90, 99)

@@ -1,0 +1,91 @@
+"""The forms in which torchpipe takes a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.language.document import read_toml
+from thriftpipe.torchpipe.errors import ConfigError
+
+GLOBAL = "global"
+# Handed on with their types; whatever else there is becomes text, as torchpipe makes it of all.
+_TYPED = (str, bool, int, float, list, tuple, type(None))
+
+
+def document_of(config: object) -> dict[str, Any]:
+    """The document that `pipe` is asked to load.
+
+    Args:
+        config: a TOML file; a dictionary of nodes, or with the settings of one; or a backend
+            expression, which then is the only node.
+
+    Raises:
+        ConfigError: it is none of these, or cannot be read.
+        PipelineConfigError: the file cannot be read.
+    """
+    if isinstance(config, Mapping):
+        if not config:
+            raise ConfigError("the configuration is empty: give it a backend, or nodes")
+        return _nodes({str(key): _value(value) for key, value in config.items()})
+    if isinstance(config, str) and not config.endswith(".toml") and not Path(config).is_file():
+        if os.sep in config:
+            raise ConfigError(f"{config}: no such file; a configuration is a TOML file or a dict")
+        return _nodes({"backend": config})
+    if isinstance(config, str | os.PathLike):
+        return read_toml(os.fspath(config))
+    raise ConfigError(
+        f"a configuration is a TOML file or a dict, got {type(config).__name__}: {config!r}"
+    )
+
+
+def parse_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
+    """A TOML file as text by key and node; what holds for all nodes is under "global".
+
+    It may be changed, and given to `pipe`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    document = read_toml(os.fspath(path))
+    tables: dict[str, dict[str, str]] = {GLOBAL: {}}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            _add_table(key, value, tables)
+        else:
+            tables[GLOBAL][key] = as_text(value)
+    return tables
+
+
+def as_text(value: object) -> str:
+    """A setting's value as torchpipe's backends get it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_text, value))
+    return str(value)
+
+
+def _add_table(name: str, table: Mapping[str, Any], tables: dict[str, dict[str, str]]) -> None:
+    """Tables in a table, such as `[rec.2]`, are nodes of their own, with a dotted name."""
+    tables.setdefault(name, {})
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            _add_table(f"{name}.{key}", value, tables)
+        else:
+            tables[name][key] = as_text(value)
+
+
+def _value(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _value(inner) for key, inner in value.items()}
+    return value if isinstance(value, _TYPED) else str(value)
+
+
+def _nodes(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of one node, where it has no tables."""
+    if any(isinstance(value, Mapping) for value in document.values()):
+        return document
+    return {"node": document}
