@@ -23,6 +23,9 @@ from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.tensor_spec import TensorSpec
 
+# Of a batch: rows, channels, height, width.
+_IMAGE_DIMENSIONS = 4
+
 
 class ExecutionContext(ABC):
     """Runs batches, one at a time.
@@ -41,6 +44,9 @@ class ExecutionContext(ABC):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._max_batch_size = engine.options.max_batch_size
+        self._is_open = engine.is_open
+        # Of the rows that the buffers hold, where these may have several shapes.
+        self._shapes = [spec.largest for spec in engine.inputs]
         try:
             self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
         except RuntimeError as error:
@@ -64,8 +70,8 @@ class ExecutionContext(ABC):
             may be views of buffers that the next run overwrites.
 
         Raises:
-            EngineError: no rows, more rows than `max_batch_size`, or a tensor of another shape or
-                with values that the input cannot hold.
+            EngineError: no rows, more rows than `max_batch_size`, a tensor of another shape or
+                with values that the input cannot hold, or rows of several shapes.
         """
         items = [self._fitting(item) for item in items]
         rows = sum(item[0].shape[0] for item in items)
@@ -73,6 +79,8 @@ class ExecutionContext(ABC):
             raise EngineError("a batch needs at least one row, got none")
         if rows > self._max_batch_size:
             raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {rows}")
+        if self._is_open:
+            self._set_shapes(items)
         if not self.profile:
             self._place(items, rows)
             return self._execute(rows)
@@ -99,6 +107,17 @@ class ExecutionContext(ABC):
         if len(row_counts := {tensor.shape[0] for tensor in tensors}) != 1:
             raise EngineError(f"the tensors of one item have {sorted(row_counts)} rows")
         return tensors
+
+    def _set_shapes(self, items: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Make the buffers ready for rows of the items' shapes, which are those of the first."""
+        shapes = [tuple(tensor.shape[1:]) for tensor in items[0]]
+        for item in items[1:]:
+            if any(tensor.shape[1:] != shape for tensor, shape in zip(item, shapes, strict=True)):
+                raise EngineError("the rows of one batch must have one shape")
+        if shapes != self._shapes:
+            specs = zip(self.engine.inputs, shapes, strict=True)
+            self._inputs = [self._allocate_input(spec.sized(shape)) for spec, shape in specs]
+            self._shapes = list(shapes)
 
     def _place(
         self,
@@ -137,18 +156,20 @@ def fitting(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
 
     Args:
         tensor: of shape (rows, ...) and any dtype. Whole numbers may come as floats (bfloat16
-            255.0 for uint8 255).
+            255.0 for uint8 255). Images of an input of channels, height and width may have their
+            channels last.
         spec: the input.
 
     Returns:
-        `tensor` itself where its dtype is the input's, or the input takes floats.
+        `tensor` itself, or a view with its channels first, where its dtype is the input's, or the
+        input takes floats.
 
     Raises:
         EngineError: another shape, complex numbers, or values for an input of integers that are
             not finite, not whole or beyond its dtype.
     """
     if tensor.shape[1:] != spec.item_shape:
-        _check_shape(tensor, spec)
+        tensor = _fitting_shape(tensor, spec)
     if tensor.dtype == spec.dtype:
         return tensor
     if tensor.is_complex():
@@ -158,15 +179,15 @@ def fitting(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
     return _whole_numbers(tensor, spec)
 
 
-def _check_shape(tensor: torch.Tensor, spec: TensorSpec) -> None:
-    given, wanted = tuple(tensor.shape), (None, *spec.item_shape)
-    fits = len(given) == len(wanted) and all(
-        w is None or g == w for g, w in zip(given, wanted, strict=True)
-    )
-    if not fits:
-        text = "x".join("N" if size is None else str(size) for size in wanted)
-        got = "x".join(map(str, given)) or "a scalar"
-        raise EngineError(f"input {spec.name!r} takes {text}, got {got}")
+def _fitting_shape(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """Rows that an input takes as they are, or with their channels moved to the front."""
+    given = tuple(tensor.shape)
+    if spec.takes(given[1:]):
+        return tensor
+    if len(given) == _IMAGE_DIMENSIONS and spec.takes((given[3], given[1], given[2])):
+        return tensor.permute(0, 3, 1, 2)
+    got = "x".join(map(str, given)) or "a scalar"
+    raise EngineError(f"input {spec.name!r} takes Nx{spec.rows_text}, got {got}")
 
 
 def _whole_numbers(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
@@ -241,6 +262,11 @@ class Engine(ABC):
     @classmethod  # noqa: B027 (most take what they get)
     def check_host(cls, precision: str) -> None:
         """Raise MissingOnHostError where this host's CPU cannot compute in that precision."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an input takes rows of several shapes; those of one batch have one."""
+        return any(spec.is_open for spec in self.inputs)
 
     @property
     @abstractmethod

@@ -212,12 +212,13 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
 
 
 def check_sizes(model: OnnxModel) -> None:
-    """Raise EngineError where an input has a size other than the batch's that is left open."""
+    """Raise EngineError where a size other than the batch's is left open, and has no limits."""
     for spec in model.inputs:
-        if None in spec.item_shape:
+        if spec.is_open and not spec.limits:
             raise EngineError(
                 f"{model.path}: input {spec} has no fixed size; export the model with "
-                f'one, or name it in a TOML file: max = "4x3x224x224"'
+                f'one, or name it in a TOML file: max = "4x3x224x224", and for images of several '
+                f'sizes also the smallest: min = "1x3x64x64"'
             )
 
 

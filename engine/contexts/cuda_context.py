@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from engine.contexts.cuda_device import cpu_event
+from engine.contexts.stream_context import StreamContext
 from engine.errors import EngineError
-from engine.interface import Engine, ExecutionContext, copy_rows
+from engine.interface import Engine, copy_rows
 from engine.tensor_spec import TensorSpec
 
 # Runs before a graph is captured: the first ones choose kernels and take memory.
@@ -68,35 +68,23 @@ class _Cut:
     results: list[torch.Tensor]
 
 
-class CudaContext(ExecutionContext):
+class CudaContext(StreamContext):
     """Buffers, a stream, and a CUDA graph for each of some batch sizes.
 
     A graph is launched as one call, whatever the number of its kernels. A batch runs in the
     smallest graph that holds it; the rows that are too many compute on what an earlier batch left
-    there, and their scores are not read. The stream is the calling thread's, so that what was
-    enqueued there before (decoding, resizing) needs no waiting for, or one of its own if that
-    thread has none but the default.
+    there, and their scores are not read.
 
     Args:
         engine: the engine, whose weights lie on `device` already.
         device: the GPU.
         min_rows: rows of the smallest batch that `_compute` takes.
         max_rows: rows of the largest batch.
-
-    Attributes:
-        max_rows: rows of the largest batch.
     """
 
     def __init__(self, engine: Engine, device: torch.device, min_rows: int, max_rows: int) -> None:
-        # What is left for the CPU are copies of single rows: not worth a team of threads.
-        torch.set_num_threads(1)
-        self._device = device
-        self._stream = own_stream(device)
-        super().__init__(engine)
-        self._max_batch_size = max_rows
-        self.max_rows = max_rows
+        super().__init__(engine, device, max_rows)
         self._staging = [spec.allocate(max_rows, pinned=True) for spec in engine.inputs]
-        self._finished = cpu_event()
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]] = {}
         self._sizes = graph_batch_sizes(min_rows, max_rows)
         with _CAPTURING, torch.cuda.device(device):
@@ -110,28 +98,6 @@ class CudaContext(ExecutionContext):
         self._cuts = {rows: self._cut(rows) for rows in range(1, max_rows + 1)}
         self._prologue: GraphPrologue | None = None
         self._graphs_with_prologue: dict[int, torch.cuda.CUDAGraph] = {}
-
-    @abstractmethod
-    def _compute(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Enqueue the network on the current stream.
-
-        Args:
-            inputs: the first rows of every input buffer, in logical order (N, C, H, W).
-
-        Returns:
-            One tensor on the GPU per model output; it is read before the next call.
-        """
-
-    def run(self, items: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-        """Run one batch on this context's stream; the tensors may be in CPU or GPU memory."""
-        current = torch.cuda.current_stream(self._device)
-        if current == self._stream:
-            return super().run(items)
-        if any(tensor.is_cuda for item in items for tensor in item):
-            # What the caller has enqueued on its own stream comes first.
-            self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            return super().run(items)
 
     def put_prologue(self, prologue: GraphPrologue) -> None:
         """Capture a second set of graphs, in which `prologue` fills the first input.
@@ -161,18 +127,11 @@ class CudaContext(ExecutionContext):
 
     def close(self) -> None:
         """Free the graphs, and the memory that they hold on the GPU."""
-        self._stream.synchronize()
+        super().close()
         self._prologue = None
         self._graphs_with_prologue.clear()
         self._cuts.clear()
         self._graphs.clear()
-
-    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
-        return spec.allocate(self._max_batch_size, self._device)
-
-    def _wait(self) -> None:
-        self._finished.record(self._stream)
-        self._finished.synchronize()
 
     def _place(self, items: Sequence[Sequence[torch.Tensor]], rows: int) -> None:
         """Copy a batch to the GPU: what lies in CPU memory in one go, from page-locked memory."""
@@ -266,14 +225,6 @@ def stage_rows(
             else:
                 buffer[start : start + rows].copy_(tensor)
         start += rows
-
-
-def own_stream(device: torch.device) -> torch.cuda.Stream:
-    """The calling thread's stream, or another one if that is the default, which waits for all."""
-    current = torch.cuda.current_stream(device)
-    if current == torch.cuda.default_stream(device):
-        return torch.cuda.Stream(device)
-    return current
 
 
 def graph_batch_sizes(smallest: int, largest: int) -> list[int]:

@@ -82,7 +82,7 @@ class CalibrationFeeds:
     """What a model's one input takes for each view of the calibration images.
 
     Args:
-        model: takes one image of a fixed size.
+        model: takes one image, of one size or of several; then it gets the largest.
         images: the images.
         normalization: mean and std of a model that takes floats; None for one that takes pixels.
 

@@ -1,7 +1,8 @@
-"""Freeing the batch dimension of an ONNX graph, and fixing the size of its image input."""
+"""Freeing the batch dimension of an ONNX graph, and fixing the sizes of its inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -44,28 +45,33 @@ def make_batch_dynamic(proto: onnx.ModelProto, path: Path) -> tuple[onnx.ModelPr
     return freed, fixed
 
 
-def set_input_size(
-    proto: onnx.ModelProto, input_name: str, height: int, width: int, path: Path
+def set_input_sizes(
+    proto: onnx.ModelProto, sizes: Mapping[str, Sequence[int | None]], path: Path
 ) -> onnx.ModelProto:
-    """A copy of the model that takes images of one size.
+    """A copy of the model in which sizes that it leaves open are fixed.
+
+    Args:
+        proto: the model.
+        sizes: by the name of an input the shape of a row, with None for what stays open.
+        path: its file, for messages.
 
     Raises:
-        EngineError: the file fixes another size, or the graph cannot take this one.
+        EngineError: the graph cannot take inputs of these sizes.
     """
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
-    (value,) = (v for v in sized.graph.input if v.name == input_name)
-    dims = value.type.tensor_type.shape.dim
-    for dim, wanted, axis in ((dims[2], height, "height"), (dims[3], width, "width")):
-        if dim.HasField("dim_value") and dim.dim_value != wanted:
-            raise EngineError(f"{path} takes images of {axis} {dim.dim_value}, got {wanted}")
-        dim.dim_value = wanted
+    for value in true_inputs(sized):
+        dims = value.type.tensor_type.shape.dim[1:]
+        for dim, size in zip(dims, sizes.get(value.name, ()), strict=False):
+            if size is not None:
+                dim.dim_value = size
     del sized.graph.value_info[:]
     try:
         inferred = shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
         reason = str(error).strip().splitlines()[0]
-        raise EngineError(f"{path} cannot take images of {height} x {width}: {reason}") from error
+        shapes = ", ".join("x".join(str(n or "?") for n in shape) for shape in sizes.values())
+        raise EngineError(f"{path} cannot take rows of {shapes}: {reason}") from error
     for output, found in zip(sized.graph.output, inferred.graph.output, strict=True):
         output.CopyFrom(found)
     return sized

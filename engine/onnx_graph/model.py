@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from engine.errors import EngineError
 from engine.names import closest_name_hint
 from engine.normalization import Normalization
-from engine.onnx_graph.dynamic_batch import make_batch_dynamic, set_input_size
+from engine.onnx_graph.dynamic_batch import make_batch_dynamic, set_input_sizes
 from engine.onnx_graph.file import read_onnx
 from engine.onnx_graph.final_activation import activation_in_graph, gives_best_only
 from engine.onnx_graph.fused_normalization import fuse_normalization
@@ -152,11 +154,14 @@ class OnnxModel:
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Height and width of the image that the first input takes, or None where any will do."""
-        shape = self.inputs[0].shape
-        if len(shape) != 4 or shape[2] is None or shape[3] is None:
+        """Height and width of the largest image that the first input takes.
+
+        None where it takes no images, or any.
+        """
+        largest = self.inputs[0].largest
+        if len(largest) != 3 or largest[1] is None or largest[2] is None:
             return None
-        return shape[2], shape[3]
+        return largest[1], largest[2]
 
     def serialized(self) -> bytes:
         """The model as an engine reads it: one protobuf message with all weights inside."""
@@ -169,11 +174,39 @@ class OnnxModel:
         Raises:
             EngineError: the file fixes another size, or its graph cannot take this one.
         """
-        if self.input_size == (height, width):
-            return self
-        self.image_input()
-        proto = set_input_size(self._proto, self.inputs[0].name, height, width, self.path)
-        return OnnxModel(self.path, self.sha256, proto, self.trial)
+        spec, shape = self.image_input(), (3, height, width)
+        if not spec.takes(shape):
+            raise EngineError(
+                f"{self.path} takes images of {spec.rows_text}, got 3x{height}x{width}"
+            )
+        return self.with_limits([[(size, size) for size in shape]])
+
+    def with_limits(self, limits: Sequence[Sequence[tuple[int, int]]]) -> OnnxModel:
+        """The same model for rows of certain shapes, for a file that leaves sizes open.
+
+        Args:
+            limits: for each input the smallest and largest size of each dimension of a row. Where
+                both are the same, the size becomes fixed; those that the file fixes stay.
+
+        Raises:
+            EngineError: its graph cannot take rows of such a shape.
+        """
+        inputs, sizes = [], {}
+        for spec, of_input in zip(self.inputs, limits, strict=True):
+            pairs = tuple(
+                pair if size is None else (size, size)
+                for size, pair in zip(spec.item_shape, of_input, strict=True)
+            )
+            shape = [low if low == high else None for low, high in pairs]
+            if shape != [*spec.item_shape]:
+                sizes[spec.name] = shape
+            inputs.append(
+                replace(spec, shape=(spec.shape[0], *shape), limits=pairs if None in shape else ())
+            )
+        proto = set_input_sizes(self._proto, sizes, self.path) if sizes else self._proto
+        limited = OnnxModel(self.path, self.sha256, proto, self.trial)
+        limited.inputs = tuple(inputs)
+        return limited
 
     def with_output(self, name: str) -> OnnxModel:
         """The same model with one of its outputs, and without what only the others need.
@@ -210,7 +243,7 @@ class OnnxModel:
         pixels = f"{spec.name}_uint8"
         proto = fuse_normalization(self._proto, spec.name, pixels, normalization)
         fused = OnnxModel(self.path, self.sha256, proto, self.trial)
-        fused.inputs = (TensorSpec(pixels, torch.uint8, spec.shape, channels_last=True),)
+        fused.inputs = (replace(spec, name=pixels, dtype=torch.uint8, channels_last=True),)
         return fused
 
     def image_input(self) -> TensorSpec:

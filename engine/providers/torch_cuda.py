@@ -11,6 +11,7 @@ import torch
 from engine.contexts.cpu_context import in_graph_order
 from engine.contexts.cuda_context import CudaContext
 from engine.contexts.cuda_device import check_device
+from engine.contexts.stream_context import OpenStreamContext, StreamContext
 from engine.interface import Engine
 from engine.onnx_in_torch.conversion import OnnxModule
 
@@ -49,8 +50,9 @@ class TorchCudaEngine(Engine):
         check_device(self.options.device_id)
         if self.options.cache_path is not None:
             _logger.info("engine torch prepares nothing that is worth keeping: cache ignored")
-        # cuDNN's fastest kernels, found by trying; and fp32 that is fp32, not TF32.
-        torch.backends.cudnn.benchmark = True
+        # cuDNN's fastest kernels, found by trying, which each new shape would cost again; and fp32
+        # that is fp32, not TF32.
+        torch.backends.cudnn.benchmark = not self.is_open
         torch.backends.cudnn.allow_tf32 = False
         dtype = _DTYPES[self.options.precision]
         with torch.cuda.device(self.torch_device):
@@ -78,13 +80,25 @@ class TorchCudaEngine(Engine):
                 output.to(spec.dtype) for output, spec in zip(outputs, self.outputs, strict=True)
             ]
 
-    def create_context(self) -> TorchCudaContext:
+    def create_context(self) -> StreamContext:
         """A context on the calling thread's stream."""
-        return TorchCudaContext(self)
+        return TorchOpenContext(self) if self.is_open else TorchCudaContext(self)
 
 
 class TorchCudaContext(CudaContext):
     """The shared module in CUDA graphs."""
+
+    engine: TorchCudaEngine
+
+    def __init__(self, engine: TorchCudaEngine) -> None:
+        super().__init__(engine, engine.torch_device, 1, engine.options.max_batch_size)
+
+    def _compute(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return self.engine.compute(inputs)
+
+
+class TorchOpenContext(OpenStreamContext):
+    """The shared module, for rows of several shapes."""
 
     engine: TorchCudaEngine
 

@@ -6,7 +6,7 @@ are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.errors import EngineError
 from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO, OUTPUT_ACTIVATIONS
 from engine.options import BatchProfile, EngineOptions
+from engine.tensor_spec import TensorSpec
 from pipeline.backends.interface import InstanceConfig
 from pipeline.backends.postprocessing import POSTPROCESSOR_NAMES, SPLIT, read_postprocessor
 from pipeline.errors import PipelineConfigError
@@ -155,19 +156,76 @@ def batch_shapes(settings: Mapping[str, Any]) -> list[tuple[BatchShape, BatchSha
     Raises:
         PipelineConfigError: a min that is more than its max.
     """
+    pairs = _pairs(settings)
+    for low, high in pairs:
+        shapes = zip(low.item_shapes, high.item_shapes, strict=False)
+        if low.rows > high.rows or any(
+            small > large for one, other in shapes for small, large in zip(one, other, strict=False)
+        ):
+            raise PipelineConfigError(f"min = {low} is more than max = {high}")
+    return pairs
+
+
+def _pairs(settings: Mapping[str, Any]) -> list[tuple[BatchShape, BatchShape]]:
     smallest, largest = (
         (value,) if isinstance(value, BatchShape) else value
         for value in (settings["min"], settings["max"])
     )
-    count = max(len(smallest), len(largest))
-    pairs = [
+    return [
         (smallest[min(index, len(smallest) - 1)], largest[min(index, len(largest) - 1)])
-        for index in range(count)
+        for index in range(max(len(smallest), len(largest)))
     ]
-    for low, high in pairs:
-        if low.rows > high.rows:
-            raise PipelineConfigError(f"min = {low} is more than max = {high}")
-    return pairs
+
+
+def row_limits(
+    settings: Mapping[str, Any], inputs: Sequence[TensorSpec]
+) -> list[list[tuple[int, int]]]:
+    """For each input the smallest and largest size of each dimension of a row.
+
+    They are those of all shapes that `min` and `max` name, so that every instance takes every item.
+
+    Returns:
+        An empty list where none is named, or one does not fit: see `check_shapes`.
+    """
+    named = [shape for pair in _pairs(settings) for shape in pair if shape.item_shapes]
+    if not all(_fits(shape, inputs) for shape in named):
+        return []
+    return [
+        [(min(sizes), max(sizes)) for sizes in zip(*of_input, strict=True)]
+        for of_input in zip(*(shape.item_shapes for shape in named), strict=True)
+    ]
+
+
+def check_shapes(
+    pairs: Sequence[tuple[BatchShape, BatchShape]], inputs: Sequence[TensorSpec]
+) -> bool:
+    """True where every `min` and `max` has the shape of a model's inputs, or none.
+
+    Raises:
+        PipelineConfigError: which, and what the model takes.
+    """
+    for pair in pairs:
+        for name, shape in zip(("min", "max"), pair, strict=True):
+            if not _fits(shape, inputs):
+                raise PipelineConfigError(f"{name} = {shape}{_misfit(shape, inputs)}")
+    return True
+
+
+def _fits(shape: BatchShape, inputs: Sequence[TensorSpec]) -> bool:
+    shapes = shape.item_shapes
+    if len(shapes) != len(inputs):
+        return not shapes
+    return all(spec.takes(given) for given, spec in zip(shapes, inputs, strict=True))
+
+
+def _misfit(shape: BatchShape, inputs: Sequence[TensorSpec]) -> str:
+    """How a shape differs from what fits, to be said behind it."""
+    shapes = shape.item_shapes
+    if len(shapes) != len(inputs):
+        return f" has shapes of {len(shapes)} inputs, the model has {len(inputs)}"
+    spec = next(it for given, it in zip(shapes, inputs, strict=True) if not it.takes(given))
+    which = "the model's input" if len(inputs) == 1 else f"input {spec.name!r}"
+    return f", but one row of {which} is {spec.rows_text}"
 
 
 def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 
 from engine.classifier import classifier_output
@@ -27,7 +28,13 @@ from engine.registry import (
 )
 from engine.tensor_spec import TensorSpec
 from engine.zoo import open_model
-from pipeline.backends.engine_settings import ENGINE_SETTINGS, batch_shapes, engine_options
+from pipeline.backends.engine_settings import (
+    ENGINE_SETTINGS,
+    batch_shapes,
+    check_shapes,
+    engine_options,
+    row_limits,
+)
 from pipeline.backends.gpu_image import GraphRow, as_gpu_tensor
 from pipeline.backends.interface import (
     ENGINE_INPUT_OFFER,
@@ -41,9 +48,12 @@ from pipeline.backends.postprocessing import Postprocessor, check_activation
 from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import BatchShape, Setting
+from pipeline.language.settings import Setting
 
 logger = logging.getLogger(__name__)
+
+# The rows of one item: a tensor an input of the model.
+_Rows: TypeAlias = tuple[torch.Tensor, ...]
 
 ENGINE = "engine"
 ENGINE_BACKEND = "TensorrtTensor"
@@ -56,7 +66,10 @@ class TensorrtTensor(Backend):
 
     Takes items whose data is a tensor of one row, (1, 3, height, width) or (3, height, width), or
     of as many rows as the item's `request_size` says; or a list of tensors, one an input of the
-    model. Gives each a tensor of its rows, or a list of them if the model has several outputs and
+    model. Arrays of NumPy count as tensors, and the channels of an image may come last. Where the
+    model takes rows of several shapes, those of one shape in a batch run together.
+
+    Gives each item a tensor of its rows, or a list of them if the model has several outputs and
     `output` names none of them; or what `postprocessor` makes of them
     (`pipeline.backends.postprocessing`). `mean` and `std` are fused into the model's graph, which
     then takes uint8.
@@ -80,10 +93,10 @@ class TensorrtTensor(Backend):
         """Load the model with the node's first instance, and create this instance's context."""
         pairs = batch_shapes(config.settings)
         engine: Engine = config.shared.get_or_create(ENGINE, lambda: _load(config))
-        check_shapes(pairs, engine.inputs)
         self._postprocessor: Postprocessor = config.settings["postprocessor"]
         self._postprocessor.check(engine.model)
         self._specs = engine.inputs
+        self._is_open = engine.is_open
         contexts: _Contexts = config.shared.get_or_create("contexts", lambda: _Contexts(engine))
         number, self._context = contexts.create()
         low, high = pairs[min(number, len(pairs) - 1)]
@@ -109,11 +122,25 @@ class TensorrtTensor(Backend):
             else:
                 batch.append(item)
                 inputs.append(tensors)
-        if not batch:
+        if not self._is_open:
+            self._run(batch, inputs)
             return
-        self._set_results(batch, self._context.run(inputs))
+        by_shape: dict[Any, tuple[list[Item], list[_Rows]]] = {}
+        for item, tensors in zip(batch, inputs, strict=True):
+            shapes = tuple(tensor.shape[1:] for tensor in tensors)
+            together = by_shape.setdefault(shapes, ([], []))
+            together[0].append(item)
+            together[1].append(tensors)
+        for alike, rows in by_shape.values():
+            self._run(alike, rows)
+
+    def _run(self, items: Sequence[Item], inputs: Sequence[_Rows]) -> None:
+        """Run what is left of a batch, or those of it that have one shape."""
+        if not items:
+            return
+        self._set_results(items, self._context.run(inputs))
         if self._context.profile:
-            for item in batch:
+            for item in items:
                 item.setdefault(PROFILE_KEY, {}).update(
                     {f"{type(self).__name__}.{k}": v for k, v in self._context.times_ms.items()}
                 )
@@ -155,7 +182,7 @@ class _Contexts:
             return self._count - 1, context
 
 
-def _tensors(item: Item, specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...]:
+def _tensors(item: Item, specs: Sequence[TensorSpec]) -> _Rows:
     """An item's rows of each input; EngineError if they do not fit the model."""
     data = item[TASK_DATA_KEY]
     several = data if isinstance(data, list | tuple) else [data]
@@ -173,7 +200,7 @@ def _tensors(item: Item, specs: Sequence[TensorSpec]) -> tuple[torch.Tensor, ...
 def _rows(data: Any, spec: TensorSpec, count: int) -> torch.Tensor:
     data = as_gpu_tensor(data)
     if not isinstance(data, torch.Tensor):
-        raise EngineError(f"expected a tensor, such as Mat2Tensor gives, got {type(data).__name__}")
+        data = _as_tensor(data)
     rows = data.unsqueeze(0) if data.dim() == len(spec.item_shape) else data
     rows = fitting(rows, spec)
     if rows.shape[0] != count:
@@ -181,6 +208,17 @@ def _rows(data: Any, spec: TensorSpec, count: int) -> torch.Tensor:
             f"the item has request_size = {count}, and its tensor {rows.shape[0]} rows"
         )
     return rows
+
+
+def _as_tensor(data: Any) -> torch.Tensor:
+    """A matrix as a tensor of the same memory."""
+    if not isinstance(data, np.ndarray):
+        raise EngineError(f"expected a tensor, such as Mat2Tensor gives, got {type(data).__name__}")
+    try:
+        # torch takes no array that runs backwards, and warns of one that must not be written.
+        return torch.from_numpy(np.require(data, requirements=("C", "W")))
+    except TypeError:
+        raise EngineError(f"expected numbers, got an array of dtype {data.dtype}") from None
 
 
 def _joined(rows: list[Any]) -> Any:
@@ -217,17 +255,20 @@ def _load(config: InstanceConfig) -> Engine:
             "%s: %s runs %s instead of %s", config.node, choice.name, choice.precision, wanted
         )
     model = prepared_model(open_model(settings["model"]), settings)
+    check_shapes(batch_shapes(settings), model.inputs)
     return load_engine(choice, model, engine_options(config, choice.precision))
 
 
 def prepared_model(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
-    """A model with the output, the image size and the mean and std that settings name.
+    """A model with the output, the sizes and the mean and std that settings name.
+
+    Shapes that do not fit it are left alone: see `check_shapes`.
 
     Raises:
         EngineError, PipelineConfigError: it has no such output, or takes no such images.
     """
     model = _with_output(model, settings["output"])
-    return _normalised(_sized(model, settings["max"]), settings)
+    return _normalised(_limited(model, settings), settings)
 
 
 def _with_output(model: OnnxModel, output: str | None) -> OnnxModel:
@@ -236,13 +277,11 @@ def _with_output(model: OnnxModel, output: str | None) -> OnnxModel:
     return model if output is None else model.with_output(output)
 
 
-def _sized(model: OnnxModel, largest: BatchShape | Sequence[BatchShape]) -> OnnxModel:
-    """A model that leaves the size of its images open gets the one that `max` names."""
-    first = largest if isinstance(largest, BatchShape) else largest[0]
-    shapes = first.item_shapes
-    if model.input_size is None and len(model.inputs) == len(shapes) == 1 and len(shapes[0]) == 3:
-        return model.with_input_size(*shapes[0][1:])
-    return model
+def _limited(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
+    """A model that leaves sizes open gets those that `min` and `max` name."""
+    limits = row_limits(settings, model.inputs)
+    is_open = any(spec.is_open for spec in model.inputs)
+    return model.with_limits(limits) if limits and is_open else model
 
 
 def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:
@@ -251,35 +290,3 @@ def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:
         missing = "mean" if mean is None else "std"
         raise PipelineConfigError(f"mean and std go together; {missing} is missing")
     return model if mean is None else model.with_uint8_input(Normalization(mean, std))
-
-
-def check_shapes(
-    pairs: Sequence[tuple[BatchShape, BatchShape]], inputs: Sequence[TensorSpec]
-) -> None:
-    """Refuse a `min` or `max` with another shape than a model's inputs have.
-
-    Raises:
-        PipelineConfigError: which, and what the model takes.
-    """
-    for low, high in pairs:
-        _check_shape("min", low, inputs)
-        _check_shape("max", high, inputs)
-
-
-def _check_shape(name: str, shape: BatchShape, inputs: Sequence[TensorSpec]) -> None:
-    if not shape.item_shapes:
-        return
-    if len(shape.item_shapes) != len(inputs):
-        raise PipelineConfigError(
-            f"{name} = {shape} has shapes of {len(shape.item_shapes)} inputs, the model has "
-            f"{len(inputs)}"
-        )
-    for given, spec in zip(shape.item_shapes, inputs, strict=True):
-        wanted = spec.item_shape
-        fits = len(wanted) == len(given) and all(
-            w is None or w == g for w, g in zip(wanted, given, strict=True)
-        )
-        if not fits:
-            text = "x".join("?" if size is None else str(size) for size in wanted)
-            which = "the model's input" if len(inputs) == 1 else f"input {spec.name!r}"
-            raise PipelineConfigError(f"{name} = {shape}, but one row of {which} is {text}")

@@ -13,10 +13,9 @@ from engine.onnx_graph.model import OnnxModel
 from engine.registry import EngineChoice, check_sizes, loading_errors
 from engine.zoo import ZOO_NAMES, outline
 from pipeline.backends.assembly import ConfiguredBackend
-from pipeline.backends.engine_settings import batch_shapes, engine_options
+from pipeline.backends.engine_settings import batch_shapes, check_shapes, engine_options
 from pipeline.backends.inference import (
     ENGINE_BACKEND,
-    check_shapes,
     chosen_engine,
     prepared_model,
 )
@@ -107,17 +106,18 @@ def _check_model(
     findings: Findings,
 ) -> None:
     """Add what in the settings does not suit the model; one mistake hides no other."""
-    plain = {"output": None, "max": BatchShape(1), "mean": None, "std": None}
+    plain = {"output": None, "min": BatchShape(1), "max": BatchShape(1), "mean": None, "std": None}
     output = {**plain, "output": settings["output"]}
     if findings.of(where, lambda: prepared_model(model, output)) is None:
         settings["output"] = None
     prepared = findings.of(where, lambda: prepared_model(model, settings))
     if prepared is None:
         return
-    if shapes is not None:
-        findings.of(where, lambda: check_shapes(shapes, prepared.inputs))
+    fits = shapes is None or findings.of(where, lambda: check_shapes(shapes, prepared.inputs))
     findings.of(where, lambda: settings["postprocessor"].check(prepared))
-    findings.of(where, lambda: check_sizes(prepared))
+    if fits:
+        # From shapes that do not fit it a model gets no sizes.
+        findings.of(where, lambda: check_sizes(prepared))
 
 
 def _doubtful_settings(settings: dict[str, Any], choice: EngineChoice) -> list[str]:

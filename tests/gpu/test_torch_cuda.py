@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
+import onnx
 import pytest
 import torch
 
@@ -119,3 +121,35 @@ def test_a_gpu_host_chooses_it_in_fp16() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(EngineError, match="there is no GPU 63"):
         TorchCudaEngine(open_model("resnet50"), EngineOptions("fp16", device_id=63))
+
+
+@pytest.mark.parametrize("in_pixels", [False, True])
+def test_rows_of_several_shapes(rows: list[torch.Tensor], in_pixels: bool, tmp_path: Path) -> None:
+    """One shape a run, in any order, from either side, with their channels first or last."""
+    proto = open_model("efficientnet_lite0").proto
+    freed = onnx.ModelProto()
+    freed.CopyFrom(proto)
+    del freed.graph.value_info[:]
+    for dim in freed.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_param = "any"
+    onnx.save(freed, tmp_path / "open.onnx")
+    model = OnnxModel.load(tmp_path / "open.onnx").with_limits([[(3, 3), (96, 224), (96, 224)]])
+    if in_pixels:
+        model = model.with_uint8_input(IMAGENET_NORMALIZATION)
+    options = EngineOptions(max_batch_size=4)
+    wanted, context = (
+        engine(model, options).create_context() for engine in (TorchEngine, TorchCudaEngine)
+    )
+    for height, width in ((224, 224), (128, 160), (96, 200), (128, 160)):
+        for count in (1, 3, 4):
+            cut = [row[:, :, :height, :width] for row in rows[:count]]
+            exact = wanted.run([(row,) for row in cut])[0].clone()
+            mixed = [cut[0].cuda(), *[row.permute(0, 2, 3, 1) for row in cut[1:]]]
+            got = context.run([(row,) for row in mixed])[0]
+            assert not got.is_cuda
+            assert (got - exact).abs().max() < 1e-3
+    with pytest.raises(EngineError, match="the rows of one batch must have one shape"):
+        context.run([(rows[0],), (rows[1][:, :, :128],)])
+    with pytest.raises(EngineError, match=r"takes Nx3x96..224x96..224, got 1x3x64x224"):
+        context.run([(rows[0][:, :, :64],)])
+    context.close()

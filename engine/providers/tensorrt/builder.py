@@ -8,8 +8,8 @@ builder needs no GPU.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,16 +37,20 @@ class BuildSettings:
         profiles: the batches that it is made for.
         max_workspace_bytes: scratch memory that it may plan with.
         timing_cache_path: file that keeps what was measured, for similar engines; or None.
+        limits: by the name of an input whose rows may have several shapes the smallest and the
+            largest, with their dimensions as the graph has them.
     """
 
     profiles: tuple[BatchProfile, ...]
     max_workspace_bytes: int
     timing_cache_path: Path | None = None
+    limits: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str]:
         """What an engine depends on, for the key of its cache file."""
         profiles = "; ".join(map(str, self.profiles))
-        return {"profiles": profiles, "max_workspace_bytes": str(self.max_workspace_bytes)}
+        facts = {"profiles": profiles, "max_workspace_bytes": str(self.max_workspace_bytes)}
+        return {**facts, "limits": str(self.limits)} if self.limits else facts
 
 
 @cache
@@ -84,7 +88,7 @@ def build_plan(
     Args:
         trt: the package `tensorrt`, or one with its interface.
         graph: an ONNX model whose types are those that the layers are to run in. The first
-            dimension of its inputs is the batch; the others are fixed.
+            dimension of its inputs is the batch; the others are fixed, or within the limits.
         settings: what else shapes it.
         configure: has the last word on TensorRT's own builder configuration.
 
@@ -107,7 +111,7 @@ def build_plan(
     # fp32 means fp32: the tensor cores' TF32 has the 10 bits of fp16.
     config.clear_flag(trt.BuilderFlag.TF32)
     for profile in settings.profiles:
-        _add_profile(builder, config, network, profile)
+        _add_profile(builder, config, network, profile, settings)
     if settings.timing_cache_path is not None:
         _read_timing_cache(config, settings.timing_cache_path)
     if configure is not None:
@@ -133,8 +137,10 @@ def _parse(trt: TensorRt, graph: bytes, network: Any, log: Any) -> None:
     )
 
 
-def _add_profile(builder: Any, config: Any, network: Any, profile: BatchProfile) -> None:
-    """A profile with kernels chosen for its usual batch.
+def _add_profile(
+    builder: Any, config: Any, network: Any, profile: BatchProfile, settings: BuildSettings
+) -> None:
+    """A profile with kernels chosen for its usual batch, of the largest rows.
 
     That is the largest where nothing else is said: under load most batches are full.
     """
@@ -142,11 +148,14 @@ def _add_profile(builder: Any, config: Any, network: Any, profile: BatchProfile)
     shapes = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        _, *item_shape = tensor.shape
-        smallest, usual, largest = (
-            (rows, *item_shape) for rows in (profile.min_rows, usual_rows, profile.max_rows)
+        fixed = tuple(tensor.shape)[1:]
+        low, high = settings.limits.get(tensor.name, (fixed, fixed))
+        shapes.set_shape(
+            tensor.name,
+            (profile.min_rows, *low),
+            (usual_rows, *high),
+            (profile.max_rows, *high),
         )
-        shapes.set_shape(tensor.name, smallest, usual, largest)
     if config.add_optimization_profile(shapes) < 0:
         raise EngineError(
             f"TensorRT refuses batches of {profile.min_rows} to {profile.max_rows} rows"

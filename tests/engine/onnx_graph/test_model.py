@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import EngineError
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
@@ -204,10 +204,24 @@ class TestInputSize:
         with pytest.raises(EngineError, match=r"'image' float32 N x 3 x \? x \? has no fixed size"):
             load_engine(choose_engine("auto"), model, EngineOptions())
 
-    def test_a_fixed_size_cannot_be_changed(self, small_model: OnnxModel) -> None:
-        assert small_model.with_input_size(8, 8) is small_model
-        with pytest.raises(EngineError, match="takes images of height 8, got 9"):
-            small_model.with_input_size(9, 8)
+    def test_a_size_that_the_file_fixes_stays(self, small_model: OnnxModel) -> None:
+        limited = small_model.with_limits([[(3, 3), (4, 16), (4, 16)]])
+        assert limited.proto is small_model.proto
+        assert limited.inputs[0].item_shape == limited.inputs[0].largest == (3, 8, 8)
+        with pytest.raises(EngineError, match="takes images of 3x8x8, got 3x9x9"):
+            small_model.with_input_size(9, 9)
+
+    def test_a_size_that_the_graph_cannot_take(
+        self, tmp_path: Path, small_proto: ProtoFactory
+    ) -> None:
+        proto = small_proto(size="any")
+        bias = numpy_helper.from_array(np.zeros((1, 4, 224, 224), np.float32), "bias")
+        proto.graph.initializer.append(bias)
+        proto.graph.node.insert(1, helper.make_node("Add", ["maps", "bias"], ["biased"]))
+        proto.graph.node[2].input[0] = "biased"
+        model = saved(proto, tmp_path / "m.onnx")
+        with pytest.raises(EngineError, match="cannot take rows of 3x8x8: "):
+            model.with_limits([[(3, 3), (8, 8), (8, 8)]])
 
 
 def test_an_output_that_is_a_map_is_no_classifier(
@@ -257,7 +271,7 @@ class TestFusedNormalization:
         proto = small_proto()
         for tensor in proto.graph.initializer:
             if tensor.data_type == TensorProto.FLOAT:
-                half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+                half = numpy_helper.to_array(tensor).astype(np.float16)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
         for value in (*proto.graph.input, *proto.graph.output):
             value.type.tensor_type.elem_type = TensorProto.FLOAT16

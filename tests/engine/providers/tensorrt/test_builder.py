@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,26 @@ def test_settings_reach_tensorrt(small_model: OnnxModel) -> None:
     assert not configuration.tf32
 
 
+@pytest.mark.parametrize("in_pixels", [False, True])
+def test_a_profile_spans_the_sizes_that_a_model_leaves_open(
+    small_proto: Callable[..., onnx.ModelProto], tmp_path: Path, in_pixels: bool
+) -> None:
+    onnx.save(small_proto(size="any"), tmp_path / "open.onnx")
+    model = OnnxModel.load(tmp_path / "open.onnx").with_limits([[(3, 3), (8, 32), (8, 32)]])
+    low, high = (3, 8, 8), (3, 32, 32)
+    if in_pixels:
+        model = model.with_uint8_input(IMAGENET_NORMALIZATION)
+        low, high = (8, 8, 3), (32, 32, 3)
+    (spec,) = model.inputs
+    graph = tensorrt_graph(model, EngineOptions(precision="fp16"))
+    assert build(graph, replace(SETTINGS, limits={spec.name: (low, high)}))
+
+
 def test_the_facts_tell_settings_apart() -> None:
     settings = BuildSettings((BatchProfile(1, 1), BatchProfile(2, 8)), 2**20)
     assert settings.facts() == {"profiles": "1 to 1; 2 to 8", "max_workspace_bytes": "1048576"}
+    limited = replace(settings, limits={"image": ((3, 8), (3, 9))})
+    assert limited.facts().keys() - settings.facts().keys() == {"limits"}
     usual = BuildSettings((BatchProfile(1, 8, usual_rows=1),), 2**20)
     assert usual.facts()["profiles"] == "1 to 8, usually 1"
 

@@ -109,6 +109,21 @@ def test_other_settings_are_another_engine(
     assert f"again: it was made for another {reason}" in log.text
 
 
+def test_other_sizes_are_another_engine(
+    build_only: type[Any],
+    small_proto: Callable[..., onnx.ModelProto],
+    options: EngineOptions,
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    onnx.save(small_proto(size="any"), tmp_path / "open.onnx")
+    model = OnnxModel.load(tmp_path / "open.onnx")
+    for side in (16, 32):
+        limited = model.with_limits([[(3, 3), (8, side), (8, side)]])
+        build_only(limited.with_uint8_input(IMAGENET_NORMALIZATION), options)
+    assert "again: it was made for another limits" in log.text
+
+
 def test_another_gpu_or_version_is_another_engine(
     build_only: type[Any],
     small_model: OnnxModel,
