@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from engine.names import closest_name_hint, shown
-from pipeline.backends.assembly import ConfiguredBackend, backends_of, expression_settings
+from pipeline.backends.assembly import (
+    ConfiguredBackend,
+    backends_of,
+    expression_settings,
+    takes_all_keys,
+)
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
 from pipeline.backends.registry import backend_class, backend_settings
@@ -22,9 +28,15 @@ from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
-from pipeline.language.graph import Graph, Place, graph_mistakes
-from pipeline.language.settings import REQUIRED, SCHEDULING, Setting
-from pipeline.language.torchpipe_names import unknown_key
+from pipeline.language.graph import Graph, Place, graph_mistakes, with_sources
+from pipeline.language.node_tables import LOGICAL_KEYS, normal_form, physical_name
+from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
+from pipeline.language.settings import DEFAULT_BACKEND, REQUIRED, SCHEDULING, Setting
+from pipeline.language.torchpipe_names import unknown_key, why_ignored
+
+_SCHEDULING_NAMES = tuple(setting.name for setting in SCHEDULING)
+# What share of its characters a slip leaves.
+_NEARLY_THE_SAME = 0.8
 
 _Value = TypeVar("_Value")
 
@@ -44,6 +56,7 @@ class NodeConfig:
         shared_engine: whether several workers leave it to one engine process: "auto" if it runs on
             a GPU, "always" if it has the engine, or "never".
         settings: typed value of every setting that its backends read.
+        written: all values that count for it as the document has them, by key.
         origins: for each of these and of the scheduler's own settings what gives it: "node",
             "global" or "default".
     """
@@ -57,6 +70,7 @@ class NodeConfig:
     profile_stages: bool
     shared_engine: str
     settings: Mapping[str, Any]
+    written: Mapping[str, Any]
     origins: Mapping[str, str]
 
     def backends(self) -> Iterator[ConfiguredBackend]:
@@ -85,15 +99,22 @@ class PipelineConfig:
     Attributes:
         nodes: by name, in the order of the file.
         sha256: of what they were read from.
+        warnings: what the document says without an effect.
     """
 
     nodes: Mapping[str, NodeConfig]
     sha256: str
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def graph(self) -> Graph:
         """The nodes' graph; PipelineConfigError if they form none."""
         return Graph({name: node.place for name, node in self.nodes.items()})
+
+    def leads_on(self, name: str) -> bool:
+        """Whether another node follows a node, under any name that it has."""
+        same = (node for node in self.nodes.values() if physical_name(node.name) == name)
+        return any(node.place.next for node in same)
 
 
 def parse_config(document: Mapping[str, Any]) -> PipelineConfig:
@@ -117,12 +138,14 @@ def read_config(document: Mapping[str, Any]) -> tuple[PipelineConfig, list[str]]
     """
     try:
         check_document(document)
+        normal = normal_form(document)
+        check_document(normal)
     except PipelineConfigError as error:
         return PipelineConfig({}, ""), [str(error)]
-    reader = _Reader(document)
+    reader = _Reader(normal)
     canonical = json.dumps(document, sort_keys=True, default=str)
-    config = PipelineConfig(reader.nodes, hashlib.sha256(canonical.encode()).hexdigest())
-    return config, reader.mistakes
+    sha256 = hashlib.sha256(canonical.encode()).hexdigest()
+    return PipelineConfig(reader.nodes, sha256, tuple(reader.warnings)), reader.mistakes
 
 
 @dataclass(frozen=True)
@@ -132,12 +155,12 @@ class _Given:
     Attributes:
         common: the global settings that can be read.
         own: those of its table.
-        written: the keys of both, also those that cannot be read.
+        written: the values of both as they are written, also those that cannot be read.
     """
 
     common: Mapping[str, Any]
     own: Mapping[str, Any]
-    written: Set[str]
+    written: Mapping[str, Any]
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
@@ -152,33 +175,49 @@ class _Given:
 
 
 class _Reader:
-    """Reads a document and goes on after a mistake.
+    """Reads a document in its normal form and goes on after a mistake.
 
     Attributes:
         nodes: those that can be read, by name.
         mistakes: one message for each.
+        warnings: one message for what has no effect, or may not be meant.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.nodes: dict[str, NodeConfig] = {}
         self.mistakes: list[str] = []
+        self.warnings: list[str] = []
         self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
         tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
         globals_ = {key: value for key, value in document.items() if key not in tables}
         if not tables:
-            self.mistakes.append("the configuration has no node: add a table such as [decoder]")
+            self.mistakes.append(
+                "the configuration has no node: add a table such as [decoder], or a backend"
+            )
         common = self._values(globals_, "global setting")
-        places: dict[str, Place] = {}
-        lines_are_read = True
-        for name, table in tables.items():
-            own = self._values(table, f"[{name}]")
-            given = _Given(common, own, globals_.keys() | table.keys())
-            lines_are_read &= given.written & {"next", "map"} <= given.values.keys()
-            places[name] = self._place(name, given.values)
-            node = self._node(name, given, places[name])
+        given = {
+            name: _Given(common, self._values(table, f"[{name}]"), {**globals_, **table})
+            for name, table in tables.items()
+        }
+        physical = {name: given[name] for name in tables if physical_name(name) == name}
+        self.nodes: dict[str, NodeConfig] = {}
+        expressions = {name: self._expression(name, known) for name, known in physical.items()}
+        self._judge_unknown(globals_, "global setting", expressions.values())
+        for name in physical:
+            self._judge_unknown(tables[name], f"[{name}]", [expressions[name]])
+        places = {name: self._place(name, known.values) for name, known in given.items()}
+        places = with_sources(places)
+        for name, known in physical.items():
+            node = self._node(name, known, places[name], expressions[name])
             if node is not None:
                 self.nodes[name] = node
+        for name in tables.keys() - physical.keys():
+            self._add_logical_node(name, tables[name], places[name])
+        self.nodes = {name: self.nodes[name] for name in tables if name in self.nodes}
         # A line that cannot be read would make the graph look wrong elsewhere, too.
+        lines_are_read = all(
+            known.written.keys() & {"next", "map"} <= known.values.keys()
+            for known in given.values()
+        )
         connected = graph_mistakes(places) if lines_are_read else []
         self.mistakes += connected
         graph = Graph(places) if lines_are_read and not connected else None
@@ -193,11 +232,10 @@ class _Reader:
             return None
 
     def _values(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The typed values of a table, without those that cannot be read."""
+        """The typed values of the known keys, without those that cannot be read."""
         values: dict[str, Any] = {}
         for key, value in table.items():
             if key not in self._known:
-                self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
                 continue
             try:
                 values[key] = self._known[key].parse(value, where)
@@ -205,23 +243,64 @@ class _Reader:
                 self.mistakes.append(str(error))
         return values
 
-    def _node(self, name: str, given: _Given, place: Place) -> NodeConfig | None:
+    def _judge_unknown(
+        self, table: Mapping[str, Any], where: str, expressions: Iterable[Expression | None]
+    ) -> None:
+        """Tell the keys that none of these expressions, which they are for, makes use of."""
+        read = [expression for expression in expressions if expression is not None]
+        takes_all = any(map(takes_all_keys, read))
+        for key in table:
+            if key in self._known or any(scoped_to(key, expression) for expression in read):
+                continue
+            if (reason := why_ignored(key)) is not None:
+                self.warnings.append(f"{where}: {key} is ignored: {reason}")
+            elif not takes_all:
+                self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
+            elif meant := get_close_matches(key, _SCHEDULING_NAMES, n=1, cutoff=_NEARLY_THE_SAME):
+                self.warnings.append(
+                    f"{where}: {key} is handed to a backend in Python; did you mean {meant[0]!r}?"
+                )
+
+    def _expression(self, name: str, given: _Given) -> Expression | None:
+        """The backends of a node; None if they cannot be read."""
+        text = given.values.get("backend")
+        if text is None and "backend" in given.written:
+            return None
+        where = f"[{name}] backend: "
+        expression = self._try(partial(parse_expression, text or DEFAULT_BACKEND), where)
+        if expression is not None:
+            expression = self._try(partial(with_scoped_keys, expression, given.written), where)
+        if expression is not None:
+            expression = self._try(partial(with_jumps_as_settings, expression), where)
+        if expression is None:
+            return None
+        names = dict.fromkeys(expression.names())
+        if None in [self._try(partial(backend_class, name), where) for name in names]:
+            return None
+        return expression
+
+    def _node(
+        self, name: str, given: _Given, place: Place, expression: Expression | None
+    ) -> NodeConfig | None:
         """A node; None if its backend cannot be read, or a setting is missing."""
-        backend, of_backend = self._backend(given.values.get("backend"), f"[{name}] backend: ")
-        settings = (*SCHEDULING, *of_backend)
+        of_backend: Sequence[Setting] | None = ()
+        if expression is not None:
+            where = f"[{name}] backend: "
+            of_backend = self._try(partial(expression_settings, expression), where)
+        settings = (*SCHEDULING, *(of_backend or ()))
         required = [s for s in settings if s.default is REQUIRED and s.name not in given.values]
         self.mistakes += [
             f"[{name}]: {setting.name} is missing: expected {setting.expected}"
             for setting in required
             if setting.name not in given.written
         ]
-        if backend is None or required:
+        if expression is None or of_backend is None or required:
             return None
         values = {s.name: given.values.get(s.name, s.default) for s in settings}
         scheduling = {setting.name: values.pop(setting.name) for setting in SCHEDULING}
         return NodeConfig(
             name=name,
-            backend=backend,
+            backend=expression,
             place=place,
             instance_num=scheduling["instance_num"],
             batching_timeout_ms=scheduling["batching_timeout"],
@@ -229,19 +308,21 @@ class _Reader:
             profile_stages=scheduling["profile_stages"],
             shared_engine=scheduling["shared_engine"],
             settings=values,
+            written=given.written,
             origins={setting.name: given.origin(setting.name) for setting in settings},
         )
 
-    def _backend(self, text: str | None, where: str) -> tuple[Expression | None, Sequence[Setting]]:
-        """A backend expression, and the settings that it reads; None if it cannot be read."""
-        expression = None if text is None else self._try(partial(_parsed, text), where)
-        if expression is None:
-            return None, ()
-        names = dict.fromkeys(expression.names())
-        if None in [self._try(partial(backend_class, name), where) for name in names]:
-            return None, ()
-        settings = self._try(partial(expression_settings, expression), where)
-        return (None, ()) if settings is None else (expression, settings)
+    def _add_logical_node(self, name: str, table: Mapping[str, Any], place: Place) -> None:
+        """A node like the one whose instances it shares, at another place."""
+        physical = physical_name(name)
+        if physical in self.nodes:
+            self.nodes[name] = replace(self.nodes[physical], name=name, place=place)
+        unused = table.keys() - LOGICAL_KEYS
+        if unused:
+            self.warnings.append(
+                f"[{name}] runs the instances of [{physical}]; without effect here: "
+                f"{', '.join(sorted(unused))}"
+            )
 
     def _place(self, name: str, values: Mapping[str, Any]) -> Place:
         filter_name = values.get("filter")
@@ -252,11 +333,13 @@ class _Reader:
             filter_name = "or"
         if filter_name is not None:
             self._try(partial(filter_named, filter_name), f"[{name}]: ")
-        return Place(values.get("next", ()), values.get("map", ()), filter_name)
-
-
-def _parsed(text: str) -> Expression:
-    return with_jumps_as_settings(parse_expression(text))
+        physical = physical_name(name)
+        return Place(
+            values.get("next", ()),
+            values.get("map", ()),
+            filter_name,
+            None if physical == name else physical,
+        )
 
 
 def _jump_mistakes(

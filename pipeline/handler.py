@@ -16,6 +16,7 @@ from engine.interface import Engine
 from engine.scoring import check_results
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
+from pipeline.backends.filters import FilterError
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.engine_process.engine_facts import EngineFacts
@@ -151,6 +152,8 @@ class PipelineHandler:
 
     def _outcome(self, item: dict[str, Any], deadline: Deadline | None) -> Scores | ImageFailure:
         error = item.get(TASK_ERROR_KEY)
+        if error is None and TASK_RESULT_KEY not in item:
+            error = FilterError("a filter has ended its way before it had a result")
         if error is None:
             try:
                 row = self._scoring.scores(item[TASK_RESULT_KEY])[0]

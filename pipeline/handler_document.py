@@ -21,6 +21,7 @@ from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
+from pipeline.language.node_tables import normal_form
 from service.handlers.interface import HandlerSettings
 
 _TEMPLATES = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
@@ -42,7 +43,7 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
     """
     is_template = settings.config is None
     path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
-    document = read_toml(str(path))
+    document = normal_form(read_toml(str(path)))
     # A mistake in the file is reported before a model is exported, which may take minutes.
     node = engine_node(parse_config(document))
     choice = choose_engine(settings.engine, settings.precision)

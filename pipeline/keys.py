@@ -15,3 +15,20 @@ TASK_RESULTS_KEY = "results"
 TASK_ERROR_KEY = "error"
 # Ours: "NODE.queue" and "NODE.forward" of every node passed, in milliseconds.
 TASK_STAGE_TIMES_KEY = "stage_times_ms"
+
+TASK_KEYS = {
+    "TASK_DATA_KEY": TASK_DATA_KEY,
+    "TASK_RESULT_KEY": TASK_RESULT_KEY,
+    "TASK_NODE_NAME_KEY": TASK_NODE_NAME_KEY,
+    "TASK_REQUEST_SIZE_KEY": TASK_REQUEST_SIZE_KEY,
+    "TASK_BOX_KEY": "_box",
+    "TASK_INFO_KEY": "_info",
+    "TASK_CONTEXT_KEY": "context",
+    "TASK_CPU_RESULT_KEY": "cpu_result",
+    "TASK_REQUEST_KEY": "request",
+    "TASK_REQUEST_ID_KEY": "request_id",
+    "TASK_OUTPUT_KEY": "output",
+    "TASK_TMP_KEY": "tmp",
+}
+"""What the names mean that a TOML file may write in place of a key; where the branches of torchpipe
+differ, as v0 has it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from pipeline.backends.interface import ENDED_KEY
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.errors import DeadlinePassedError, ItemsFailedError
@@ -29,6 +31,8 @@ from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
 from pipeline.runtime.task import StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
+
+logger = logging.getLogger(__name__)
 
 CallItem: TypeAlias = MutableMapping[str, Any]
 OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
@@ -64,8 +68,9 @@ class Pipe:
     when all are done, and has then put the output under `result`; where an item failed there is
     no `result`, and a NodeError under `error` says which node failed it and why. The other items
     of the call are not affected. `node_name` in an item names the node where it enters; it is
-    needed only where the configuration has several nodes that no other leads to. Time spent is
-    under `stage_times_ms`.
+    needed only where the configuration has several nodes that no other leads to, and may be
+    anything where it has one node. An item that a filter's Break ends before it has a result has
+    neither. Time spent is under `stage_times_ms`.
     """
 
     def __init__(
@@ -108,18 +113,21 @@ class Pipe:
                 readiness_changed,
                 loading,
                 # What another node gets may be anything.
-                None if node.place.next else check_result,
+                None if config.leads_on(name) else check_result,
             )
             for name, node in config.nodes.items()
-            if name not in self.elsewhere and not node.is_jump
+            if name not in self.elsewhere and not node.is_jump and node.place.instances_of is None
         }
         self._network = Network(config, {**self.elsewhere, **self.local_nodes})
         self.nodes = self._network.nodes
         # Upstream first, so that what a node has queued still finds the next one at work. The
         # instances refer to nodes, never to this object: a pipe that is dropped without close()
         # is stopped when it is collected, and at the latest when the interpreter ends.
-        in_order = [self.nodes[name] for name in stop_order(config)]
+        # A node stands there once for each name that it has.
+        in_order = list(dict.fromkeys(self.nodes[name] for name in stop_order(config)))
         self._calls = ActiveCalls()
+        for warning in config.warnings:
+            logger.warning("%s", warning)
         self._finalizer = weakref.finalize(self, _stop, self._calls, in_order)
         try:
             for node in in_order:
@@ -257,6 +265,7 @@ def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:
     item.update(task.item)
     # What a backend may have put there is no outcome.
     item.pop(TASK_ERROR_KEY, None)
+    item.pop(ENDED_KEY, None)
     item[TASK_DATA_KEY] = data
     item[TASK_STAGE_TIMES_KEY] = task.stage_times_ms
     if task.error is not None:

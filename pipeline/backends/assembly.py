@@ -91,6 +91,11 @@ def expression_settings(expression: Expression) -> list[Setting]:
     return [setting for name in expression.names() for setting in backend_class(name).settings]
 
 
+def takes_all_keys(expression: Expression) -> bool:
+    """Whether a backend of the expression gets every key of its node."""
+    return any(backend_class(name).takes_all_keys for name in expression.names())
+
+
 def runs_on_gpu(expression: Expression, settings: Mapping[str, Any], engine: str) -> bool:
     """Whether a backend of the expression enqueues work on a GPU.
 
@@ -169,8 +174,11 @@ def _own_settings(expression: Expression) -> dict[str, Any]:
         for name in expression.names()
         for setting in backend_class(name).settings
     }
-    own = {}
+    own: dict[str, Any] = {}
     for key, text in expression.settings:
+        if key not in known and takes_all_keys(expression):
+            own[key] = text
+            continue
         if key not in known:
             raise PipelineConfigError(f"{expression.name}(...): {unknown_key(key, known)}")
         own[key] = known[key].parse(text, f"{expression.name}(...)")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide
+from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide, end
 from pipeline.backends.interface import (
     PROFILE_KEY,
     Backend,
@@ -147,6 +147,8 @@ def _filtered(name: str, items: list[Item]) -> tuple[list[Item], list[Item]]:
             alive.append(item)
         elif status is Status.SKIP:
             alive.append(item)
+        else:
+            end(name, item)
     return running, alive
 
 
@@ -159,20 +161,15 @@ def _keep_time(backend: Backend, items: Sequence[Item], started_s: float) -> Non
         item.setdefault(PROFILE_KEY, {})[type(backend).__name__] = took_ms
 
 
-@register("Torch", "SyncTensor", "StreamGuard")
-class Torch(Container):
-    """Runs its one backend, with initialisation and forward in the same thread.
-
-    torchpipe gives an instance its stream here and waits for it. In this pipeline every instance
-    that works on a GPU has a stream of its own and hands on results that are there, with this
-    backend around it or without. Without brackets it is an Identity, which a sequence leaves out.
-    """
+class _Around(Container):
+    """Runs its one backend as it is."""
 
     def __init__(self, inner: Sequence[Backend]) -> None:
         if len(inner) != 1:
+            name = type(self).__name__
             raise PipelineConfigError(
-                f"Torch takes one backend in its brackets, got {len(inner)}; "
-                "put several into Torch[Sequential[...]]"
+                f"{name} takes one backend in its brackets, got {len(inner)}; "
+                f"put several into {name}[Sequential[...]]"
             )
         super().__init__(inner)
         self.any_thread = inner[0].any_thread
@@ -186,6 +183,21 @@ class Torch(Container):
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend."""
         self._inner[0].forward(items)
+
+
+@register("Torch", "SyncTensor", "StreamGuard", "TensorSync")
+class Torch(_Around):
+    """Runs its one backend, with initialisation and forward in the same thread.
+
+    torchpipe gives an instance its stream here and waits for it. In this pipeline every instance
+    that works on a GPU has a stream of its own and hands on results that are there, with this
+    backend around it or without. Without brackets it is an Identity, which a sequence leaves out.
+    """
+
+
+@register("Python")
+class Python(_Around):
+    """Runs the backend in Python of that name, `Python[Scale]`: the same as `Scale`."""
 
 
 @register("Range")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TypeAlias
 
-from pipeline.backends.interface import FAILURE_KEY, Item, fail, result_becomes_data
+from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item, fail, result_becomes_data
 from pipeline.errors import PipelineConfigError
-from pipeline.keys import TASK_RESULT_KEY
+from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.torchpipe_names import unknown_filter
 
 
@@ -98,17 +98,45 @@ def decide(name: str, item: Item) -> Status:
         fail(item, error)
         return Status.ERROR
     if status is Status.RUN:
-        item.pop(TASK_RESULT_KEY, None)
-        item.pop(FAILURE_KEY, None)
+        for key in (TASK_RESULT_KEY, FAILURE_KEY, ENDED_KEY):
+            item.pop(key, None)
     elif status is Status.ERROR:
         fail(item, FilterError(f"filter {name!r} gave Error"))
     return status
+
+
+def end(name: str, item: Item) -> None:
+    """End an item's way, as that filter has decided: no failure, even if it has no result.
+
+    It is one if the filter is the default one, which ends what the backend before gave no result.
+    """
+    if name != DEFAULT_FILTER and item.keys().isdisjoint((TASK_RESULT_KEY, FAILURE_KEY)):
+        item[ENDED_KEY] = True
 
 
 @register_filter("swap")
 def _swap(item: Item) -> Status:
     """The result becomes the data; an item without one is finished."""
     return Status.RUN if result_becomes_data(item) else Status.BREAK
+
+
+@register_filter("result2other")
+def _result_to_other(item: Item) -> Status:
+    """As swap, and the data stays under `other` for later backends and maps."""
+    return _swap_and_keep(item, "other")
+
+
+@register_filter("result2key_1")
+def _result_to_key_1(item: Item) -> Status:
+    """As swap, and the data stays under `key_1`."""
+    return _swap_and_keep(item, "key_1")
+
+
+def _swap_and_keep(item: Item, key: str) -> Status:
+    status = _swap(item)
+    if status is Status.RUN:
+        item[key] = item[TASK_DATA_KEY]
+    return status
 
 
 @register_filter("or", "else")

@@ -64,6 +64,8 @@ class InstanceConfig:
     Attributes:
         node: the node's name.
         settings: typed settings by name, defaults filled in.
+        written: all values of the node and its expression as they are written, by key, for
+            backends with `takes_all_keys`.
         instance_num: how many instances the node has on this instance's device.
         device_id: number of the GPU, for backends that run on one.
         profile_stages: whether to keep the time of each backend, for which each has to wait for
@@ -84,6 +86,7 @@ class InstanceConfig:
     instance_num: int
     engine: str
     shared: SharedResources
+    written: Mapping[str, Any] = field(default_factory=dict)
     device_id: int = 0
     profile_stages: bool = False
     offers: dict[str, Any] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class Backend(ABC):
 
     Attributes:
         settings: the settings that the backend reads.
+        takes_all_keys: whether a node with it may have any key, which it gets as it is written.
         locks_decoder: whether it decodes with hardware that one instance at a time can use; its
             `forward` releases the lock on that.
         own_settings: those of the expression, `A(key=value)`; they come before the
@@ -115,6 +119,7 @@ class Backend(ABC):
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ()
+    takes_all_keys: ClassVar[bool] = False
     locks_decoder: ClassVar[bool] = False
     own_settings: Mapping[str, Any] = MappingProxyType({})
     filter: str | None = None
@@ -177,7 +182,11 @@ class Backend(ABC):
 def initialise(backend: Backend, config: InstanceConfig) -> None:
     """Initialise a backend with the settings that its expression gives it."""
     if backend.own_settings:
-        config = replace(config, settings={**config.settings, **backend.own_settings})
+        config = replace(
+            config,
+            settings={**config.settings, **backend.own_settings},
+            written={**config.written, **backend.own_settings},
+        )
     backend.init(config)
 
 
@@ -223,6 +232,8 @@ ENGINE_INPUT_OFFER = "engine_input"
 PROFILE_KEY = "_profile_ms"
 # Where a failed item keeps its exception until its node hands it back.
 FAILURE_KEY = "_failure"
+# Set where a filter has ended an item that has no result, which is no failure.
+ENDED_KEY = "_ended"
 
 
 def fail(item: Item, cause: BaseException) -> None:

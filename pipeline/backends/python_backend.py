@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import backend_settings, register
+from pipeline.keys import TASK_NODE_NAME_KEY
 from pipeline.language.settings import SCHEDULING, Setting
 
 _Class = TypeVar("_Class", bound=type)
@@ -17,8 +18,8 @@ _Class = TypeVar("_Class", bound=type)
 class PythonBackend(Protocol):
     """What a class has to have that `register_backend` takes.
 
-    It may also have `init(config)`, which gets the node's settings that `keys` names, as the
-    file has them, and `min()` and `max()`, the fewest and most items of a `forward` (1 and 1).
+    It may also have `init(config)`, which gets the node's settings, see `register_backend`, and
+    `min()` and `max()`, the fewest and most items of a `forward` (1 and 1).
     All run in the thread of one instance, which has an object of its own.
     """
 
@@ -33,7 +34,7 @@ class PythonBackend(Protocol):
 
 
 def register_backend(
-    cls: _Class | None = None, name: str | None = None, *, keys: Iterable[str] = ()
+    cls: _Class | None = None, name: str | None = None, *, keys: Iterable[str] | None = None
 ) -> Any:
     """Make a class known as a backend: `register_backend(cls, "Name")`, or as a decorator.
 
@@ -42,7 +43,8 @@ def register_backend(
         name: its name in expressions; the class's own if it is None.
         keys: settings that a node may give it, as the file has them; one that another backend
             reads too, such as resize_h, comes as that one reads it. A key that no backend names
-            is refused at load.
+            is refused at load. Without `keys` a node may give it anything: it gets all keys of
+            its node and all globals, as the file has them, and `node_name`.
 
     Raises:
         TypeError: the class lacks something, or has it in another form.
@@ -52,7 +54,7 @@ def register_backend(
         return lambda decorated: register_backend(decorated, name, keys=keys)
     plain: type = cls
     _check(plain)
-    settings = tuple(map(_setting, keys))
+    settings = tuple(map(_setting, keys or ()))
 
     class Adapter(_PythonAdapter):
         """Runs one object of the class."""
@@ -60,6 +62,7 @@ def register_backend(
         adapted = plain
 
     Adapter.settings = settings
+    Adapter.takes_all_keys = keys is None
     Adapter.__name__ = Adapter.__qualname__ = name or cls.__name__
     register(name or cls.__name__)(Adapter)
     return cls
@@ -75,13 +78,18 @@ class _PythonAdapter(Backend):
         """Make the object, and initialise it."""
         self._object: Any = self.adapted()
         if hasattr(self._object, "init"):
-            self._object.init({s.name: config.settings[s.name] for s in self.settings})
+            self._object.init(self._keys(config))
         self.min, self.max = (_count(self._object, which) for which in ("min", "max"))
         if self.min > self.max:
             raise TypeError(
                 f"{type(self._object).__name__} has min() = {self.min}, more than max() = "
                 f"{self.max}"
             )
+
+    def _keys(self, config: InstanceConfig) -> dict[str, Any]:
+        if self.takes_all_keys:
+            return {**config.written, TASK_NODE_NAME_KEY: config.node}
+        return {setting.name: config.settings[setting.name] for setting in self.settings}
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run one batch."""

@@ -44,6 +44,7 @@ def check(options: Namespace) -> int:
             code = _WRONG_COMMAND_LINE
     config, in_document = read_config(document)
     findings.mistakes += in_document
+    findings.warnings += config.warnings
     check_nodes(config.nodes.values(), options.engine, findings)
     for kind, messages in (
         ("mistake", findings.mistakes),

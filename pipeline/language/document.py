@@ -11,6 +11,7 @@ import tomli
 from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_file
 from engine.names import shown, unknown_name
 from pipeline.errors import PipelineConfigError
+from pipeline.language.node_tables import normal_form
 
 MAX_NODES = 256
 _MAX_FILE_BYTES = 1024 * 1024
@@ -43,15 +44,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def apply_overrides(document: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """A copy of the document with "KEY" (a global) and "NODE.KEY" replaced.
+    """A copy of the document, in its normal form, with "KEY" (a global) and "NODE.KEY" replaced.
 
     A value is read as TOML where it is TOML (`0`, `true`, `"text"`) and as plain text otherwise.
     """
-    changed = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()
-    }
+    changed = normal_form(document)
     for target, text in overrides.items():
-        node, dot, key = target.partition(".")
+        # A logical node has a dot in its name; no key has.
+        node, dot, key = target.rpartition(".")
         table = changed
         if dot:
             nodes = [name for name, value in changed.items() if isinstance(value, dict)]
@@ -63,7 +63,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Mapping[str, str]) -
             check_document({"value": value})
         except PipelineConfigError as error:
             raise PipelineConfigError(f"{target} = {shown(text)}: {error}") from error
-        table[key if dot else node] = value
+        table[key] = value
     return changed
 
 

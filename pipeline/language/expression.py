@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pipeline.errors import PipelineConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A node's name, too, which a logical one ends with a dot and more.
+_BACKEND = re.compile(rf"{_NAME.pattern}(?:\.[A-Za-z0-9_]+)*")
 _KEY = re.compile(rf"{_NAME.pattern}(?:::{_NAME.pattern})*")
 _BLANKS = re.compile(r"\s*")
 _PLAIN = re.compile(r"[^,)]*")
@@ -23,6 +25,8 @@ _ESCAPED = re.compile(r"\\(.)")
 # What reads well without quotes: less than what parses.
 _NEEDS_NO_QUOTES = re.compile(r"[^\s,=&()\[\]'\"\\]+")
 
+# The backend behind a filter without one.
+_NOTHING = "Identity"
 # Far more than any expression needs, and far less than what Python's stack takes.
 _MAX_DEPTH = 100
 # How much of a long line an error shows on each side of the mistake.
@@ -87,8 +91,10 @@ class _Parser:
         return expression
 
     def _parse_expression(self) -> Expression:
-        """Expression = [ filter ] name [ settings ] [ '[' arguments ']' ]."""
+        """Expression = [ filter ] name [ settings ] [ '[' arguments ']' ] | filter."""
         filter_name = self._parse_filter() if self._take("(") else None
+        if filter_name is not None and (self._at(",") or self._at("]")):
+            return Expression(_NOTHING, filter=filter_name)
         name = self._parse_name("a backend" if filter_name is None else "the filter's backend")
         settings = self._parse_settings() if self._take("(") else ()
         arguments = self._parse_arguments() if self._at("[") else ()
@@ -171,8 +177,8 @@ class _Parser:
         return tuple(arguments)
 
     def _parse_name(self, whose: str) -> str:
-        """Name = letter or '_', then letters, digits and '_'."""
-        name = self._take_match(_NAME)
+        """Name = letter or '_', then letters, digits and '_', and more of these behind dots."""
+        name = self._take_match(_BACKEND)
         if not name:
             raise self._error(f"expected the name of {whose}")
         return name

@@ -16,7 +16,7 @@ class Mapped:
     """One entry of a `map`: `source[taken:given]`.
 
     Attributes:
-        source: the node whose item is read.
+        source: the node whose item is read; empty where the map leaves it out.
         taken: the key that is read.
         given: the key under which the node with the `map` gets it.
     """
@@ -37,11 +37,13 @@ class Place:
         next: the nodes that follow it.
         mapping: where its data comes from; empty where its one predecessor hands its item on.
         filter: its filter's name, or None for the default one.
+        instances_of: the node whose instances run it, or None where it has its own.
     """
 
     next: tuple[str, ...] = ()
     mapping: tuple[Mapped, ...] = ()
     filter: str | None = None
+    instances_of: str | None = None
 
 
 class Graph:
@@ -72,6 +74,7 @@ class Graph:
             and len(self.predecessors[name]) <= 1
             and not place.mapping
             and place.filter is None
+            and place.instances_of is None
             for name, place in self.places.items()
         )
 
@@ -144,12 +147,35 @@ def upstream_first(following: Mapping[str, Sequence[str]]) -> list[str]:
     return order[::-1]
 
 
+def with_sources(places: Mapping[str, Place]) -> dict[str, Place]:
+    """The places with the nodes that their maps leave out.
+
+    That is the node before it; of several, as in torchpipe v0, the first by name.
+    """
+    before: dict[str, list[str]] = {name: [] for name in places}
+    for name, place in sorted(places.items()):
+        for following in place.next:
+            before.get(following, []).append(name)
+    return {
+        name: replace(
+            place,
+            mapping=tuple(
+                mapped if mapped.source else replace(mapped, source=before[name][0])
+                for mapped in place.mapping
+            ),
+        )
+        if before[name]
+        else place
+        for name, place in places.items()
+    }
+
+
 def graph_mistakes(places: Mapping[str, Place]) -> list[str]:
     """One message for each mistake in how the nodes are connected.
 
     These are a `next` that is no node or that closes a cycle, a join without a `map`, a `map` that
-    cannot be followed, and a root with a filter or a `map`. What a wrong `next` leads to is judged
-    without it.
+    cannot be followed, a root with a `map`, and instances of what is no node. What a wrong `next`
+    leads to is judged without it.
     """
     mistakes = []
     following: dict[str, list[str]] = {}
@@ -206,13 +232,16 @@ def _cut_cycles(following: Mapping[str, list[str]]) -> list[list[str]]:
 
 def _place_mistakes(graph: Graph, name: str) -> Iterator[str]:
     place, before = graph.places[name], graph.predecessors[name]
-    if not before:
-        for key, given in (("filter", place.filter), ("map", place.mapping)):
-            if given:
-                yield (
-                    f"[{name}] has a {key}, but no node names it as its next: a root gets the "
-                    "caller's item as it is"
-                )
+    if place.instances_of is not None and place.instances_of not in graph.places:
+        yield (
+            f"[{name}] runs the instances of {shown(place.instances_of)}, which is no node"
+            f"{closest_name_hint(place.instances_of, graph.places)}"
+        )
+    if not before and place.mapping:
+        yield (
+            f"[{name}] has a map, but no node names it as its next: a root gets the caller's item "
+            "as it is"
+        )
     if len(before) > 1 and not place.mapping:
         example = ",".join(f"{other}[result:{other}_result]" for other in before[1:])
         yield (
@@ -226,6 +255,8 @@ def _place_mistakes(graph: Graph, name: str) -> Iterator[str]:
 def _map_mistakes(graph: Graph, name: str) -> Iterator[str]:
     mapping, ancestors = graph.places[name].mapping, graph.ancestors(name)
     for mapped in mapping:
+        if not mapped.source:
+            continue  # a root, which has no map at all
         if mapped.source not in graph.places:
             hint = closest_name_hint(mapped.source, graph.places)
             yield f"[{name}] map: {shown(mapped.source)} is no node{hint}"

@@ -15,6 +15,8 @@ from pipeline.errors import PipelineConfigError
 from pipeline.language.graph import Mapped
 
 REQUIRED = object()
+DEFAULT_BACKEND = "Identity"
+"""What a node without a backend runs."""
 MAX_COUNT = 10**12
 """The largest whole number that a setting may have."""
 MOST_SIDE = 8192
@@ -210,14 +212,19 @@ def read_names(value: Any) -> tuple[str, ...]:
 
 
 def read_map(value: Any) -> tuple[Mapped, ...]:
-    """What a join takes from whom: "B[result:x],C[result:data]"."""
+    """What a join takes from whom: "B[result:x],C[result:data]".
+
+    "[result:data]" leaves out from whom: the only node before it.
+    """
     entries = []
     *nodes, end = read_text(value).split("]")
     for number, node in enumerate(nodes):
         before, _, pairs = node.lstrip().partition("[")
         comma, name = before[:1] if number else "", before[1:] if number else before
         name = name.strip()
-        if comma != ("," if number else "") or not name or set(name) & set(",:"):
+        if comma != ("," if number else "") or set(name) & set(",:"):
+            raise ValueError(value)
+        if not name and (number or len(nodes) > 1):
             raise ValueError(value)
         for pair in pairs.split(","):
             taken, given = (key.strip() for key in pair.split(":"))
@@ -246,7 +253,7 @@ SCHEDULING = (
         "backend",
         read_text,
         "a backend expression such as S[DecodeMat,ResizeMat]",
-        REQUIRED,
+        DEFAULT_BACKEND,
         help="what its instances run",
     ),
     Setting(

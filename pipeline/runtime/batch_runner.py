@@ -13,6 +13,7 @@ from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.assembly import build_backend
 from pipeline.backends.cuda_stream import InstanceStream
 from pipeline.backends.interface import (
+    ENDED_KEY,
     FAILURE_KEY,
     PROFILE_KEY,
     Backend,
@@ -157,6 +158,7 @@ class BatchRunner:
                     plan.instance_num,
                     plan.engine,
                     device.shared,
+                    plan.config.written,
                     device.number,
                     plan.config.profile_stages,
                     decoder_lock=device.decoder_lock,
@@ -309,7 +311,7 @@ class BatchRunner:
                 self.failures.note(cause)
             self.fail(task, cause)
             return False
-        if plan.is_last:
+        if plan.is_last or ENDED_KEY in item:
             task.finish()
             return False
         item[TASK_DATA_KEY] = item.pop(TASK_RESULT_KEY)
@@ -318,12 +320,12 @@ class BatchRunner:
     def _why_useless(self, item: Item) -> BaseException | None:
         """What failed an item that was run; a BackendFailureError where it is the backend's fault.
 
-        None where there is a result, and a useful one.
+        None where there is a result, and a useful one, or a filter has ended the item without one.
         """
         check = self._plan.check_result
         if FAILURE_KEY in item or TASK_RESULT_KEY not in item:
             cause: BaseException | None = item.pop(FAILURE_KEY, None)
-            if cause is not None:
+            if cause is not None or (ENDED_KEY in item and check is None):
                 return cause
             cause = NoResultError("the backend gave no result")
             return cause if check is None else BackendFailureError(cause)

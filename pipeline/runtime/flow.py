@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, FilterError, Status, decide
-from pipeline.backends.interface import FAILURE_KEY, Item
+from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, FilterError, Status, decide, end
+from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item
 from pipeline.errors import NodeError
 from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.graph import Graph
@@ -107,10 +107,23 @@ class Flow(Call):
         return self._whole.call.expired()
 
     def start(self) -> None:
-        """Submit the item to its entry."""
+        """Let the item enter, as the entry's filter wants."""
         entry = self._route.entry
         item = dict(self._whole.item)
-        self._submit(entry, _Branch(item, self, entry, self._whole.stage_times_ms))
+        if self._route.steps[entry].filter == FIRST_FILTER:
+            begun = [(entry, item)]
+        else:
+            # Nobody else knows of the item yet.
+            begun = []
+            try:
+                begun, skipped = self._decide(entry, item)
+                begun += self._follow(skipped)
+            except Exception as error:  # noqa: BLE001 (keys and values may be anything)
+                self._error = _as_node_error(entry, error)
+            self._active = len(begun)
+        self._submit_all(begun)
+        if not begun:
+            self._finish()
 
     def item_done(self, task: Task) -> None:
         """A node has finished one branch: go on from there."""
@@ -128,16 +141,23 @@ class Flow(Call):
                     self._error = _as_node_error(task.node, error)
             self._active += len(begun) - 1
             is_over = self._active == 0
-        for node, item in begun:
-            self._submit(node, _Branch(item, self, node, self._whole.stage_times_ms))
+        self._submit_all(begun)
         if is_over:
             self._finish()
+
+    def _submit_all(self, begun: Sequence[tuple[str, Item]]) -> None:
+        for node, item in begun:
+            self._submit(node, _Branch(item, self, node, self._whole.stage_times_ms))
 
     def _go_on(self, node: str, item: Item) -> list[tuple[str, Item]]:
         """The nodes that can begin now that one is left, each with its item; none at an end."""
         self._left[node] = item
-        begun = []
-        left = deque([node])
+        return self._follow([node])
+
+    def _follow(self, nodes: Iterable[str]) -> list[tuple[str, Item]]:
+        """The nodes that can begin now that some are left, each with its item; none at an end."""
+        begun: list[tuple[str, Item]] = []
+        left = deque(nodes)
         while left:
             name = left.popleft()
             following = self._route.steps[name].next
@@ -154,18 +174,26 @@ class Flow(Call):
                 except NodeError as error:
                     self._error = error
                     return []
-                status = decide(step.filter, own)
-                if status is Status.RUN:
-                    begun.append((other, own))
-                elif status is Status.BREAK:
-                    self._final = own
+                running, skipped = self._decide(other, own)
+                if self._final is not None or self._error is not None:
                     return []
-                elif status is Status.ERROR:
-                    self._error = NodeError(other, own[FAILURE_KEY])
-                    return []
-                else:
-                    left += self._skip(other, status, own)
+                begun += running
+                left += skipped
         return begun
+
+    def _decide(self, name: str, item: Item) -> tuple[list[tuple[str, Item]], list[str]]:
+        """Ask the filter of a node: what begins, and the nodes that are left without having run."""
+        status = decide(self._route.steps[name].filter, item)
+        if status is Status.RUN:
+            return [(name, item)], []
+        if status is Status.BREAK:
+            end(self._route.steps[name].filter, item)
+            self._final = item
+        elif status is Status.ERROR:
+            self._error = NodeError(name, item[FAILURE_KEY])
+        else:
+            return [], self._skip(name, status, item)
+        return [], []
 
     def _skip(self, name: str, status: Status, item: Item) -> list[str]:
         """Leave a node, and the part of the graph that is skipped with it, with the same item."""
@@ -207,7 +235,8 @@ class Flow(Call):
         if error is None:
             item = self._final if self._final is not None else self._at_the_end()
             error = item.pop(FAILURE_KEY, None)
-            if error is None and self._final is not None and TASK_RESULT_KEY not in item:
+            has_ended = self._final is not None and ENDED_KEY not in item
+            if error is None and has_ended and TASK_RESULT_KEY not in item:
                 error = FilterError("a filter ended the item's way, and it had no result")
             whole.item = item
         whole.finish(None if error is None else _as_node_error(self._route.entry, error))

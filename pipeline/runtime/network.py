@@ -12,6 +12,7 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_NODE_NAME_KEY, TASK_REQUEST_SIZE_KEY
 from pipeline.language.graph import upstream_first
+from pipeline.language.node_tables import physical_name
 from pipeline.runtime.batch_source import Sink
 from pipeline.runtime.flow import Flow, Route
 from pipeline.runtime.map_reduce import JumpNode, jump_and_wait
@@ -50,8 +51,12 @@ class Network:
             for name in jumps
             if config.nodes[name].is_jump
         }
-        self.nodes: dict[str, AnyNode] = {**runners, **jumping}
-        for name in jumps.keys() - jumping.keys():
+        own: dict[str, AnyNode] = {**runners, **jumping}
+        # A logical node is the node whose instances it shares.
+        self.nodes = {
+            name: own[name if name in own else physical_name(name)] for name in config.nodes
+        }
+        for name in jumps.keys() & runners.keys():
             node = runners[name]
             assert isinstance(node, Node)  # noqa: S101 (the engine process takes chains alone)
             node.jump_by(partial(jump_and_wait, self.launch))
@@ -77,6 +82,8 @@ class Network:
         if TASK_DATA_KEY not in item:
             raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
         name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
+        if len(self.nodes) == 1:
+            name = self._default_entry
         if name is None:
             raise PipelineInputError(
                 f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self._graph.roots)}"

@@ -116,7 +116,6 @@ def test_a_cycle_behind_an_entry_is_refused_too() -> None:
     ("document", "expected"),
     [
         ({}, "has no node"),
-        ({"a": {"next": "b"}}, "[a]: backend is missing"),
         ({"a": {"backend": "S"}}, "S needs backends in brackets"),
         ({"a": {"backend": "DecodeMat[ResizeMat]"}}, "write S[DecodeMat,ResizeMat]"),
         ({"a": {"backend": "Torch[DecodeMat,ResizeMat]"}}, "Torch[Sequential[...]]"),

@@ -102,8 +102,6 @@ def test_items_of_a_batch_go_their_own_ways() -> None:
 
 def test_before_the_first_of_a_sequence_too() -> None:
     assert [item["result"] for item in sequence("S[(or)TestDouble]", 2)] == [4]
-    (item,) = sequence("S[(Break)TestDouble]", 2)
-    assert "gave no result" in str(item["error"])
 
 
 @pytest.mark.parametrize(
@@ -123,6 +121,85 @@ def test_on_a_node(name: str, results: dict[str, int]) -> None:
     }
     (item,) = run(document, 5)
     assert {key: item[key] for key in results} == results
+
+
+ENDS_IN_A_SEQUENCE = ["Break", "SerialSkip", "SubGraphSkip"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({"only": {"backend": f"S[({name})TestDouble]"}} for name in ENDS_IN_A_SEQUENCE),
+        {"only": {**DOUBLE, "filter": "Break"}},
+        {"a": {"backend": "S[(Break)TestDouble]", "next": "b"}, "b": DOUBLE},
+        {
+            "a": {"backend": "S[(Break)TestDouble]", "next": "b,c"},
+            "b": DOUBLE,
+            "c": DOUBLE,
+        },
+        {
+            "a": {**DOUBLE, "next": "b,c"},
+            "b": {**DOUBLE, "map": "a[data:data]", "filter": "Break", "next": "d"},
+            "c": {**DOUBLE, "next": "d"},
+            "d": {**DOUBLE, "map": "b[result:data]"},
+        },
+    ],
+)
+def test_a_break_before_there_is_a_result_is_no_error(document: dict[str, Any]) -> None:
+    (item,) = run(document, 2)
+    assert set(item) == {"data", "stage_times_ms"}
+
+
+def test_a_break_hides_no_failure() -> None:
+    for document in (
+        {"only": {"backend": "S[TestDouble,(Break)TestDouble]"}},
+        {"a": {**DOUBLE, "next": "b"}, "b": {**DOUBLE, "filter": "Break"}},
+    ):
+        (item,) = run(document, "boom")
+        assert "boom is no number" in str(item["error"])
+
+
+def test_an_item_that_a_sequence_has_ended_is_taken_up_by_an_or() -> None:
+    document = {
+        "a": {"backend": "S[(Break)TestDouble]", "next": "b"},
+        "b": {"backend": "TestText", "or": True},
+    }
+    (item,) = run(document, 2)
+    assert item["result"] == "text 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("run", {"result": 16}),
+        ("or", {"result": 16}),
+        ("Skip", {}),
+        ("SerialSkip", {}),
+        ("Break", {}),
+        ("Error", {"error": "node 'a': filter 'Error' gave Error"}),
+    ],
+)
+def test_on_a_root(name: str, outcome: dict[str, Any]) -> None:
+    document = {
+        "a": {**DOUBLE, "filter": name, "next": "b"},
+        "b": {**DOUBLE, "next": "c"},
+        "c": DOUBLE,
+    }
+    (item,) = run(document, 2)
+    given = {key: item[key] for key in item.keys() & {"result", "error"}}
+    if name == "Skip":
+        # What a skipped root leaves has no result: the default filter behind it ends the item.
+        assert "it had no result" in str(given.pop("error"))
+    assert {key: str(value) for key, value in given.items()} == {
+        key: str(value) for key, value in outcome.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "key"), [("result2other", "other"), ("result2key_1", "key_1")])
+def test_a_filter_that_keeps_what_it_hands_on(name: str, key: str) -> None:
+    good, bad = sequence(f"S[TestDouble,({name})TestDouble,({name}),TestDouble]", 2, "boom")
+    assert (good["result"], good[key]) == (16, 8)
+    assert "boom is no number" in str(bad["error"])
 
 
 def test_serial_skip_leaves_out_the_row_and_subgraph_skip_the_part() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import pipeline
 from pipeline import PipelineConfigError, PythonBackend, pipe, register_backend
+from pipeline.config import read_config
 
 
 def test_the_readmes_example() -> None:
@@ -96,9 +97,62 @@ def test_a_name_is_taken_once_and_a_key_has_to_be_named() -> None:
 
     with pytest.raises(ValueError, match="backend 'DecodeMat' is registered already"):
         register_backend(Keep, "DecodeMat")
-    register_backend(Keep, "TestKeyless")
+    register_backend(Keep, "TestKeyless", keys=[])
     with pytest.raises(PipelineConfigError, match="unknown key 'treshold'"):
         pipe({"node": {"backend": "TestKeyless", "treshold": 1}})
+
+
+@register_backend(name="TestGivesConfig")
+class GivesConfig:
+    """The result is what `init` got."""
+
+    def init(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def forward(self, items: list[dict[str, Any]]) -> None:
+        for item in items:
+            item["result"] = self.config
+
+
+def test_a_class_without_keys_gets_all_of_its_node() -> None:
+    backend = "S[TestText,TestGivesConfig(here=1)]"
+    document = {
+        "shared": 3,
+        "batching_timeout": 5,
+        "own": {"backend": backend, "treshold": 0.5, "resize_h": "12", "next": "Text"},
+        "Text": {"backend": "Identity"},
+    }
+    item = {"data": 0}
+    with pipe(document) as run:
+        run(item)
+    assert item["result"] == {
+        "shared": 3,
+        "batching_timeout": 5,
+        "backend": backend,
+        "treshold": 0.5,
+        "resize_h": "12",
+        "next": "Text",
+        "here": "1",
+        "node_name": "own",
+    }
+    document["Text"]["treshold"] = 0.5
+    with pytest.raises(PipelineConfigError, match=r"\[Text\]: unknown key 'treshold'"):
+        pipe(document)
+
+
+def test_a_key_that_is_nearly_a_nodes_own_is_a_warning() -> None:
+    document = {"a": {"backend": "TestGivesConfig", "instance_nun": 2, "threshold": 1}}
+    config, mistakes = read_config(document)
+    assert not mistakes
+    (warning,) = config.warnings
+    assert "instance_nun is handed to a backend in Python; did you mean 'instance_num'" in warning
+
+
+def test_python_in_front_is_torchpipes_spelling() -> None:
+    item = {"data": 0}
+    with pipe({"backend": "Python[TestGivesConfig]", "any_key": [1]}) as run:
+        run(item)
+    assert item["result"]["any_key"] == [1]
 
 
 def test_keys_of_others_are_read_as_they_read_them() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 
@@ -31,6 +32,21 @@ def test_overrides_replace_globals_and_node_keys_and_leave_the_original_alone() 
         "a": {"backend": "S[DecodeMat]", "instance_num": 3},
     }
     assert document == {"batching_timeout": 5, "a": DECODE}
+
+
+def test_overrides_reach_every_form_of_a_document() -> None:
+    document = {"global": {"max": 1}, "rec": {"next": "rec.2", "2": {"next": "end"}}, "end": {}}
+    changed = apply_overrides(document, {"max": "2", "rec.2.next": "last", "rec.max": "3"})
+    assert changed == {
+        "max": 2,
+        "rec": {"next": "rec.2", "max": 3},
+        "rec.2": {"next": "last"},
+        "end": {},
+    }
+    flat = {"backend": "DecodeMat", "instance_num": 1}
+    assert (
+        parse_config(apply_overrides(flat, {"instance_num": "2"})).nodes["node"].instance_num == 2
+    )
 
 
 def test_an_override_of_an_unknown_node_names_the_closest() -> None:

@@ -146,7 +146,16 @@ def test_as_many_nodes_in_a_row_as_there_may_be() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["B[a:b]x", "B[a:b],,C[c:d]", ",B[a:b]", "B[a:b],", "B[[a:b]]", "B]a:b[", "B[a]", "[a:b]"],
+    [
+        "B[a:b]x",
+        "B[a:b],,C[c:d]",
+        ",B[a:b]",
+        "B[a:b],",
+        "B[[a:b]]",
+        "B]a:b[",
+        "B[a]",
+        "[a:b],B[c:d]",
+    ],
 )
 def test_what_is_no_map(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (a reader's; the message is the setting's)

@@ -170,6 +170,69 @@ def test_no_item_is_lost_or_swapped_whatever_fails() -> None:
         assert running.nodes["start"].counts.items == 2100
 
 
+def test_a_logical_node_runs_the_instances_of_another_at_its_own_place() -> None:
+    document = {
+        "in": {"next": "rec,rec.2"},
+        "rec": {**DOUBLE, "next": "final", "2": {"next": "twice", "backend": "TestText"}},
+        "twice": {**DOUBLE, "next": "final"},
+        "final": {"map": "rec[result:data],twice[result:other]"},
+    }
+    with pipe(document) as running:
+        items = [{"data": number} for number in range(20)]
+        running(items)
+        assert running.nodes["rec.2"] is running.nodes["rec"]
+        assert running.nodes["rec"].counts.items == 40
+        entered = {"data": 1, "node_name": "rec.2"}
+        with pytest.raises(PipelineInputError, match=r"cannot enter at 'rec\.2'"):
+            running(entered)
+    assert [(item["result"], item["other"]) for item in items] == [
+        (2 * number, 4 * number) for number in range(20)
+    ]
+
+
+def test_a_logical_node_in_a_row_with_its_own() -> None:
+    document = {"a": {**DOUBLE, "next": "a.2"}, "a.2": {"next": "b"}, "b": DOUBLE}
+    item = {"data": 1}
+    with pipe(document) as running:
+        running(item)
+    assert item["result"] == 8
+
+
+def test_elements_may_enter_at_a_logical_node() -> None:
+    document = {
+        "all": {"backend": "MapReduce", "jump": "each.2"},
+        "each": {**DOUBLE, "next": "far", "2": {}},
+        "far": DOUBLE,
+    }
+    item = {"data": [1, 2], "node_name": "all"}
+    with pipe(document) as running:
+        running(item)
+    assert item["result"] == [2, 4]
+
+
+def test_a_single_node_takes_any_node_name() -> None:
+    item = {"data": 1, "node_name": "jpg_decoder"}
+    with pipe({"backend": "TestDouble"}) as running:
+        running(item)
+    assert item["result"] == 2
+    with pipe({"a": DOUBLE, "b": DOUBLE}) as running, pytest.raises(PipelineInputError):
+        running(item)
+
+
+def test_a_map_may_leave_out_whom_it_takes_from() -> None:
+    document = {
+        "start": {**DOUBLE, "next": "b,a"},
+        "b": {**DOUBLE, "next": "join"},
+        "a": {"backend": "TestText", "next": "join"},
+        "join": {"map": " [result:data, TASK_DATA_KEY : TASK_BOX_KEY]"},
+    }
+    item = {"data": 1}
+    with pipe(document) as running:
+        running(item)
+    # Of several nodes before it the first by name.
+    assert (item["result"], item["_box"]) == ("text 2", 2)
+
+
 def test_two_pipes_with_the_same_names_do_not_collide() -> None:
     with pipe(DIAMOND) as one, pipe({"start": {"backend": "TestText"}}) as other:
         first, second = {"data": 1}, {"data": 1}
