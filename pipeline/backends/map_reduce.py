@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from engine.names import shown
-from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.interface import PROFILE_KEY, Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.errors import ItemError, PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
@@ -22,6 +22,8 @@ _JUMPS = ("Jump", "JumpV0", "MapReduce")
 _TARGET = "jump"
 # torchpipe's: it says that a backend takes whatever waits.
 _ANY_NUMBER = 2**32 - 1
+# What an element does not get of its item; nor does an item that jumps.
+_OF_ITEM_ALONE = frozenset({TASK_REQUEST_SIZE_KEY, PROFILE_KEY})
 
 
 class Division:
@@ -45,9 +47,7 @@ class Division:
 
     def element(self, item: Item, index: int) -> Item:  # noqa: ARG002
         """One element: a copy of the item, which counts for one row of a batch."""
-        copy = dict(item)
-        copy.pop(TASK_REQUEST_SIZE_KEY, None)
-        return copy
+        return {key: value for key, value in item.items() if key not in _OF_ITEM_ALONE}
 
     def kept(self, element: Item) -> Any:
         """What `merge` needs of an element that is done.

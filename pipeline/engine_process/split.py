@@ -13,13 +13,13 @@ def entry_of_engine_process(config: PipelineConfig, engine: str) -> str | None:
     """The first of the nodes that several workers leave to one process; None if there are none.
 
     These are the nodes on GPUs (`shared_engine = "auto"`), or those from the engine's node on
-    (`"always"`), in a graph that is a chain. What they give must be the result: a node that runs
-    in the workers cannot follow.
+    (`"always"`), in a graph that is a chain without jumps. What they give must be the result: a
+    node that runs in the workers cannot follow.
 
     Raises:
         EngineError: there is no such engine.
     """
-    if not config.graph.is_chain:
+    if not config.graph.is_chain or any(node.jumps for node in config.nodes.values()):
         return None
     shared = [name for name, node in config.nodes.items() if _is_shared(node, engine)]
     followed_by = {following for name in shared for following in config.nodes[name].place.next}

@@ -51,6 +51,13 @@ def test_none_where_the_workers_would_have_to_go_on() -> None:
     assert entry_of_engine_process(parse_config(document), "onnxruntime") is None
 
 
+@pytest.mark.parametrize("backend", ["MapReduce[infer]", "S[DecodeMat,Jump[infer]]"])
+def test_none_where_items_jump(backend: str) -> None:
+    """They come with keys of their own, and go on where they were sent from."""
+    document = {"all": {"backend": backend}, "infer": DOCUMENT["infer"], "shared_engine": "always"}
+    assert entry_of_engine_process(parse_config(document), "onnxruntime") is None
+
+
 def test_the_settings_name_what_is_allowed() -> None:
     with pytest.raises(PipelineConfigError, match='expected "auto", "always" or "never"'):
         parse_config({"node": {"backend": "DecodeMat", "shared_engine": "sometimes"}})

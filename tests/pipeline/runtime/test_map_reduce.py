@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import PipelineConfigError, pipe
+from pipeline import PipelineConfigError, Status, pipe, register_filter
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.config import read_config
@@ -275,6 +275,124 @@ class TestInASequence:
             for caller in callers:
                 caller.join(30)
         assert [item["result"] for item in items] == [[2, 4], [6]]
+
+
+@register_filter("TestEvenOnly")
+def even_only(item: Item) -> Status:
+    """Ends items whose result is odd; the others go on with it."""
+    if item["result"] // 2 % 2:
+        return Status.BREAK
+    item["data"] = item.pop("result")
+    return Status.RUN
+
+
+@register_filter("TestNoLists")
+def no_lists(item: Item) -> Status:
+    """Skips what is to be split and has no list."""
+    item["data"] = item.pop("result")
+    if isinstance(item["data"], list):
+        return Status.RUN
+    item["result"] = item["data"]
+    return Status.SKIP
+
+
+class TestWithFilters:
+    """On the way of the elements, and around what sends them."""
+
+    @pytest.mark.parametrize(
+        ("changes", "result"),
+        [
+            # data 1, 2, 3: `each` doubles, `again` doubles once more.
+            ({"again": {"filter": "TestEvenOnly"}}, [2, 8, 6]),
+            ({"again": {"filter": "Break"}}, [2, 4, 6]),
+            ({"again": {"filter": "Skip"}}, [2, 4, 6]),
+            ({"again": {"filter": "SerialSkip", "next": "third"}}, [2, 4, 6]),
+            ({"again": {"filter": "SubGraphSkip", "next": "third"}}, [2, 4, 6]),
+            ({"again": {"filter": "Skip", "next": "third"}}, [4, 8, 12]),
+        ],
+    )
+    def test_a_filter_ends_or_shortens_the_way_of_one_element(
+        self, changes: dict[str, Any], result: list[int]
+    ) -> None:
+        document = {**EACH, "third": DOUBLE}
+        document["again"] = {**DOUBLE, **changes["again"]}
+        item = {"data": [1, 2, 3], "node_name": "all"}
+        run(document, item)
+        assert item["result"] == f"text {result}"
+
+    def test_an_error_of_a_filter_is_that_of_its_element(self) -> None:
+        item = {"data": [1, 2]}
+        run({**EACH, "again": {**DOUBLE, "filter": "Error"}}, item)
+        assert str(item["error"]) == (
+            "node 'all': element 0: node 'again': filter 'Error' gave Error"
+        )
+
+    def test_elements_that_failed_are_taken_up_on_their_way_or_behind_it(self) -> None:
+        data = [1, "boom"]
+        on_the_way, behind = {"data": data}, {"data": data}
+        document = {**EACH, "again": {"backend": "TestText", "filter": "or"}}
+        document["after"] = {"backend": "TestKeep"}
+        run(document, on_the_way)
+        assert on_the_way["result"] == [2, "text boom"]
+        run({**EACH, "after": {"backend": "TestText", "filter": "or"}}, behind)
+        assert behind["result"] == "text [1, 'boom']", "the data that MapReduce had"
+
+    def test_before_what_divides(self) -> None:
+        document = {**EACH, "first": {"backend": "TestKeep", "next": "all"}}
+        document["all"] = {**EACH["all"], "filter": "TestNoLists"}
+        items = [{"data": [1]}, {"data": 7}]
+        run(document, *items)
+        assert [item["result"] for item in items] == ["text [4]", "text 7"]
+
+    @pytest.mark.parametrize("backend", ["MapReduce", "S[MapReduce]"])
+    def test_a_break_beside_them_waits_for_what_is_on_its_way(
+        self, gate: Any, backend: str
+    ) -> None:
+        document = {
+            "start": {"backend": "TestKeep", "next": "all,aside"},
+            "all": {"backend": backend, "jump": "each", "next": "join"},
+            "aside": {"backend": "TestText", "next": "end"},
+            "end": {"backend": "TestText", "filter": "Break", "next": "join"},
+            "join": {"backend": "TestKeep", "map": "all[result:data],end[result:other]"},
+            "each": {"backend": "TestGated", "test_max": 2},
+        }
+        item = {"data": [1, 2]}
+        with pipe(document) as running:
+            caller = threading.Thread(target=running, args=(item,))
+            caller.start()
+            assert gate.entered.acquire(timeout=30)
+            gate.open.set()
+            caller.join(30)
+        assert item["result"] == "text [1, 2]"
+        assert sum(map(len, gate.batches)) == 2
+
+    def test_a_branch_that_divides_is_joined(self) -> None:
+        document = {
+            "start": {"backend": "TestKeep", "next": "all,whole"},
+            "all": {"backend": "MapReduce", "jump": "each", "next": "join"},
+            "whole": {"backend": "TestText", "next": "join"},
+            "join": {"backend": "TestShow", "map": "all[result:data],whole[result:whole]"},
+            "each": DOUBLE,
+        }
+        items = [{"data": [n, n]} for n in range(20)]
+        run(document, *items)
+        assert [item["result"] for item in items] == [
+            {"data": [2 * n, 2 * n], "whole": f"text {[n, n]}"} for n in range(20)
+        ]
+
+
+def test_elements_keep_the_times_of_their_own_nodes() -> None:
+    document = {
+        "a": {"backend": "S[TestKeep,MapReduce]", "jump": "b", "profile_stages": True},
+        "b": {"backend": "S[TestShow]", "profile_stages": True},
+    }
+    item = {"data": [1, 2]}
+    run(document, item)
+    assert item["result"] == [{"data": 1, "last": [1, 2]}, {"data": 2, "last": [1, 2]}]
+    assert {stage for stage in item["stage_times_ms"] if stage.startswith("a.")} >= {
+        "a.Keep",
+        "a.MapReduce",
+    }
 
 
 @pytest.mark.parametrize(
