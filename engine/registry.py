@@ -16,10 +16,10 @@ from engine.cpu.cores import available_cores, fitting_contexts
 from engine.errors import EngineError, MissingOnHostError
 from engine.int8.calibration import CalibrationImages
 from engine.interface import Engine
-from engine.names import unknown_name
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.providers.table import PROVIDERS, Provider
+from interfaces.names import unknown_name
 
 _logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from engine.errors import EngineError
-from engine.names import unknown_name
 from engine.onnx_graph.activations import AUTO, NONE, OUTPUT_ACTIVATIONS, SIGMOID, SOFTMAX
 from engine.onnx_graph.model import OnnxModel
+from interfaces.names import unknown_name
 
 _logger = logging.getLogger(__name__)
 

@@ -9,26 +9,24 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from loadtest.errors import LoadTestError, Terminated
-from loadtest.options import (
+from interfaces.command_line import Parser
+from interfaces.command_line import build_parser as build
+from interfaces.kinds import (
     COUNT,
     COUNTS,
+    DURATION,
+    DURATION_OR_0,
     FOLDER_NAME,
     MILLISECONDS,
     PORT,
-    REQUIRED,
-    SECONDS,
-    SECONDS_OR_NONE,
-    SEED,
     SWITCH,
     TEXT,
     TOLERANCE,
-    Command,
-    Option,
-    Parser,
+    WHOLE_NUMBER,
     one_of,
 )
-from loadtest.options import build_parser as build
+from interfaces.options import REQUIRED, Command, Option
+from loadtest.errors import LoadTestError, Terminated
 from loadtest.progress import Progress
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 from loadtest.settings import AUTO
@@ -47,7 +45,7 @@ OPTIONS = (
     Option("name", FOLDER_NAME, "local", "write to results/NAME"),
     Option("out", TEXT, REQUIRED, "folder for the folders of all measurements", "DIR"),
     Option("archive", TEXT, None, "pack the folders into this .tar.gz file, too", "FILE"),
-    Option("folder", TEXT, REQUIRED, "a measured folder", "FOLDER"),
+    Option("folder", TEXT, REQUIRED, "a measured folder", "FOLDER", is_positional=True),
     # the load
     Option("host", TEXT, "localhost", "where the server is"),
     Option("port", PORT, 8095, "the server's port"),
@@ -56,12 +54,12 @@ OPTIONS = (
     Option(
         "request_batch", COUNT, 1, "images in a request; 1 calls infer_batch, else infer_images"
     ),
-    Option("request_timeout_s", SECONDS, 30.0, "longest wait for one reply"),
+    Option("request_timeout_s", DURATION, 30.0, "longest wait for one reply"),
     Option("client_processes", COUNT, None, "processes that the clients share (what they need)"),
-    Option("warmup_s", SECONDS_OR_NONE, 1.0, "load that is not measured"),
-    Option("seed", SEED, 0, "decides what is random, such as the order of the images"),
+    Option("warmup_s", DURATION_OR_0, 1.0, "load that is not measured"),
+    Option("seed", WHOLE_NUMBER, 0, "decides what is random, such as the order of the images"),
     Option("total_number", COUNT, None, "requests that end the measured window"),
-    Option("duration_s", SECONDS, 5.0, "length of every measured window"),
+    Option("duration_s", DURATION, 5.0, "length of every measured window"),
     Option("repeats", COUNT, 5, "windows of everything that is measured"),
     Option("requests", COUNT, 20_000, "requests to measure"),
     Option("payload_bytes", COUNT, 100_000, "size of a request's data"),
@@ -75,7 +73,7 @@ OPTIONS = (
     Option("workload", TEXT, "resnet50", _MODEL),
     Option("variants", TEXT, None, f"what is compared (what suits this machine); {_KNOWN}"),
     Option("clients", COUNTS, "1,2,4,10,20,40,64,128", "numbers of closed-loop clients to sweep"),
-    Option("stages_s", SECONDS_OR_NONE, 2.0, "window that tells where a request's time goes"),
+    Option("stages_s", DURATION_OR_0, 2.0, "window that tells where a request's time goes"),
     Option("tp99_limit_ms", MILLISECONDS, 15.0, "within which the most throughput is named"),
     # the servers
     Option("engine", TEXT, AUTO, "the service's --engine"),
@@ -90,9 +88,9 @@ OPTIONS = (
     Option("score_tolerance", TOLERANCE, None, f"of two scores for one image ({_TOLERANCES})"),
     Option("keep_servers", SWITCH, False, "start all servers at once, on ports from --port on"),
     Option("launch_prefix", TEXT, "", "words before what is measured, such as 'taskset -c 0,1'"),
-    Option("ready_timeout_s", SECONDS, 180.0, "longest wait for a server"),
+    Option("ready_timeout_s", DURATION, 180.0, "longest wait for a server"),
     # a session on a GPU host
-    Option("budget_s", SECONDS, 540.0, "time in which everything must end"),
+    Option("budget_s", DURATION, 540.0, "time in which everything must end"),
     Option(
         "sweep_variant", TEXT, None, f"what is swept ({PIPELINE_GPU} or, without GPU, {PIPELINE})"
     ),
@@ -101,11 +99,11 @@ OPTIONS = (
     # the runtime
     Option("reference_python", TEXT, None, _REFERENCE, "PATH", ("anchor_python",)),
     Option("trials", COUNT, 10, "late requests in a window"),
-    Option("wait_s", SECONDS, 0.5, "how long waiting items' CPU time is measured"),
+    Option("wait_s", DURATION, 0.5, "how long waiting items' CPU time is measured"),
     Option("items", COUNT, 1_000_000, "how many items"),
     Option("threads", COUNT, 8, "threads that call", aliases=("clients",)),
     Option("instances", COUNT, 2, "instances of each node"),
-    Option("sample_s", SECONDS, 0.5, "time between two samples of memory"),
+    Option("sample_s", DURATION, 0.5, "time between two samples of memory"),
 )
 _CLIENTS = "port client_processes warmup_s seed"
 _LOAD = f"img_dir request_batch request_timeout_s {_CLIENTS}"
@@ -169,7 +167,7 @@ COMMANDS = {
 def build_parser() -> Parser:
     """The parser of `python -m loadtest`."""
     description = "Load the service, compare its handlers, measure the runtime, report."
-    return build("loadtest", description, OPTIONS, COMMANDS)
+    return build("loadtest", description, OPTIONS, COMMANDS, writes_underscores=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser().parse_args(words)
+    options = build_parser().parse(words)
     # Not at the top: --help and wrong usage are told without waiting for these.
     from loadtest.commands import COMMANDS as RUN
 

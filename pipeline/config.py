@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from engine.names import closest_name_hint, shown
+from interfaces.names import closest_name_hint, shown
 from pipeline.backends.assembly import (
     ConfiguredBackend,
     backends_of,

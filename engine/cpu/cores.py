@@ -9,7 +9,7 @@ import platform
 import re
 from pathlib import Path
 
-from engine.names import shown
+from interfaces.names import shown
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")

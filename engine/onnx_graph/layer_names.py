@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from engine.errors import EngineError
-from engine.names import closest_name_hint
+from interfaces.names import closest_name_hint
 
 
 def layer_name(node: onnx.NodeProto) -> str:

@@ -11,7 +11,6 @@ import onnx
 import torch
 
 from engine.errors import EngineError
-from engine.names import closest_name_hint
 from engine.normalization import Normalization
 from engine.onnx_graph.dynamic_batch import make_batch_dynamic, set_input_sizes
 from engine.onnx_graph.file import read_onnx
@@ -23,6 +22,7 @@ from engine.onnx_graph.tensors import TORCH_DTYPES, tensor_spec, true_inputs
 from engine.onnx_graph.trial import Trial
 from engine.onnx_graph.trial_run import try_out
 from engine.tensor_spec import TensorSpec
+from interfaces.names import closest_name_hint
 
 
 class OnnxModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,22 +9,27 @@ from pathlib import Path
 
 from engine.cache.atomic_file import write_atomically
 from engine.errors import EngineError
-from engine.names import unknown_name
 from engine.zoo.store import ZOO, exported_file
+from interfaces.command_line import build_parser
+from interfaces.kinds import FILE, TEXT
+from interfaces.names import unknown_name
+from interfaces.options import Command, Option
+
+_OPTIONS = (
+    Option("name", TEXT, None, f"one of: {', '.join(ZOO)}", is_positional=True),
+    Option("weights", FILE, None, "state-dict file", default_text="the model's own weights"),
+    Option("output", FILE, None, "file to write", default_text="in the cache folder"),
+)
+_COMMANDS = {
+    "list": Command("show the models", ""),
+    "export": Command("export a model and print the file's path", "name weights output"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m engine.zoo", description="Models that come with a name."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show the models")
-    export = commands.add_parser("export", help="export a model and print the file's path")
-    export.add_argument("name", help=f"one of: {', '.join(ZOO)}")
-    export.add_argument("--weights", help="state-dict file; the model's own weights otherwise")
-    export.add_argument("--output", type=Path, help="file to write; the cache folder otherwise")
-    options = parser.parse_args(arguments)
+    description = "Models that come with a name."
+    options = build_parser("engine.zoo", description, _OPTIONS, _COMMANDS).parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if options.command == "list":
@@ -39,17 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _export(name: str, weights: str | None, output: Path | None) -> Path:
+def _export(name: str, weights: str | None, output: str | None) -> Path:
     if name not in ZOO:
         raise EngineError(unknown_name("model", name, ZOO))
     path = exported_file(name, weights)
     if output is None:
         return path
     try:
-        write_atomically(output, path.read_bytes(), mode=0o644)
+        write_atomically(Path(output), path.read_bytes(), mode=0o644)
     except OSError as error:
         raise EngineError(f"cannot write {output}: {error.strerror}") from error
-    return output
+    return Path(output)
 
 
 if __name__ == "__main__":

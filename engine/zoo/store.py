@@ -17,13 +17,13 @@ from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_
 from engine.cache.checksummed_file import UnusableFileError, read_kept, why_not_kept, write_kept
 from engine.cache.folders import cache_folder, check_private, make_private_folder, spare_folder
 from engine.errors import EngineError
-from engine.names import unknown_name
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
 from engine.onnx_graph.file import MAX_MODEL_BYTES
 from engine.onnx_graph.model import OnnxModel
 from engine.zoo import efficientnet_lite, resnet
 from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier, outline_of_classifier
 from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
+from interfaces.names import unknown_name
 
 DEFAULT_MODEL = "resnet50"
 SEEDED_NOTE = "labels mean nothing: seeded weights"

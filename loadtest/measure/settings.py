@@ -6,12 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from interfaces.options import settings_from
 from loadtest.errors import LoadTestError
 from loadtest.load import images
 from loadtest.load.clients import fitting_client_processes
 from loadtest.measure.agreement import DECODER_TOLERANCE
 from loadtest.measure.comparison import ComparisonSettings
-from loadtest.options import settings_from
 from loadtest.records import machine
 from loadtest.servers.variants import (
     HOST,

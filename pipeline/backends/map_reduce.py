@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from engine.names import shown
+from interfaces.names import shown
 from pipeline.backends.interface import PROFILE_KEY, Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.errors import ItemError, PipelineConfigError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.cache.bounded_file import why_no_file
-from engine.names import unknown_name
 from engine.registry import AUTO, ENGINE_NAMES
+from interfaces.names import unknown_name
 from pipeline.commands.console import complain, one_line, say, table, terminal_width
 from pipeline.commands.effective_settings import HEADER, setting_rows
 from pipeline.commands.findings import Findings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ from pipeline.commands.pipeline_arguments import (
     RUN,
     SHOW,
     THROUGHPUT,
-    parse_arguments,
+    command_parser,
 )
 from pipeline.commands.run import run
 from pipeline.commands.show import show
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: see each command's `--help`.
     """
-    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    options = command_parser().parse(arguments)
     try:
         if getattr(options, "backends", None) is not None:
             load_backends(options.backends)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.cache.bounded_file import why_no_file, why_no_folder
-from engine.names import unknown_name
 from engine.normalization import Normalization
 from engine.onnx_graph.model import OnnxModel
 from engine.registry import EngineChoice, check_sizes, loading_errors
 from engine.zoo import ZOO_NAMES, outline
+from interfaces.names import unknown_name
 from pipeline.backends.assembly import ConfiguredBackend
 from pipeline.backends.engine_settings import batch_shapes, check_shapes, engine_options
 from pipeline.backends.inference import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.names import shortened
+from interfaces.names import shortened
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 

@@ -9,7 +9,7 @@ from typing import Any
 import tomli
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_file
-from engine.names import shown, unknown_name
+from interfaces.names import shown, unknown_name
 from pipeline.errors import PipelineConfigError
 from pipeline.language.node_tables import normal_form
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from engine.names import closest_name_hint, shortened, shown
+from interfaces.names import closest_name_hint, shortened, shown
 from pipeline.errors import PipelineInputError
 from pipeline.keys import TASK_DATA_KEY
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.names import closest_name_hint
+from interfaces.names import closest_name_hint
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_KEYS
 

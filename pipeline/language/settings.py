@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.names import shown
+from interfaces.names import shown
 from pipeline.errors import PipelineConfigError
 from pipeline.language.graph import Mapped
 

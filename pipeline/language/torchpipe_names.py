@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import tomli
 
-from engine.names import shown, unknown_name
+from interfaces.names import shown, unknown_name
 
 BACKEND, FILTER, KEY = "backend", "filter", "key"
 

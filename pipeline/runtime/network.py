@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from engine.names import unknown_name
+from interfaces.names import unknown_name
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_NODE_NAME_KEY, TASK_REQUEST_SIZE_KEY

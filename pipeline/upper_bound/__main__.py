@@ -10,70 +10,49 @@ decode` runs what stands before it; both in one process.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.cpu.cores import available_cores
 from engine.errors import EngineError
+from interfaces.command_line import Parser
+from interfaces.kinds import COUNTS, DURATION, TEXT, one_of
+from interfaces.options import REQUIRED, Option, options_of, picked, settings_from
 from interfaces.upper_bound import UpperBound
 from pipeline.errors import PipelineConfigError
 from pipeline.image_files import image_files
-from pipeline.language.settings import read_floats
 from pipeline.upper_bound.processes import measure_processes, process_counts
 from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 
-
-def _parser() -> argparse.ArgumentParser:
-    """Each option may be written with underscores or with dashes."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.upper_bound", description=__doc__)
-
-    def add(name: str, **others: Any) -> None:
-        spellings = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        parser.add_argument(*spellings, **others)
-
-    add("img_dir", type=Path, required=True, help="folder of images")
-    add("model", help="ONNX file or packaged model (default: resnet50)")
-    add("weights", help="state-dict file for the packaged model")
-    add("mean", type=read_floats, metavar="R,G,B", help="in 0..255")
-    add("std", type=read_floats, metavar="R,G,B", help="in 0..255")
-    add("output", metavar="NAME", help="as the service's")
-    add("output_activation", metavar="NAME", help="as the service's")
-    add("config", help="TOML file (default: the shipped one)")
-    add("decode", choices=("cpu", "gpu"), default="cpu", help="as the service's")
-    add("part", choices=PARTS, default=ALL, help="what is measured")
-    add("engine", default="auto")
-    add("precision")
-    add("calibration_images", metavar="DIR", help="folder of images for int8")
-    add("duration_s", type=float, default=5.0, help="for each batch size")
-    add("batch_sizes", default="1,2,4", help="tried one after the other")
-    return parser
+_OF_SERVICE = (
+    "model weights mean std output output_activation config decode engine precision "
+    "calibration_images"
+)
+OPTIONS = (
+    Option("img_dir", TEXT, REQUIRED, "folder of images", "DIR"),
+    *picked(options_of(HandlerSettings), _OF_SERVICE),
+    Option("part", one_of(PARTS), ALL, "what is measured"),
+    Option("duration_s", DURATION, 5.0, "for each batch size"),
+    Option("batch_sizes", COUNTS, "1,2,4", "tried one after the other"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print one JSON line."""
-    options = _parser().parse_args(arguments)
-    settings = HandlerSettings(
-        engine=options.engine,
-        precision=options.precision,
-        model=options.model,
-        weights=options.weights,
-        config=options.config,
-        decode=options.decode,
-        mean=options.mean,
-        std=options.std,
-        output=options.output,
-        output_activation=options.output_activation,
-        calibration_images=options.calibration_images,
+    parser = Parser(
+        prog="python -m pipeline.upper_bound", description=__doc__, writes_underscores=True
     )
+    for described in OPTIONS:
+        parser.add(described)
+    options = parser.parse(arguments)
+    settings = settings_from(HandlerSettings, options)
     try:
-        files = image_files([options.img_dir], recursive=False)
+        files = image_files([Path(options.img_dir)], recursive=False)
         images = [path.read_bytes() for path in files]
-        sizes = [int(size) for size in options.batch_sizes.split(",")]
+        sizes = options.batch_sizes
         measured = {
             size: measure_threads(settings, images, size, options.duration_s, options.part)
             for size in sizes

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
+from interfaces.command_line import build_parser
+from interfaces.kinds import FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
+from interfaces.options import Command, Option
 from service.client.client import Client
 from service.client.errors import ClientError
 from service.client.images import calls_of_bounded_size
@@ -25,11 +27,49 @@ _BYTES_PER_CALL = 8_000_000
 _INTERRUPTED = 130
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see --help)\n")
+_OPTIONS = (
+    Option("host", TEXT, "127.0.0.1", "the server"),
+    Option("port", WHOLE_NUMBER, 8095, "its port"),
+    Option(
+        "timeout_s",
+        Kind("number of seconds", float, metavar="S"),
+        30.0,
+        "longest time of a call, retries included",
+    ),
+    Option("tls_ca", FILE, None, "authorities that the server's certificate may come from"),
+    Option("tls_cert", FILE, None, "certificate of this client"),
+    Option("tls_key", FILE, None, "its private key"),
+    Option(
+        "tls_server_name",
+        TEXT,
+        None,
+        "name in the server's certificate",
+        "NAME",
+        default_text="host",
+    ),
+    Option("json", SWITCH, False, "JSON, one line a result"),
+    Option(
+        "images",
+        TEXT,
+        None,
+        "image file, or a folder of them",
+        "IMAGE",
+        is_positional=True,
+        is_repeated=True,
+    ),
+    Option("top_k", WHOLE_NUMBER, 1, "classes to name"),
+)
+_SERVER = "host port timeout_s tls_ca tls_cert tls_key tls_server_name json"
+_COMMANDS = {
+    "classify": Command("say what is in images", f"images top_k {_SERVER}"),
+    "ping": Command("see whether a server answers", _SERVER),
+    "health": Command("see whether it can take requests", _SERVER),
+    "info": Command("see which model and engine it runs", _SERVER),
+}
+_EXIT_CODES = (
+    "Exit codes: 0 all went well, 1 some image failed or the server is not ready, 2 the command "
+    "line cannot work, 3 the server could not be reached or refused a call."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, as the module says.
     """
-    options = _parse(arguments)
+    parser = build_parser(
+        "service.client", "Ask a thriftpipe server.", _OPTIONS, _COMMANDS, epilog=_EXIT_CODES
+    )
+    options = parser.parse(arguments)
     try:
         client = Client(
             options.host,
@@ -54,68 +97,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         return _fail(error, 2)
-    command: Callable[[Client, argparse.Namespace], int] = options.run
     try:
         with client:
-            return command(client, options)
+            return _RUN[options.command](client, options)
     except ClientError as error:
         return _fail(error, 3)
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    server = _Parser(add_help=False)
-    server.add_argument("--host", default="127.0.0.1", help="the server (default: %(default)s)")
-    server.add_argument("--port", type=int, default=8095, help="its port (default: %(default)s)")
-    server.add_argument(
-        "--timeout-s",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="longest time of a call, retries included (default: %(default)s)",
-    )
-    server.add_argument(
-        "--tls-ca", metavar="FILE", help="authorities that the server's certificate may come from"
-    )
-    server.add_argument("--tls-cert", metavar="FILE", help="certificate of this client")
-    server.add_argument("--tls-key", metavar="FILE", help="its private key")
-    server.add_argument(
-        "--tls-server-name", metavar="NAME", help="name in the server's certificate (default: host)"
-    )
-    server.add_argument("--json", action="store_true", help="JSON, one line a result")
-    parser = _Parser(
-        prog="python -m service.client",
-        description="Ask a thriftpipe server.",
-        epilog="Exit codes: 0 all went well, 1 some image failed or the server is not ready, "
-        "2 the command line cannot work, 3 the server could not be reached or refused a call.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    classify = commands.add_parser(
-        "classify", parents=[server], help="say what is in images", allow_abbrev=False
-    )
-    classify.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image file, or a folder of them"
-    )
-    classify.add_argument(
-        "--top-k", type=int, default=1, metavar="N", help="classes to name (default: %(default)s)"
-    )
-    classify.set_defaults(run=_classify)
-    for name, run, text in (
-        ("ping", _ping, "see whether a server answers"),
-        ("health", _health, "see whether it can take requests"),
-        ("info", _info, "see which model and engine it runs"),
-    ):
-        command = commands.add_parser(name, parents=[server], help=text, allow_abbrev=False)
-        command.set_defaults(run=run)
-    return parser.parse_args(arguments)
-
-
 def _classify(client: Client, options: argparse.Namespace) -> int:
     failed = False
     images, sizes_bytes = [], []
-    for path in _files(options.images):
+    for path in _files(map(Path, options.images)):
         try:
             size_bytes = path.stat().st_size
         except OSError as error:
@@ -148,7 +142,7 @@ def _tell_note(client: Client) -> None:
         sys.stderr.write(f"note: {_one_line(note)}\n")
 
 
-def _files(given: Sequence[Path]) -> Iterator[Path]:
+def _files(given: Iterable[Path]) -> Iterator[Path]:
     """The images, with those of a folder in the order of their names."""
     for path in given:
         if path.is_dir():
@@ -206,6 +200,14 @@ def _info(client: Client, options: argparse.Namespace) -> int:
         if value is not None:
             sys.stdout.write(f"{name:15} {value}\n")
     return 0
+
+
+_RUN: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
+    "classify": _classify,
+    "ping": _ping,
+    "health": _health,
+    "info": _info,
+}
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -15,7 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.onnx_graph.activations import OUTPUT_ACTIVATIONS
-from service.option import channels, gpu_numbers, option
+from interfaces.kinds import (
+    CHANNELS,
+    FILE,
+    GPU_NUMBERS,
+    OFF_SWITCH,
+    TEXT,
+    WHOLE_NUMBER,
+    Kind,
+    one_of,
+)
+from interfaces.options import option
 from service.wire.peer import Peer
 
 
@@ -158,8 +168,9 @@ _NULL_HAS_NO_MODEL = {"null": "the null handler runs no model"}
 _OF_PIPELINE = {**_NULL_HAS_NO_MODEL, "baseline": _BASELINE_HAS_NO_GRAPH}
 
 
-def _option(default: Any, help: str, **details: Any) -> Any:
-    return option(default, help, **{"group": "model", "refused": _NULL_HAS_NO_MODEL, **details})
+def _option(default: Any, help: str, kind: Kind = TEXT, **details: Any) -> Any:
+    others = {"group": "model", "refused": _NULL_HAS_NO_MODEL, **details}
+    return option(default, help, kind, **others)
 
 
 @dataclass(frozen=True)
@@ -189,15 +200,13 @@ class HandlerSettings:
         metavar="NAME_OR_FILE",
         default_text="the configuration's, or resnet50",
     )
-    weights: str | None = _option(
-        None, "state dict for the zoo's model", metavar="FILE", is_file=True
-    )
+    weights: str | None = _option(None, "state dict for the zoo's model", FILE)
     config: str | None = _option(
         None,
         "the pipeline's graph",
+        FILE,
         metavar="FILE.toml",
         default_text="the shipped one",
-        is_file=True,
         refused=_OF_PIPELINE,
     )
     overrides: Mapping[str, str] = _option(
@@ -212,22 +221,20 @@ class HandlerSettings:
         None,
         "Python file that registers backends and filters, executed before the pipeline's graph is "
         "read",
+        FILE,
         metavar="FILE.py",
-        is_file=True,
         refused=_OF_PIPELINE,
     )
     mean: tuple[float, ...] | None = _option(
         None,
         "subtracted from each channel, in 0..255",
-        parse=channels,
-        metavar="R,G,B",
+        CHANNELS,
         default_text="the model's own",
     )
     std: tuple[float, ...] | None = _option(
         None,
         "each channel is divided by it then, in 0..255",
-        parse=channels,
-        metavar="R,G,B",
+        CHANNELS,
         default_text="the model's own",
     )
     output: str | None = _option(
@@ -241,7 +248,7 @@ class HandlerSettings:
         "what makes scores of that output: softmax; sigmoid, for classes that do not exclude each "
         "other, or for one value an image, which gives two classes; none, if it is scores already; "
         "auto, which is none behind a softmax or sigmoid of the model, else softmax",
-        choices=OUTPUT_ACTIVATIONS,
+        one_of(OUTPUT_ACTIVATIONS),
         default_text="the configuration's, or auto",
     )
     calibration_images: str | None = _option(
@@ -253,8 +260,8 @@ class HandlerSettings:
     lock: bool = _option(
         True,
         "run the baseline without its lock, where the engine allows it",
+        OFF_SWITCH,
         name="no_lock",
-        is_switch=True,
         refused={
             **_NULL_HAS_NO_MODEL,
             "pipeline": "the pipeline takes no lock; it is for --handler baseline",
@@ -263,8 +270,7 @@ class HandlerSettings:
     max_batch_size: int = _option(
         4,
         "rows of the largest batch of the baseline's engine",
-        parse=int,
-        metavar="N",
+        WHOLE_NUMBER,
         refused={
             **_NULL_HAS_NO_MODEL,
             "pipeline": "the pipeline's TOML file sets its batches; use --set NODE.max=8x3x224x224",
@@ -273,7 +279,7 @@ class HandlerSettings:
     decode: str = _option(
         "cpu",
         "where the pipeline decodes images: chooses the shipped graph",
-        choices=("cpu", "gpu"),
+        one_of(("cpu", "gpu")),
         refused={
             **_NULL_HAS_NO_MODEL,
             "baseline": "the baseline decodes on the CPU; it is for --handler pipeline",
@@ -282,8 +288,7 @@ class HandlerSettings:
     devices: tuple[int, ...] = _option(
         (),
         "numbers of the GPUs to use, such as 0,1",
-        parse=gpu_numbers,
-        metavar="N,N",
+        GPU_NUMBERS,
         default_text="the engine's choice",
     )
     shared_folder: str | None = None

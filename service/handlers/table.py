@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from engine.names import unknown_name
+from interfaces.names import unknown_name
 from service.errors import ConfigurationError
 from service.handlers.interface import Handler, HandlerSettings
 

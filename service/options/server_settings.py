@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.names import unknown_name
+from interfaces.kinds import (
+    COUNT,
+    COUNT_OR_0,
+    FILE,
+    NAMES,
+    PORT_OR_0,
+    SECONDS,
+    SECONDS_OR_0,
+    WHOLE_MILLISECONDS,
+    WHOLE_NUMBER,
+    Bounds,
+)
+from interfaces.names import unknown_name
+from interfaces.options import option, out_of_bounds
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 from service.images.formats import DEFAULT_FORMATS, FORMATS
-from service.option import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SECONDS,
-    SECONDS_ABOVE_0,
-    Bounds,
-    names,
-    option,
-    out_of_bounds,
-)
 from service.wire.scanner import DECODABLE_DEPTH, MessageLimits
 from service.wire.tls import TlsFiles
 from service.wire.transport import Timeouts
 
 _LIMITS = MessageLimits()
 _TIMEOUTS = Timeouts()
-_COUNT = {"parse": int, "bounds": POSITIVE, "metavar": "N"}
-_COUNT_OR_0 = {"parse": int, "bounds": NOT_NEGATIVE, "metavar": "N"}
-_MILLISECONDS = {"parse": int, "bounds": NOT_NEGATIVE, "metavar": "MS"}
-_SECONDS = {"parse": float, "bounds": SECONDS, "metavar": "S"}
-_SECONDS_ABOVE_0 = {"parse": float, "bounds": SECONDS_ABOVE_0, "metavar": "S"}
 
 
 @dataclass(frozen=True)
@@ -42,29 +40,25 @@ class ServerSettings:
     labels: str | None = option(
         None,
         "class names, one a line",
-        metavar="FILE",
+        FILE,
         default_text="ImageNet's, where the model has 1000 classes",
         group="model",
-        is_file=True,
     )
     host: str = option("127.0.0.1", "name or address to listen on")
-    port: int = option(
-        8095, "port to listen on; 0 picks a free one", parse=int, bounds=Bounds(0, 65535)
-    )
+    port: int = option(8095, "port to listen on; 0 picks a free one", PORT_OR_0)
     max_frame_bytes: int = option(
         _LIMITS.frame_bytes,
         "size of the largest message",
+        COUNT,
         beyond="`InvalidRequest`, connection closed; for unframed clients the bytes are summed up "
         "while they are read. Pixels that a worker hands to the engine process may take as much, "
         "and 33,554,432 bytes at least; an image of more is INVALID_IMAGE",
-        **_COUNT,
     )
     max_buffered_bytes: int = option(
         256 * 1024 * 1024,
         "memory of the messages of all connections together, with what is decoded of them, beyond "
         "16 KiB of each, shared out among the workers",
-        parse=int,
-        metavar="N",
+        WHOLE_NUMBER,
         beyond="`Overloaded`, connection closed, with a line in the log every 10 s; so are then, "
         "until there is room for it, the messages that come most slowly, of those that began 1 s "
         "ago. The server's resident memory grows by 1.25 times this at most, besides what decoding "
@@ -73,164 +67,156 @@ class ServerSettings:
     max_string_bytes: int | None = option(
         _LIMITS.string_bytes,
         "size of the largest string or image in a message",
+        COUNT,
         default_text="that of the message",
         beyond="`InvalidRequest`, connection closed",
-        **_COUNT,
     )
     max_message_values: int = option(
         _LIMITS.values,
         "strings, structs and containers in a message, and numbers outside of containers",
+        COUNT,
         beyond="`InvalidRequest`, connection closed",
-        **_COUNT,
     )
     max_message_depth: int = option(
         _LIMITS.depth,
         "how deep a message's structs and containers may nest",
-        parse=int,
-        bounds=Bounds(1, DECODABLE_DEPTH, why="deeper ones cannot be decoded"),
-        metavar="N",
+        replace(COUNT, bounds=Bounds(1, DECODABLE_DEPTH, why="deeper ones cannot be decoded")),
         beyond="`InvalidRequest`, connection closed",
     )
     max_image_pixels: int = option(
         51_000_000,
         "width x height, in pixels, of the largest image",
+        COUNT,
         beyond="INVALID_IMAGE, and nothing is decoded: the header says how large it is. So is an "
         "image that takes longer to decode than a JPEG of that size, or of 51,000,000 pixels, may "
         "(0.9 s): a PNG of RGB has 18 million pixels at most, of RGBA 14, and a progressive JPEG "
         "of 24 million pixels 12 MB",
-        **_COUNT,
     )
     max_decoded_bytes: int = option(
         1024 * 1024 * 1024,
         "memory of all images together that are being decoded or are decoded, shared out among the "
         "workers, of which each has at least what one image may take, 358 MB",
+        COUNT,
         beyond="one more image waits, in turn and as long as its call may stay; one that never "
         "fits is INVALID_IMAGE",
-        **_COUNT,
     )
     image_formats: tuple[str, ...] = option(
         DEFAULT_FORMATS,
         f"formats that are decoded, of {', '.join(FORMATS)}",
-        parse=names,
-        metavar="NAME,NAME",
+        NAMES,
         beyond="INVALID_IMAGE",
     )
     max_images_per_call: int = option(
         256,
         "images in one call of infer_images",
+        COUNT,
         beyond="`InvalidRequest`: split the call",
-        **_COUNT,
     )
     max_queue: int = option(
         1024,
         "images that may wait in the server, besides those that the handler works on at once, "
         "shared out among the workers",
+        COUNT_OR_0,
         beyond="`Overloaded`, with a hint when to try again; a client that comes back sooner and "
         "is refused again gets its answer at that time, 0.02 s later at most",
-        **_COUNT_OR_0,
     )
     max_queue_ms: int = option(
         450,
         "longest time that a call may be expected to wait for others, as fast as images have been "
         "leaving; a call of many images may wait longer, in proportion. 0 for no such limit",
+        WHOLE_MILLISECONDS,
         beyond="`Overloaded` at once; so is a call that would wait beyond its own timeout. A lone "
         "call is never refused",
-        **_MILLISECONDS,
     )
     default_timeout_ms: int = option(
         30_000,
         "longest stay of a call in the server, from its last byte's arrival on. A call's own "
         "timeout_ms may be less, and counts for no more. 0 for no limit but the call's",
+        WHOLE_MILLISECONDS,
         beyond="the call is dropped before decoding or before inference: `DeadlineExceeded`, or "
         "DEADLINE_EXCEEDED for one of several images",
-        **_MILLISECONDS,
     )
     max_connections: int = option(
         1024,
         "connections at a time, of all workers together; the soft limit of open files "
         "(`ulimit -n`) is raised for them",
+        COUNT,
         beyond="on 32 more of each process, `ping`, `health` and `server_info` are answered and "
         "other calls are `Overloaded`, with a hint when to try again; each is closed with its "
         "answer, after 2 s without one, or, the one that has been silent for longest first, for "
         "one that comes later. Each connection has one thread, and clients cause no others",
-        **_COUNT,
     )
     workers: int = option(
         1,
         "processes that serve behind the port, each with a handler of its own and its share of the "
         "cores and of --devices",
-        parse=int,
-        bounds=Bounds(1, 256, why="more processes than cores are of no use"),
-        metavar="N",
+        replace(COUNT, bounds=Bounds(1, 256, why="more processes than cores are of no use")),
     )
     idle_timeout_s: float = option(
         _TIMEOUTS.idle_s,
         "longest time that a connection may have nothing to do; 0 for ever",
+        SECONDS_OR_0,
         beyond="the connection is closed",
-        **_SECONDS,
     )
     message_timeout_s: float = option(
         _TIMEOUTS.message_s,
         "longest time that a message, or a TLS handshake, may take to arrive",
+        SECONDS,
         beyond="the connection is closed",
-        **_SECONDS_ABOVE_0,
     )
     write_timeout_s: float = option(
         _TIMEOUTS.write_s,
         "longest time that a client may take to receive a reply",
+        SECONDS,
         beyond="the connection is closed",
-        **_SECONDS_ABOVE_0,
     )
     start_timeout_s: float = option(
         300.0,
         "longest time that the warm-up may take, the first runs of a model that is loaded and "
         "built already; 0 for ever",
+        SECONDS_OR_0,
         beyond="the start fails with exit code 2. The log says what a start is busy with after "
         "10 s, and again after growing pauses",
-        **_SECONDS,
     )
     drain_delay_s: float = option(
         0.0,
         "after SIGTERM or SIGINT, how long `health` says that the server stops while it still "
         "takes connections and requests, so that load balancers notice; then it drains",
-        alias="unready_s",
-        **_SECONDS,
+        SECONDS_OR_0,
+        aliases=("unready_s",),
     )
     drain_timeout_s: float = option(
         30.0,
         "longest time to finish requests in flight after SIGTERM or SIGINT",
+        SECONDS_OR_0,
         beyond="what is still in flight is cut off, and the exit code is 1",
-        **_SECONDS,
     )
     hang_timeout_s: float = option(
         HandlerSettings().hang_timeout_s,
         "how long a worker or an engine process may give no sign of life; a slow start does not "
         "count. 0 for ever",
+        SECONDS_OR_0,
         beyond="it is killed and replaced; while no instance, or not the baseline's engine, has "
         "finished its batch for so long and for ten times as long as usual, `health` says "
         '"not ready"',
-        **_SECONDS,
     )
     tls_cert: str | None = option(
         None,
         "the server's certificate chain in PEM format; makes all connections TLS 1.2 or later, and "
         "plain clients are refused",
-        metavar="FILE",
+        FILE,
         default_text="plain connections",
-        is_file=True,
     )
     tls_key: str | None = option(
         None,
         "the private key of --tls-cert, without a password",
-        metavar="FILE",
-        is_file=True,
+        FILE,
     )
     tls_ca: str | None = option(
         None,
         "authorities, in PEM format, one of which must have signed the certificate that each "
         "client shows; without it TLS proves the server only, and any client may ask",
-        metavar="FILE",
-        is_file=True,
+        FILE,
     )
 
     def __post_init__(self) -> None:

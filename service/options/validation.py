@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from engine.cache.bounded_file import why_no_file, why_no_folder
 from engine.cpu.cores import available_cores
-from engine.names import unknown_name
+from interfaces.kinds import FILE
+from interfaces.names import unknown_name
+from interfaces.options import dashed, options_of
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 from service.handlers.table import HANDLERS
-from service.option import options_of, spelled
 from service.options.server_settings import ServerSettings
 
 _Settings = TypeVar("_Settings", HandlerSettings, ServerSettings)
@@ -45,9 +46,9 @@ def handler_settings(options: Namespace) -> HandlerSettings:
     given = vars(options)
     if options.handler not in HANDLERS:
         raise ConfigurationError(unknown_name("handler", options.handler, HANDLERS))
-    for entry, described in options_of(HandlerSettings):
-        if entry.name in given and (reason := described.refused.get(options.handler)):
-            raise ConfigurationError(f"{spelled(entry)}: {reason}")
+    for described in options_of(HandlerSettings):
+        if described.dest in given and (reason := described.refused.get(options.handler)):
+            raise ConfigurationError(f"--{dashed(described.name)}: {reason}")
     if "decode" in given and "config" in given:
         raise ConfigurationError(
             "--decode chooses the shipped graph, and --config names another; give one of them"
@@ -87,9 +88,9 @@ def _overrides(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def _check_files(settings: type, given: Mapping[str, Any]) -> None:
-    for entry, described in options_of(settings):
-        if described.is_file and given.get(entry.name) is not None:
-            _check_file(spelled(entry), given[entry.name])
+    for described in options_of(settings):
+        if described.kind is FILE and given.get(described.dest) is not None:
+            _check_file(f"--{dashed(described.name)}", given[described.dest])
 
 
 def _check_file(spelling: str, text: str) -> None:

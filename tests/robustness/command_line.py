@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest import options as kinds
+from interfaces import kinds
+from interfaces.command_line import build_parser
+from interfaces.options import Command, Option, settings_from
 from loadtest.command_line import OPTIONS, run_command
 from loadtest.commands import require_writable
-from loadtest.options import Command, Option, build_parser, settings_from
 from loadtest.progress import Progress
 from tests.robustness import chaos, fuzz, results, soak
 
@@ -27,9 +28,9 @@ PHASES = (
 _OPTIONS = (
     *(o for o in OPTIONS if o.name in {"port", "seed", "client_processes", "folder", "requests"}),
     Option("output_dir", kinds.TEXT, None, "where unset results/local-COMMAND", "DIR"),
-    Option("duration_s", kinds.SECONDS, None, "length of the run, without server starts"),
+    Option("duration_s", kinds.DURATION, None, "length of the run, without server starts"),
     Option("connections", kinds.COUNT, 12, "sockets of each process at a time"),
-    Option("deadline_s", kinds.SECONDS, 10.0, "longest wait for an answer, a close or a ping"),
+    Option("deadline_s", kinds.DURATION, 10.0, "longest wait for an answer, a close or a ping"),
     Option("replay", kinds.TEXT, None, "send the bytes of this file, and no more", "FILE"),
     Option("phases", kinds.some_of(PHASES), ",".join(PHASES), "which, with commas between"),
     Option("clients", kinds.COUNT, 10, "closed-loop clients that check every answer"),
@@ -65,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of `python -m loadtest`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     description = "Servers under mutated requests, faults, overload and long load."
-    parser = build_parser("tests.robustness", description, _OPTIONS, _COMMANDS)
-    return run_command("tests.robustness", words, parser.parse_args(words), _run)
+    parser = build_parser(
+        "tests.robustness", description, _OPTIONS, _COMMANDS, writes_underscores=True
+    )
+    return run_command("tests.robustness", words, parser.parse(words), _run)
 
 
 def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:

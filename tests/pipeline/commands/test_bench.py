@@ -98,9 +98,9 @@ def test_what_cannot_begin_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--duration-s", "0"], "more than 0"),
-        (["--duration-s", "nan"], "more than 0"),
-        (["--clients", "x"], "at least 1"),
+        (["--duration-s", "0"], "must be above 0"),
+        (["--duration-s", "nan"], "must be above 0"),
+        (["--clients", "0"], "must be at least 1"),
         (["--images", "3", "--duration-s", "1"], "not allowed with"),
     ],
 )

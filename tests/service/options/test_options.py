@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from interfaces.options import option_table
 from service.handlers.interface import HandlerSettings
-from service.option import option_table
-from service.options.server_arguments import SETTINGS, parse_arguments
+from service.options.server_arguments import parse_arguments, server_options
 from service.options.server_settings import ServerSettings
 from service.options.validation import handler_settings, server_settings
 
@@ -16,7 +16,7 @@ README = Path(__file__).parents[3] / "README.md"
 
 
 def test_the_readme_has_the_table_of_options() -> None:
-    table = option_table(*SETTINGS)
+    table = option_table(server_options())
     assert table in README.read_text(), f"README.md lacks this table:\n{table}"
 
 
