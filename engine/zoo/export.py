@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,9 +13,13 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from engine.errors import EngineError
 from engine.normalization import Normalization
 from engine.onnx_graph.metadata import declare_normalization, declare_note
 from engine.onnx_graph.optimization import optimized
+from engine.tensor_spec import TensorSpec
+from engine.zoo.agreement import relative_difference
+from engine.zoo.flat_network import Flat
 
 OPSET = 17
 # Part of the name of every exported file: raise it when this module exports something else.
@@ -53,7 +58,7 @@ def export_classifier(
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder, "exported.onnx")
         images = torch.zeros(1, 3, height, width)
-        export_network(_Probabilities(network).eval(), images, exported, [OUTPUT_NAME])
+        trace(_Probabilities(network).eval(), [images], exported, [INPUT_NAME], [OUTPUT_NAME])
         proto = _with_constants_folded(exported)
     declare_normalization(proto, normalization)
     if note:
@@ -61,6 +66,63 @@ def export_classifier(
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString(deterministic=True)
     return content
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network.
+
+    Attributes:
+        content: the serialized model.
+        difference: the largest one from torch, see `relative_difference`.
+    """
+
+    content: bytes
+    difference: float
+
+
+def export_network(
+    network: nn.Module,
+    inputs: Sequence[TensorSpec],
+    normalization: Normalization | None = None,
+    warn: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Exported:
+    """Export any network with a dynamic batch, and compare the two.
+
+    Args:
+        network: on the CPU, in eval mode.
+        inputs: what it takes, in order; all sizes are given but that of the batch.
+        normalization: what it expects of its pixels, for the metadata, or None.
+        warn: called with the places in its forward where something was fixed while it was traced,
+            such as a condition on values.
+
+    Raises:
+        EngineError: it cannot be exported, or the exported model gives something else.
+    """
+    examples = [_example(spec) for spec in inputs]
+    flat = Flat(network, examples).eval()
+    names = [spec.name for spec in inputs]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "exported.onnx")
+        try:
+            warn(trace(flat, examples, path, names, flat.names))
+            proto = _with_constants_folded(path)
+        except Exception as error:
+            # What the exporters of torch and onnxruntime raise has no common base.
+            reason = next(iter(str(error).strip().splitlines()), "")
+            raise EngineError(f"{type(error).__name__}: {reason}") from error
+    taken = {value.name for value in proto.graph.input}
+    if unused := [name for name in names if name not in taken]:
+        raise EngineError(f"no output depends on the input {unused[0]!r}")
+    if normalization is not None:
+        declare_normalization(proto, normalization)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return Exported(content, relative_difference(flat, content))
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    """Two rows: of one row an exporter may take the batch for any other dimension of 1."""
+    return torch.ones([2, *(size or 1 for size in spec.item_shape)], dtype=spec.dtype)
 
 
 def outline_of_classifier(
@@ -78,39 +140,46 @@ def outline_of_classifier(
     return proto
 
 
-def export_network(
+def trace(
     network: nn.Module,
-    example: Tensor,
+    examples: Sequence[Tensor],
     path: Path,
-    output_names: Sequence[str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
     opset: int = OPSET,
-) -> None:
-    """Write a network of one input, INPUT_NAME, to an ONNX file with a dynamic batch.
+) -> tuple[str, ...]:
+    """Write a network to an ONNX file with a dynamic batch, as it runs for the examples.
 
     Args:
-        network: it is traced.
-        example: an input of it.
+        network: in eval mode.
+        examples: one of each input.
         path: the file.
-        output_names: a name for each of its outputs.
+        inputs: a name for each input.
+        outputs: a name for each output.
         opset: the operator set.
+
+    Returns:
+        Where in the network's code something was fixed, such as a condition on values.
     """
-    with warnings.catch_warnings():
-        # The exporter that traces is the faster one, and these networks have no control flow.
-        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export")
-        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        # What it leaves is folded below.
-        warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # The exporter that traces is the faster one, and the one that needs no package of its own.
         torch.onnx.export(
             network,
-            (example,),
+            tuple(examples),
             path,
             dynamo=False,
             opset_version=opset,
-            input_names=[INPUT_NAME],
-            output_names=list(output_names),
-            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *output_names)},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
         )
+    traced = [one for one in caught if issubclass(one.category, torch.jit.TracerWarning)]  # type: ignore[attr-defined]
+    return tuple(
+        dict.fromkeys(
+            f"{one.filename}, line {one.lineno}: {str(one.message).split('.')[0]}" for one in traced
+        )
+    )
 
 
 def _with_constants_folded(path: Path) -> onnx.ModelProto:

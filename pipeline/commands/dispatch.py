@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline show|check|run|bench|throughput`."""
+"""The command line: `python -m pipeline show|check|run|bench|throughput|export`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pipeline.backends.backend_file import load_backends
 from pipeline.commands.check import check
 from pipeline.commands.console import complain, drop_stdout
+from pipeline.commands.export import export
 from pipeline.commands.pipeline_arguments import (
     BENCH,
     CHECK,
+    EXPORT,
     RUN,
     SHOW,
     THROUGHPUT,
@@ -39,7 +41,14 @@ def _measure(options: Namespace) -> int:
     return {BENCH: run_bench, THROUGHPUT: run_throughput}[options.command](options)
 
 
-_COMMANDS = {SHOW: show, CHECK: check, RUN: run, BENCH: _measure, THROUGHPUT: _measure}
+_COMMANDS = {
+    SHOW: show,
+    CHECK: check,
+    RUN: run,
+    BENCH: _measure,
+    THROUGHPUT: _measure,
+    EXPORT: export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

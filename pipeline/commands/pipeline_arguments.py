@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
+import torch
+
+from engine.onnx_graph.tensors import TORCH_DTYPES
+from engine.tensor_spec import TensorSpec
 from interfaces.command_line import Parser, build_parser
 from interfaces.kinds import COUNT, COUNTS, DURATION, NAMES, SWITCH, TEXT, Kind, one_of
-from interfaces.options import Command, Option, options_of, picked
+from interfaces.names import unknown_name
+from interfaces.options import REQUIRED, Command, Option, options_of, picked
 from service.handlers.interface import HandlerSettings
 from service.options.server_settings import ServerSettings
 
 SHOW, CHECK, RUN, BENCH, THROUGHPUT = "show", "check", "run", "bench", "throughput"
+EXPORT = "export"
 ALL_ENGINES = "all"
 MERMAID = "mermaid"
 
@@ -91,6 +99,46 @@ _OF_THROUGHPUT = (
     Option("repeats", COUNT, 5, "windows of each"),
     Option("window_s", DURATION, 0.5, "length of one"),
 )
+
+
+def _input(text: str) -> TensorSpec:
+    name, _, rest = text.rpartition("=")
+    dtype, _, shape = rest.rpartition(":")
+    sizes = tuple(map(COUNT, shape.split("x")))
+    if (dtype or _USUAL_DTYPE) not in _DTYPES:
+        raise ArgumentTypeError(unknown_name("dtype", dtype, _DTYPES))
+    return TensorSpec(name, _DTYPES[dtype or _USUAL_DTYPE], (None, *sizes))
+
+
+_USUAL_DTYPE = "float32"
+# NumPy, which makes up the rows, has no bfloat16.
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in TORCH_DTYPES.values()
+    if dtype != torch.bfloat16
+}
+_OF_EXPORT = (
+    *picked(_OF_SERVICE, "weights mean std", default_text=""),
+    Option(
+        "network",
+        TEXT,
+        None,
+        "a function or class that gives a torch.nn.Module without arguments, such as "
+        "mypkg.module:factory; it is imported from the current folder, too",
+        "MODULE:NAME",
+        is_positional=True,
+    ),
+    Option("output", TEXT, None, "the file to write", "MODEL.onnx", is_positional=True),
+    Option(
+        "input",
+        Kind("shape such as 3x224x224, ids=128 or ids=int64:128", _input),
+        REQUIRED,
+        "one row of an input, without the batch, such as 3x224x224 or ids=int64:128; once for each "
+        "input, in order",
+        "[NAME=][DTYPE:]SHAPE",
+        is_repeated=True,
+    ),
+)
 _FILE = "file set backends"
 COMMANDS = {
     SHOW: Command(
@@ -148,6 +196,15 @@ COMMANDS = {
         "in turn, forwards and backwards. Needs the packages of the extra 'bench'. Exit code 0 if "
         "all were measured, 1 if an engine or a size failed, 2 if it cannot begin.",
         private=_OF_THROUGHPUT,
+    ),
+    EXPORT: Command(
+        "export a torch network to ONNX",
+        "network output input weights mean std labels",
+        description="Export a torch network of your own to an ONNX file with a dynamic batch, and "
+        "compare both on made-up rows, alone and in a batch. Nothing is written where they differ. "
+        "Exit code 0 if the file is written, 1 if the network cannot be exported, 2 if the command "
+        "line is wrong or there is no such network.",
+        private=_OF_EXPORT,
     ),
 }
 

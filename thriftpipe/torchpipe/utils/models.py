@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from engine.zoo.export import OPSET, export_network
+from engine.zoo.export import INPUT_NAME, OPSET, trace
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
@@ -83,7 +83,7 @@ def onnx_export(
         outputs = model.eval()(example)
     count = len(outputs) if isinstance(outputs, list | tuple) else 1
     names = [f"output_{number}" for number in range(count)]
-    export_network(model, example, path, names, OPSET if opset is None else opset)
+    trace(model, [example], path, [INPUT_NAME], names, OPSET if opset is None else opset)
     return str(path)
 
 
