@@ -215,9 +215,10 @@ def test_what_cannot_begin_is_one_line(
     ("words", "message"),
     [
         ([], "--input"),
-        (["--input", "3x-1"], "takes a shape such as 3x224x224"),
+        (["--input", "3xa"], "takes a shape such as 3x224x224"),
+        (["--input", "3x-1"], "must be at least 1, got -1"),
         (["--input", "int46:3"], "did you mean 'int64'?"),
-        (["--input", "3", "--mean", "a"], "takes numbers"),
+        (["--input", "3", "--mean", "a"], "takes one number or three"),
     ],
 )
 def test_a_mistyped_command_line_is_one_line(
