@@ -104,7 +104,9 @@ _OF_THROUGHPUT = (
 def _input(text: str) -> TensorSpec:
     name, _, rest = text.rpartition("=")
     dtype, _, shape = rest.rpartition(":")
-    sizes = tuple(map(COUNT, shape.split("x")))
+    sizes = tuple(map(int, shape.split("x")))
+    if min(sizes) < 1:
+        raise ValueError(shape)
     if (dtype or _USUAL_DTYPE) not in _DTYPES:
         raise ArgumentTypeError(unknown_name("dtype", dtype, _DTYPES))
     return TensorSpec(name, _DTYPES[dtype or _USUAL_DTYPE], (None, *sizes))

@@ -216,7 +216,7 @@ def test_what_cannot_begin_is_one_line(
     [
         ([], "--input"),
         (["--input", "3xa"], "takes a shape such as 3x224x224"),
-        (["--input", "3x-1"], "must be at least 1, got -1"),
+        (["--input", "3x-1"], "got '3x-1'"),
         (["--input", "int46:3"], "did you mean 'int64'?"),
         (["--input", "3", "--mean", "a"], "takes one number or three"),
     ],
