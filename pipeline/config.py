@@ -29,6 +29,7 @@ from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
 from pipeline.language.graph import Graph, Place, graph_mistakes, with_sources
+from pipeline.language.member_values import member_values, with_member_values
 from pipeline.language.node_tables import LOGICAL_KEYS, normal_form, physical_name
 from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
 from pipeline.language.settings import DEFAULT_BACKEND, REQUIRED, SCHEDULING, Setting
@@ -156,11 +157,13 @@ class _Given:
         common: the global settings that can be read.
         own: those of its table.
         written: the values of both as they are written, also those that cannot be read.
+        by_member: the values of its table that are for the members of its sequence.
     """
 
     common: Mapping[str, Any]
     own: Mapping[str, Any]
     written: Mapping[str, Any]
+    by_member: Mapping[str, list[str]]
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
@@ -194,10 +197,7 @@ class _Reader:
                 "the configuration has no node: add a table such as [decoder], or a backend"
             )
         common = self._values(globals_, "global setting")
-        given = {
-            name: _Given(common, self._values(table, f"[{name}]"), {**globals_, **table})
-            for name, table in tables.items()
-        }
+        given = {name: self._given(name, table, common, globals_) for name, table in tables.items()}
         physical = {name: given[name] for name in tables if physical_name(name) == name}
         self.nodes: dict[str, NodeConfig] = {}
         expressions = {name: self._expression(name, known) for name, known in physical.items()}
@@ -230,6 +230,17 @@ class _Reader:
         except PipelineConfigError as error:
             self.mistakes.append(f"{where}{error}")
             return None
+
+    def _given(
+        self,
+        name: str,
+        table: Mapping[str, Any],
+        common: Mapping[str, Any],
+        globals_: Mapping[str, Any],
+    ) -> _Given:
+        by_member = member_values(table, _reads)
+        own = {key: value for key, value in table.items() if key not in by_member}
+        return _Given(common, self._values(own, f"[{name}]"), {**globals_, **own}, by_member)
 
     def _values(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The typed values of the known keys, without those that cannot be read."""
@@ -271,6 +282,7 @@ class _Reader:
         if expression is not None:
             expression = self._try(partial(with_scoped_keys, expression, given.written), where)
         if expression is not None:
+            expression = with_member_values(expression, given.by_member, _reads)
             expression = self._try(partial(with_jumps_as_settings, expression), where)
         if expression is None:
             return None
@@ -340,6 +352,15 @@ class _Reader:
             filter_name,
             None if physical == name else physical,
         )
+
+
+def _reads(expression: Expression, key: str) -> bool:
+    """Whether a backend of the expression reads a key."""
+    try:
+        settings = expression_settings(expression)
+    except PipelineConfigError:
+        return False  # which is told where the backend is read
+    return takes_all_keys(expression) or any(setting.name == key for setting in settings)
 
 
 def _jump_mistakes(

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, FilterError, Status, decide, end
 from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item
 from pipeline.errors import NodeError
-from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
+from pipeline.keys import TASK_CONTEXT_KEY, TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.graph import Graph
 from pipeline.runtime.task import Call, Task
 
@@ -227,6 +227,8 @@ class Flow(Call):
                     ),
                 )
             item[mapped.given] = source[mapped.taken]
+            if TASK_CONTEXT_KEY in source:
+                item.setdefault(TASK_CONTEXT_KEY, source[TASK_CONTEXT_KEY])
         return item
 
     def _finish(self) -> None:
