@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -21,6 +22,7 @@ from pipeline.backends.assembly import (
     expression_settings,
     takes_all_keys,
 )
+from pipeline.backends.behind_engine import split_postprocessor, with_backend_behind_engine
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
 from pipeline.backends.registry import backend_class, backend_settings
@@ -33,8 +35,14 @@ from pipeline.language.member_values import member_values, with_member_values
 from pipeline.language.node_tables import LOGICAL_KEYS, normal_form, physical_name
 from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
 from pipeline.language.settings import DEFAULT_BACKEND, REQUIRED, SCHEDULING, Setting
-from pipeline.language.torchpipe_names import unknown_key, why_ignored
+from pipeline.language.torchpipe_names import (
+    is_refused,
+    unknown_backend,
+    unknown_key,
+    why_ignored,
+)
 
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _SCHEDULING_NAMES = tuple(setting.name for setting in SCHEDULING)
 # What share of its characters a slip leaves.
 _NEARLY_THE_SAME = 0.8
@@ -190,7 +198,13 @@ class _Reader:
         self.mistakes: list[str] = []
         self.warnings: list[str] = []
         self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
-        tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
+        tables: dict[str, Mapping[str, Any]] = {}
+        self._behind_engine: dict[str, str] = {}
+        for name, table in document.items():
+            if isinstance(table, Mapping):
+                tables[name], backend = split_postprocessor(table)
+                if backend is not None:
+                    self._behind_engine[name] = backend
         globals_ = {key: value for key, value in document.items() if key not in tables}
         if not tables:
             self.mistakes.append(
@@ -263,7 +277,7 @@ class _Reader:
         for key in table:
             if key in self._known or any(scoped_to(key, expression) for expression in read):
                 continue
-            if (reason := why_ignored(key)) is not None:
+            if not takes_all and (reason := why_ignored(key)) is not None:
                 self.warnings.append(f"{where}: {key} is ignored: {reason}")
             elif not takes_all:
                 self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
@@ -278,7 +292,7 @@ class _Reader:
         if text is None and "backend" in given.written:
             return None
         where = f"[{name}] backend: "
-        expression = self._try(partial(parse_expression, text or DEFAULT_BACKEND), where)
+        expression = self._parsed(text or DEFAULT_BACKEND, where)
         if expression is not None:
             expression = self._try(partial(with_scoped_keys, expression, given.written), where)
         if expression is not None:
@@ -286,10 +300,22 @@ class _Reader:
             expression = self._try(partial(with_jumps_as_settings, expression), where)
         if expression is None:
             return None
+        if name in self._behind_engine:
+            expression = with_backend_behind_engine(expression, self._behind_engine[name])
         names = dict.fromkeys(expression.names())
         if None in [self._try(partial(backend_class, name), where) for name in names]:
             return None
         return expression
+
+    def _parsed(self, text: str, where: str) -> Expression | None:
+        """An expression; one that cannot be read may have names that tell more than its syntax."""
+        try:
+            return parse_expression(text)
+        except PipelineConfigError as error:
+            refused = [name for name in dict.fromkeys(_WORD.findall(text)) if is_refused(name)]
+            messages = [unknown_backend(name, ()) for name in refused] or [str(error)]
+            self.mistakes += [f"{where}{message}" for message in messages]
+            return None
 
     def _node(
         self, name: str, given: _Given, place: Place, expression: Expression | None

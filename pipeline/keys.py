@@ -9,6 +9,8 @@ TASK_NODE_NAME_KEY = "node_name"
 TASK_CONTEXT_KEY = "context"
 # What makes a call asynchronous; see thriftpipe.torchpipe.
 TASK_EVENT_KEY = "event"
+# What all of an item's branches share: every map takes it along.
+TASK_CONTEXT_KEY = "context"
 # For how many rows of a batch an item counts.
 TASK_REQUEST_SIZE_KEY = "request_size"
 # Ours: the results by node where a graph has several ends.
