@@ -84,7 +84,9 @@ def summary(described: Any) -> str:
 
 
 def _paragraphs(described: Any) -> list[str]:
-    text = (inspect.getdoc(described) or "").replace("`", "")
+    # Of a class written in Python its own words; those of a class without are object's.
+    described = getattr(described, "adapted", described)
+    text = inspect.cleandoc(described.__doc__ or "without a description").replace("`", "")
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
