@@ -216,9 +216,7 @@ COMMANDS = {
         "node; with a NAME its keys, defaults and an example. Of a name of torchpipe's that is "
         "not here it says what to use instead, with exit code 1.",
         private=[
-            Option(
-                "name", TEXT, "", "an operator, a filter or a key", "NAME", is_positional=True
-            ),
+            Option("name", TEXT, "", "an operator, a filter or a key", "NAME", is_positional=True),
             Option(
                 "torchpipe",
                 SWITCH,
