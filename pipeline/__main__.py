@@ -1,4 +1,4 @@
-"""`python -m pipeline COMMAND`."""
+"""`python -m pipeline show|check|run|bench|throughput|export`."""
 
 from pipeline.commands.dispatch import main
 from service.processes.process import leave

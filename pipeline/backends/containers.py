@@ -10,7 +10,15 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, Status, decide, end
+from pipeline.backends.filters import (
+    DEFAULT_FILTER,
+    FIRST_FILTER,
+    PlacedFilter,
+    Status,
+    decide,
+    end,
+    place_filter,
+)
 from pipeline.backends.interface import (
     PROFILE_KEY,
     Backend,
@@ -38,7 +46,7 @@ class _Part:
             they had, such as a whole image, does not wait for the other items.
     """
 
-    members: list[tuple[Backend, str]]
+    members: list[tuple[Backend, PlacedFilter]]
     by_item: bool
     hands_on: bool = False
 
@@ -71,7 +79,9 @@ class Sequential(Container):
         """Initialise the members, last first; if one cannot, the others are closed again."""
         self._profile = config.profile_stages
         self._filters = [
-            backend.filter or (DEFAULT_FILTER if position else FIRST_FILTER)
+            place_filter(
+                backend.filter or (DEFAULT_FILTER if position else FIRST_FILTER), config.written
+            )
             for position, backend in enumerate(self._inner)
         ]
         self._expired = config.expired
@@ -96,15 +106,15 @@ class Sequential(Container):
     def _split(self) -> list[_Part]:
         """The members with their filters; those that run item by item stand together."""
         parts: list[_Part] = []
-        for backend, name in zip(self._inner, self._filters, strict=True):
+        for backend, placed in zip(self._inner, self._filters, strict=True):
             by_item = backend.max == 1 and not self._profile
             if by_item and parts and parts[-1].by_item:
-                parts[-1].members.append((backend, name))
+                parts[-1].members.append((backend, placed))
                 continue
-            if parts and parts[-1].by_item and name == DEFAULT_FILTER:
+            if parts and parts[-1].by_item and placed.name == DEFAULT_FILTER:
                 parts[-1].hands_on = True
-                name = FIRST_FILTER
-            parts.append(_Part([(backend, name)], by_item))
+                placed = place_filter(FIRST_FILTER, {})
+            parts.append(_Part([(backend, placed)], by_item))
         return parts
 
     def forward(self, items: Sequence[Item]) -> None:
@@ -122,8 +132,8 @@ class Sequential(Container):
 
     def _run(self, part: _Part, alive: list[Item]) -> list[Item]:
         """Run some members; those items are returned that go on behind them."""
-        for backend, name in part.members:
-            running, alive = _filtered(name, alive)
+        for backend, placed in part.members:
+            running, alive = _filtered(placed, alive)
             started_s = time.monotonic()
             for start in range(0, len(running), backend.max):
                 forward_isolated(backend, running[start : start + backend.max], self._expired)
@@ -132,8 +142,9 @@ class Sequential(Container):
         return [item for item in alive if result_becomes_data(item)] if part.hands_on else alive
 
 
-def _filtered(name: str, items: list[Item]) -> tuple[list[Item], list[Item]]:
+def _filtered(placed: PlacedFilter, items: list[Item]) -> tuple[list[Item], list[Item]]:
     """The items that the next backend runs, and those that go on behind it."""
+    name = placed.name
     if name == FIRST_FILTER:
         return items, items
     if name == DEFAULT_FILTER:
@@ -141,7 +152,7 @@ def _filtered(name: str, items: list[Item]) -> tuple[list[Item], list[Item]]:
         return with_result, with_result
     running, alive = [], []
     for item in items:
-        status = decide(name, item)
+        status = decide(placed, item)
         if status is Status.RUN:
             running.append(item)
             alive.append(item)

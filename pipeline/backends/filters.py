@@ -5,14 +5,17 @@ Names and meaning are those of torchpipe v0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item, fail, result_becomes_data
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.torchpipe_names import unknown_filter
+from service.errors import in_one_line
 
 
 class Status(Enum):
@@ -51,21 +54,44 @@ DEFAULT_FILTER = "swap"
 FIRST_FILTER = "Run"
 """For these."""
 
-_FILTERS: dict[str, Filter] = {}
+_Filter = TypeVar("_Filter", bound="Filter | type")
+
+_FILTERS: dict[str, Filter | type] = {}
+
+
+@dataclass(frozen=True)
+class PlacedFilter:
+    """A filter before one backend of a sequence, or before one node of the graph.
+
+    Attributes:
+        name: its name.
+        function: decides, in any thread.
+    """
+
+    name: str
+    function: Filter
 
 
 class FilterError(Exception):
     """A filter decided that an item fails."""
 
 
-def register_filter(*names: str) -> Callable[[Filter], Filter]:
+def register_filter(*names: str) -> Callable[[_Filter], _Filter]:
     """Make a filter known under its names.
 
-    A filter gets an item and may change it. It sees items without a `result` too: those that have
-    failed, and those whose backend gave none.
+    It is a function of an item, which it may change. It sees items without a `result` too: those
+    that have failed, and those whose backend gave none. Or it is a class with `forward(item)` and,
+    if it wants the settings of its node as the file has them, `init(config)`: it has an object at
+    each place where the filter stands.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: a name is taken.
     """
 
-    def add(function: Filter) -> Filter:
+    def add(function: _Filter) -> _Filter:
+        if isinstance(function, type) and not callable(getattr(function, "forward", None)):
+            raise TypeError(f"{function.__name__} has no forward(item), which a filter needs")
         for name in names:
             if name in _FILTERS:
                 raise ValueError(f"filter {name!r} is registered already")
@@ -75,7 +101,7 @@ def register_filter(*names: str) -> Callable[[Filter], Filter]:
     return add
 
 
-def filter_named(name: str) -> Filter:
+def filter_named(name: str) -> Filter | type:
     """The filter of that name; PipelineConfigError names the closest if there is none."""
     try:
         return _FILTERS[name]
@@ -83,18 +109,36 @@ def filter_named(name: str) -> Filter:
         raise PipelineConfigError(unknown_filter(name, _FILTERS)) from None
 
 
-def registered_filters() -> dict[str, Filter]:
-    """Every filter by each of its names."""
-    return dict(_FILTERS)
+def place_filter(name: str, keys: Mapping[str, Any]) -> PlacedFilter:
+    """The filter of that name for one place.
+
+    Args:
+        name: its name.
+        keys: the settings of its node, as the file has them.
+
+    Raises:
+        PipelineConfigError: there is none of that name, or its class or `init` raises.
+    """
+    registered = filter_named(name)
+    if not inspect.isclass(registered):
+        return PlacedFilter(name, registered)
+    try:
+        made: Any = registered()
+        if hasattr(made, "init"):
+            made.init(dict(keys))
+    except Exception as error:
+        raise PipelineConfigError(f"filter {name!r}: {in_one_line(error)}") from error
+    return PlacedFilter(name, made.forward)
 
 
-def decide(name: str, item: Item) -> Status:
+def decide(placed: PlacedFilter, item: Item) -> Status:
     """Ask a filter. An item that is to run has no result and no failure any more.
 
     A filter that raises, or that says ERROR, fails the item; the status is then ERROR.
     """
+    name = placed.name
     try:
-        status = _FILTERS[name](item)
+        status = placed.function(item)
         if not isinstance(status, Status):
             raise TypeError(f"filter {name!r} gave {status!r}, expected a pipeline.Status")
     except KeyboardInterrupt:
@@ -150,38 +194,17 @@ def _or(item: Item) -> Status:
     return Status.SKIP if TASK_RESULT_KEY in item else Status.RUN
 
 
-def _constant(status: Status, description: str) -> Filter:
-    """A filter that always decides the same."""
-
-    def decide_always(item: Item) -> Status:  # noqa: ARG001 (it makes no difference)
-        return status
-
-    decide_always.__doc__ = description
-    return decide_always
-
-
 def _register_constants() -> None:
-    for status, description, *names in (
-        (Status.RUN, "Runs, with the data as it is.", "Run", "run", "Continue", "continue"),
-        (Status.SKIP, "Does not run; the item goes on with what it has.", "Skip", "skip"),
-        (
-            Status.SERIAL_SKIP,
-            "Skips it and the nodes behind it in a row, up to where the graph forks or joins.",
-            "SerialSkip",
-            "serial_skip",
-            "serialskip",
-        ),
-        (
-            Status.SUBGRAPH_SKIP,
-            "Skips it and every node that can be reached through it alone.",
-            "SubGraphSkip",
-            "subgraph_skip",
-            "subgraphskip",
-        ),
-        (Status.BREAK, "The item is finished, with the whole graph.", "Break", "break"),
-        (Status.ERROR, "The item fails.", "Error", "error"),
-    ):
-        register_filter(*names)(_constant(status, description))
+    spellings = {
+        Status.RUN: ("Run", "run", "Continue", "continue"),
+        Status.SKIP: ("Skip", "skip"),
+        Status.SERIAL_SKIP: ("SerialSkip", "serial_skip", "serialskip"),
+        Status.SUBGRAPH_SKIP: ("SubGraphSkip", "subgraph_skip", "subgraphskip"),
+        Status.BREAK: ("Break", "break"),
+        Status.ERROR: ("Error", "error"),
+    }
+    for status, names in spellings.items():
+        register_filter(*names)(lambda item, status=status: status)  # noqa: ARG005
 
 
 _register_constants()

@@ -70,9 +70,7 @@ class PerspectiveTransformMat(_Perspective):
 
 @register("PerspectiveTransformMats")
 class PerspectiveTransformMats(_Perspective):
-    """Straightens each quadrilateral of the list under the item's `_box` or `BOX`.
-
-    Beyond the image its edge is repeated.
+    """Does so with a list of quadrilaterals; the edge is repeated beyond the image.
 
     The result is a list of matrices, empty where the list is, for a MapReduce.
     """

@@ -8,10 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.backends.filters import DEFAULT_FILTER, FIRST_FILTER, FilterError, Status, decide, end
+from pipeline.backends.filters import (
+    DEFAULT_FILTER,
+    FIRST_FILTER,
+    FilterError,
+    PlacedFilter,
+    Status,
+    decide,
+    end,
+    place_filter,
+)
 from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item
-from pipeline.errors import NodeError
-from pipeline.keys import TASK_CONTEXT_KEY, TASK_RESULT_KEY, TASK_RESULTS_KEY
+from pipeline.errors import NodeError, PipelineConfigError
+from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.graph import Graph
 from pipeline.runtime.task import Call, Task
 
@@ -25,14 +34,14 @@ class _Step:
     Attributes:
         next: the nodes that follow it.
         needed: the nodes that have to be done before it.
-        filter: the name of its filter.
+        filter: its filter.
         serial_part: what SERIAL_SKIP skips.
         independent_part: what SUBGRAPH_SKIP skips.
     """
 
     next: tuple[str, ...]
     needed: frozenset[str]
-    filter: str
+    filter: PlacedFilter
     serial_part: frozenset[str]
     independent_part: frozenset[str]
 
@@ -43,12 +52,14 @@ class Route:
     Args:
         graph: all nodes.
         entry: where the items enter.
+        keys: the settings of each node, as the file has them.
 
     Raises:
         PipelineInputError: items cannot enter there.
+        PipelineConfigError: a filter cannot be made.
     """
 
-    def __init__(self, graph: Graph, entry: str) -> None:
+    def __init__(self, graph: Graph, entry: str, keys: Mapping[str, Mapping[str, Any]]) -> None:
         self.graph = graph
         self.entry = entry
         names = graph.from_entry(entry)
@@ -56,10 +67,15 @@ class Route:
         for name in names:
             place = graph.places[name]
             is_first = name == entry or bool(place.mapping)
+            filter_name = place.filter or (FIRST_FILTER if is_first else DEFAULT_FILTER)
+            try:
+                placed = place_filter(filter_name, keys[name])
+            except PipelineConfigError as error:
+                raise PipelineConfigError(f"[{name}] {error}") from error
             self.steps[name] = _Step(
                 place.next,
                 frozenset(graph.predecessors[name]) | {m.source for m in place.mapping},
-                place.filter or (FIRST_FILTER if is_first else DEFAULT_FILTER),
+                placed,
                 graph.serial_part(name),
                 graph.independent_part(name),
             )
@@ -110,7 +126,7 @@ class Flow(Call):
         """Let the item enter, as the entry's filter wants."""
         entry = self._route.entry
         item = dict(self._whole.item)
-        if self._route.steps[entry].filter == FIRST_FILTER:
+        if self._route.steps[entry].filter.name == FIRST_FILTER:
             begun = [(entry, item)]
         else:
             # Nobody else knows of the item yet.
@@ -187,7 +203,7 @@ class Flow(Call):
         if status is Status.RUN:
             return [(name, item)], []
         if status is Status.BREAK:
-            end(self._route.steps[name].filter, item)
+            end(self._route.steps[name].filter.name, item)
             self._final = item
         elif status is Status.ERROR:
             self._error = NodeError(name, item[FAILURE_KEY])
@@ -227,8 +243,6 @@ class Flow(Call):
                     ),
                 )
             item[mapped.given] = source[mapped.taken]
-            if TASK_CONTEXT_KEY in source:
-                item.setdefault(TASK_CONTEXT_KEY, source[TASK_CONTEXT_KEY])
         return item
 
     def _finish(self) -> None:

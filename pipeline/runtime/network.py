@@ -67,10 +67,11 @@ class Network:
         if self._graph.is_chain and not jumps:
             self._connect()
             return
+        keys = {name: node.written for name, node in config.nodes.items()}
         for name in config.nodes:
             # No route where items cannot enter; `entry` says why.
             with suppress(PipelineInputError):
-                self._routes[name] = Route(self._graph, name)
+                self._routes[name] = Route(self._graph, name, keys)
 
     def entry(self, item: Mapping[str, Any]) -> str:
         """The name of the node at which an item enters.

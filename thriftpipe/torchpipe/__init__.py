@@ -5,6 +5,9 @@ torchpipe itself is not installed, later imports of `torchpipe` and what is in i
 `python -m thriftpipe.torchpipe SCRIPT` runs a program in which nothing has changed.
 """
 
+from thriftpipe.torchpipe import own_packages as _own_packages  # noqa: F401 (before all others)
+
+# isort: split
 from pipeline.backends.filters import Status
 from thriftpipe.torchpipe import backends, libipipe, tool, utils
 from thriftpipe.torchpipe.absent import Absent

@@ -103,23 +103,28 @@ def register_filter(class_def: Any, register_name: str | None = None) -> Any:
     if isinstance(class_def, str):
         return lambda decorated: register_filter(decorated, class_def)
     name = _name_of(class_def, register_name)
-    if inspect.isroutine(class_def):
-        forward = class_def
-    else:
+    if not inspect.isroutine(class_def):
         _check(class_def, name)
-        made = class_def() if isinstance(class_def, type) else class_def
-        _initialise(made, {}, name)
-        forward = made.forward
     if name in _FILTERS:
-        _FILTERS[name].target = forward
+        _FILTERS[name].target = class_def
         return class_def
-    registered = _FILTERS[name] = _Registered(forward)
+    registered = _FILTERS[name] = _Registered(class_def)
 
-    def decide(item: dict[str, Any]) -> Status:
-        status: Status = registered.target(item)
-        return status
+    class Adapter:
+        """Asks one object, or a function, as torchpipe does."""
 
-    pipeline.register_filter(name)(decide)
+        def init(self, config: Mapping[str, Any]) -> None:
+            target = registered.make()
+            if inspect.isroutine(target):
+                self._forward: Callable[[dict[str, Any]], Status] = target
+                return
+            _initialise(target, config, name)
+            self._forward = target.forward
+
+        def forward(self, item: dict[str, Any]) -> Status:
+            return self._forward(item)
+
+    pipeline.register_filter(name)(Adapter)
     return class_def
 
 

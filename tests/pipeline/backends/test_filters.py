@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import PipelineConfigError, Status, pipe, register_filter
+from pipeline import PipelineConfigError, Status, pipe, register_backend, register_filter
 from pipeline.backends.filters import filter_named
 from pipeline.backends.interface import Item
 
@@ -266,3 +266,45 @@ def test_a_name_is_registered_once() -> None:
     assert filter_named("TestOnlySmall") is only_small
     with pytest.raises(ValueError, match="filter 'swap' is registered already"):
         register_filter("swap")(only_small)
+
+
+@register_backend(name="TestCountsRuns")
+class CountsRuns:
+    def forward(self, items: list[dict[str, Any]]) -> None:
+        for item in items:
+            item["result"] = item["data"]
+            item["runs"] = item.get("runs", 0) + 1
+
+
+@register_filter("TestLimit")
+class Limit:
+    """Runs for data up to the key `limit` of its node."""
+
+    def init(self, config: dict[str, Any]) -> None:
+        self.limit = int(config["limit"])
+
+    def forward(self, item: dict[str, Any]) -> Status:
+        return Status.RUN if item["data"] <= self.limit else Status.SKIP
+
+
+def test_a_class_has_an_object_at_each_place_with_the_keys_of_its_node() -> None:
+    counts = {"backend": "TestCountsRuns"}
+    graph = {
+        "first": {**counts, "next": "low"},
+        "low": {**counts, "filter": "TestLimit", "limit": 2, "next": "high"},
+        "high": {**counts, "filter": "TestLimit", "limit": "5"},
+    }
+    sequence = {"only": {"backend": "S[TestCountsRuns,(TestLimit)TestCountsRuns]", "limit": 2}}
+    for document, runs in ((graph, [3, 2, 1]), (sequence, [2, 1, 1])):
+        assert [item["runs"] for item in run(document, 1, 3, 7)] == runs
+
+
+def test_a_class_that_is_no_filter_or_whose_init_raises_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"dict has no forward\(item\)"):
+        register_filter("TestNoFilter")(dict)
+    for document in (
+        {"a": {"backend": "TestCountsRuns", "filter": "TestLimit"}},
+        {"a": {"backend": "S[TestCountsRuns,(TestLimit)TestCountsRuns]"}},
+    ):
+        with pytest.raises(PipelineConfigError, match="filter 'TestLimit': KeyError: 'limit'"):
+            pipe(document)

@@ -43,9 +43,13 @@ def _run(item: dict[str, Any]) -> Any:
     return torchpipe.Status.Run if "data" in item else torchpipe.Status.Error
 
 
-class _OnlyEven:
+class _OnlyMultiples:
+    def init(self, config: dict[str, str], options: Any) -> None:
+        assert options is None
+        self.of = int(config["of"])
+
     def forward(self, item: dict[str, Any]) -> Any:
-        return torchpipe.Status.Run if item["data"] % 2 == 0 else torchpipe.Status.Skip
+        return torchpipe.Status.Run if item["data"] % self.of == 0 else torchpipe.Status.Skip
 
 
 def result(backend: str, data: Any) -> Any:
@@ -103,13 +107,13 @@ def test_an_init_that_gives_false_fails_the_load() -> None:
 
 def test_filters_are_classes_or_functions() -> None:
     torchpipe.register_backend(_Newer, "ApiFiltered")
-    torchpipe.register_filter(_OnlyEven, "api_even")
+    torchpipe.register_filter(_OnlyMultiples, "api_even")
     torchpipe.register_filter(_run, "api_run")
     torchpipe.register_filter("api_decorated")(_run)
     for name, odd in (("api_even", 1), ("api_run", 3), ("api_decorated", 3)):
         graph = {
             "first": {"backend": "Identity", "next": "second"},
-            "second": {"backend": "ApiFiltered", "filter": name},
+            "second": {"backend": "ApiFiltered", "filter": name, "of": 2},
             "third": {"backend": "Identity"},
         }
         with torchpipe.pipe(graph) as run:
