@@ -18,6 +18,8 @@ from pipeline.config import read_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import read_toml
 
+# Lines of each kind; a file may have as many mistakes as it has lines.
+_MOST_SHOWN = 100
 _HAS_MISTAKES, _WRONG_COMMAND_LINE, _CANNOT_RUN_HERE = 1, 2, 3
 
 
@@ -51,8 +53,10 @@ def check(options: Namespace) -> int:
         ("missing here", findings.missing),
         ("warning", findings.warnings),
     ):
-        for message in messages:
+        for message in messages[:_MOST_SHOWN]:
             say(f"{options.file}: {kind}: {one_line(message)}")
+        if len(messages) > _MOST_SHOWN:
+            say(f"{options.file}: {kind}: {len(messages) - _MOST_SHOWN} more")
     if findings.mistakes:
         return code or _HAS_MISTAKES
     count = f"{len(config.nodes)} node{'s' if len(config.nodes) > 1 else ''}"

@@ -220,6 +220,18 @@ def test_check_lists_the_settings_that_count(
     assert ["instance_num", "1", "node"] in rows
 
 
+def test_check_tells_of_countless_mistakes_how_many_there_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = "".join(f"resize_hh{number} = 1\n" for number in range(150))
+    (folder / "countless.toml").write_text(f'[a]\nbackend = "ResizeMat"\n{keys}')
+    assert main(["check", str(folder / "countless.toml")]) == 1
+    *told, last = capsys.readouterr().out.splitlines()
+    assert len(told) == 100
+    # The file's own keys, and those that it lacks.
+    assert int(last.removesuffix(" more").rpartition(" ")[2]) >= 50
+
+
 def test_check_tells_all_mistakes_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = """
 batching_timeot = 5
