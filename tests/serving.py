@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 from thriftpy2.rpc import make_client
 from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportFactory
 
@@ -31,36 +35,124 @@ TRANSPORTS = {"framed": TCyFramedTransportFactory, "unframed": TCyBufferedTransp
 OPTIONS = ("--port", "0", "--max-queue-ms", "0")
 
 
+class ServerProcess:
+    """A server process, and the lines of its log as they come.
+
+    Args:
+        arguments: behind the interpreter.
+        cwd: where it runs, and from where it imports first; None for this process's folder.
+    """
+
+    def __init__(self, arguments: Sequence[str], cwd: Path | None = None) -> None:
+        folders = [str(cwd or Path.cwd()), *sys.path]
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.log = ""
+
+    def read_until(self, text: str) -> str:
+        """The next log line that holds `text`."""
+        assert self.process.stderr
+        with self._ended_in_time():
+            for line in self.process.stderr:
+                self.log += line
+                if text in line:
+                    return line.rstrip()
+        raise AssertionError(f"no line with {text!r} in {self.log}")
+
+    def wait(self) -> int:
+        """The exit code, once no process is left that could write to the log."""
+        with self._ended_in_time():
+            return self.wait_for_end()
+
+    def wait_for_end(self) -> int:
+        """The same, however long the server runs."""
+        assert self.process.stderr
+        self.log += self.process.stderr.read()
+        return self.process.wait(TIMEOUT_S)
+
+    @contextmanager
+    def _ended_in_time(self) -> Iterator[None]:
+        """Kill all of the server if what is waited for does not happen: a test must not hang."""
+        timer = threading.Timer(TIMEOUT_S, os.killpg, (self.process.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def fill_log(self) -> None:
+        """Fill the pipe of the log with empty lines, so that every writer waits for a reader.
+
+        Through a description of its own: the server's own would become non-blocking, too.
+        """
+        assert self.process.stderr
+        end = os.open(f"/proc/self/fd/{self.process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+        for size in (4096, 1):
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(end, b"\n" * size)
+        os.close(end)
+
+    def port(self) -> int:
+        ready = self.read_until("ready: ")
+        match = re.search(r" on 127\.0\.0\.1:(\d+)", ready)
+        assert match
+        return int(match[1])
+
+    def close(self) -> None:
+        """Kill what runs of it."""
+        for process in self.left_behind():
+            process.kill()
+        self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Processes of its session that run."""
+        return [process for process in psutil.process_iter() if self._is_member(process)]
+
+    def wait_for_those_left(self) -> None:
+        """Wait until the processes that it left have ended, as long as they may take."""
+        for process in self.left_behind():
+            try:
+                fd = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                continue
+            select.select([fd], [], [], TIMEOUT_S)
+            os.close(fd)
+
+    def _is_member(self, process: psutil.Process) -> bool:
+        try:
+            member = os.getsid(process.pid) == self.process.pid
+            return member and process.status() != psutil.STATUS_ZOMBIE
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            return False
+
+
 @contextmanager
 def service(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A server on a free port: the port, and the process. It must end by itself on SIGTERM."""
-    command = [sys.executable, "-m", "service", *OPTIONS, *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    log: list[str] = []
-    started = threading.Event()
-
-    def read_log() -> None:
-        # To its end: a server whose log is not read would wait for its reader.
-        assert process.stderr is not None
-        for line in process.stderr:
-            log.append(line)
-            if "ready: " in line:
-                started.set()
-        started.set()
-
-    reader = threading.Thread(target=read_log)
-    reader.start()
+    server = ServerProcess(["-m", "service", *OPTIONS, *arguments])
     try:
-        assert started.wait(TIMEOUT_S)
-        match = re.search(r"ready: .* on 127\.0\.0\.1:(\d+)", "".join(log))
-        assert match, "".join(log)
-        yield int(match.group(1)), process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(TIMEOUT_S) == 0, "".join(log)
+        port = server.port()
+        # To its end: a server whose log is not read would wait for its reader.
+        with ThreadPoolExecutor(1) as reader:
+            exit_code = reader.submit(server.wait_for_end)
+            try:
+                yield port, server.process
+                server.process.send_signal(signal.SIGTERM)
+            except BaseException:
+                server.process.kill()
+                raise
+        assert exit_code.result() == 0, server.log
     finally:
-        process.kill()
-        process.wait()
-        reader.join()
+        server.close()
 
 
 @contextmanager

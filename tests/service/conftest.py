@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from thriftpy2.rpc import make_client
 from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportFactory
@@ -37,6 +30,7 @@ from service.handlers.interface import (
 from service.handlers.null import NullHandler
 from service.options.server_settings import ServerSettings
 from service.server import Server
+from tests.serving import ServerProcess
 
 TIMEOUT_S = 30
 NUM_CLASSES = 5
@@ -177,89 +171,6 @@ def scripted_server(serve: Serve, scripted: ScriptedHandler) -> RunningServer:
     return serve(scripted)
 
 
-class ServerProcess:
-    """A server process, and the lines of its log as they come."""
-
-    def __init__(self, arguments: tuple[str, ...], cwd: Path) -> None:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), *sys.path])}
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env=env,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.log = ""
-
-    def read_until(self, text: str) -> str:
-        """The next log line that holds `text`."""
-        assert self.process.stderr
-        with self._ended_in_time():
-            for line in self.process.stderr:
-                self.log += line
-                if text in line:
-                    return line.rstrip()
-        raise AssertionError(f"no line with {text!r} in {self.log}")
-
-    def wait(self) -> int:
-        """The exit code, once no process is left that could write to the log."""
-        assert self.process.stderr
-        with self._ended_in_time():
-            self.log += self.process.stderr.read()
-            return self.process.wait(TIMEOUT_S)
-
-    @contextmanager
-    def _ended_in_time(self) -> Iterator[None]:
-        """Kill all of the server if what is waited for does not happen: a test must not hang."""
-        timer = threading.Timer(4 * TIMEOUT_S, os.killpg, (self.process.pid, signal.SIGKILL))
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def fill_log(self) -> None:
-        """Fill the pipe of the log with empty lines, so that every writer waits for a reader.
-
-        Through a description of its own: the server's own would become non-blocking, too.
-        """
-        assert self.process.stderr
-        end = os.open(f"/proc/self/fd/{self.process.stderr.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
-        for size in (4096, 1):
-            with suppress(BlockingIOError):
-                while True:
-                    os.write(end, b"\n" * size)
-        os.close(end)
-
-    def port(self) -> int:
-        ready = self.read_until("ready: ")
-        match = re.search(r"127\.0\.0\.1:(\d+)$", ready)
-        assert match
-        return int(match[1])
-
-    def left_behind(self) -> list[psutil.Process]:
-        """Processes of its session that run."""
-        return [process for process in psutil.process_iter() if self._is_member(process)]
-
-    def wait_for_those_left(self) -> None:
-        """Wait until the processes that it left have ended, as long as they may take."""
-        for process in self.left_behind():
-            try:
-                fd = os.pidfd_open(process.pid)
-            except ProcessLookupError:
-                continue
-            select.select([fd], [], [], TIMEOUT_S)
-            os.close(fd)
-
-    def _is_member(self, process: psutil.Process) -> bool:
-        try:
-            member = os.getsid(process.pid) == self.process.pid
-            return member and process.status() != psutil.STATUS_ZOMBIE
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            return False
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts server processes; none outlives the test."""
@@ -271,11 +182,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
 
     yield start_one
     for server in started:
-        for process in server.left_behind():
-            process.kill()
-        server.process.wait()
-        if server.process.stderr:
-            server.process.stderr.close()
+        server.close()
 
 
 class Wire:
