@@ -12,8 +12,7 @@ import torch
 from baseline_trt.inference import EngineUnavailableError, Inference
 from engine.interface import Engine
 from service.errors import in_one_line
-from service.handlers.rebuild_loop import RebuildLoop
-from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
+from service.handlers.restart_policy import DEFAULT_POLICY, RebuildLoop, RestartPolicy
 
 _logger = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Task, tell_of_batch
 from service.errors import in_one_line
-from service.handlers.rebuild_loop import RebuildLoop
-from service.handlers.restart_policy import RestartPolicy
+from service.handlers.restart_policy import RebuildLoop, RestartPolicy
 
 logger = logging.getLogger(__name__)
 

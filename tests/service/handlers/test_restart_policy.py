@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.handlers.rebuild_loop import RebuildLoop
-from service.handlers.restart_policy import RestartPolicy
+from service.handlers.restart_policy import RebuildLoop, RestartPolicy
 
 
 class Build:
