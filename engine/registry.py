@@ -18,7 +18,7 @@ from engine.int8.calibration import CalibrationImages
 from engine.interface import Engine
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
-from engine.providers.table import PROVIDERS, Provider
+from interfaces.engines import PRECISIONS, PROVIDERS, Provider
 from interfaces.names import unknown_name
 
 _logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ _logger = logging.getLogger(__name__)
 
 ENGINE_NAMES = tuple(dict.fromkeys(provider.name for provider in PROVIDERS))
 AUTO = "auto"
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ OFF_SWITCH = Kind("switch")
 WHOLE_NUMBER = Kind("whole number", int, metavar="N")
 COUNT = Kind("whole number", int, Bounds(1, MOST), metavar="N")
 COUNT_OR_0 = Kind("whole number", int, Bounds(0, MOST), metavar="N")
-PORT = Kind("port", int, Bounds(1, 65_535), metavar="PORT")
+PORT_NUMBER = Kind("port", int, Bounds(1, 65_535), metavar="PORT")
 PORT_OR_0 = Kind("port", int, Bounds(0, 65_535), metavar="PORT")
 WHOLE_MILLISECONDS = Kind("whole number of milliseconds", int, Bounds(0, MOST), metavar="MS")
 MILLISECONDS = Kind(

@@ -11,6 +11,7 @@ from types import FrameType
 
 from interfaces.command_line import Parser
 from interfaces.command_line import build_parser as build
+from interfaces.engines import PRECISIONS
 from interfaces.kinds import (
     COUNT,
     COUNTS,
@@ -18,7 +19,7 @@ from interfaces.kinds import (
     DURATION_OR_0,
     FOLDER_NAME,
     MILLISECONDS,
-    PORT,
+    PORT_NUMBER,
     SWITCH,
     TEXT,
     TOLERANCE,
@@ -26,12 +27,13 @@ from interfaces.kinds import (
     one_of,
 )
 from interfaces.options import REQUIRED, Command, Option
+from interfaces.service import PORT
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.progress import Progress
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 from loadtest.settings import AUTO
 
-_PRECISIONS = (AUTO, "fp32", "bf16", "fp16", "int8")
+_PRECISION = one_of((AUTO, *PRECISIONS))
 _MODEL = "model of the zoo or ONNX file"
 _KNOWN = f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes"
 _TOLERANCES = "fp32 0.001, fp16 0.01, bf16 0.02, int8 0.05, between decoders 0.1"
@@ -48,7 +50,7 @@ OPTIONS = (
     Option("folder", TEXT, REQUIRED, "a measured folder", "FOLDER", is_positional=True),
     # the load
     Option("host", TEXT, "localhost", "where the server is"),
-    Option("port", PORT, 8095, "the server's port"),
+    Option("port", PORT_NUMBER, PORT, "the server's port"),
     Option("img_dir", TEXT, None, "folder of images (the photo set in .bench/images)", "DIR"),
     Option("request_client", COUNT, 10, "closed-loop clients"),
     Option(
@@ -77,7 +79,9 @@ OPTIONS = (
     Option("tp99_limit_ms", MILLISECONDS, 15.0, "within which the most throughput is named"),
     # the servers
     Option("engine", TEXT, AUTO, "the service's --engine"),
-    Option("precision", one_of(_PRECISIONS), AUTO, "of all; auto: fp16 on a GPU, fp32 on a CPU"),
+    Option(
+        "precision", one_of((AUTO, *PRECISIONS)), AUTO, "of all; auto: fp16 on a GPU, fp32 on a CPU"
+    ),
     Option("weights", TEXT, None, "the service's --weights, for a model of the zoo"),
     Option("mean", TEXT, None, "the service's --mean, in 0..255", "R,G,B"),
     Option("std", TEXT, None, "the service's --std, in 0..255", "R,G,B"),

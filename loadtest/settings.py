@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interfaces.service import PORT
+
 AUTO = "auto"
 
 
@@ -12,7 +14,7 @@ class LoadSettings:
     """The load; `duration_s` or `total_number` ends the window, the other one is None."""
 
     host: str = "127.0.0.1"
-    port: int = 8095
+    port: int = PORT
     request_client: int = 10
     request_batch: int = 1
     client_processes: int = 1
@@ -37,6 +39,6 @@ class ServerOptions:
     model_args: tuple[str, ...] = ()
     calibration_images: str | None = None
     config: str | None = None
-    port: int = 8095
+    port: int = PORT
     launch_prefix: tuple[str, ...] = ()
     ready_timeout_s: float = 180.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.providers.table import PROVIDERS
+from interfaces.engines import PROVIDERS
 
 _CPU_PROVIDERS = [provider for provider in PROVIDERS if provider.device == "cpu"]
 

@@ -7,10 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
+from interfaces.engines import runs_on_gpu
+from interfaces.names import closest_name_hint
 from loadtest.errors import LoadTestError
 from loadtest.settings import ServerOptions
 
@@ -160,7 +161,7 @@ def default_workloads(*, with_gpu: bool) -> str:
 
 def may_use_gpu(engine: str, *, has_gpu: bool) -> bool:
     """Whether the engine can run on a GPU of this machine."""
-    return has_gpu and engine not in {"onnxruntime", "openvino"}
+    return has_gpu and runs_on_gpu(engine)
 
 
 def default_precision(*, with_gpu: bool) -> str:
@@ -194,11 +195,9 @@ def _parse_variant(name: str) -> Variant:
     if (found := _WITH_WORKERS.fullmatch(name)) is not None:
         base, workers = found["name"], int(found["workers"])
     if base not in VARIANTS:
-        closest = get_close_matches(base, VARIANTS, n=1)
-        hint = f"; did you mean {closest[0]!r}?" if closest else "."
         raise LoadTestError(
-            f"unknown variant {name!r}{hint} Known: {', '.join(VARIANTS)}; a server's with "
-            "several processes: 'pipeline-4w'"
+            f"unknown variant {name!r}{closest_name_hint(base, VARIANTS)} Known: "
+            f"{', '.join(VARIANTS)}; a server's with several processes: 'pipeline-4w'"
         )
     variant = VARIANTS[base]
     if workers is None:

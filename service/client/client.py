@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from idl import inference
+from interfaces.service import MAX_FRAME_BYTES, PORT
 from service.client.backoff import delay_s
 from service.client.connection import Endpoint
 from service.client.deadline import CallDeadline
@@ -62,7 +63,7 @@ class Client:
     def __init__(
         self,
         host: str = "127.0.0.1",
-        port: int = 8095,
+        port: int = PORT,
         *,
         connect_timeout_s: float = 5.0,
         call_timeout_s: float = 30.0,
@@ -70,8 +71,8 @@ class Client:
         max_connections: int = 16,
         retries: int = 4,
         transport: str = "framed",
-        max_request_bytes: int = 16_384_000,
-        max_reply_bytes: int = 16_384_000,
+        max_request_bytes: int = MAX_FRAME_BYTES,
+        max_reply_bytes: int = MAX_FRAME_BYTES,
         tls_ca: str | Path | None = None,
         tls_cert: str | Path | None = None,
         tls_key: str | Path | None = None,

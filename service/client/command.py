@@ -16,6 +16,7 @@ from pathlib import Path
 from interfaces.command_line import build_parser
 from interfaces.kinds import FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
 from interfaces.options import Command, Option
+from interfaces.service import PORT
 from service.client.client import Client
 from service.client.errors import ClientError
 from service.client.images import calls_of_bounded_size
@@ -29,7 +30,7 @@ _INTERRUPTED = 130
 
 _OPTIONS = (
     Option("host", TEXT, "127.0.0.1", "the server"),
-    Option("port", WHOLE_NUMBER, 8095, "its port"),
+    Option("port", WHOLE_NUMBER, PORT, "its port"),
     Option(
         "timeout_s",
         Kind("number of seconds", float, metavar="S"),

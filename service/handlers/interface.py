@@ -26,6 +26,7 @@ from interfaces.kinds import (
     one_of,
 )
 from interfaces.options import option
+from interfaces.service import MAX_FRAME_BYTES
 from service.wire.peer import Peer
 
 
@@ -293,5 +294,5 @@ class HandlerSettings:
     )
     shared_folder: str | None = None
     hang_timeout_s: float = 10.0
-    max_frame_bytes: int = 16_384_000
+    max_frame_bytes: int = MAX_FRAME_BYTES
     max_buffered_bytes: int = 256 * 1024 * 1024

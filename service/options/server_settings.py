@@ -18,6 +18,7 @@ from interfaces.kinds import (
 )
 from interfaces.names import unknown_name
 from interfaces.options import option, out_of_bounds
+from interfaces.service import PORT
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 from service.images.formats import DEFAULT_FORMATS, FORMATS
@@ -45,7 +46,7 @@ class ServerSettings:
         group="model",
     )
     host: str = option("127.0.0.1", "name or address to listen on")
-    port: int = option(8095, "port to listen on; 0 picks a free one", PORT_OR_0)
+    port: int = option(PORT, "port to listen on; 0 picks a free one", PORT_OR_0)
     max_frame_bytes: int = option(
         _LIMITS.frame_bytes,
         "size of the largest message",

@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
+from interfaces.service import MAX_FRAME_BYTES
+
 # Wire types of the binary protocol.
 _STOP, _STRING, _STRUCT, _MAP, _SET, _LIST = 0, 11, 12, 13, 14, 15
 _FIXED_BYTES = {2: 1, 3: 1, 4: 8, 6: 2, 8: 4, 10: 8}  # bool, i8, double, i16, i32, i64
+# Of a struct's fields each is walked by itself.
+_WALKED_BYTES = {**_FIXED_BYTES, _STRUCT: 0}
 _LEAST_BYTES = {**_FIXED_BYTES, _STRING: 4, _STRUCT: 1, _MAP: 6, _SET: 5, _LIST: 5}
 
 _STRICT_VERSION = 0x8001
@@ -40,7 +44,7 @@ class MessageLimits:
         depth: how deep structs and containers may nest, at most DECODABLE_DEPTH.
     """
 
-    frame_bytes: int = 16_384_000
+    frame_bytes: int = MAX_FRAME_BYTES
     string_bytes: int | None = None
     values: int = 100_000
     depth: int = 32
@@ -100,6 +104,7 @@ class MessageScanner:
         "_framed",
         "_limit",
         "_limits",
+        "_longest_bytes",
         "_position",
         "_shortened_bytes",
         "_stack",
@@ -114,6 +119,8 @@ class MessageScanner:
 
     def __init__(self, limits: MessageLimits) -> None:
         self._limits = limits
+        # No string is longer than its length can say.
+        self._longest_bytes = 2**31 if limits.string_bytes is None else limits.string_bytes
         self.reset()
 
     def reset(self, frame_bytes: int | None = None) -> None:
@@ -159,7 +166,7 @@ class MessageScanner:
             return needed
         available = len(view)
         position, stack = self._position, self._stack
-        longest = self._limits.string_bytes
+        longest = self._longest_bytes
         while stack:
             container = stack[-1]
             if container is None:
@@ -183,22 +190,13 @@ class MessageScanner:
                 after = value + 4
                 if after <= available:
                     length = _I32.unpack_from(view, value)[0]
-                    if length < 0:
-                        raise ProtocolError(f"a string has the negative length {length}")
-                    if longest is not None and length > longest:
-                        raise LimitError(
-                            f"a string of {length} bytes was announced, --max-string-bytes "
-                            f"allows {longest}"
-                        )
+                    if not 0 <= length <= longest:
+                        raise self._bad_string(length)
                     after += length
-            elif value_type in _FIXED_BYTES:
-                after = value + _FIXED_BYTES[value_type]
-            elif value_type == _STRUCT:
-                after = value
-            elif value_type in (_LIST, _SET, _MAP):
-                after, inner = self._scan_container(view, value, value_type)
+            elif value_type in _WALKED_BYTES:
+                after = value + _WALKED_BYTES[value_type]
             else:
-                raise ProtocolError(f"unknown wire type {value_type} at byte {position}")
+                after, inner = self._scan_container(view, value, value_type)
 
             if after > available:
                 if value_type == _STRING and value + 4 <= available:
@@ -282,6 +280,14 @@ class MessageScanner:
         self.body_start = self._position = body_start
         return 0
 
+    def _bad_string(self, length: int) -> ProtocolError:
+        if length < 0:
+            return ProtocolError(f"a string has the negative length {length}")
+        return LimitError(
+            f"a string of {length} bytes was announced, --max-string-bytes allows "
+            f"{self._limits.string_bytes}"
+        )
+
     def _scan_container(
         self, view: memoryview, value: int, value_type: int
     ) -> tuple[int, _Container | None]:
@@ -291,6 +297,8 @@ class MessageScanner:
             The offset behind the part that needs no walk, and the container for the part that
             does (None where all elements have a fixed size).
         """
+        if value_type not in (_LIST, _SET, _MAP):
+            raise ProtocolError(f"unknown wire type {value_type} of the value at byte {value}")
         header = _MAP_HEADER if value_type == _MAP else _LIST_HEADER
         after = value + header.size
         if after > len(view):

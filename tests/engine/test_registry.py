@@ -12,8 +12,8 @@ from engine import registry
 from engine.errors import EngineError
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
-from engine.providers.table import PROVIDERS, Provider
 from engine.registry import ENGINE_NAMES, choose_engine, fallback_precision, load_engine
+from interfaces.engines import PROVIDERS, Provider
 from tests.engines import CPU_ENGINES
 
 

@@ -1,4 +1,4 @@
-"""The table of providers."""
+"""The table of engines: who provides them, for what precisions and devices."""
 
 from __future__ import annotations
 
@@ -70,3 +70,12 @@ PROVIDERS = (
         device="cuda",
     ),
 )
+
+PRECISIONS = tuple(dict.fromkeys(it for provider in PROVIDERS for it in provider.precisions))
+"""All that some engine runs."""
+
+
+def runs_on_gpu(name: str) -> bool:
+    """Whether the engine of that name, which may be an unknown one, may run on a GPU."""
+    devices = [provider.device for provider in PROVIDERS if provider.name == name]
+    return "cuda" in devices or not devices
