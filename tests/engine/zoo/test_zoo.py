@@ -236,6 +236,14 @@ class TestWeights:
         assert "holds no state dict" in self.refusal({"epoch": 3}, tmp_path / "w.pth")
         assert not cache.exists()
 
+    @pytest.mark.parametrize("content", [b"root:x:0:0\n", b"q\0", b"\x80\x05.", b"", b"PK\3\4"])
+    def test_another_file_is_one_line(self, content: bytes, cache: Path, tmp_path: Path) -> None:
+        path = tmp_path / "w.pth"
+        path.write_bytes(content)
+        with pytest.raises(EngineError, match=r"is not a state dict that torch\.save wrote"):
+            open_model("resnet50", str(path))
+        assert not cache.exists()
+
     def test_nothing_in_the_file_is_run(self, cache: Path, tmp_path: Path) -> None:
         """A pickle that would call a function is refused."""
         message = self.refusal({"a": Marker(tmp_path / "ran")}, tmp_path / "w.pth")
