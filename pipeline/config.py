@@ -20,6 +20,7 @@ from pipeline.backends.assembly import (
     backends_of,
     expression_settings,
     takes_all_keys,
+    without_effect,
 )
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
@@ -277,6 +278,7 @@ class _Reader:
         names = dict.fromkeys(expression.names())
         if None in [self._try(partial(backend_class, name), where) for name in names]:
             return None
+        self.warnings += dict.fromkeys(f"{where}{text}" for text in without_effect(expression))
         return expression
 
     def _node(

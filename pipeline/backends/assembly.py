@@ -15,7 +15,7 @@ from pipeline.backends.registry import backend_class
 from pipeline.errors import PipelineConfigError
 from pipeline.language.expression import Expression
 from pipeline.language.settings import Setting
-from pipeline.language.torchpipe_names import unknown_key
+from pipeline.language.torchpipe_names import BACKEND, unknown_key, why_ignored
 
 
 def build_backend(expression: Expression) -> Backend:
@@ -167,6 +167,18 @@ def backends_of(
         yield from backends_of(inner, settings, own)
 
 
+def without_effect(expression: Expression) -> Iterator[str]:
+    """One message for each of torchpipe's names in an expression that does nothing here."""
+    if (reason := why_ignored(expression.name, BACKEND)) is not None:
+        yield f"{expression.name} does nothing here: {reason}"
+    if not takes_all_keys(expression):
+        for key, _ in expression.settings:
+            if (reason := why_ignored(key)) is not None:
+                yield f"{expression.name}(...): {key} is ignored: {reason}"
+    for inner in expression.arguments:
+        yield from without_effect(inner)
+
+
 def _own_settings(expression: Expression) -> dict[str, Any]:
     """The typed settings in an expression's parentheses."""
     known = {
@@ -178,6 +190,8 @@ def _own_settings(expression: Expression) -> dict[str, Any]:
     for key, text in expression.settings:
         if key not in known and takes_all_keys(expression):
             own[key] = text
+            continue
+        if key not in known and why_ignored(key) is not None:
             continue
         if key not in known:
             raise PipelineConfigError(f"{expression.name}(...): {unknown_key(key, known)}")

@@ -13,7 +13,7 @@ from pipeline.backends.assembly import build_backend
 from pipeline.backends.filters import filter_named
 from pipeline.backends.registry import backend_class, backend_settings
 from pipeline.commands.pipeline_arguments import COMMANDS
-from pipeline.config import parse_config
+from pipeline.config import parse_config, read_config
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_STAGE_TIMES_KEY
 from pipeline.language.document import parse_toml
@@ -152,3 +152,34 @@ def test_ignored_backends_let_the_data_pass() -> None:
             with pipe({"node": {"backend": backend}}) as run:
                 run(item)
             assert item["result"] == "x"
+
+
+def test_what_does_nothing_is_said_once() -> None:
+    backend = "S[FixTensor,Identity(priority=1),FakeInstance[Identity],FixTensor]"
+    document = {"node": {"backend": backend, "scheduler": "Batching"}, "log_level": "info"}
+    config, mistakes = read_config(document)
+    assert not mistakes
+    said = sorted(config.warnings)
+    assert len(said) == 5
+    text = "\n".join(said)
+    for part in (
+        "[node] backend: FixTensor does nothing here: the engine's node checks shapes",
+        "[node] backend: FakeInstance does nothing here: every node schedules itself",
+        "[node] backend: Identity(...): priority is ignored: streams have one priority",
+        "[node]: scheduler is ignored: every node schedules itself",
+        "global setting: log_level is ignored: messages go through Python's own logging",
+    ):
+        assert part in text
+
+
+def test_the_advice_to_choose_by_a_filter_works() -> None:
+    name = "torchpipe_names_has_color"
+
+    @pipeline.register_filter(name)
+    def has_color(item: dict[str, object]) -> pipeline.Status:
+        return pipeline.Status.RUN if "color" in item else pipeline.Status.SKIP
+
+    items = [{"data": "x", "color": "rgb"}, {"data": "x"}]
+    with pipe({"node": {"backend": f"S[({name})CopySplit,(or)Identity]"}}) as run:
+        run(items)
+    assert [item["result"] for item in items] == [["x"], "x"]
