@@ -104,8 +104,8 @@ class Torch2TrtContext(ExecutionContext):
 
     engine: Torch2TrtEngine
 
-    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
-        return spec.allocate(self._max_batch_size, self.engine.torch_device)
+    def _allocate_input(self, spec: TensorSpec, rows: int) -> torch.Tensor:
+        return spec.allocate(rows, self.engine.torch_device)
 
     def _execute(self, rows: int) -> list[torch.Tensor]:
         with torch.cuda.device(self.engine.torch_device):

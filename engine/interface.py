@@ -48,7 +48,8 @@ class ExecutionContext(ABC):
         # Of the rows that the buffers hold, where these may have several shapes.
         self._shapes = [spec.largest for spec in engine.inputs]
         try:
-            self._inputs = [self._allocate_input(spec) for spec in engine.inputs]
+            most = self._max_batch_size
+            self._inputs = [self._allocate_input(spec, most) for spec in engine.inputs]
         except RuntimeError as error:
             # torch has no class of its own for that.
             raise EngineError(
@@ -80,7 +81,7 @@ class ExecutionContext(ABC):
         if rows > self._max_batch_size:
             raise EngineError(f"a batch holds at most {self._max_batch_size} rows, got {rows}")
         if self._is_open:
-            self._set_shapes(items)
+            self._set_shapes(items, rows)
         if not self.profile:
             self._place(items, rows)
             return self._execute(rows)
@@ -108,15 +109,15 @@ class ExecutionContext(ABC):
             raise EngineError(f"the tensors of one item have {sorted(row_counts)} rows")
         return tensors
 
-    def _set_shapes(self, items: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Make the buffers ready for rows of the items' shapes, which are those of the first."""
+    def _set_shapes(self, items: Sequence[Sequence[torch.Tensor]], rows: int) -> None:
+        """Make the buffers ready for so many rows of the items' shapes, which must be the same."""
         shapes = [tuple(tensor.shape[1:]) for tensor in items[0]]
         for item in items[1:]:
             if any(tensor.shape[1:] != shape for tensor, shape in zip(item, shapes, strict=True)):
                 raise EngineError("the rows of one batch must have one shape")
-        if shapes != self._shapes:
+        if shapes != self._shapes or rows > self._inputs[0].shape[0]:
             specs = zip(self.engine.inputs, shapes, strict=True)
-            self._inputs = [self._allocate_input(spec.sized(shape)) for spec, shape in specs]
+            self._inputs = [self._allocate_input(spec.sized(shape), rows) for spec, shape in specs]
             self._shapes = list(shapes)
 
     def _place(
@@ -130,8 +131,8 @@ class ExecutionContext(ABC):
     def _wait(self) -> None:  # noqa: B027 (on a CPU nothing is outstanding)
         """Wait until what was enqueued is done."""
 
-    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
-        return spec.allocate(self._max_batch_size)
+    def _allocate_input(self, spec: TensorSpec, rows: int) -> torch.Tensor:
+        return spec.allocate(rows)
 
     @abstractmethod
     def _execute(self, rows: int) -> list[torch.Tensor]:

@@ -63,8 +63,8 @@ class StreamContext(ExecutionContext):
         """Wait for what is enqueued."""
         self._stream.synchronize()
 
-    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
-        return spec.allocate(self._max_batch_size, self._device)
+    def _allocate_input(self, spec: TensorSpec, rows: int) -> torch.Tensor:
+        return spec.allocate(rows, self._device)
 
     def _wait(self) -> None:
         self._finished.record(self._stream)
@@ -83,8 +83,11 @@ class OpenStreamContext(StreamContext):
     """
 
     def __init__(self, engine: Engine, device: torch.device, min_rows: int, max_rows: int) -> None:
-        super().__init__(engine, device, max_rows)
         self._min_rows = min_rows
+        super().__init__(engine, device, max_rows)
+
+    def _allocate_input(self, spec: TensorSpec, rows: int) -> torch.Tensor:
+        return super()._allocate_input(spec, max(rows, self._min_rows))
 
     def _execute(self, rows: int) -> list[torch.Tensor]:
         computed = max(rows, self._min_rows)

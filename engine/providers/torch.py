@@ -56,8 +56,8 @@ class TorchContext(ExecutionContext):
         # OpenMP keeps this number for each thread.
         torch.set_num_threads(engine.options.threads_per_context)
 
-    def _allocate_input(self, spec: TensorSpec) -> torch.Tensor:
-        buffer = super()._allocate_input(spec)
+    def _allocate_input(self, spec: TensorSpec, rows: int) -> torch.Tensor:
+        buffer = super()._allocate_input(spec, rows)
         # Convolutions are faster in this order; filling the buffer is where it costs nothing.
         return buffer.to(memory_format=torch.channels_last) if buffer.ndim == 4 else buffer
 
