@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -101,11 +101,13 @@ class PipelineConfig:
         nodes: by name, in the order of the file.
         sha256: of what they were read from.
         warnings: what the document says without an effect.
+        places: of all nodes, also of those that cannot be read and are not in `nodes`.
     """
 
     nodes: Mapping[str, NodeConfig]
     sha256: str
     warnings: tuple[str, ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> Graph:
@@ -146,7 +148,8 @@ def read_config(document: Mapping[str, Any]) -> tuple[PipelineConfig, list[str]]
     reader = _Reader(normal)
     canonical = json.dumps(document, sort_keys=True, default=str)
     sha256 = hashlib.sha256(canonical.encode()).hexdigest()
-    return PipelineConfig(reader.nodes, sha256, tuple(reader.warnings)), reader.mistakes
+    config = PipelineConfig(reader.nodes, sha256, tuple(reader.warnings), reader.places)
+    return config, reader.mistakes
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ class _Reader:
 
     Attributes:
         nodes: those that can be read, by name.
+        places: of all nodes, by name.
         mistakes: one message for each.
         warnings: one message for what has no effect, or may not be meant.
     """
@@ -206,7 +210,7 @@ class _Reader:
         for name in physical:
             self._judge_unknown(tables[name], f"[{name}]", [expressions[name]])
         places = {name: self._place(name, known.values) for name, known in given.items()}
-        places = with_sources(places)
+        self.places = places = with_sources(places)
         for name, known in physical.items():
             node = self._node(name, known, places[name], expressions[name])
             if node is not None:

@@ -11,8 +11,8 @@ import matplotlib as mpl
 import networkx as nx
 from matplotlib.figure import Figure
 
-from pipeline.commands.graph_view import Edge, edges, facts, wrapped_expression
-from pipeline.config import PipelineConfig
+from pipeline.commands.drawing import Drawing, Edge
+from pipeline.commands.graph_view import MARK_COLOUR, wrapped_expression
 
 # A node's name, or the number of a place where a line passes a layer.
 Stop: TypeAlias = "str | int"
@@ -26,11 +26,11 @@ _BOX = {"boxstyle": "round,pad=0.6", "facecolor": "#eef3fa", "edgecolor": _COLOU
 _LABEL = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 
 
-def draw_picture(config: PipelineConfig, path: Path, title: str) -> None:
+def draw_picture(drawing: Drawing, path: Path, title: str) -> None:
     """Write the picture.
 
     Args:
-        config: the nodes.
+        drawing: the nodes, without a cycle.
         path: the file; its suffix, .svg or .png, says what it becomes.
         title: goes into the file's metadata.
 
@@ -38,10 +38,10 @@ def draw_picture(config: PipelineConfig, path: Path, title: str) -> None:
         OSError: the file cannot be written.
     """
     texts = {
-        name: [name, *wrapped_expression(str(node.backend), _LONGEST_TEXT), *facts(node)]
-        for name, node in config.nodes.items()
+        name: [name, *wrapped_expression(node.backend, _LONGEST_TEXT), *node.facts]
+        for name, node in drawing.nodes.items()
     }
-    layers, ways = _layers(config)
+    layers, ways = _layers(drawing)
     characters = max(len(line) for lines in texts.values() for line in lines)
     characters += max((len(edge.label) for edge in ways), default=0) + 4
     column = characters * _CHARACTER_INCHES + _GAP_INCHES
@@ -56,7 +56,13 @@ def draw_picture(config: PipelineConfig, path: Path, title: str) -> None:
         for y, stop in enumerate(layer)
     }
     boxes: dict[Stop, Any] = {
-        name: axes.text(*places[name], "\n".join(lines), ma="left", bbox=_BOX, **_TEXT)
+        name: axes.text(
+            *places[name],
+            "\n".join(lines),
+            ma="left",
+            bbox={**_BOX, "edgecolor": MARK_COLOUR} if drawing.nodes[name].mark else _BOX,
+            **_TEXT,
+        )
         for name, lines in texts.items()
     }
     patches = {name: box.get_bbox_patch() for name, box in boxes.items()}
@@ -80,17 +86,17 @@ def draw_picture(config: PipelineConfig, path: Path, title: str) -> None:
         figure.savefig(path, dpi=144, metadata=metadata)
 
 
-def _layers(config: PipelineConfig) -> tuple[list[list[Stop]], dict[Edge, list[Stop]]]:
+def _layers(drawing: Drawing) -> tuple[list[list[Stop]], dict[Edge, list[Stop]]]:
     """The stops of each layer in order, and those of each line, one a layer."""
-    graph = nx.DiGraph((edge.source, edge.target) for edge in edges(config))
-    graph.add_nodes_from(config.nodes)
+    graph = nx.DiGraph((edge.source, edge.target) for edge in drawing.edges)
+    graph.add_nodes_from(drawing.nodes)
     layers: list[list[Stop]] = [list(layer) for layer in nx.topological_generations(graph)]
     layer_of = {name: number for number, layer in enumerate(layers) for name in layer}
-    layers[0] = [name for name in config.nodes if layer_of[name] == 0]
+    layers[0] = [name for name in drawing.nodes if layer_of[name] == 0]
     numbers = count()
     ways: dict[Edge, list[Stop]] = {}
     before: dict[Stop, list[Stop]] = {}
-    for edge in edges(config):
+    for edge in drawing.edges:
         way: list[Stop] = [edge.source]
         for layer in layers[layer_of[edge.source] + 1 : layer_of[edge.target]]:
             way.append(next(numbers))

@@ -148,7 +148,10 @@ COMMANDS = {
         f"{_FILE} format|output",
         description="Show the graph: its nodes with backends, instances, batch sizes and filters, "
         "and what each hands to which. Dashed lines of a picture are the jumps of a MapReduce, and "
-        "what a map takes from further up.",
+        "what a map takes from further up. A file with mistakes is drawn, too: nodes that are not "
+        "there, backends that are unknown and nodes with mistakes are marked. Exit code 0 if there "
+        "are no mistakes, 1 if there are or the picture cannot be written, 2 if the command line "
+        "is wrong or nothing can be drawn.",
     ),
     CHECK: Command(
         "find its mistakes, and list the settings that count",

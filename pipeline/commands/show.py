@@ -7,29 +7,32 @@ from argparse import Namespace
 from pathlib import Path
 
 from pipeline.commands.console import complain, say, terminal_width
+from pipeline.commands.drawing import Drawing, sketched
 from pipeline.commands.graph_view import as_mermaid, as_text
 from pipeline.commands.overrides import read_document
 from pipeline.commands.pipeline_arguments import MERMAID
-from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
 
 _SUFFIXES = (".svg", ".png")
 
 
 def show(options: Namespace) -> int:
-    """Show the graph; 2 if the file has a mistake, 1 if the picture cannot be written."""
+    """Show the graph, with what is wrong in it marked; `--help` says what the exit code means."""
     try:
-        config = parse_config(read_document(options.file, options.set))
+        drawing, mistakes = sketched(read_document(options.file, options.set))
     except PipelineConfigError as error:
         complain(f"error: {error}")
         return 2
+    code = 1 if mistakes else 0
     if options.output is not None:
-        return _write(config, Path(options.output), Path(options.file).name)
-    if options.format == MERMAID:
-        say(as_mermaid(config))
+        code = _write(drawing, Path(options.output), Path(options.file).name) or code
+    elif options.format == MERMAID:
+        say(as_mermaid(drawing))
     else:
-        say(as_text(config, terminal_width(), ascii_only=not _can_encode("╙─╼╾╽")))
-    return 0
+        say(as_text(drawing, terminal_width(), ascii_only=not _can_encode("╙─╼╾╽")))
+    for mistake in mistakes:
+        complain(f"mistake: {mistake}")
+    return code
 
 
 def _can_encode(characters: str) -> bool:
@@ -40,7 +43,7 @@ def _can_encode(characters: str) -> bool:
     return True
 
 
-def _write(config: PipelineConfig, path: Path, title: str) -> int:
+def _write(drawing: Drawing, path: Path, title: str) -> int:
     if path.suffix.lower() not in _SUFFIXES:
         complain(f"error: --output {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
         return 2
@@ -52,8 +55,11 @@ def _write(config: PipelineConfig, path: Path, title: str) -> int:
             "'bench' extra, or use --format mermaid"
         )
         return 1
+    if not drawing.has_layers:
+        complain("error: --output cannot draw nodes that form a cycle; --format mermaid can")
+        return 1
     try:
-        draw_picture(config, path, title)
+        draw_picture(drawing, path, title)
     except OSError as error:
         complain(f"error: --output {path}: {error.strerror or error}")
         return 1

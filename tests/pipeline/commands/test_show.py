@@ -11,11 +11,10 @@ import pytest
 
 from pipeline.commands.console import one_line, table
 from pipeline.commands.dispatch import main
+from pipeline.commands.drawing import Edge, drawing_of
 from pipeline.commands.graph_view import (
-    Edge,
     as_mermaid,
     as_text,
-    edges,
     wrapped_expression,
 )
 from pipeline.config import parse_config
@@ -117,12 +116,12 @@ collect  DecodeMat
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_terminal_shows_a_tree_and_what_each_node_runs(name: str) -> None:
     document, text = SHOWN[name]
-    assert as_text(parse_config(document), 100) == text
+    assert as_text(drawing_of(parse_config(document)), 100) == text
 
 
 def test_a_narrow_terminal_breaks_lines() -> None:
     document = {"a": {"backend": "S[DecodeMat,cvtColorMat,Mat2Tensor]", "instance_num": 12}}
-    assert max(map(len, as_text(parse_config(document), 30).splitlines())) <= 30
+    assert max(map(len, as_text(drawing_of(parse_config(document)), 30).splitlines())) <= 30
     assert wrapped_expression("S[DecodeMat,cvtColorMat,Mat2Tensor]", 24) == [
         "S[DecodeMat,cvtColorMat,",
         "  Mat2Tensor]",
@@ -135,18 +134,18 @@ def test_a_map_that_takes_from_further_up_has_a_line_of_its_own() -> None:
         "b": {**N, "next": "c"},
         "c": {**N, "map": "b[result:data],a[data:image]"},
     }
-    config = parse_config(document)
-    assert list(edges(config)) == [
+    drawing = drawing_of(parse_config(document))
+    assert list(drawing.edges) == [
         Edge("a", "b"),
         Edge("b", "c", label="result:data"),
         Edge("a", "c", "map", "data:image"),
     ]
-    assert as_mermaid(config).splitlines()[-3:] == [
+    assert as_mermaid(drawing).splitlines()[-3:] == [
         "    n0 --> n1",
         '    n1 -->|"result:data"| n2',
         '    n0 -.->|"data:image"| n2',
     ]
-    assert "map b[result:data], a[data:image]" in as_text(config, 100)
+    assert "map b[result:data], a[data:image]" in as_text(drawing, 100)
 
 
 def test_mermaid_is_printed_with_every_character_escaped(
@@ -205,3 +204,73 @@ def test_a_table_wraps_its_widest_column() -> None:
     assert table(("key", "value"), [("a", "one two three four")], 20) == (
         "key  value\na    one two three\n     four"
     )
+
+
+WRONG = """
+batching_timeot = 5
+[decode]
+backend = "S[DecodeMat,NoSuchMat(a=1)]"
+next = "model,nowhere"
+[model]
+backend = "S[ResizeMat,,]"
+next = "cut"
+[cut]
+backend = "ResizeMat"
+resize_h = "high"
+resize_w = 8
+filter = "orr"
+[each]
+backend = "MapReduce"
+"""
+
+
+def test_a_file_with_mistakes_is_drawn_with_marks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(WRONG)
+    assert main(["show", str(file)]) == 1
+    shown, errors = capsys.readouterr()
+    tree, *details = shown.split("\n\n")
+    for name in ("decode", "model", "nowhere", "cut", "each"):
+        assert name in tree
+    told = {text.split()[0]: " ".join(text.split()[1:]) for text in details}
+    assert told["decode"] == "S[DecodeMat,NoSuchMat(a=1)] unknown here: NoSuchMat"
+    assert told["model"] == "S[ResizeMat,,] has a mistake"
+    assert told["nowhere"] == "there is no such node"
+    assert told["cut"].startswith("ResizeMat has a mistake, 1 instance")
+    assert told["each"].startswith("MapReduce has a mistake")
+    assert all(line.startswith("mistake: ") for line in errors.splitlines())
+    assert len(errors.splitlines()) == 7
+    assert main(["show", str(file), "--format", "mermaid"]) == 1
+    assert "<b>nowhere</b><br/>there is no such node" in capsys.readouterr().out
+    assert main(["show", str(file), "--output", str(tmp_path / "wrong.svg")]) == 1
+    assert "mistake: " in capsys.readouterr().err
+    assert "wrong.toml" in (tmp_path / "wrong.svg").read_text()
+
+
+def test_a_cycle_is_drawn_in_text_and_not_in_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cycle.toml"
+    file.write_text(
+        '[a]\nbackend = "DecodeMat"\nnext = "b"\n[b]\nbackend = "DecodeMat"\nnext = "a"'
+    )
+    assert main(["show", str(file)]) == 1
+    shown, errors = capsys.readouterr()
+    assert "a  DecodeMat" in shown
+    assert errors == "mistake: nodes form a cycle: a -> b -> a\n"
+    assert main(["show", str(file), "--output", str(tmp_path / "cycle.svg")]) == 1
+    assert "--format mermaid can" in capsys.readouterr().err
+    assert not (tmp_path / "cycle.svg").exists()
+
+
+def test_what_has_no_node_cannot_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "empty.toml"
+    for text, message in (("", "no node"), ("[a", "TOML")):
+        file.write_text(text)
+        assert main(["show", str(file)]) == 2
+        shown, error = capsys.readouterr()
+        assert (shown, message in error) == ("", True)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.commands.console import say, terminal_width
+from pipeline.commands.drawing import drawing_of
 from pipeline.commands.graph_view import as_mermaid, as_text
 from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
@@ -33,7 +34,7 @@ class Visual:
 
     def __init__(self, configs: object) -> None:
         try:
-            self._config = parse_config(document_of(configs))
+            self._drawing = drawing_of(parse_config(document_of(configs)))
         except ConfigError:
             raise
         except PipelineConfigError as error:
@@ -41,14 +42,14 @@ class Visual:
 
     def launch(self) -> None:
         """Print it; `python -m pipeline show FILE --output graph.svg` draws a picture."""
-        say(as_text(self._config, terminal_width()))
+        say(as_text(self._drawing, terminal_width()))
 
     def save_html(self, save_name: str | os.PathLike[str]) -> None:
         """Write it as a page."""
-        text = as_text(self._config, 100)
+        text = as_text(self._drawing, 100)
         page = _PAGE.format(
             title=html.escape(Path(save_name).stem),
             text=html.escape(text),
-            mermaid=html.escape(as_mermaid(self._config)),
+            mermaid=html.escape(as_mermaid(self._drawing)),
         )
         Path(save_name).write_text(page, encoding="utf-8")
