@@ -94,6 +94,8 @@ class Parser(argparse.ArgumentParser):
             details.update(type=described.kind, metavar=metavar)
             if described.is_repeated:
                 details["nargs"] = "+"
+            elif described.default is not None:
+                details.update(nargs="?", default=described.default)
         else:
             details.update(type=described.kind, metavar=metavar)
             if described.is_repeated:

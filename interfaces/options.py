@@ -29,7 +29,8 @@ class Option:
         aliases: other names.
         default_text: what is used where it is not given, unless its default says.
         dest: the attribute that gets the value, where it is not the name.
-        is_positional: whether it is a word that has its place, and no name before it.
+        is_positional: whether it is a word that has its place, and no name before it; it may be
+            left out if it has a default.
         is_repeated: whether there may be several; the value is a list.
         group: the title in `--help` that it stands under, or "".
         refused: handlers of the service that have no use for it, with the reason; a silently

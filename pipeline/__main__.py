@@ -1,4 +1,4 @@
-"""`python -m pipeline show|check|run|bench|throughput|export`."""
+"""`python -m pipeline COMMAND`."""
 
 from pipeline.commands.dispatch import main
 from service.processes.process import leave

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from pipeline.backends.assembly import (
     takes_all_keys,
     without_effect,
 )
+from pipeline.backends.behind_engine import split_postprocessor, with_backend_behind_engine
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
 from pipeline.backends.registry import backend_class, backend_settings
@@ -30,11 +32,18 @@ from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
 from pipeline.language.graph import Graph, Place, graph_mistakes, with_sources
+from pipeline.language.member_values import member_values, with_member_values
 from pipeline.language.node_tables import LOGICAL_KEYS, normal_form, physical_name
 from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
 from pipeline.language.settings import DEFAULT_BACKEND, REQUIRED, SCHEDULING, Setting
-from pipeline.language.torchpipe_names import unknown_key, why_ignored
+from pipeline.language.torchpipe_names import (
+    is_refused,
+    unknown_backend,
+    unknown_key,
+    why_ignored,
+)
 
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _SCHEDULING_NAMES = tuple(setting.name for setting in SCHEDULING)
 # What share of its characters a slip leaves.
 _NEARLY_THE_SAME = 0.8
@@ -160,11 +169,13 @@ class _Given:
         common: the global settings that can be read.
         own: those of its table.
         written: the values of both as they are written, also those that cannot be read.
+        by_member: the values of its table that are for the members of its sequence.
     """
 
     common: Mapping[str, Any]
     own: Mapping[str, Any]
     written: Mapping[str, Any]
+    by_member: Mapping[str, list[str]]
 
     @cached_property
     def values(self) -> Mapping[str, Any]:
@@ -192,17 +203,20 @@ class _Reader:
         self.mistakes: list[str] = []
         self.warnings: list[str] = []
         self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
-        tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
+        tables: dict[str, Mapping[str, Any]] = {}
+        self._behind_engine: dict[str, str] = {}
+        for name, table in document.items():
+            if isinstance(table, Mapping):
+                tables[name], backend = split_postprocessor(table)
+                if backend is not None:
+                    self._behind_engine[name] = backend
         globals_ = {key: value for key, value in document.items() if key not in tables}
         if not tables:
             self.mistakes.append(
                 "the configuration has no node: add a table such as [decoder], or a backend"
             )
         common = self._values(globals_, "global setting")
-        given = {
-            name: _Given(common, self._values(table, f"[{name}]"), {**globals_, **table})
-            for name, table in tables.items()
-        }
+        given = {name: self._given(name, table, common, globals_) for name, table in tables.items()}
         physical = {name: given[name] for name in tables if physical_name(name) == name}
         self.nodes: dict[str, NodeConfig] = {}
         expressions = {name: self._expression(name, known) for name, known in physical.items()}
@@ -236,6 +250,17 @@ class _Reader:
             self.mistakes.append(f"{where}{error}")
             return None
 
+    def _given(
+        self,
+        name: str,
+        table: Mapping[str, Any],
+        common: Mapping[str, Any],
+        globals_: Mapping[str, Any],
+    ) -> _Given:
+        by_member = member_values(table, _reads)
+        own = {key: value for key, value in table.items() if key not in by_member}
+        return _Given(common, self._values(own, f"[{name}]"), {**globals_, **own}, by_member)
+
     def _values(self, table: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The typed values of the known keys, without those that cannot be read."""
         values: dict[str, Any] = {}
@@ -257,7 +282,7 @@ class _Reader:
         for key in table:
             if key in self._known or any(scoped_to(key, expression) for expression in read):
                 continue
-            if (reason := why_ignored(key)) is not None:
+            if not takes_all and (reason := why_ignored(key)) is not None:
                 self.warnings.append(f"{where}: {key} is ignored: {reason}")
             elif not takes_all:
                 self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
@@ -272,18 +297,31 @@ class _Reader:
         if text is None and "backend" in given.written:
             return None
         where = f"[{name}] backend: "
-        expression = self._try(partial(parse_expression, text or DEFAULT_BACKEND), where)
+        expression = self._parsed(text or DEFAULT_BACKEND, where)
         if expression is not None:
             expression = self._try(partial(with_scoped_keys, expression, given.written), where)
         if expression is not None:
+            expression = with_member_values(expression, given.by_member, _reads)
             expression = self._try(partial(with_jumps_as_settings, expression), where)
         if expression is None:
             return None
+        if name in self._behind_engine:
+            expression = with_backend_behind_engine(expression, self._behind_engine[name])
         names = dict.fromkeys(expression.names())
         if None in [self._try(partial(backend_class, name), where) for name in names]:
             return None
         self.warnings += dict.fromkeys(f"{where}{text}" for text in without_effect(expression))
         return expression
+
+    def _parsed(self, text: str, where: str) -> Expression | None:
+        """An expression; one that cannot be read may have names that tell more than its syntax."""
+        try:
+            return parse_expression(text)
+        except PipelineConfigError as error:
+            refused = [name for name in dict.fromkeys(_WORD.findall(text)) if is_refused(name)]
+            messages = [unknown_backend(name, ()) for name in refused] or [str(error)]
+            self.mistakes += [f"{where}{message}" for message in messages]
+            return None
 
     def _node(
         self, name: str, given: _Given, place: Place, expression: Expression | None
@@ -346,6 +384,15 @@ class _Reader:
             filter_name,
             None if physical == name else physical,
         )
+
+
+def _reads(expression: Expression, key: str) -> bool:
+    """Whether a backend of the expression reads a key."""
+    try:
+        settings = expression_settings(expression)
+    except PipelineConfigError:
+        return False  # which is told where the backend is read
+    return takes_all_keys(expression) or any(setting.name == key for setting in settings)
 
 
 def _jump_mistakes(

@@ -5,8 +5,12 @@ TASK_RESULT_KEY = "result"
 # The order of an image's channels, "rgb" or "bgr".
 TASK_COLOR_KEY = "color"
 TASK_NODE_NAME_KEY = "node_name"
+# What a caller or a backend shares with all nodes: a `map` takes it along by itself.
+TASK_CONTEXT_KEY = "context"
 # What makes a call asynchronous; see thriftpipe.torchpipe.
 TASK_EVENT_KEY = "event"
+# What all of an item's branches share: every map takes it along.
+TASK_CONTEXT_KEY = "context"
 # For how many rows of a batch an item counts.
 TASK_REQUEST_SIZE_KEY = "request_size"
 # Ours: the results by node where a graph has several ends.
@@ -23,7 +27,7 @@ TASK_KEYS = {
     "TASK_REQUEST_SIZE_KEY": TASK_REQUEST_SIZE_KEY,
     "TASK_BOX_KEY": "_box",
     "TASK_INFO_KEY": "_info",
-    "TASK_CONTEXT_KEY": "context",
+    "TASK_CONTEXT_KEY": TASK_CONTEXT_KEY,
     "TASK_CPU_RESULT_KEY": "cpu_result",
     "TASK_REQUEST_KEY": "request",
     "TASK_REQUEST_ID_KEY": "request_id",

@@ -42,9 +42,15 @@ def read_batch_shapes(value: Any) -> BatchShape | tuple[BatchShape, ...]:
     return tuple(read_batch_shape(part) for part in value.split(";"))
 
 
+def read_precision(value: Any) -> str | None:
+    """A precision; None for torchpipe's "best", which leaves the choice to the engine."""
+    word = choice("fp32", "fp16", "bf16", "int8", "best")(value)
+    return None if word == "best" else word
+
+
 _SHAPES = (
     'rows, or a shape such as "{}x3x224x224", with "," between those of several inputs; several '
-    'with ";" between, one an instance'
+    'with ";" between, one an instance, which is written so for what torchpipe joins with "&", too'
 )
 
 ENGINE_SETTINGS = (
@@ -103,8 +109,8 @@ ENGINE_SETTINGS = (
     ),
     Setting(
         "precision",
-        choice("fp32", "fp16", "bf16", "int8"),
-        '"fp32", "fp16", "bf16" or "int8"',
+        read_precision,
+        '"fp32", "fp16", "bf16" or "int8", or "best": what the engine takes by itself',
         help="the numbers that the engine computes with",
     ),
     Setting(
@@ -143,7 +149,7 @@ ENGINE_SETTINGS = (
     Setting(
         "postprocessor",
         read_postprocessor,
-        f"one of {POSTPROCESSOR_NAMES}",
+        f"one of {POSTPROCESSOR_NAMES}, or a backend that is to run behind the engine",
         SPLIT,
         help="what a result is",
     ),

@@ -109,6 +109,11 @@ def filter_named(name: str) -> Filter | type:
         raise PipelineConfigError(unknown_filter(name, _FILTERS)) from None
 
 
+def registered_filters() -> dict[str, Filter | type]:
+    """Every filter by each of its names."""
+    return dict(_FILTERS)
+
+
 def place_filter(name: str, keys: Mapping[str, Any]) -> PlacedFilter:
     """The filter of that name for one place.
 
@@ -194,17 +199,38 @@ def _or(item: Item) -> Status:
     return Status.SKIP if TASK_RESULT_KEY in item else Status.RUN
 
 
+def _constant(status: Status, description: str) -> Filter:
+    """A filter that always decides the same."""
+
+    def decide_always(item: Item) -> Status:  # noqa: ARG001 (it makes no difference)
+        return status
+
+    decide_always.__doc__ = description
+    return decide_always
+
+
 def _register_constants() -> None:
-    spellings = {
-        Status.RUN: ("Run", "run", "Continue", "continue"),
-        Status.SKIP: ("Skip", "skip"),
-        Status.SERIAL_SKIP: ("SerialSkip", "serial_skip", "serialskip"),
-        Status.SUBGRAPH_SKIP: ("SubGraphSkip", "subgraph_skip", "subgraphskip"),
-        Status.BREAK: ("Break", "break"),
-        Status.ERROR: ("Error", "error"),
-    }
-    for status, names in spellings.items():
-        register_filter(*names)(lambda item, status=status: status)  # noqa: ARG005
+    for status, description, *names in (
+        (Status.RUN, "Runs, with the data as it is.", "Run", "run", "Continue", "continue"),
+        (Status.SKIP, "Does not run; the item goes on with what it has.", "Skip", "skip"),
+        (
+            Status.SERIAL_SKIP,
+            "Skips it and the nodes behind it in a row, up to where the graph forks or joins.",
+            "SerialSkip",
+            "serial_skip",
+            "serialskip",
+        ),
+        (
+            Status.SUBGRAPH_SKIP,
+            "Skips it and every node that can be reached through it alone.",
+            "SubGraphSkip",
+            "subgraph_skip",
+            "subgraphskip",
+        ),
+        (Status.BREAK, "The item is finished, with the whole graph.", "Break", "break"),
+        (Status.ERROR, "The item fails.", "Error", "error"),
+    ):
+        register_filter(*names)(_constant(status, description))
 
 
 _register_constants()

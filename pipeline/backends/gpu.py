@@ -76,7 +76,7 @@ class GpuOperator(Backend):
         """The result for one item; TypeError or ValueError fail it."""
 
 
-@register("ResizeTensor")
+@register("ResizeTensor", "PPLResizeTensor")
 class ResizeTensor(GpuOperator):
     """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch.
 
@@ -180,7 +180,7 @@ class CvtColorTensor(GpuOperator):
         return gpu_image(item[TASK_DATA_KEY]).flip(1)
 
 
-@register("CropTensor")
+@register("CropTensor", "PPLCropTensor")
 class CropTensor(GpuOperator):
     """Cuts out the pixels from (`x1`, `y1`) up to, and without, (`x2`, `y2`).
 
@@ -219,7 +219,7 @@ class CropTensor(GpuOperator):
         return image[:, :, y1:y2, x1:x2]
 
 
-@register("CopyMakeBorderTensor")
+@register("CopyMakeBorderTensor", "PPLCopyMakeBorderTensor")
 class CopyMakeBorderTensor(GpuOperator):
     """Puts `top`, `bottom`, `left` and `right` pixels of `pad_value` around an image."""
 

@@ -160,14 +160,22 @@ class LetterBox(CpuOperator):
 
 @register("LetterBoxMat")
 class LetterBoxMat(LetterBox):
-    """Does what `LetterBox` says, with the image in the middle."""
+    """Fits a matrix into `resize_h` x `resize_w` pixels, in the middle; `pad_val` fills the rest.
+
+    The item gets `scale` and `offset`, the pixels left of and above the image: a point (x, y) of
+    the result is ((x - offset[0]) / scale, (y - offset[1]) / scale) of what came in.
+    """
 
     _centred: ClassVar[bool] = True
 
 
 @register("TopLeftResizeMat")
 class TopLeftResizeMat(LetterBox):
-    """Does what `LetterBox` says, with the image at the top left; `offset` is (0, 0)."""
+    """Fits a matrix into `resize_h` x `resize_w` pixels, at the top left; `pad_val` fills the rest.
+
+    The item gets `scale`, and the `offset` (0, 0): a point (x, y) of the result is
+    (x / scale, y / scale) of what came in.
+    """
 
     _centred: ClassVar[bool] = False
 

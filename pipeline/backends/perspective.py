@@ -70,7 +70,9 @@ class PerspectiveTransformMat(_Perspective):
 
 @register("PerspectiveTransformMats")
 class PerspectiveTransformMats(_Perspective):
-    """Does so with a list of quadrilaterals; the edge is repeated beyond the image.
+    """Straightens each quadrilateral of the list under the item's `_box` or `BOX`.
+
+    Beyond the image its edge is repeated.
 
     The result is a list of matrices, empty where the list is, for a MapReduce.
     """

@@ -151,9 +151,14 @@ _KNOWN = {
 POSTPROCESSOR_NAMES = ", ".join(f'"{postprocessor.name}"' for postprocessor in _KNOWN.values())
 
 
+def is_postprocessor(name: str) -> bool:
+    """Whether one has that name, in any case."""
+    return name.lower() in _KNOWN
+
+
 def read_postprocessor(value: Any) -> Postprocessor:
     """A postprocessor by its name, in any case."""
     name = read_text(value).lower()
-    if name not in _KNOWN:
+    if not is_postprocessor(name):
         raise ValueError(value)
     return _KNOWN[name]

@@ -33,8 +33,12 @@ def backend_class(name: str) -> type[Backend]:
     try:
         return _BACKENDS[name]
     except KeyError:
-        known = [other for other in _BACKENDS if why_ignored(other, BACKEND) is None]
-        raise PipelineConfigError(unknown_backend(name, known)) from None
+        raise PipelineConfigError(unknown_backend(name, registered_backends())) from None
+
+
+def registered_backends() -> dict[str, type[Backend]]:
+    """Every backend by each of its names, but for those that torchpipe has and that do nothing."""
+    return {n: cls for n, cls in _BACKENDS.items() if why_ignored(n, BACKEND) is None}
 
 
 def backend_names() -> frozenset[str]:

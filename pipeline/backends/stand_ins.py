@@ -12,14 +12,14 @@ from pipeline.language.settings import Setting, read_milliseconds
 
 @register("Sleep")
 class Sleep(ItemBackend):
-    """Hands on the data after `Sleep::time` ms, for each item: an instance at work.
+    """Hands on the data after `time` ms, for each item: an instance at work.
 
     Other instances go on meanwhile, as they do while a model runs.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
         Setting(
-            "Sleep::time",
+            "time",
             read_milliseconds,
             "milliseconds, at least 0",
             10.0,
@@ -30,7 +30,7 @@ class Sleep(ItemBackend):
 
     def init(self, config: InstanceConfig) -> None:
         """Read the time."""
-        self._duration_s = config.settings["Sleep::time"] / 1000
+        self._duration_s = config.settings["time"] / 1000
 
     def process(self, data: Any) -> Any:
         """The data, later."""

@@ -44,7 +44,7 @@ def _resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return functional.interpolate(image, size, mode="bilinear", align_corners=True)
 
 
-@register("ResizePadTensor")
+@register("ResizePadTensor", "PPLResizePadTensor")
 class ResizePadTensor(_ImageOperator):
     """Resizes to the largest size within `max_h` x `max_w`, and fills up to that with `pad_value`.
 

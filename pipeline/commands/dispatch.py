@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline show|check|run|bench|throughput|export`."""
+"""The command line: `python -m pipeline COMMAND`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pipeline.backends.backend_file import load_backends
 from pipeline.commands.check import check
 from pipeline.commands.console import complain, drop_stdout
 from pipeline.commands.export import export
+from pipeline.commands.operators import operators
 from pipeline.commands.pipeline_arguments import (
     BENCH,
     CHECK,
     EXPORT,
+    OPERATORS,
     RUN,
     SHOW,
     THROUGHPUT,
@@ -48,6 +50,7 @@ _COMMANDS = {
     BENCH: _measure,
     THROUGHPUT: _measure,
     EXPORT: export,
+    OPERATORS: operators,
 }
 
 

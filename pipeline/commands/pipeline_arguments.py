@@ -17,6 +17,7 @@ from service.options.server_settings import ServerSettings
 
 SHOW, CHECK, RUN, BENCH, THROUGHPUT = "show", "check", "run", "bench", "throughput"
 EXPORT = "export"
+OPERATORS = "operators"
 ALL_ENGINES = "all"
 MERMAID = "mermaid"
 
@@ -210,6 +211,22 @@ COMMANDS = {
         "Exit code 0 if the file is written, 1 if the network cannot be exported, 2 if the command "
         "line is wrong or there is no such network.",
         private=_OF_EXPORT,
+    ),
+    OPERATORS: Command(
+        "list operators and filters, or tell more of one",
+        "name torchpipe backends",
+        description="List the operators and filters that a file may name, and the keys of every "
+        "node; with a NAME its keys, defaults and an example. Of a name of torchpipe's that is "
+        "not here it says what to use instead, with exit code 1.",
+        private=[
+            Option("name", TEXT, "", "an operator, a filter or a key", "NAME", is_positional=True),
+            Option(
+                "torchpipe",
+                SWITCH,
+                False,
+                "print all names of torchpipe and what becomes of them here, as Markdown",
+            ),
+        ],
     ),
 }
 

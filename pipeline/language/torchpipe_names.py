@@ -91,6 +91,12 @@ def why_ignored(name: str, kind: str = KEY) -> str | None:
     return row.text.replace("`", "") if row and row.verdict is Verdict.IGNORED else None
 
 
+def is_refused(name: str) -> bool:
+    """Whether it is a backend of torchpipe's that is not supported here."""
+    row = torchpipe_names(BACKEND).get(name)
+    return row is not None and row.verdict is Verdict.INSTEAD
+
+
 def unknown_backend(name: str, known: Iterable[str]) -> str:
     """The message for a backend that is not here."""
     return _message(BACKEND, name, known)
@@ -114,7 +120,10 @@ def _message(kind: str, name: str, known: Iterable[str]) -> str:
     if row is not None and row.verdict in (Verdict.INSTEAD, Verdict.IGNORED):
         return _refusal(kind, name, row.text.replace("`", ""))
     # One that torchpipe does not have is a slip, and the closest name is of use.
-    return unknown_name(kind, name, known)
+    message = unknown_name(kind, name, known)
+    if kind == KEY:
+        return message
+    return f"{message}. One of your own is made known by pipeline.register_{kind}"
 
 
 def _refusal(kind: str, name: str, advice: str) -> str:

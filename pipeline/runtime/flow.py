@@ -20,7 +20,7 @@ from pipeline.backends.filters import (
 )
 from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item
 from pipeline.errors import NodeError, PipelineConfigError
-from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
+from pipeline.keys import TASK_CONTEXT_KEY, TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.graph import Graph
 from pipeline.runtime.task import Call, Task
 
@@ -243,6 +243,8 @@ class Flow(Call):
                     ),
                 )
             item[mapped.given] = source[mapped.taken]
+            if TASK_CONTEXT_KEY in source:
+                item.setdefault(TASK_CONTEXT_KEY, source[TASK_CONTEXT_KEY])
         return item
 
     def _finish(self) -> None:

@@ -19,7 +19,7 @@ def test_sleep_takes_its_time_and_hands_on_the_data() -> None:
 def test_sleep_reads_text_and_refuses_the_past() -> None:
     with pipe({"node": {"backend": "Sleep", "Sleep::time": "0"}}) as run:
         run({"data": 1})
-    with pytest.raises(PipelineConfigError, match="Sleep::time = -1: expected milliseconds"):
+    with pytest.raises(PipelineConfigError, match="time = '-1': expected milliseconds"):
         pipe({"node": {"backend": "Sleep", "Sleep::time": -1}})
 
 

@@ -104,7 +104,7 @@ def is_backend(name: str) -> bool:
 
 
 def test_the_advice_for_a_result_that_is_to_be_kept_works() -> None:
-    backend = "S[Sleep(Sleep::time=0),KeyA2KeyB,CopySplit]"
+    backend = "S[Sleep(time=0),KeyA2KeyB,CopySplit]"
     item = {"data": 7}
     with pipe({"node": {"backend": backend, "key_a": "data", "key_b": "kept"}}) as run:
         run(item)

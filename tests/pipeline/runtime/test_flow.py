@@ -89,6 +89,21 @@ def test_what_a_branch_puts_into_its_item_the_others_do_not_see() -> None:
     assert "its map takes 'last' from 'right', which has 7, data, result" in str(odd["error"])
 
 
+def test_a_map_takes_the_context_along() -> None:
+    """That of the first node in it that has one, if the map does not name another."""
+    document = {**DIAMOND, "join": {**DIAMOND["join"], "next": "last"}}
+    document["last"] = {"backend": "TestKeep", "map": "join[result:data],start[result:context]"}
+    shared: dict[str, int] = {}
+    items = [{"data": 1, "context": shared}, {"data": 2}]
+    with pipe({**DIAMOND}) as running:
+        running(items)
+    assert items[0]["context"] is shared
+    assert "context" not in items[1]
+    with pipe(document) as running:
+        running(items[0])
+    assert items[0]["context"] == 2
+
+
 def test_a_failed_branch_fails_its_item_alone(diamond: Pipe) -> None:
     items = [{"data": value} for value in (1, "boom", 3)]
     diamond(items)

@@ -8,13 +8,14 @@ import sys
 import psutil
 import pytest
 
-# Starts a shell that leaves a process behind, and says which; then waits for what is left.
+# Starts a shell that leaves a process behind, and says which; then waits for it as for its own.
 ADOPTER = """
 import subprocess, sys
 from service.processes.subreaper import become_subreaper, wait_for_children
 become_subreaper()
 shell = subprocess.run(["sh", "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True, check=True)
-print(shell.stdout.strip(), wait_for_children(float(sys.argv[2])))
+pid = int(shell.stdout)
+print(pid, wait_for_children(float(sys.argv[2]), own=[pid]))
 """
 
 
