@@ -100,7 +100,7 @@ def qps_table(rows: Sequence[Row]) -> str:
         ("[min, max]", _of_ratio(lambda ratio: bracket(ratio.spread, 2))),
         ("95 % interval", _of_ratio(lambda ratio: interval(ratio.interval, 2))),
         (
-            "of the in-process limit",
+            "share of in-process",
             lambda row: percent(None if (s := row.share_of_bound) is None else 100 * s),
         ),
         (
