@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from engine.contexts.cuda_context import CudaContext
 from engine.contexts.cuda_device import cuda_available
+from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.backends.interface import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
 from pipeline.backends.registry import register
@@ -30,7 +31,6 @@ from pipeline.language.settings import (
     read_byte,
     read_pixels,
     read_side,
-    read_size,
 )
 
 MOST_IMAGES = 64
@@ -184,39 +184,24 @@ class CvtColorTensor(GpuOperator):
 class CropTensor(GpuOperator):
     """Cuts out the pixels from (`x1`, `y1`) up to, and without, (`x2`, `y2`).
 
-    The corners are the node's settings; an item may bring its own under the same keys.
+    The corners are the node's settings; an item may bring its own under the same keys, or all four
+    in this order under `_box` or `BOX`. The result is a view of the image.
     """
 
     cpu_counterpart: ClassVar[str] = "CropMat"
-    settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(
-            name,
-            read_size,
-            "pixels, at least 0",
-            help="a corner; an item may bring its own",
-            unit="pixels",
-        )
-        for name in ("x1", "y1", "x2", "y2")
-    )
+    settings: ClassVar[tuple[Setting, ...]] = CORNER_SETTINGS
 
     def init(self, config: InstanceConfig) -> None:
         """Read the corners."""
         super().init(config)
-        self._corners = {setting.name: config.settings[setting.name] for setting in self.settings}
+        self._corners = node_corners(config, "CropTensor")
 
     def process(self, item: Item) -> torch.Tensor:
         """A view of the part."""
         image = gpu_image(item[TASK_DATA_KEY])
-        corners = {name: item.get(name, value) for name, value in self._corners.items()}
-        if missing := [name for name, value in corners.items() if value is None]:
-            raise ValueError(f"CropTensor needs {', '.join(missing)}, in the node or in the item")
-        x1, y1, x2, y2 = (int(corners[name]) for name in ("x1", "y1", "x2", "y2"))
         height, width = image.shape[2:]
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise ValueError(
-                f"the part ({x1}, {y1}) to ({x2}, {y2}) does not lie within {width} x {height}"
-            )
-        return image[:, :, y1:y2, x1:x2]
+        rows, columns = part_of(item, self._corners, (height, width), "CropTensor")
+        return image[:, :, rows, columns]
 
 
 @register("CopyMakeBorderTensor", "PPLCopyMakeBorderTensor")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import index
 from typing import Any, ClassVar
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from engine.contexts.cuda_device import cuda_available
+from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import (
     RESIZE_SETTINGS,
     CpuOperator,
@@ -24,14 +24,10 @@ from pipeline.backends.registry import register
 from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
-from pipeline.language.settings import Setting, choice, read_size
+from pipeline.language.settings import Setting, choice
 from service.images.decoding import decode_bgr
 
-# Where an item may bring the corners x1, y1, x2, y2 of its part: torchpipe's names for it, of its
-# older and of its newer versions.
-BOX_KEYS = ("_box", "BOX")
 DATA_FORMAT_KEY = "data_format"
-_CORNERS = ("x1", "y1", "x2", "y2")
 
 
 @register("DecodeMat")
@@ -126,61 +122,18 @@ class CropMat(CpuOperator):
     read. The result is a view of the matrix.
     """
 
-    settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(
-            name,
-            read_size,
-            "pixels, at least 0",
-            help="a corner; an item may bring its own",
-            unit="pixels",
-        )
-        for name in _CORNERS
-    )
+    settings: ClassVar[tuple[Setting, ...]] = CORNER_SETTINGS
 
     def init(self, config: InstanceConfig) -> None:
         """Read the corners."""
         super().init(config)
-        self._corners = {name: config.settings[name] for name in _CORNERS}
-        for low, high in (("x1", "x2"), ("y1", "y2")):
-            start, end = self._corners[low], self._corners[high]
-            if start is not None and end is not None and start >= end:
-                raise PipelineConfigError(
-                    f"CropMat needs {low} < {high}, got {low} = {start} and {high} = {end}"
-                )
+        self._corners = node_corners(config, "CropMat")
 
     def process(self, item: Item) -> Any:
         """A view of the part."""
         data = matrix(item)
-        x1, y1, x2, y2 = self._corners_of(item)
         height, width = data.shape[:2]
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise ValueError(
-                f"the part ({x1}, {y1}) to ({x2}, {y2}) does not lie within {width} x {height}"
-            )
-        return data[y1:y2, x1:x2]
-
-    def _corners_of(self, item: Item) -> list[int]:
-        for key in BOX_KEYS:
-            if key in item:
-                return _whole_numbers(key, item[key])
-        corners = [item.get(name, self._corners[name]) for name in _CORNERS]
-        pairs = zip(_CORNERS, corners, strict=True)
-        if missing := [name for name, value in pairs if value is None]:
-            raise ValueError(
-                f"CropMat needs {', '.join(missing)}, in the node or in the item, "
-                f"or all four corners in the item's {' or '.join(BOX_KEYS)}"
-            )
-        return _whole_numbers(", ".join(_CORNERS), corners)
-
-
-def _whole_numbers(where: str, corners: Any) -> list[int]:
-    try:
-        numbers = [index(corner) for corner in list(corners)[:4]]
-    except TypeError as error:
-        raise TypeError(f"{where} = {corners!r}: expected four whole numbers of pixels") from error
-    if len(numbers) < 4:
-        raise ValueError(f"{where} = {corners!r}: expected x1, y1, x2, y2")
-    return numbers
+        return data[part_of(item, self._corners, (height, width), "CropMat")]
 
 
 @register("Mat2Tensor")

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from pipeline.backends.corners import BOX_KEYS
 from pipeline.backends.cpu_operator import CpuOperator, matrix
 from pipeline.backends.interface import Item
-from pipeline.backends.opencv import BOX_KEYS
 from pipeline.backends.registry import register
 from pipeline.language.settings import MOST_SIDE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -141,10 +142,54 @@ def test_a_crop_is_a_slice_and_can_be_resized(photographs: list[bytes]) -> None:
     with pipe({"node": {"backend": "S[GpuTensor,CropTensor]", **corners}}) as running:
         running(own)
     np.testing.assert_array_equal(as_matrix(own[TASK_RESULT_KEY]), matrix[20:90, 50:111])
+    boxed = {TASK_DATA_KEY: matrix, "_box": [11, 20, 111, 90, 0.5]}
+    with pipe({"node": {"backend": "S[GpuTensor,CropTensor]"}}) as running:
+        running(boxed)
+    np.testing.assert_array_equal(as_matrix(boxed[TASK_RESULT_KEY]), part)
     beyond = run("S[GpuTensor,CropTensor]", [matrix], x1=0, y1=0, x2=100_000, y2=9)[0]
     assert "does not lie within" in str(beyond[TASK_ERROR_KEY])
     missing = run("S[GpuTensor,CropTensor]", [matrix], x1=0)[0]
     assert "needs y1, x2, y2" in str(missing[TASK_ERROR_KEY])
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "PermuteTensor(dims='0,2,3,1')",
+        "UnsqueezeTensor",
+        "SqueezeTensor",
+        "FloatNCHWTensor",
+        "S[SplitTensor,CatTensor]",
+        "ArgMaxTensor",
+        "ResizePadTensor(max_h=300,max_w=200,pad_value=9)",
+    ],
+)
+def test_operators_on_tensors_give_the_same_on_both(photographs: list[bytes], backend: str) -> None:
+    matrix = decode_bgr(photographs[0])
+    on_cpu = run(f"S[Mat2CpuTensor,{backend}]", [matrix])[0][TASK_RESULT_KEY]
+    # Beside the operators of the GPU, and in a node of its own, which has no stream.
+    here = run(f"S[GpuTensor,{backend}]", [matrix])[0][TASK_RESULT_KEY]
+    apart = {
+        "copy": {"backend": "GpuTensor", "next": "work"},
+        "work": {"backend": f"S[{backend}]"},
+    }
+    item: dict[str, Any] = {TASK_DATA_KEY: matrix}
+    with pipe(apart) as running:
+        running(item)
+    for got in (here, item[TASK_RESULT_KEY]):
+        assert got.is_cuda
+        assert got.dtype == on_cpu.dtype
+        torch.testing.assert_close(got.cpu(), on_cpu, rtol=1e-4, atol=1e-2)
+
+
+def test_a_tensor_of_the_gpu_becomes_a_matrix_and_a_file(
+    photographs: list[bytes], tmp_path: Path
+) -> None:
+    matrix = decode_bgr(photographs[0])
+    item = run("S[Mat2GpuTensor,SaveTensor,Tensor2Mat]", [matrix], save_dir=str(tmp_path))[0]
+    np.testing.assert_array_equal(item[TASK_RESULT_KEY], matrix)
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(as_matrix(torch.load(path)), matrix)
 
 
 def test_a_border_is_that_of_opencv(photographs: list[bytes]) -> None:
