@@ -89,7 +89,7 @@ def test_what_an_advice_names_exists(words: str) -> None:
         KNOWN_KEYS[key].parse(value, "advice")
     elif "NAME" in words:
         parse_expression(words)
-    elif "[" in words:
+    elif "[" in words or "(" in words:
         build_backend(parse_expression(words))
     else:
         assert words in {*KNOWN_KEYS, TASK_STAGE_TIMES_KEY, "class", "score"} or is_backend(words)
