@@ -6,13 +6,21 @@ import importlib.util
 import os
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from engine.contexts.cuda_device import cuda_available
+from engine.errors import EngineError
+from engine.zoo import ZOO_NAMES
+from pipeline import PipelineConfigError, pipe
+from pipeline.backends.registry import backend_class, backend_names
 from pipeline.commands.dispatch import main
+from pipeline.commands.findings import Findings
+from pipeline.commands.node_checks import check_nodes
+from pipeline.config import read_config
 
 RIGHT, MISTAKES, WRONG_COMMAND_LINE, MISSING_HERE = range(4)
 KEY = "0123456789abcdef" * 4
@@ -37,9 +45,21 @@ class Checked:
         ]
         file.write_text("\n".join([*text, *lines]))
         code = main(["check", str(file), *options.split()])
+        if model not in ZOO_NAMES:
+            engine = options.removeprefix("--engine ") or "auto"
+            assert loads(file, engine) == (code == RIGHT), "run sees what check has seen"
         shown = self.capsys.readouterr().out.replace(f"{file}: ", "").splitlines()
         found = [line for line in shown if line.startswith(("mistake", "missing", "warning"))]
         return Code(code, found)
+
+
+def loads(config: Path | dict[str, Any], engine: str = "auto") -> bool:
+    """Whether a pipe can be made of it."""
+    try:
+        pipe(config, engine=engine).close()
+    except (PipelineConfigError, EngineError):
+        return False
+    return True
 
 
 class Code:
@@ -191,6 +211,22 @@ def test_a_host_without_a_gpu_is_told_apart_from_mistakes(check: Checked) -> Non
     checked = check(options="--engine tensorrt")
     assert checked.code == MISSING_HERE
     assert checked.has(("missing here: [model]", "engine 'tensorrt' needs an NVIDIA GPU"))
+
+
+@pytest.mark.skipif(cuda_available(), reason="operators on the GPU would be loaded")
+@pytest.mark.parametrize("others", [{}, {"resize_h": 8, "resize_w": 8}])
+def test_check_and_run_agree_on_every_operator(others: dict[str, int]) -> None:
+    differ = []
+    for name in sorted(backend_names()):
+        if not backend_class(name).__module__.startswith("pipeline.backends."):
+            continue
+        document = {"node": {"backend": name, **others}}
+        config, mistakes = read_config(document)
+        findings = Findings(mistakes)
+        check_nodes(config.nodes.values(), "auto", findings)
+        if loads(document) == bool(findings.mistakes or findings.missing):
+            differ.append((name, findings))
+    assert not differ
 
 
 @pytest.mark.parametrize(
