@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from engine.interface import Engine
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.commands.console import complain
+from pipeline.commands.findings import Findings
+from pipeline.commands.node_checks import check_nodes
 from pipeline.commands.overrides import read_document
-from pipeline.config import parse_config
+from pipeline.config import PipelineConfig, read_config
+from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides
 from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
@@ -26,23 +30,43 @@ def loaded_pipe(options: Namespace, *, profile: bool = False) -> Iterator[Pipe]:
         profile: whether every backend waits for its own work, whose time is then one of an item's.
 
     Raises:
-        PipelineConfigError, EngineError: it cannot be loaded.
+        PipelineConfigError, EngineError: it cannot be loaded; what else is wrong went to stderr.
     """
     document = read_document(options.file, options.set)
     if profile:
         tables = [key for key, value in document.items() if isinstance(value, Mapping)]
         keys = ["profile_stages", *(f"{table}.profile_stages" for table in tables)]
         document = apply_overrides(document, dict.fromkeys(keys, "true"))
-    config = parse_config(document)
-    for warning in pixel_warnings(config.nodes.values()):
+    config, mistakes = read_config(document)
+    if mistakes:
+        _refuse(mistakes)
+    for warning in (*config.warnings, *pixel_warnings(config.nodes.values())):
         complain(f"warning: {warning}")
     count = len(config.nodes)
     complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
     started_s = time.monotonic()
-    with Pipe(config, engine=options.engine) as loaded:
+    with _pipe(config, options.engine) as loaded:
         running = ", ".join(_running(loaded, name) for name in loaded.local_nodes)
         complain(f"loaded in {time.monotonic() - started_s:.1f} s: {running}")
         yield loaded
+
+
+def _pipe(config: PipelineConfig, engine: str) -> Pipe:
+    try:
+        return Pipe(config, engine=engine)
+    except PipelineConfigError:
+        findings = Findings()
+        check_nodes(config.nodes.values(), engine, findings)
+        if errors := findings.mistakes + findings.missing:
+            _refuse(errors)
+        raise
+
+
+def _refuse(errors: Sequence[str]) -> NoReturn:
+    """Tell all that is wrong, the last by raising it."""
+    for error in errors[:-1]:
+        complain(f"error: {error}")
+    raise PipelineConfigError(errors[-1])
 
 
 def _running(loaded: Pipe, name: str) -> str:

@@ -177,7 +177,7 @@ COMMANDS = {
                 "images",
                 TEXT,
                 None,
-                "an image file",
+                "an image file, or a folder of images",
                 "IMAGE",
                 is_positional=True,
                 is_repeated=True,
@@ -234,7 +234,7 @@ COMMANDS = {
 def command_parser() -> Parser:
     """The parser of `python -m pipeline`."""
     description = (
-        "Show, check or run a pipeline's TOML file. Paths in the file are relative to the current "
-        "folder."
+        "Check, draw, run and measure a pipeline's TOML file, and the models for it. Paths in the "
+        "file are relative to the current folder."
     )
     return build_parser("pipeline", description, OPTIONS, COMMANDS)

@@ -15,6 +15,7 @@ from pipeline.commands.console import complain, say
 from pipeline.commands.loading import loaded_pipe
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
 from pipeline.errors import PipelineConfigError, PipelineInputError
+from pipeline.image_files import image_files
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -32,16 +33,23 @@ _MOST_IMAGE_BYTES = 100 * 1024 * 1024
 def run(options: Namespace) -> int:
     """Run all images; 1 if one failed, 2 if the pipeline cannot be loaded."""
     try:
+        files = [
+            str(file)
+            for path in map(Path, options.images)
+            for file in (image_files([path]) if path.is_dir() else [path])
+        ]
         with loaded_pipe(options, profile=options.profile) as loaded:
-            return _run_images(loaded, classifiers(loaded, options.labels), options)
+            return _run_images(loaded, classifiers(loaded, options.labels), files, options)
     except (PipelineConfigError, PipelineInputError, EngineError, ConfigurationError) as error:
         complain(f"error: {error}")
         return 2
 
 
-def _run_images(loaded: Pipe, known: Mapping[str, Classifier], options: Namespace) -> int:
+def _run_images(
+    loaded: Pipe, known: Mapping[str, Classifier], files: Sequence[str], options: Namespace
+) -> int:
     failed = False
-    for name in options.images:
+    for name in files:
         try:
             outcome = _outcome(loaded, known, read_bounded(Path(name), _MOST_IMAGE_BYTES), options)
         except UnreadableFileError as error:

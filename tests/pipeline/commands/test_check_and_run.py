@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,30 @@ def test_run_classifies_and_a_bad_file_costs_only_itself(folder: Path) -> None:
     assert loading.startswith("loading ")
     assert "model x 1 (onnxruntime fp32)" in loaded
     assert [line.split(": ")[0] for line in errors] == [str(folder / "text.png"), str(images[2])]
+
+
+def test_run_takes_folders_and_tells_all_that_is_wrong(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(folder / "channels.toml")
+    shutil.copy(folder / "blue.png", tmp_path)
+    shutil.copy(folder / "red.png", tmp_path)
+    assert main(["run", file, str(tmp_path), "--json"]) == 0
+    files = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert files == [str(tmp_path / "blue.png"), str(tmp_path / "red.png")]
+    (tmp_path / "empty").mkdir()
+    assert main(["run", file, str(tmp_path / "empty")]) == 2
+    assert "no images in" in capsys.readouterr().err
+    words = ["--set", "model.precision=int8", "--set", "model.max=2x3x9x9"]
+    assert main(["run", file, str(tmp_path), *words]) == 2
+    *_, first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: [model] max = 2x3x9x9")
+    assert second.startswith("error: [model] precision int8 needs images")
+    words = ["--set", "decoder.backend=DecodMat", "--set", "model.next=nowhere"]
+    assert main(["run", file, str(tmp_path), *words]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("error: ") for line in errors)
 
 
 _CLOSED_STDOUT = """
