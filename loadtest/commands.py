@@ -15,7 +15,8 @@ from pathlib import Path
 from loadtest.errors import LoadTestError
 from loadtest.load import images
 from loadtest.measure import settings as chosen
-from loadtest.measure.comparison import Comparison, ComparisonSettings
+from loadtest.measure.comparison import Comparison
+from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.measure.single import measure_null_request, measure_running_server
 from loadtest.progress import Progress
 from loadtest.records import raw_files

@@ -8,16 +8,15 @@ number of clients, and a variant that fails costs only itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import ClientPool, Clients, fitting_client_processes
-from loadtest.load.images import LoadImage
-from loadtest.load.rpc import ServerIdentity
-from loadtest.measure.agreement import Agreement, Answer, ask, check_same_model, compare_answers
-from loadtest.measure.plan import UNLIMITED, Plan, TimeLimit
+from loadtest.measure.comparison_settings import Block, ComparisonSettings
+from loadtest.measure.job import Job
+from loadtest.measure.plan import Plan
 from loadtest.measure.stages import measure_stages
 from loadtest.measure.upper_bound import measure_part, measure_upper_bound
 from loadtest.measure.window import measure_window
@@ -25,146 +24,21 @@ from loadtest.progress import Progress, minutes
 from loadtest.records import machine
 from loadtest.records.probe import Gpus
 from loadtest.records.raw_files import RawWriter
-from loadtest.records.run import Run, StageRun, VariantRun, Window, WorkloadRun, new_run
+from loadtest.records.run import Run, StageRun, Window, new_run
 from loadtest.servers.server_process import require_free_port
 from loadtest.servers.servers import Servers, Serving
 from loadtest.servers.variants import (
-    CONTROL,
     HOST,
     Variant,
-    Workload,
-    interleaved,
     may_use_gpu,
     upper_bound_command,
 )
-from loadtest.settings import LoadSettings, ServerOptions
+from loadtest.settings import ServerOptions
 
 _BOUND_SLACK_S = 60.0
 _LEAST_TIMEOUT_S = 10.0
 # All batch sizes of a part together.
 _PART_S = 4.0
-
-
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """What is measured; attributes are the options of the same name unless told here.
-
-    Attributes:
-        workloads: models.
-        variants: table rows, and parts of the service to measure alone.
-        servers: how the variants run.
-        load: how they are loaded.
-        clients: numbers of closed-loop clients of a sweep; empty for a comparison, in which the
-            load has the number.
-        client_processes: of a sweep; None for what fits each number of clients.
-        decoder_tolerance: the score tolerance where one of two variants decodes on the GPU.
-        images: what to send.
-        time_limit: when to measure nothing more.
-    """
-
-    workloads: Sequence[Workload]
-    variants: Sequence[Variant]
-    servers: ServerOptions
-    load: LoadSettings
-    repeats: int
-    score_tolerance: float
-    decoder_tolerance: float
-    images: Sequence[LoadImage]
-    stages_s: float = 0.0
-    clients: Sequence[int] = ()
-    client_processes: int | None = None
-    tp99_limit_ms: float = 0.0
-    keep_servers: bool = False
-    time_limit: TimeLimit = UNLIMITED
-
-    @property
-    def is_sweep(self) -> bool:
-        """True if every variant is measured at several numbers of clients."""
-        return bool(self.clients)
-
-    @property
-    def compared(self) -> list[Variant]:
-        """The rows of the comparison."""
-        return [variant for variant in self.variants if not variant.is_part]
-
-    @property
-    def served(self) -> list[Variant]:
-        """Those of them that are servers."""
-        return [variant for variant in self.compared if variant.handler is not None]
-
-    @property
-    def staged(self) -> list[Variant]:
-        """Those whose requests tell where their time goes.
-
-        The control's go where the baseline's do, without the wait for the lock.
-        """
-        return [v for v in self.served if v.name != CONTROL] if self.stages_s else []
-
-    @property
-    def parts(self) -> list[Variant]:
-        """What is measured alone, once."""
-        return [variant for variant in self.variants if variant.is_part]
-
-    def rounds(self) -> list[list[_Block]]:
-        """What is measured or left out as a whole: a repeat of all variants, or a variant's sweep.
-
-        Forwards and backwards in turn, so that a drift favours no variant and no number of clients.
-        """
-        if not self.is_sweep:
-            blocks = [_Block(v, [(None, n)]) for v, n in interleaved(self.compared, self.repeats)]
-            size = len(self.compared)
-            return [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        windows = interleaved(self.clients, self.repeats)
-        return [[_Block(variant, windows)] for variant in self.variants]
-
-    def recorded(self, load: LoadSettings) -> dict[str, object]:
-        """What run.json says of them."""
-        sweep = {
-            "clients": [*self.clients],
-            "client_processes": self.client_processes,
-            "tp99_limit_ms": self.tp99_limit_ms,
-        }
-        return {
-            **asdict(load),
-            **asdict(self.servers),
-            **(sweep if self.is_sweep else {}),
-            "repeats": self.repeats,
-            "keep_servers": self.keep_servers,
-            "variants": [variant.name for variant in self.variants],
-            "workloads": [workload.model for workload in self.workloads],
-        }
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Windows of one variant with one server: number of clients, None for the load's; repeat."""
-
-    variant: Variant
-    windows: Sequence[tuple[int | None, int]]
-
-
-@dataclass
-class _Job:
-    """A workload, its servers, what they said so far, and what was measured."""
-
-    workload: Workload
-    servers: Servers
-    identities: dict[str, ServerIdentity] = field(default_factory=dict)
-    answers: dict[str, Mapping[str, Answer]] = field(default_factory=dict)
-    agreement: Agreement | None = None
-    result: WorkloadRun | None = None
-
-    @property
-    def measured(self) -> WorkloadRun:
-        """The result, once a server was checked."""
-        assert self.result is not None  # noqa: S101 (variants are checked before they are measured)
-        return self.result
-
-    @property
-    def expected_labels(self) -> Mapping[str, str]:
-        """Image name to the label that it must get under load."""
-        assert self.agreement is not None  # noqa: S101 (as above)
-        return self.agreement.expected_labels
 
 
 class Comparison:
@@ -219,7 +93,11 @@ class Comparison:
             self._stack = stack
             self._renew_pool()
             self._jobs = [
-                _Job(workload, stack.enter_context(Servers(workload, self._server_options(index))))
+                Job(
+                    workload,
+                    settings,
+                    stack.enter_context(Servers(workload, self._server_options(index))),
+                )
                 for index, workload in enumerate(settings.workloads)
             ]
             for job in self._jobs:
@@ -277,61 +155,27 @@ class Comparison:
         self._run.workloads[:] = [job.result for job in self._jobs if job.result is not None]
         self._writer.save(self._run)
 
-    def _check_all(self, job: _Job) -> None:
+    def _check_all(self, job: Job) -> None:
         """Ask every variant about every image before anything is timed."""
         for variant in self._settings.served:
             self._progress.line(f"{job.workload.name}: checking the answers of {variant.name}")
             with job.servers.serving(variant) as serving:
                 self._check(job, variant, serving)
         for variant in self._settings.compared:
-            self._add(job, variant)
+            job.add(variant)
         if job.agreement is not None:
             self._progress.line(
                 f"{job.workload.name}: {', '.join(job.answers)} agree on {job.agreement.images} "
                 f"images (scores differ by {job.agreement.largest_score_difference:.2g} at most)"
             )
 
-    def _check(self, job: _Job, variant: Variant, serving: Serving) -> None:
+    def _check(self, job: Job, variant: Variant, serving: Serving) -> None:
         """The variant runs the model of those before it and gives their answers."""
-        settings, name = self._settings, variant.name
-        if name in job.identities:
-            expected = job.identities[name]
-            check_same_model({name: expected, f"{name} started again": serving.identity})
-            return
         started_s = time.monotonic()
-        identities = {**job.identities, name: serving.identity}
-        check_same_model(identities)
-        answers = {**job.answers, name: ask(settings.images, serving.port)}
-        first = settings.served[0].decodes_on_gpu
-        job.agreement = compare_answers(
-            answers,
-            settings.score_tolerance,
-            {other.name for other in settings.served if other.decodes_on_gpu != first},
-            settings.decoder_tolerance,
-        )
-        job.identities, job.answers = identities, answers
-        self._plan.checked(time.monotonic() - started_s)
+        if job.check(variant, serving):
+            self._plan.checked(time.monotonic() - started_s)
 
-    def _add(self, job: _Job, variant: Variant) -> None:
-        """Record a variant that is about to be measured, and the agreement of all so far."""
-        identity = next(iter(job.identities.values()))
-        result = job.result or WorkloadRun(
-            name=job.workload.name,
-            model=machine.without_paths(identity.model),
-            model_sha256=identity.model_sha256,
-            engine=identity.engine,
-            precision=identity.precision,
-            agreement=None,
-            variants=[],
-            windows=[],
-        )
-        if variant.name not in {known.name for known in result.variants}:
-            result.variants.append(recorded_variant(variant, job.identities.get(variant.name)))
-        if job.agreement is not None:
-            result = replace(result, agreement=job.agreement.as_record())
-        job.result = result
-
-    def _measure_job(self, job: _Job) -> None:
+    def _measure_job(self, job: Job) -> None:
         self._kept_s = time.monotonic()
         for position, blocks in enumerate(self._settings.rounds()):
             windows = sum(len(block.windows) for block in blocks)
@@ -356,7 +200,7 @@ class Comparison:
         self._measure_stages(job)
         self._measure_parts(job)
 
-    def _leaves_out(self, job: _Job, blocks: Sequence[_Block], *, is_first: bool) -> bool:
+    def _leaves_out(self, job: Job, blocks: Sequence[Block], *, is_first: bool) -> bool:
         """Whether there is no time for a round.
 
         A comparison has whole rounds, so that its rows can be compared, and always the first.
@@ -371,7 +215,7 @@ class Comparison:
             self._progress.line(f"{job.workload.name}: no time for {what}")
         return is_late
 
-    def _measure(self, job: _Job, block: _Block) -> None:
+    def _measure(self, job: Job, block: Block) -> None:
         """Measure a block's windows, and keep each on disk before the next one starts."""
         variant = block.variant
         if variant.handler is None:
@@ -383,14 +227,14 @@ class Comparison:
             return
         with job.servers.serving(variant) as serving:
             self._check(job, variant, serving)
-            self._add(job, variant)
+            job.add(variant)
             for clients, repeat in block.windows:
                 if self._settings.is_sweep and self._settings.time_limit.windows_left_s() < 0:
                     self._progress.line(f"{variant.name}: no time for {clients} clients")
                     continue
                 self._keep(job, self._window(variant, job, serving, clients, repeat))
 
-    def _keep(self, job: _Job, window: Window) -> None:
+    def _keep(self, job: Job, window: Window) -> None:
         job.measured.windows.append(window)
         self._save()
         # With the end of the server before it and the start of its own.
@@ -398,7 +242,7 @@ class Comparison:
         self._plan.measured(kept_s - self._kept_s)
         self._kept_s = kept_s
 
-    def _title(self, job: _Job, what: str) -> str:
+    def _title(self, job: Job, what: str) -> str:
         title = (
             f"[{self._plan.done + 1}/{self._plan.total}, "
             f"{minutes(self._plan.remaining_s())} left] {job.workload.name} {what}"
@@ -407,7 +251,7 @@ class Comparison:
         return title
 
     def _window(
-        self, variant: Variant, job: _Job, serving: Serving, clients: int | None, repeat: int
+        self, variant: Variant, job: Job, serving: Serving, clients: int | None, repeat: int
     ) -> Window:
         settings = self._settings
         # Every repeat has its own order of images, the same one for all variants.
@@ -443,7 +287,7 @@ class Comparison:
             self._save()
             self._plan.extra_measured(time.monotonic() - started_s)
 
-    def _measure_parts(self, job: _Job) -> None:
+    def _measure_parts(self, job: Job) -> None:
         for variant in self._extras(self._settings.parts, "it"):
             self._title(job, variant.name)
             command = self._bound_command(variant, job)
@@ -452,7 +296,7 @@ class Comparison:
                 self._progress.line(f"{variant.name}: {part.error}")
             job.measured.parts.append(part)
 
-    def _measure_stages(self, job: _Job) -> None:
+    def _measure_stages(self, job: Job) -> None:
         """One window a server; its profiling costs throughput, so that no other may be timed."""
         settings = self._settings
         if not settings.staged:
@@ -471,7 +315,7 @@ class Comparison:
             servers.stop()
 
     def _stages(
-        self, variant: Variant, arguments: list[str], servers: Servers, job: _Job
+        self, variant: Variant, arguments: list[str], servers: Servers, job: Job
     ) -> StageRun:
         settings = self._settings
         requests, error = [], ""
@@ -485,7 +329,7 @@ class Comparison:
             self._progress.line(f"{variant.name}: {error}")
         return StageRun(variant.name, settings.load.request_client, arguments, requests, error)
 
-    def _bound_command(self, variant: Variant, job: _Job) -> list[str]:
+    def _bound_command(self, variant: Variant, job: Job) -> list[str]:
         duration_s = self._load.duration_s or 0.0
         return upper_bound_command(
             variant,
@@ -501,9 +345,3 @@ class Comparison:
         window_s = self._load.duration_s or 0.0
         timeout_s = self._settings.servers.ready_timeout_s + 10 * window_s + _BOUND_SLACK_S
         return min(timeout_s, max(_LEAST_TIMEOUT_S, self._settings.time_limit.left_s()))
-
-
-def recorded_variant(variant: Variant, identity: ServerIdentity | None) -> VariantRun:
-    """What result files say of a variant and of the server that ran it."""
-    record = None if identity is None else dict(machine.without_paths(identity.as_record()))
-    return VariantRun(variant.name, variant.description, record)

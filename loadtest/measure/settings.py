@@ -11,7 +11,7 @@ from loadtest.errors import LoadTestError
 from loadtest.load import images
 from loadtest.load.clients import fitting_client_processes
 from loadtest.measure.agreement import DECODER_TOLERANCE
-from loadtest.measure.comparison import ComparisonSettings
+from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.records import machine
 from loadtest.servers.variants import (
     HOST,

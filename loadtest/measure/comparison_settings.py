@@ -1,0 +1,109 @@
+"""What `compare` and `sweep` are asked for, and the blocks of windows that it amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from loadtest.load.images import LoadImage
+from loadtest.measure.plan import UNLIMITED, TimeLimit
+from loadtest.servers.variants import CONTROL, Variant, Workload, interleaved
+from loadtest.settings import LoadSettings, ServerOptions
+
+
+@dataclass(frozen=True)
+class Block:
+    """Windows of one variant with one server: number of clients, None for the load's; repeat."""
+
+    variant: Variant
+    windows: Sequence[tuple[int | None, int]]
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is measured; attributes are the options of the same name unless told here.
+
+    Attributes:
+        workloads: models.
+        variants: table rows, and parts of the service to measure alone.
+        servers: how the variants run.
+        load: how they are loaded.
+        clients: numbers of closed-loop clients of a sweep; empty for a comparison, in which the
+            load has the number.
+        client_processes: of a sweep; None for what fits each number of clients.
+        decoder_tolerance: the score tolerance where one of two variants decodes on the GPU.
+        images: what to send.
+        time_limit: when to measure nothing more.
+    """
+
+    workloads: Sequence[Workload]
+    variants: Sequence[Variant]
+    servers: ServerOptions
+    load: LoadSettings
+    repeats: int
+    score_tolerance: float
+    decoder_tolerance: float
+    images: Sequence[LoadImage]
+    stages_s: float = 0.0
+    clients: Sequence[int] = ()
+    client_processes: int | None = None
+    tp99_limit_ms: float = 0.0
+    keep_servers: bool = False
+    time_limit: TimeLimit = UNLIMITED
+
+    @property
+    def is_sweep(self) -> bool:
+        """True if every variant is measured at several numbers of clients."""
+        return bool(self.clients)
+
+    @property
+    def compared(self) -> list[Variant]:
+        """The rows of the comparison."""
+        return [variant for variant in self.variants if not variant.is_part]
+
+    @property
+    def served(self) -> list[Variant]:
+        """Those of them that are servers."""
+        return [variant for variant in self.compared if variant.handler is not None]
+
+    @property
+    def staged(self) -> list[Variant]:
+        """Those whose requests tell where their time goes.
+
+        The control's go where the baseline's do, without the wait for the lock.
+        """
+        return [v for v in self.served if v.name != CONTROL] if self.stages_s else []
+
+    @property
+    def parts(self) -> list[Variant]:
+        """What is measured alone, once."""
+        return [variant for variant in self.variants if variant.is_part]
+
+    def rounds(self) -> list[list[Block]]:
+        """What is measured or left out as a whole: a repeat of all variants, or a variant's sweep.
+
+        Forwards and backwards in turn, so that a drift favours no variant and no number of clients.
+        """
+        if not self.is_sweep:
+            blocks = [Block(v, [(None, n)]) for v, n in interleaved(self.compared, self.repeats)]
+            size = len(self.compared)
+            return [blocks[start : start + size] for start in range(0, len(blocks), size)]
+        windows = interleaved(self.clients, self.repeats)
+        return [[Block(variant, windows)] for variant in self.variants]
+
+    def recorded(self, load: LoadSettings) -> dict[str, object]:
+        """What run.json says of them."""
+        sweep = {
+            "clients": [*self.clients],
+            "client_processes": self.client_processes,
+            "tp99_limit_ms": self.tp99_limit_ms,
+        }
+        return {
+            **asdict(load),
+            **asdict(self.servers),
+            **(sweep if self.is_sweep else {}),
+            "repeats": self.repeats,
+            "keep_servers": self.keep_servers,
+            "variants": [variant.name for variant in self.variants],
+            "workloads": [workload.model for workload in self.workloads],
+        }
