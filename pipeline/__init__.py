@@ -4,6 +4,7 @@ from pipeline.backends.filters import Status, register_filter
 from pipeline.backends.python_backend import PythonBackend, register_backend
 from pipeline.errors import (
     DeadlinePassedError,
+    ElementError,
     ItemError,
     ItemsFailedError,
     NodeError,
@@ -32,6 +33,7 @@ __all__ = [
     "TASK_RESULT_KEY",
     "TASK_STAGE_TIMES_KEY",
     "DeadlinePassedError",
+    "ElementError",
     "ItemError",
     "ItemsFailedError",
     "NoInstanceError",

@@ -56,6 +56,20 @@ class ItemError(ValueError):
     """
 
 
+class ElementError(ItemError):
+    """An element of an item has failed, and its item with it; see `MapReduce`.
+
+    Attributes:
+        index: the element's place in its list.
+        error: why it failed, a NodeError unless it lacks what is merged.
+    """
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(f"element {index}: {error}")
+        self.index = index
+        self.error = error
+
+
 class NoResultError(RuntimeError):
     """A backend raised nothing, and gave an item no result."""
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from interfaces.names import shown
 from pipeline.backends.interface import PROFILE_KEY, Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
-from pipeline.errors import ItemError, PipelineConfigError
+from pipeline.errors import ElementError, ItemError, PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
 from pipeline.language.expression import Expression
 from pipeline.language.settings import Setting, read_names, read_text
@@ -106,9 +106,7 @@ class ListDivision(Division):
 
     def blame(self, index: int, error: Exception) -> Exception:
         """Which element failed, and why."""
-        blamed = ItemError(f"element {index}: {error}")
-        blamed.__cause__ = error
-        return blamed
+        return ElementError(index, error)
 
     def _list(self, item: Item, key: str) -> Sequence[Any]:
         if key not in item:

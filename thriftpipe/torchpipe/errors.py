@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from pipeline.errors import (
+    ElementError,
     NodeError,
     NoResultError,
     PipelineConfigError,
@@ -46,23 +47,35 @@ def raised_for(error: Exception) -> Exception | None:
     """What torchpipe's caller gets for an item that failed; None where it gets nothing.
 
     What a backend or filter in Python has raised is raised as it is. An image that cannot be
-    decoded, and a backend that gave no result, raise nothing: the item then has no result.
+    decoded, and a backend that gave no result, raise nothing: the item then has no result. Of an
+    element of a list all is raised, as its result is missed when the elements are merged.
     """
     if not isinstance(error, NodeError):
         return error
-    innermost = error
-    while isinstance(innermost.cause, NodeError):
-        innermost = innermost.cause
+    innermost, is_elements = _innermost(error)
     cause = innermost.cause
-    if isinstance(cause, NoResultError):
-        return None
-    if isinstance(cause, InvalidImageError) and not isinstance(cause.__cause__, TypeError):
-        return None
+    if not is_elements:
+        if isinstance(cause, NoResultError):
+            return None
+        if isinstance(cause, InvalidImageError) and not isinstance(cause.__cause__, TypeError):
+            return None
     if isinstance(cause, Exception) and _is_users(cause.__traceback__):
         return cause
-    raised = BackendError(innermost)
+    raised = BackendError(error if is_elements else innermost)
     raised.__cause__ = cause
     return raised
+
+
+def _innermost(error: NodeError) -> tuple[NodeError, bool]:
+    """The error of the node where it began, and whether that node had an element of a list."""
+    is_elements = False
+    while True:
+        cause: BaseException = error.cause
+        if isinstance(cause, ElementError):
+            is_elements, cause = True, cause.error
+        if not isinstance(cause, NodeError):
+            return error, is_elements
+        error = cause
 
 
 def _is_users(traceback: TracebackType | None) -> bool:

@@ -13,10 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import PipelineConfigError, Status, pipe, register_filter
+from pipeline import NodeError, PipelineConfigError, Status, pipe, register_filter
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.config import read_config
+from pipeline.errors import ElementError
 
 DOUBLE = {"backend": "TestDouble", "test_max": 4}
 EACH: dict[str, Any] = {
@@ -114,6 +115,11 @@ def test_a_map_reduce_within_another_one() -> None:
     assert str(items[2]["error"]) == (
         "node 'pages': element 0: node 'words': element 1: node 'each': boom is no number"
     )
+    outer = items[2]["error"].cause
+    assert isinstance(outer, ElementError)
+    assert isinstance(outer.error, NodeError)
+    assert isinstance(outer.error.cause, ElementError)
+    assert (outer.index, outer.error.cause.index) == (0, 1)
 
 
 @pytest.mark.parametrize(

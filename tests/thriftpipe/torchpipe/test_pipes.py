@@ -115,6 +115,24 @@ def test_what_a_python_backend_raises_is_raised_and_costs_no_neighbour() -> None
     assert isinstance(items[1]["error"], NodeError)
 
 
+def test_what_an_element_of_a_list_raises_is_raised_too() -> None:
+    """Also what is raised for no item by itself: the element's result is missed at the merge."""
+    each = {"backend": "MapReduce[inner]"}
+    with torchpipe.pipe({"each": each, "inner": {"backend": "ApiRaises"}}) as run:
+        items: list[dict[str, Any]] = [{"data": ["good", "bad"]}, {"data": ["good"]}]
+        with pytest.raises(LookupError, match="bad is bad"):
+            run(items)
+        assert [item.get("result") for item in items] == [None, ["good"]]
+    nested = {"outer": {"backend": "MapReduce[each]"}, "each": each}
+    for backend, data in (("ApiNoResult", [[1]]), ("DecodeMat", [[b"no image"]])):
+        document = {**nested, "inner": {"backend": backend}}
+        with (
+            torchpipe.pipe(document) as run,
+            pytest.raises(torchpipe.BackendError, match="element 0: node 'each': element 0: node"),
+        ):
+            run({"data": data})
+
+
 def test_what_another_backend_raises_is_a_runtime_error_that_names_the_node() -> None:
     with (
         torchpipe.pipe({"decoder": {"backend": "DecodeMat"}}) as run,
