@@ -38,6 +38,7 @@ from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
 from pipeline.language.settings import DEFAULT_BACKEND, REQUIRED, SCHEDULING, Setting
 from pipeline.language.torchpipe_names import (
     is_refused,
+    is_torchpipe_key,
     unknown_backend,
     unknown_key,
     why_ignored,
@@ -129,24 +130,37 @@ class PipelineConfig:
         return any(node.place.next for node in same)
 
 
-def parse_config(document: Mapping[str, Any]) -> PipelineConfig:
+def parse_config(
+    document: Mapping[str, Any], *, ignore_unknown_keys: bool = False
+) -> PipelineConfig:
     """Check a document and turn it into node settings.
+
+    Args:
+        document: that of the file.
+        ignore_unknown_keys: as for `read_config`.
 
     Raises:
         PipelineConfigError: the first of its mistakes, see `read_config`.
     """
-    config, mistakes = read_config(document)
+    config, mistakes = read_config(document, ignore_unknown_keys=ignore_unknown_keys)
     if mistakes:
         raise PipelineConfigError(mistakes[0])
     return config
 
 
-def read_config(document: Mapping[str, Any]) -> tuple[PipelineConfig, list[str]]:
+def read_config(
+    document: Mapping[str, Any], *, ignore_unknown_keys: bool = False
+) -> tuple[PipelineConfig, list[str]]:
     """What can be read of a document, and one message for each mistake.
 
     Mistakes are unknown keys, nodes and backends (with the closest known name), values of the wrong
     type, nodes that cannot be connected as they are, and a document without a node. A wrong value,
     and a node whose backend cannot be read, is left out, so that it hides no other mistake.
+
+    Args:
+        document: that of the file.
+        ignore_unknown_keys: whether a key that neither this project nor torchpipe has is no
+            mistake, but ignored, which is a warning.
     """
     try:
         check_document(document)
@@ -154,7 +168,7 @@ def read_config(document: Mapping[str, Any]) -> tuple[PipelineConfig, list[str]]
         check_document(normal)
     except PipelineConfigError as error:
         return PipelineConfig({}, ""), [str(error)]
-    reader = _Reader(normal)
+    reader = _Reader(normal, ignore_unknown_keys=ignore_unknown_keys)
     canonical = json.dumps(document, sort_keys=True, default=str)
     sha256 = hashlib.sha256(canonical.encode()).hexdigest()
     config = PipelineConfig(reader.nodes, sha256, tuple(reader.warnings), reader.places)
@@ -199,7 +213,8 @@ class _Reader:
         warnings: one message for what has no effect, or may not be meant.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], *, ignore_unknown_keys: bool) -> None:
+        self._ignores_unknown_keys = ignore_unknown_keys
         self.mistakes: list[str] = []
         self.warnings: list[str] = []
         self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
@@ -284,6 +299,9 @@ class _Reader:
                 continue
             if not takes_all and (reason := why_ignored(key)) is not None:
                 self.warnings.append(f"{where}: {key} is ignored: {reason}")
+            elif not takes_all and self._ignores_unknown_keys and not is_torchpipe_key(key):
+                hint = closest_name_hint(key, self._known)
+                self.warnings.append(f"{where}: {key} is ignored: no backend reads it{hint}")
             elif not takes_all:
                 self.mistakes.append(f"{where}: {unknown_key(key, self._known)}")
             elif meant := get_close_matches(key, _SCHEDULING_NAMES, n=1, cutoff=_NEARLY_THE_SAME):

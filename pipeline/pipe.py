@@ -43,6 +43,7 @@ def pipe(
     *,
     engine: str = "auto",
     rebuild: RestartPolicy = DEFAULT_POLICY,
+    ignore_unknown_keys: bool = False,
 ) -> Pipe:
     """Load a pipeline.
 
@@ -50,6 +51,7 @@ def pipe(
         config: a TOML file, or its content as a dictionary.
         engine: what runs the model behind TensorrtTensor: a provider's name, or "auto".
         rebuild: when an instance counts as broken, and how soon it is rebuilt.
+        ignore_unknown_keys: whether a key that nobody knows is ignored, which the log says.
 
     Returns:
         A callable that any number of threads may call at once.
@@ -58,7 +60,8 @@ def pipe(
         PipelineConfigError: the configuration cannot run, and why.
     """
     document = config if isinstance(config, Mapping) else read_toml(config)
-    return Pipe(parse_config(document), engine=engine, rebuild=rebuild)
+    parsed = parse_config(document, ignore_unknown_keys=ignore_unknown_keys)
+    return Pipe(parsed, engine=engine, rebuild=rebuild)
 
 
 class Pipe:

@@ -18,7 +18,7 @@ LOGICAL_KEYS = frozenset({"next", "map", "filter", "or"})
 _GLOBAL = "global"
 _INTERPRETER = "Interpreter::backend"
 # What torchpipe puts around nodes by itself.
-_SCHEDULERS = ("PipelineV3", "PhysicalView", "BaselineSchedule")
+SCHEDULERS = ("PipelineV3", "PhysicalView", "BaselineSchedule")
 _KEY_NAME = re.compile(r"\bTASK_[A-Z_]+_KEY\b")
 
 
@@ -76,7 +76,7 @@ def _nodes(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
 
 def _without_interpreter(values: dict[str, Any], *, is_one_node: bool) -> dict[str, Any]:
     """The values without `Interpreter::backend` where that is known to say nothing or `backend`."""
-    if values.get(_INTERPRETER) in _SCHEDULERS:
+    if values.get(_INTERPRETER) in SCHEDULERS:
         return {key: value for key, value in values.items() if key != _INTERPRETER}
     if is_one_node and "backend" not in values:
         return {"backend" if key == _INTERPRETER else key: value for key, value in values.items()}

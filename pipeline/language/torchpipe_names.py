@@ -97,6 +97,12 @@ def is_refused(name: str) -> bool:
     return row is not None and row.verdict is Verdict.INSTEAD
 
 
+def is_torchpipe_key(key: str) -> bool:
+    """Whether torchpipe reads that key, or has a backend to which it belongs, `Backend::key`."""
+    backend = key.partition("::")[0]
+    return key in torchpipe_names(KEY) or ("::" in key and backend in torchpipe_names(BACKEND))
+
+
 def unknown_backend(name: str, known: Iterable[str]) -> str:
     """The message for a backend that is not here."""
     return _message(BACKEND, name, known)

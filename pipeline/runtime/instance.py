@@ -79,6 +79,11 @@ class Instance:
         """What it has done."""
         return self._runner.counts
 
+    @property
+    def batch_range(self) -> tuple[int, int]:
+        """Fewest and most rows of its batches, once it is built."""
+        return self._runner.smallest, self._runner.largest
+
     def stuck_s(self) -> float:
         """For how long a batch has run that is far beyond the usual time; 0 where none is."""
         return self._runner.stuck_s(self._plan.policy.stuck_s)

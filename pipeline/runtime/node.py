@@ -103,6 +103,12 @@ class Node:
         return NodeCounts.of(done, self._source.counts, self._availability.working)
 
     @property
+    def batch_range(self) -> tuple[int, int]:
+        """Fewest and most rows of a batch that any of its instances takes, once it is started."""
+        ranges = [instance.batch_range for instance in self._instances]
+        return min(fewest for fewest, _ in ranges), max(most for _, most in ranges)
+
+    @property
     def stuck_instances(self) -> int:
         """How many instances have a batch that takes far longer than usual."""
         return sum(instance.stuck_s() > 0 for instance in self._instances)

@@ -175,3 +175,14 @@ def test_a_line_that_cannot_be_read_is_the_only_mistake(line: dict) -> None:
 def test_a_required_value_that_is_wrong_is_not_missing() -> None:
     assert refusal({"a": {"backend": 7}}).startswith("[a]: backend = 7: expected a backend")
     assert read_config({"a": {"backend": 7}})[1] == [refusal({"a": {"backend": 7}})]
+
+
+def test_unknown_keys_may_be_ignored_but_for_those_that_torchpipe_has() -> None:
+    document = {"a": {"backend": "Identity", "instance_nun": 2, "xyz_xyz": 1, "force_range": "1"}}
+    config, mistakes = read_config(document, ignore_unknown_keys=True)
+    assert config.warnings == (
+        "[a]: instance_nun is ignored: no backend reads it; did you mean 'instance_num'?",
+        "[a]: xyz_xyz is ignored: no backend reads it",
+    )
+    assert len(mistakes) == 1
+    assert "torchpipe's key 'force_range'" in mistakes[0]

@@ -12,7 +12,7 @@ _CPP = (
 )
 _QUEUE = "it hands the tokens of language models out: use queue.Queue"
 _LLM = "this project serves images, not language models"
-_TENSORRT = 'use the backend "TensorrtTensor"'
+_TENSORRT = 'the backend "TensorrtTensor" builds, keeps and runs the engine'
 
 ABSENT = {
     "utils.cpp_extension.load": _CPP,
@@ -21,6 +21,7 @@ ABSENT = {
     "utils.load": _CPP,
     "ffi": _CPP,
     "libinfo": _CPP,
+    "group_registry": _CPP,
     "get_include_dirs": _CPP,
     "get_library_dir": _CPP,
     "extra_include_paths": _CPP,
@@ -41,6 +42,9 @@ ABSENT = {
         "models are not encrypted, their caches are: give the node a model::cache whose name ends "
         'in ".encrypted", and the key in THRIFTPIPE_CACHE_KEY or model::key_file'
     ),
+    "backends.trt_utils": _TENSORRT,
+    "backends.cuda_utils": _TENSORRT,
+    "backends.py_tensorrt": _TENSORRT,
     "backends.PySyncTensor": "every instance has its thread and its stream: leave it out",
     "backends.PyTensorrtInferTensor": _TENSORRT,
     "backends.PyTensorrtEngine": _TENSORRT,

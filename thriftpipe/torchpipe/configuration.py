@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.language.document import read_toml
+from pipeline.language.node_tables import SCHEDULERS
 from thriftpipe.torchpipe.errors import ConfigError
 
 GLOBAL = "global"
+_ENGINE = "Interpreter::backend"
 # Handed on with their types; whatever else there is becomes text, as torchpipe makes it of all.
 _TYPED = (str, bool, int, float, list, tuple, type(None))
 
@@ -29,11 +31,11 @@ def document_of(config: object) -> dict[str, Any]:
     if isinstance(config, Mapping):
         if not config:
             raise ConfigError("the configuration is empty: give it a backend, or nodes")
-        return _nodes({str(key): _value(value) for key, value in config.items()})
+        return _values(config)
     if isinstance(config, str) and not config.endswith(".toml") and not Path(config).is_file():
         if os.sep in config:
             raise ConfigError(f"{config}: no such file; a configuration is a TOML file or a dict")
-        return _nodes({"backend": config})
+        return {"backend": config}
     if isinstance(config, str | os.PathLike):
         return read_toml(os.fspath(config))
     raise ConfigError(
@@ -78,14 +80,20 @@ def _add_table(name: str, table: Mapping[str, Any], tables: dict[str, dict[str, 
             tables[name][key] = as_text(value)
 
 
+def _values(table: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values of a table; an empty text is none, as torchpipe's defaults are."""
+    values = {str(key): _value(value) for key, value in table.items()}
+    return {key: value for key, value in values.items() if value != ""}
+
+
 def _value(value: object) -> object:
     if isinstance(value, Mapping):
-        return {str(key): _value(inner) for key, inner in value.items()}
+        return _values(value)
     return value if isinstance(value, _TYPED) else str(value)
 
 
-def _nodes(document: dict[str, Any]) -> dict[str, Any]:
-    """The document of one node, where it has no tables."""
-    if any(isinstance(value, Mapping) for value in document.values()):
-        return document
-    return {"node": document}
+def own_engine(document: Mapping[str, Any]) -> bool:
+    """Whether one backend runs calls by itself, and no scheduler splits them up into batches."""
+    tables = [value for value in document.values() if isinstance(value, Mapping)]
+    engine = next((one[_ENGINE] for one in (document, *tables) if _ENGINE in one), None)
+    return engine is not None and engine not in SCHEDULERS

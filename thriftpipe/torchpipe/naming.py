@@ -14,6 +14,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 
+from thriftpipe.torchpipe.absent import ABSENT, not_here
+
 PACKAGE = "thriftpipe.torchpipe"
 # The second is the package that torchpipe main builds on; its names are in `torchpipe`, too.
 LENT = ("torchpipe", "omniback")
@@ -38,6 +40,11 @@ class _SameModule(Loader):
         module.__spec__ = self._spec
 
 
+def _refuse_absent(name: str) -> None:
+    if name in ABSENT:
+        raise not_here(name)
+
+
 class LentNames(MetaPathFinder):
     """Finds `torchpipe` and what is in it.
 
@@ -57,11 +64,18 @@ class LentNames(MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """The spec of a module of the package, under the name that is asked for."""
+        """The spec of a module of the package, under the name that is asked for.
+
+        Raises:
+            NotHereError: it is a module that cannot exist here.
+        """
         del path, target
+        if fullname.startswith(f"{PACKAGE}."):
+            _refuse_absent(fullname.removeprefix(f"{PACKAGE}."))
         top, dot, rest = fullname.partition(".")
         if top not in LENT or self._is_installed(top):
             return None
+        _refuse_absent(rest)
         name = f"{PACKAGE}{dot}{rest}"
         found = find_spec(name)
         if found is None:

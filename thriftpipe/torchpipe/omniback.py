@@ -46,7 +46,7 @@ class Backend:
         if self._name == _INTERPRETER:
             document = dict((options or {}).get("config", params))
         else:
-            document = {**params, "backend": self._name}
+            document = {**params, "Interpreter::backend": self._name}
         interpreter = Interpreter()
         interpreter.init(document)
         self._interpreter = interpreter

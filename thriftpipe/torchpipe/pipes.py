@@ -13,7 +13,7 @@ from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_EVENT_KEY, TASK_RE
 from pipeline.language.document import read_toml
 from pipeline.pipe import Pipe
 from service.errors import in_one_line
-from thriftpipe.torchpipe.configuration import document_of
+from thriftpipe.torchpipe.configuration import document_of, own_engine
 from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, raised_for
 from thriftpipe.torchpipe.event import Event
 from thriftpipe.torchpipe.item import make_text
@@ -41,11 +41,15 @@ class Interpreter:
         if self._loaded is not None:
             raise ConfigError("the interpreter is loaded already: make another Interpreter()")
         try:
-            self._loaded = pipeline.pipe(document_of(config))
+            document = document_of(config)
+            self._loaded = pipeline.pipe(document, ignore_unknown_keys=True)
         except ConfigError:
             raise
         except PipelineConfigError as error:
             raise ConfigError(str(error)) from error
+        nodes = list(self._loaded.local_nodes.values())
+        if len(nodes) == 1 and own_engine(document):
+            self._range = nodes[0].batch_range
 
     def init_from_toml(self, toml_path: str) -> None:
         """Load a TOML file."""

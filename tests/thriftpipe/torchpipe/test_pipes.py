@@ -177,3 +177,25 @@ def test_text_in_a_filled_item_is_text_and_bytes() -> None:
 def test_the_most_items_of_a_call_are_as_many_as_one_likes() -> None:
     with torchpipe.pipe(CHAIN) as run:
         assert (run.min(), run.max()) == (1, 2**32 - 1)
+
+
+def test_a_backend_that_is_the_interpreters_own_says_how_many_it_takes() -> None:
+    for config, bounds in (
+        ({"Interpreter::backend": "ApiRaises"}, (1, 4)),
+        ({"only": {"Interpreter::backend": "Range[Identities]", "range": "2,3"}}, (2, 3)),
+        ({"Interpreter::backend": "PipelineV3", "backend": "ApiRaises"}, (1, 2**32 - 1)),
+    ):
+        with torchpipe.pipe(config) as run:
+            assert (run.min(), run.max()) == bounds
+    assert torchpipe.init("ApiRaises").max() == 4
+
+
+def test_a_key_that_nobody_knows_is_ignored_and_an_empty_text_is_no_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = {"only": {"backend": "Identity", "batching_timeoyt": 5, "next": "", "save_dir": ""}}
+    with torchpipe.pipe(config) as run:
+        assert run(data=1) == 1
+    assert "[only]: batching_timeoyt is ignored: no backend reads it; did you" in caplog.text
+    with pytest.raises(RuntimeError, match="torchpipe's key 'force_range' is not supported"):
+        torchpipe.pipe({"only": {"backend": "Identity", "force_range": "1,1"}})

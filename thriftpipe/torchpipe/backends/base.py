@@ -1,4 +1,4 @@
-"""torchpipe main's `torchpipe.backends`: registering backends with what is known of them."""
+"""Registering backends with what is known of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from thriftpipe.torchpipe import registration
-from thriftpipe.torchpipe.absent import Absent
-
-PySyncTensor = Absent("backends.PySyncTensor")
-PyTensorrtInferTensor = Absent("backends.PyTensorrtInferTensor")
-PyTensorrtEngine = Absent("backends.PyTensorrtEngine")
 
 
 @runtime_checkable
