@@ -91,7 +91,10 @@ def _paragraphs(described: Any) -> list[str]:
 
 
 def _descriptions(name: str) -> Iterator[str]:
-    """What is here under a name: an operator, a filter, a key."""
+    """What is here under a name: an operator, a filter, a key, which may name its backend."""
+    backend, _, key = name.rpartition("::")
+    if backend in registered_backends() and _reads(registered_backends()[backend], key):
+        yield _describe_operator(backend, registered_backends()[backend])
     if name in registered_backends():
         yield _describe_operator(name, registered_backends()[name])
     if name in registered_filters():

@@ -70,6 +70,9 @@ def test_filters_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = printed(capsys, "max_h")
     assert re.search(r"max_h +\(needed\) +pixels +the greatest height", text)
     assert "read by: FixRatioResizeMat, ResizePadMat" in text
+    code, text = printed(capsys, "Sleep::time")
+    assert code == 0
+    assert re.search(r"time +10 +ms +how long an item takes", text)
 
 
 def test_a_name_of_torchpipes_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
