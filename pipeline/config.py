@@ -124,6 +124,12 @@ class PipelineConfig:
         """The nodes' graph; PipelineConfigError if they form none."""
         return Graph({name: node.place for name, node in self.nodes.items()})
 
+    @property
+    def with_instances(self) -> Mapping[str, NodeConfig]:
+        """The nodes without the logical ones, which run the instances of another."""
+        nodes = self.nodes.items()
+        return {name: node for name, node in nodes if node.place.instances_of is None}
+
     def leads_on(self, name: str) -> bool:
         """Whether another node follows a node, under any name that it has."""
         same = (node for node in self.nodes.values() if physical_name(node.name) == name)

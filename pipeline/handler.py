@@ -71,7 +71,8 @@ class PipelineHandler:
         config = parse_config(document)
         self._model_node = engine_node(config)
         for warning in (
-            *pixel_warnings(config.nodes.values()),
+            *config.warnings,
+            *pixel_warnings(config.with_instances.values()),
             *_idle_override_warnings(config, settings.overrides),
         ):
             logger.warning("%s", warning)

@@ -64,7 +64,8 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
 
 def engine_node(config: PipelineConfig) -> str:
     """The one node that runs a model."""
-    names = [name for name, node in config.nodes.items() if ENGINE_BACKEND in node.backend.names()]
+    nodes = config.with_instances.items()
+    names = [name for name, node in nodes if ENGINE_BACKEND in node.backend.names()]
     if len(names) != 1:
         raise PipelineConfigError(
             "the service classifies with one model: the configuration needs exactly one node "

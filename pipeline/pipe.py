@@ -61,6 +61,8 @@ def pipe(
     """
     document = config if isinstance(config, Mapping) else read_toml(config)
     parsed = parse_config(document, ignore_unknown_keys=ignore_unknown_keys)
+    for warning in parsed.warnings:
+        logger.warning("%s", warning)
     return Pipe(parsed, engine=engine, rebuild=rebuild)
 
 
@@ -118,8 +120,8 @@ class Pipe:
                 # What another node gets may be anything.
                 None if config.leads_on(name) else check_result,
             )
-            for name, node in config.nodes.items()
-            if name not in self.elsewhere and not node.is_jump and node.place.instances_of is None
+            for name, node in config.with_instances.items()
+            if name not in self.elsewhere and not node.is_jump
         }
         self._network = Network(config, {**self.elsewhere, **self.local_nodes})
         self.nodes = self._network.nodes
@@ -129,8 +131,6 @@ class Pipe:
         # A node stands there once for each name that it has.
         in_order = list(dict.fromkeys(self.nodes[name] for name in stop_order(config)))
         self._calls = ActiveCalls()
-        for warning in config.warnings:
-            logger.warning("%s", warning)
         self._finalizer = weakref.finalize(self, _stop, self._calls, in_order)
         try:
             for node in in_order:

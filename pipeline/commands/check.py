@@ -47,7 +47,7 @@ def check(options: Namespace) -> int:
     config, in_document = read_config(document)
     findings.mistakes += in_document
     findings.warnings += config.warnings
-    check_nodes(config.nodes.values(), options.engine, findings)
+    check_nodes(config.with_instances.values(), options.engine, findings)
     for kind, messages in (
         ("mistake", findings.mistakes),
         ("missing here", findings.missing),

@@ -153,7 +153,9 @@ def _is_known(name: str) -> bool:
 def _drawn(node: NodeConfig) -> DrawnNode:
     settings = node.settings
     facts = []
-    if not node.is_jump:
+    if node.place.instances_of is not None:
+        facts.append(f"the instances of {node.place.instances_of}")
+    elif not node.is_jump:
         facts.append(f"{node.instance_num} instance{'s' if node.instance_num > 1 else ''}")
     if node.jumps:
         facts.append(f"jump {', '.join(node.jumps)}")

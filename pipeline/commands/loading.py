@@ -40,7 +40,7 @@ def loaded_pipe(options: Namespace, *, profile: bool = False) -> Iterator[Pipe]:
     config, mistakes = read_config(document)
     if mistakes:
         _refuse(mistakes)
-    for warning in (*config.warnings, *pixel_warnings(config.nodes.values())):
+    for warning in (*config.warnings, *pixel_warnings(config.with_instances.values())):
         complain(f"warning: {warning}")
     count = len(config.nodes)
     complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
@@ -56,7 +56,7 @@ def _pipe(config: PipelineConfig, engine: str) -> Pipe:
         return Pipe(config, engine=engine)
     except PipelineConfigError:
         findings = Findings()
-        check_nodes(config.nodes.values(), engine, findings)
+        check_nodes(config.with_instances.values(), engine, findings)
         if errors := findings.mistakes + findings.missing:
             _refuse(errors)
         raise

@@ -141,12 +141,11 @@ def read_dimensions(value: Any) -> tuple[int, ...]:
 
 
 def read_switch(value: Any) -> bool:
-    """True or false, also as text, as it is in an expression's parentheses."""
-    if isinstance(value, str):
-        value = {"true": True, "false": False}.get(value.lower())
-    if not isinstance(value, bool):
+    """True or false, also as text, as it is in an expression's parentheses, or 1 or 0."""
+    word = str(value).lower()
+    if word not in ("true", "false", "1", "0"):
         raise TypeError(value)
-    return value
+    return word in ("true", "1")
 
 
 def read_devices(value: Any) -> tuple[int, ...]:

@@ -54,6 +54,38 @@ def test_a_file_that_is_named_is_taken_at_its_word() -> None:
     assert "efficientnet_lite0" in document["resnet50"]["model"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """
+        backend = "S[DecodeMat,ResizeMat,Mat2Tensor,TensorrtTensor,SyncTensor]"
+        resize_h = 224
+        resize_w = 224
+        model = "efficientnet_lite0"
+        max = 4
+        """,
+        """
+        [global]
+        max = 4
+        [node]
+        backend = "TensorrtTensor"
+        model = "efficientnet_lite0"
+        next = "node.again"
+        [node.again]
+        """,
+    ],
+)
+def test_every_form_of_a_file_takes_flags(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "form.toml"
+    path.write_text(text)
+    document = handler_document(
+        HandlerSettings(config=str(path), precision="fp32", overrides={"max": "2"})
+    )
+    node = parse_config(document).nodes["node"]
+    assert (node.settings["precision"], node.settings["output"]) == ("fp32", "auto")
+    assert str(node.settings["max"]) == "2"
+
+
 def test_flags_win_over_the_file_and_set_over_everything() -> None:
     document = handler_document(
         HandlerSettings(
