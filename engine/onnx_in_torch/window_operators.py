@@ -53,9 +53,10 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
     if len(node.outputs) > 1:
         raise EngineError("the torch engine does not compute the indices of MaxPool")
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    x, padding = _padded(node, x, kernel, strides, dilations, lowest, limit=2)
+    padded, padding = _padded(node, x, kernel, strides, dilations, lowest, limit=2)
     ceil_mode = bool(node.get("ceil_mode", 0))
-    return _MAX_POOL[len(kernel)](x, kernel, strides, padding, dilations, ceil_mode)
+    y = _MAX_POOL[len(kernel)](padded, kernel, strides, padding, dilations, ceil_mode)
+    return y if padded is x else _starting_before_padding(node, x, y, kernel, strides, dilations)
 
 
 def average_pool(node: Node, x: Tensor) -> Tensor:
@@ -68,12 +69,41 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     pool, ceil_mode = _AVERAGE_POOL[len(kernel)], bool(node.get("ceil_mode", 0))
     padded, padding = _padded(node, x, kernel, strides, ones, 0.0, limit=2)
     include_pad = bool(node.get("count_include_pad", 0))
-    if include_pad or padded is x:
-        return pool(padded, kernel, strides, padding, ceil_mode, include_pad)
-    # torch counts what was padded outside of it as data: divide by the share that is not.
-    inside, _ = _padded(node, torch.ones_like(x[:1, :1]), kernel, strides, ones, 0.0, limit=2)
-    share = pool(inside, kernel, strides, padding, ceil_mode, include_pad)
-    return pool(padded, kernel, strides, padding, ceil_mode, include_pad) / share
+    y = pool(padded, kernel, strides, padding, ceil_mode, include_pad)
+    if padded is x:
+        return y
+    if not include_pad:
+        # torch counts what was padded outside of it as data: divide by the share that is not.
+        inside, _ = _padded(node, torch.ones_like(x[:1, :1]), kernel, strides, ones, 0.0, limit=2)
+        y = y / pool(inside, kernel, strides, padding, ceil_mode, include_pad)
+    return _starting_before_padding(node, x, y, kernel, strides, ones)
+
+
+def _starting_before_padding(
+    node: Node,
+    x: Tensor,
+    y: Tensor,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> Tensor:
+    """A pool's output without the windows that start in the padding behind, as ONNX wants it.
+
+    torch leaves them out by itself where it does the padding.
+
+    Args:
+        node: the pool.
+        x: its input, not padded.
+        y: its output, of `x` padded.
+        kernel: window size in each spatial dimension.
+        strides: likewise.
+        dilations: likewise.
+    """
+    begin, _ = _padding(node, x.shape[2:], kernel, strides, dilations)
+    for axis, (before, stride) in enumerate(zip(begin, strides, strict=True), start=2):
+        windows = -(-(x.shape[axis] + before) // stride)
+        y = y.narrow(axis, 0, min(windows, y.shape[axis]))
+    return y
 
 
 def pad(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -169,6 +170,40 @@ def test_what_depends_on_constants_alone_is_computed_once() -> None:
     module = OnnxModule(helper.make_model(graph))
     assert [n.op for n in module._nodes] == ["Pad"]
     assert module(torch.ones(1, 1, 2, 2))[0].shape == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("MaxPool", {"kernel_shape": [1, 3], "strides": [3, 3], "pads": [0, 2, 0, 2]}),
+        ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [0, 0, 2, 2]}),
+        ("AveragePool", {"kernel_shape": [4, 2], "strides": [3, 2], "pads": [0, 0, 3, 0]}),
+        (
+            "AveragePool",
+            {
+                "kernel_shape": [4, 2],
+                "strides": [3, 2],
+                "pads": [1, 0, 3, 1],
+                "count_include_pad": 1,
+            },
+        ),
+    ],
+)
+def test_no_window_of_a_pool_starts_in_the_padding_behind(
+    op: str, attributes: dict[str, Any]
+) -> None:
+    images = np.random.default_rng(0).normal(size=(1, 3, 11, 7)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x"], ["y"], ceil_mode=1, **attributes)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, images.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    (expected,) = session.run(None, {"x": images})
+    (found,) = OnnxModule(proto)(torch.from_numpy(images))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_older_forms_of_operators_give_the_same(
