@@ -145,8 +145,8 @@ def in_clients(clients: int, work: Callable[[int], None]) -> tuple[float, float]
     ready = threading.Barrier(clients + 1)
 
     def begin(client: int) -> None:
-        ready.wait()
         try:
+            ready.wait()
             work(client)
         except Exception as error:  # noqa: BLE001 (raised again by the main thread)
             failures.append(f"{type(error).__name__}: {error}")
@@ -155,9 +155,13 @@ def in_clients(clients: int, work: Callable[[int], None]) -> tuple[float, float]
     for thread in threads:
         thread.start()
     start_cpu_s, start_s = time.process_time(), time.perf_counter()
-    ready.wait()
-    for thread in threads:
-        thread.join()
+    try:
+        ready.wait()
+        for thread in threads:
+            thread.join()
+    finally:
+        # After Ctrl-C none is left to wait for the others.
+        ready.abort()
     wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
     if failures:
         raise WindowError(failures[0])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,21 @@ def test_an_exception_fails_the_images_of_its_request_alone(folder: Path) -> Non
 
     with pytest.raises(PipelineInputError, match="every request has failed: RuntimeError: always"):
         from_raw_file(fails, folder, num_clients=2, total_number=10)
+
+
+def test_ctrl_c_ends_the_clients(folder: Path) -> None:
+    before = threading.enumerate()
+    calls = count(1)
+
+    def interrupts(_: list[tuple[str, bytes]]) -> None:
+        if next(calls) == 100:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        from_raw_file(interrupts, folder, num_clients=2, total_number=10**12)
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_what_cannot_be_measured_is_refused(folder: Path) -> None:
