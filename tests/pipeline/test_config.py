@@ -182,7 +182,7 @@ def test_unknown_keys_may_be_ignored_but_for_those_that_torchpipe_has() -> None:
     config, mistakes = read_config(document, ignore_unknown_keys=True)
     assert config.warnings == (
         "[a]: instance_nun is ignored: no backend reads it; did you mean 'instance_num'?",
-        "[a]: xyz_xyz is ignored: no backend reads it",
+        "[a]: xyz_xyz is ignored: no backend reads it.",
     )
     assert len(mistakes) == 1
     assert "torchpipe's key 'force_range'" in mistakes[0]
