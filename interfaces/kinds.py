@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interfaces.names import closest_name_hint
+from interfaces.names import closest_name_hint, shortened
 
 # A number that fits wherever it goes, and a time that the kernel and Python can wait: three years.
 MOST = 10**12
@@ -150,6 +150,15 @@ def _channels(text: str) -> tuple[float, ...]:
     return values
 
 
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key.strip() or not equals:
+        raise argparse.ArgumentTypeError(
+            f"takes [NODE.]KEY=VALUE, such as batching_timeout=2, got {shortened(text)!r}"
+        )
+    return key.strip(), value.strip()
+
+
 def _gpu_numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
@@ -197,6 +206,8 @@ COUNTS = Kind(
 FOLDER_NAME = Kind("folder name", _folder_name, rule="a plain folder name")
 CHANNELS = Kind("number for each channel", _channels, metavar="R,G,B")
 """One number, or one for each channel."""
+ASSIGNMENT = Kind("assignment", _assignment, metavar="[NODE.]KEY=VALUE")
+"""A key of a pipeline's file, and its new value."""
 GPU_NUMBERS = Kind("list of GPU numbers", _gpu_numbers, metavar="N,N")
 """Different numbers of GPUs."""
 NAMES = Kind(

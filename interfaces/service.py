@@ -1,5 +1,36 @@
-"""What servers, clients and the load test take where nothing else is said."""
+"""What servers, clients and the load test have in common, besides the IDL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 PORT = 8095
 MAX_FRAME_BYTES = 16_384_000
-"""Size of the largest message."""
+"""Size of the largest message, unless another is set."""
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """Who answers; the attributes are those of the IDL's ServerInfo.
+
+    Only a server with several workers sets the last three.
+    """
+
+    handler: str
+    engine: str
+    precision: str
+    model: str
+    model_sha256: str
+    config_sha256: str
+    pid: int
+    versions: Mapping[str, str]
+    settings: Mapping[str, str]
+    worker: int | None = None
+    workers: int | None = None
+    supervisor_pid: int | None = None
+
+    @property
+    def note(self) -> str:
+        """What users of the model's answers have to know, or ""."""
+        return self.settings.get("note", "")

@@ -13,6 +13,7 @@ from thriftpy2.thrift import TException
 from thriftpy2.transport import TCyFramedTransportFactory
 
 from idl import inference
+from interfaces.service import ServerInfo
 from loadtest.errors import LoadTestError
 
 
@@ -65,21 +66,8 @@ def describe(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class ServerIdentity:
-    """Who answers, as `server_info` says it. ServerInfo in the IDL explains the fields."""
-
-    handler: str
-    engine: str
-    precision: str
-    model: str
-    model_sha256: str
-    config_sha256: str
-    pid: int
-    versions: dict[str, str]
-    settings: dict[str, str]
-    worker: int | None = None
-    workers: int | None = None
-    supervisor_pid: int | None = None
+class ServerIdentity(ServerInfo):
+    """Who answers, as `server_info` says it."""
 
     @property
     def root_pid(self) -> int:
@@ -102,7 +90,6 @@ def server_identity(host: str, port: int, timeout_s: float = 30.0) -> ServerIden
     """
     with connection(host, port, timeout_s) as client:
         info = client.server_info()
-    # Only a server with several workers sets the last ones.
     said: dict[str, Any] = {
         entry.name: getattr(info, entry.name, None) for entry in fields(ServerIdentity)
     }

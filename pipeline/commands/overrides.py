@@ -10,11 +10,11 @@ from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 
 
-def read_document(path: str, assignments: Sequence[str]) -> dict[str, Any]:
+def read_document(path: str, assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """A file's document with the assignments made.
 
     Raises:
-        PipelineConfigError: the file cannot be read or is no TOML, or an assignment is none.
+        PipelineConfigError: the file cannot be read or is no TOML, or an assignment cannot be made.
     """
     document = read_toml(path)
     for assignment in assignments:
@@ -22,14 +22,9 @@ def read_document(path: str, assignments: Sequence[str]) -> dict[str, Any]:
     return document
 
 
-def assigned(document: dict[str, Any], assignment: str) -> dict[str, Any]:
+def assigned(document: dict[str, Any], assignment: tuple[str, str]) -> dict[str, Any]:
     """A copy of the document with one value changed; PipelineConfigError if that cannot be."""
-    key, equals, value = assignment.partition("=")
-    if not key.strip() or not equals:
-        raise PipelineConfigError(
-            f"--set takes [NODE.]KEY=VALUE, such as batching_timeout=2, got {assignment!r}"
-        )
     try:
-        return apply_overrides(document, {key.strip(): value.strip()})
+        return apply_overrides(document, dict([assignment]))
     except PipelineConfigError as error:
-        raise PipelineConfigError(f"--set {shortened(assignment)}: {error}") from error
+        raise PipelineConfigError(f"--set {shortened('='.join(assignment))}: {error}") from error

@@ -1,5 +1,6 @@
 """A client that is safe by design: `from service.client import Client`."""
 
+from interfaces.service import ServerInfo
 from service.client.client import Client
 from service.client.errors import (
     ClientClosedError,
@@ -14,7 +15,7 @@ from service.client.errors import (
     RefusedCallError,
 )
 from service.client.images import Image
-from service.client.results import Classification, ClassScore, Health, ServerInfo
+from service.client.results import Classification, ClassScore, Health
 
 __all__ = [
     "ClassScore",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from idl import inference
-from interfaces.service import MAX_FRAME_BYTES, PORT
+from interfaces.service import MAX_FRAME_BYTES, PORT, ServerInfo
 from service.client.backoff import delay_s
 from service.client.connection import Endpoint
 from service.client.deadline import CallDeadline
@@ -25,7 +25,7 @@ from service.client.errors import (
 )
 from service.client.images import Image, image_bytes
 from service.client.pool import ConnectionPool
-from service.client.results import Classification, Health, ReplyReader, ServerInfo
+from service.client.results import Classification, Health, ReplyReader
 from service.client.tls import client_context
 
 _TRANSPORTS = ("framed", "unframed")

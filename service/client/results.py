@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from idl import inference
+from interfaces.service import ServerInfo
 from service.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -51,29 +52,6 @@ class Classification:
     score: float
     top_k: tuple[ClassScore, ...]
     stage_times_ms: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ServerInfo:
-    """Who answers; the attributes are those of the IDL's ServerInfo."""
-
-    handler: str
-    engine: str
-    precision: str
-    model: str
-    model_sha256: str
-    config_sha256: str
-    pid: int
-    versions: Mapping[str, str]
-    settings: Mapping[str, str]
-    worker: int | None
-    workers: int | None
-    supervisor_pid: int | None
-
-    @property
-    def note(self) -> str:
-        """What users of the model's answers have to know, or ""."""
-        return self.settings.get("note", "")
 
 
 @dataclass(frozen=True)

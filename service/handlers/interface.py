@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from engine.onnx_graph.activations import OUTPUT_ACTIVATIONS
 from interfaces.kinds import (
+    ASSIGNMENT,
     CHANNELS,
     FILE,
     GPU_NUMBERS,
@@ -213,8 +214,8 @@ class HandlerSettings:
     overrides: Mapping[str, str] = _option(
         dict,
         "change one value of the pipeline's graph; may be given more than once",
+        ASSIGNMENT,
         name="set",
-        metavar="[NODE.]KEY=VALUE",
         is_repeated=True,
         refused=_OF_PIPELINE,
     )

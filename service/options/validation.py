@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from engine.cache.bounded_file import why_no_file, why_no_folder
 from engine.cpu.cores import available_cores
 from interfaces.kinds import FILE
 from interfaces.names import unknown_name
-from interfaces.options import dashed, options_of
+from interfaces.options import dashed, options_of, settings_from
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 from service.handlers.table import HANDLERS
 from service.options.server_settings import ServerSettings
-
-_Settings = TypeVar("_Settings", HandlerSettings, ServerSettings)
 
 
 def server_settings(options: Namespace) -> ServerSettings:
@@ -34,7 +31,7 @@ def server_settings(options: Namespace) -> ServerSettings:
         available_cores()
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    return _settings(ServerSettings, given)
+    return settings_from(ServerSettings, options)
 
 
 def handler_settings(options: Namespace) -> HandlerSettings:
@@ -64,27 +61,7 @@ def handler_settings(options: Namespace) -> HandlerSettings:
         raise ConfigurationError("--mean and --std go together; give both or none")
     if 0 in given.get("std", ()):
         raise ConfigurationError("--std must not hold 0: the image is divided by it")
-    return _settings(
-        HandlerSettings, {**given, "overrides": _overrides(given.get("overrides", ()))}
-    )
-
-
-def _settings(kind: type[_Settings], given: Mapping[str, Any]) -> _Settings:
-    names = {entry.name for entry in fields(kind)}
-    return kind(**{name: given[name] for name in names & given.keys()})
-
-
-def _overrides(assignments: Sequence[str]) -> dict[str, str]:
-    """Texts of the form [NODE.]KEY=VALUE as key to value; the last of equal keys counts."""
-    overrides = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not key.strip() or not equals:
-            raise ConfigurationError(
-                f"--set takes [NODE.]KEY=VALUE, such as batching_timeout=2, got {assignment!r}"
-            )
-        overrides[key.strip()] = value.strip()
-    return overrides
+    return settings_from(HandlerSettings, options, overrides=dict(given.get("overrides", ())))
 
 
 def _check_files(settings: type, given: Mapping[str, Any]) -> None:

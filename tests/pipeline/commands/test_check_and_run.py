@@ -187,7 +187,6 @@ def test_several_roots_need_a_node_to_enter(
             "label file: there is no folder /no",
         ),
         (["run", "{file}", "x.png", "--set", "modle.max=2"], "did you mean 'model'?"),
-        (["show", "{file}", "--set", "max"], "--set takes [NODE.]KEY=VALUE"),
         (["show", "/no/such.toml"], "cannot read the configuration"),
     ],
 )
@@ -205,6 +204,7 @@ def test_what_cannot_be_loaded_is_one_line(
         (["chek"], "did you mean 'check'?"),
         (["show", "a.toml", "--ouput", "x"], "did you mean '--output'?"),
         (["run", "a.toml", "x", "--top", "0"], "at least 1"),
+        (["show", "a.toml", "--set", "max"], "--set: takes [NODE.]KEY=VALUE"),
         (["run", "a.toml"], "IMAGE"),
     ],
 )
