@@ -17,6 +17,7 @@ from engine.onnx_graph.fused_normalization import scales_its_image
 from engine.onnx_graph.metadata import read_normalization
 from engine.zoo.store import ZOO
 from pipeline.backends import opencv
+from pipeline.backends.engine_settings import normalization
 from pipeline.backends.gpu_decoding import DecodeTensor
 from pipeline.backends.inference import TensorrtTensor
 from pipeline.backends.interface import Backend
@@ -33,7 +34,7 @@ def pixel_warnings(nodes: Iterable[NodeConfig]) -> Iterator[str]:
     for node, backend in found:
         if backend.cls is TensorrtTensor:
             settings = backend.settings
-            warning = _contradiction(settings)
+            warning = _contradiction(settings) or _half(settings)
             if decoded and settings["mean"] is None and settings["std"] is None:
                 warning = _raw_pixels(settings["model"])
             if warning:
@@ -58,14 +59,24 @@ def _raw_pixels(model: str | None) -> str | None:
 
 def _contradiction(settings: Mapping[str, Any]) -> str | None:
     """What to say of other mean and std than the file or the zoo declares."""
-    model, mean, std = settings["model"], settings["mean"], settings["std"]
-    if mean is None or std is None:
-        return None
+    model = settings["model"]
     try:
-        text = contradiction(model, _declared(model), Normalization(mean, std))
+        given = normalization(settings)
+        if given is None:
+            return None
+        text = contradiction(model, _declared(model), given)
     except EngineError:
         return None  # loading the model reports it
     return text and f"{text}. One of them is a mistake, and labels may be wrong"
+
+
+def _half(settings: Mapping[str, Any]) -> str | None:
+    """What to say of a mean without std, and of a std without mean, which torchpipe allows."""
+    if settings["mean"] is None and settings["std"] is not None:
+        return 'has std and no mean, so nothing is subtracted; if that is meant, write mean = "0"'
+    if settings["std"] is None and settings["mean"] is not None:
+        return 'has mean and no std, so nothing is divided; if that is meant, write std = "1"'
+    return None
 
 
 def _advice(model: str | None) -> str | None:

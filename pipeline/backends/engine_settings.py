@@ -183,6 +183,20 @@ def _pairs(settings: Mapping[str, Any]) -> list[tuple[BatchShape, BatchShape]]:
     ]
 
 
+def normalization(settings: Mapping[str, Any]) -> Normalization | None:
+    """What `mean` and `std` say; with one of them alone nothing is subtracted, or divided.
+
+    Raises:
+        EngineError: values that no model can want.
+    """
+    mean, std = settings["mean"], settings["std"]
+    if mean is None and std is None:
+        return None
+    return Normalization(
+        _PLAIN_PIXELS.mean if mean is None else mean, _PLAIN_PIXELS.std if std is None else std
+    )
+
+
 def row_limits(
     settings: Mapping[str, Any], inputs: Sequence[TensorSpec]
 ) -> list[list[tuple[int, int]]]:
@@ -245,6 +259,7 @@ def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:
         PipelineConfigError: settings that contradict each other.
     """
     settings = config.settings
+    is_plain = settings["mean"] is None and settings["std"] is None
     profiles = tuple(
         BatchProfile(low.rows, high.rows)
         for low, high in batch_shapes(settings)[: config.instance_num]
@@ -262,7 +277,7 @@ def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:
             fp32_layers=settings["precision::fp32"],
             fp16_layers=settings["precision::fp16"],
             calibration_dir=_path(settings["calibration_images"]),
-            calibration_normalization=None if settings["mean"] else _PLAIN_PIXELS,
+            calibration_normalization=_PLAIN_PIXELS if is_plain else None,
             timing_cache_path=_path(settings["model::timingcache"]),
             max_workspace_bytes=settings["max_workspace_size"] * _MIB_BYTES,
         )

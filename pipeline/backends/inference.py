@@ -16,7 +16,6 @@ from engine.classifier import classifier_output
 from engine.contexts.cuda_context import CudaContext
 from engine.errors import EngineError
 from engine.interface import Engine, ExecutionContext, fitting
-from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO
 from engine.onnx_graph.model import OnnxModel
 from engine.registry import (
@@ -33,6 +32,7 @@ from pipeline.backends.engine_settings import (
     batch_shapes,
     check_shapes,
     engine_options,
+    normalization,
     row_limits,
 )
 from pipeline.backends.gpu_image import GraphRow, as_gpu_tensor
@@ -284,9 +284,6 @@ def _limited(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
     return model.with_limits(limits) if limits and is_open else model
 
 
-def _normalised(model: OnnxModel, settings: Any) -> OnnxModel:
-    mean, std = settings["mean"], settings["std"]
-    if (mean is None) != (std is None):
-        missing = "mean" if mean is None else "std"
-        raise PipelineConfigError(f"mean and std go together; {missing} is missing")
-    return model if mean is None else model.with_uint8_input(Normalization(mean, std))
+def _normalised(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
+    given = normalization(settings)
+    return model if given is None else model.with_uint8_input(given)

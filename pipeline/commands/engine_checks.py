@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.cache.bounded_file import why_no_file, why_no_folder
-from engine.normalization import Normalization
 from engine.onnx_graph.model import OnnxModel
 from engine.registry import EngineChoice, check_sizes, loading_errors
 from engine.zoo import ZOO_NAMES, outline
 from interfaces.names import unknown_name
 from pipeline.backends.assembly import ConfiguredBackend
-from pipeline.backends.engine_settings import batch_shapes, check_shapes, engine_options
+from pipeline.backends.engine_settings import (
+    batch_shapes,
+    check_shapes,
+    engine_options,
+    normalization,
+)
 from pipeline.backends.inference import (
     ENGINE_BACKEND,
     chosen_engine,
@@ -69,13 +73,8 @@ def check_engine(
 
 
 def _check_normalization(settings: dict[str, Any]) -> bool:
-    """True where mean and std are fine; PipelineConfigError or EngineError where they are not."""
-    mean, std = settings["mean"], settings["std"]
-    if (mean is None) != (std is None):
-        missing = "mean" if mean is None else "std"
-        raise PipelineConfigError(f"mean and std go together; {missing} is missing")
-    if mean is not None:
-        Normalization(mean, std)
+    """True where mean and std are fine; EngineError where they are not."""
+    normalization(settings)
     return True
 
 

@@ -63,6 +63,19 @@ def test_mean_and_std_that_are_given_are_no_mistake(tmp_path: Path) -> None:
     assert warnings(save(tmp_path), mean="0", std="1") == []
 
 
+def test_one_of_them_alone_may_not_be_meant(tmp_path: Path) -> None:
+    (mean_only,) = warnings(save(tmp_path), mean="103.9,116.8,123.7")
+    assert (
+        mean_only
+        == "[net] has mean and no std, so nothing is divided; if that is meant, write "
+        + ('std = "1"')
+    )
+    (std_only,) = warnings(save(tmp_path), std="255")
+    assert "has std and no mean, so nothing is subtracted" in std_only
+    (text,) = warnings("efficientnet_lite0", std="128")
+    assert "mean 0 and std 128 are not what efficientnet_lite0 declares" in text
+
+
 @pytest.mark.parametrize("operator", ["Sub", "Div", "Mul", "Add"])
 def test_a_graph_that_begins_with_arithmetic_does_it_itself(operator: str, tmp_path: Path) -> None:
     first = [

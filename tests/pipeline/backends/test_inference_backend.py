@@ -98,6 +98,20 @@ def test_mean_and_std_are_fused_so_that_uint8_goes_in(channel_means: Path) -> No
     assert item[TASK_RESULT_KEY].tolist() == [pytest.approx(expected)]
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"mean": "10,20,30"}, [90, 81, 72]), ({"std": "4"}, [25, 25.25, 25.5])],
+)
+def test_mean_or_std_alone(
+    channel_means: Path, settings: dict[str, str], expected: list[float]
+) -> None:
+    """As torchpipe takes them: the one that is missing changes nothing."""
+    item = {"data": plain_image(100)}
+    with pipe(node(channel_means, **settings)) as run:
+        run(item)
+    assert item[TASK_RESULT_KEY].tolist() == [pytest.approx(expected)]
+
+
 def test_results_belong_to_their_items_whatever_the_batches(channel_means: Path) -> None:
     document = node(channel_means, max=4, instance_num=2)
     with pipe(document) as run, ThreadPoolExecutor(12) as callers:
@@ -295,7 +309,7 @@ def test_int8_keeps_the_labels_of_photographs(
         ({"max": "4;4x3x9x9"}, r"\[m\] max = 4x3x9x9, but one row of the model's input is 3x8x8"),
         ({"max": "4x3x9x9"}, r"\[m\] max = 4x3x9x9, but one row of the model's input is 3x8x8"),
         ({"min": 3, "max": 2}, r"\[m\] min = 3 is more than max = 2"),
-        ({"mean": "1,2,3"}, r"\[m\] mean and std go together; std is missing"),
+        ({"mean": "1,2"}, r"\[m\] mean takes 1 value or 3"),
         ({"mean": "1,2,3", "std": "1,0,1"}, r"\[m\] std must be positive"),
         ({"model": "chanel_means.onnx"}, r"\[m\] .*chanel_means\.onnx"),
     ],

@@ -271,7 +271,8 @@ next = "a"
 [c]
 backend = "TensorrtTensor(max=1,min=4)"
 model = "nothere.onnx"
-mean = "1,2,3"
+mean = "1,2"
+std = "1"
 filter = "orr"
 [d]
 next = "e"
@@ -299,7 +300,7 @@ backend = "MapReduce"
         "nodes form a cycle: a -> b -> a",
         "[e] map: 'zz' is no node",
         "[c] model = 'nothere.onnx': there is no file nothere.onnx",
-        "[c] mean and std go together; std is missing",
+        "[c] mean takes 1 value or 3 (R, G, B), got 2",
         "[c] min = 4 is more than max = 1",
         "[e] ResizeMat needs resize_h and resize_w",
     ]
