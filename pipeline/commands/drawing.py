@@ -124,7 +124,7 @@ def sketched(document: Mapping[str, Any]) -> tuple[Drawing, list[str]]:
             is_wrong = any(mistake.startswith(f"[{name}]") for mistake in mistakes)
             nodes[name] = replace(_drawn(config.nodes[name]), mark=_HAS_MISTAKE if is_wrong else "")
         else:
-            text = str(tables[name].get("backend", ""))
+            text = str(tables.get(place.instances_of or name, {}).get("backend", ""))
             nodes[name] = DrawnNode(text, place, mark=_why_unreadable(text))
     for node in list(nodes.values()):
         for other in (*node.place.next, *node.jumps, *node.sources):

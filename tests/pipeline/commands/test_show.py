@@ -221,6 +221,7 @@ resize_w = 8
 filter = "orr"
 [each]
 backend = "MapReduce"
+["decode.2"]
 """
 
 
@@ -239,6 +240,7 @@ def test_a_file_with_mistakes_is_drawn_with_marks(
     assert told["model"] == "S[ResizeMat,,] has a mistake"
     assert told["nowhere"] == "there is no such node"
     assert told["cut"].startswith("ResizeMat has a mistake, 1 instance")
+    assert told["decode.2"].startswith("S[DecodeMat,NoSuchMat(a=1)] unknown here: NoSuchMat")
     assert told["each"].startswith("MapReduce has a mistake")
     assert all(line.startswith("mistake: ") for line in errors.splitlines())
     assert len(errors.splitlines()) == 7
