@@ -87,10 +87,6 @@ class RemoveV0(KeyBackend):
         for key in self._keys:
             if key in (TASK_DATA_KEY, TASK_RESULT_KEY):
                 raise PipelineConfigError(f'RemoveV0: "{key}" cannot be removed')
-            if key.startswith("TASK_") and key.endswith("_KEY"):
-                raise PipelineConfigError(
-                    f'RemoveV0: write the key that {key} stands for, such as "color"'
-                )
 
     def change(self, item: Item) -> None:
         """Remove them."""

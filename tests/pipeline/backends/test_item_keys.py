@@ -61,13 +61,20 @@ def test_remove_v0_takes_keys_away_from_the_nodes_behind() -> None:
     assert "the item has no key 'color'" in str(item["error"])
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [("data", "cannot be removed"), ("TASK_BOX_KEY", "write the key that TASK_BOX_KEY stands for")],
-)
-def test_remove_v0_refuses_what_items_need(keys: str, message: str) -> None:
-    with pytest.raises(PipelineConfigError, match=message):
+@pytest.mark.parametrize("keys", ["data", "color, TASK_RESULT_KEY"])
+def test_remove_v0_refuses_what_items_need(keys: str) -> None:
+    with pytest.raises(PipelineConfigError, match="cannot be removed"):
         pipe({"node": {"backend": "RemoveV0", "remove": keys}})
+
+
+@pytest.mark.parametrize("backend", ["RemoveV0", "RemoveV0(remove=TASK_BOX_KEY)"])
+def test_remove_v0_takes_torchpipes_constants_for_keys(backend: str) -> None:
+    config = {
+        "first": {"backend": backend, "remove": "TASK_BOX_KEY", "next": "second"},
+        "second": {"backend": "KeyA2KeyB", "key_a": "_box", "key_b": "was"},
+    }
+    item = run_one(config, {"data": 1, "_box": [0, 0, 1, 1]})
+    assert "the item has no key '_box'" in str(item["error"])
 
 
 def test_copy_split_feeds_a_map_reduce() -> None:
