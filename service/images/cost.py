@@ -40,7 +40,7 @@ _DECODER_BYTES = 1 << 20
 # What work that counts as one pixel takes at most.
 _MOST_BYTES_OF_WORK = 7
 # 0.5 s on an Intel Xeon (results/image-costs).
-_USUAL_MOST_WORK = 51_000_000
+USUAL_MOST_WORK = 51_000_000
 
 
 def most_work(max_pixels: int) -> int:
@@ -48,7 +48,7 @@ def most_work(max_pixels: int) -> int:
 
     A lower limit of pixels is one for all formats alike, a higher one allows more work.
     """
-    return max(max_pixels, _USUAL_MOST_WORK)
+    return max(max_pixels, USUAL_MOST_WORK)
 
 
 def largest_image_bytes(max_pixels: int) -> int:

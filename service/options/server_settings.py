@@ -21,6 +21,7 @@ from interfaces.options import option, out_of_bounds
 from interfaces.service import PORT
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
+from service.images.cost import USUAL_MOST_WORK
 from service.images.formats import DEFAULT_FORMATS, FORMATS
 from service.wire.scanner import DECODABLE_DEPTH, MessageLimits
 from service.wire.tls import TlsFiles
@@ -56,7 +57,7 @@ class ServerSettings:
         "and 33,554,432 bytes at least; an image of more is INVALID_IMAGE",
     )
     max_buffered_bytes: int = option(
-        256 * 1024 * 1024,
+        HandlerSettings().max_buffered_bytes,
         "memory of the messages of all connections together, with what is decoded of them, beyond "
         "16 KiB of each, shared out among the workers",
         WHOLE_NUMBER,
@@ -85,7 +86,7 @@ class ServerSettings:
         beyond="`InvalidRequest`, connection closed",
     )
     max_image_pixels: int = option(
-        51_000_000,
+        USUAL_MOST_WORK,
         "width x height, in pixels, of the largest image",
         COUNT,
         beyond="INVALID_IMAGE, and nothing is decoded: the header says how large it is. So is an "
