@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from interfaces.names import closest_name_hint
+from interfaces.names import closest_name_hint, shown
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_KEYS
 
@@ -36,8 +36,10 @@ def normal_form(document: Mapping[str, Any]) -> dict[str, Any]:
     A document in this form is left as it is.
 
     Raises:
-        PipelineConfigError: a key that is a global twice, or a name like TASK_X_KEY that is none.
+        PipelineConfigError: a key that is a global twice or no text, or a name like TASK_X_KEY that
+            is none.
     """
+    _check_keys(document)
     normal: dict[str, Any] = {
         key: _without_key_names(key, value)
         for key, value in document.items()
@@ -62,6 +64,7 @@ def physical_name(name: str) -> str:
 
 
 def _nodes(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    _check_keys(table)
     own: dict[str, Any] = {}
     inner: dict[str, Mapping[str, Any]] = {}
     for key, value in table.items():
@@ -72,6 +75,12 @@ def _nodes(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, dict[str,
     yield name, _without_interpreter(own, is_one_node=True)
     for key, value in inner.items():
         yield from _nodes(f"{name}.{key}", value)
+
+
+def _check_keys(table: Mapping[str, Any]) -> None:
+    for key in table:
+        if not isinstance(key, str):
+            raise PipelineConfigError(f"{shown(key)} is no key: nodes and settings have texts")
 
 
 def _without_interpreter(values: dict[str, Any], *, is_one_node: bool) -> dict[str, Any]:

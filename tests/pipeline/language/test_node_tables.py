@@ -55,13 +55,15 @@ def test_normal_form(document: dict[str, Any], normal: dict[str, Any]) -> None:
             {"a": {"map": "b[TASK_DATE_KEY:data]"}},
             "[a] map: TASK_DATE_KEY is the name of no key; did you mean 'TASK_DATA_KEY'?",
         ),
+        ({1: {"backend": "Identity"}}, "1 is no key: nodes and settings have texts"),
+        ({"a": {2: {"next": "b"}}}, "2 is no key: nodes and settings have texts"),
         ({"instance_num": 2}, "has no node: add a table such as [decoder], or a backend"),
         ({"rec": {}, "rce.2": {}}, "[rce.2] runs the instances of 'rce', which is no node"),
         ({"a": {"backend": "Identity", "2": {"model": "x"}}}, "unknown key '2'"),
         ({"a": {"map": "[result:data]"}}, "[a] has a map, but no node names it as its next"),
     ],
 )
-def test_what_is_refused(document: dict[str, Any], words: str) -> None:
+def test_what_is_refused(document: dict[Any, Any], words: str) -> None:
     _, mistakes = read_config(document)
     assert len(mistakes) == 1
     assert words in mistakes[0]
