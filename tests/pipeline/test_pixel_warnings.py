@@ -65,11 +65,7 @@ def test_mean_and_std_that_are_given_are_no_mistake(tmp_path: Path) -> None:
 
 def test_one_of_them_alone_may_not_be_meant(tmp_path: Path) -> None:
     (mean_only,) = warnings(save(tmp_path), mean="103.9,116.8,123.7")
-    assert (
-        mean_only
-        == "[net] has mean and no std, so nothing is divided; if that is meant, write "
-        + ('std = "1"')
-    )
+    assert "has mean and no std, so nothing is divided; if that is meant, write" in mean_only
     (std_only,) = warnings(save(tmp_path), std="255")
     assert "has std and no mean, so nothing is subtracted" in std_only
     (text,) = warnings("efficientnet_lite0", std="128")
