@@ -96,12 +96,7 @@ class CalibrationFeeds:
         self._spec = model.inputs[0]
         self._images = images
         self._normalization = normalization
-        if len(model.inputs) != 1 or model.input_size is None:
-            raise EngineError(
-                f"{model.path} cannot be calibrated with images: it must take one image of a "
-                f"fixed size"
-            )
-        self._size = model.input_size
+        self._size = calibrated_size(model)
         self._takes_pixels = self._spec.dtype == torch.uint8
         if not self._takes_pixels and self._normalization is None:
             raise EngineError(
@@ -120,6 +115,19 @@ class CalibrationFeeds:
         mean, std = (np.array(v, np.float32) for v in self._normalization.per_channel())
         normalized = ((pixels - mean) / std).transpose(0, 3, 1, 2)
         return np.ascontiguousarray(normalized, dtype=np.float32)
+
+
+def calibrated_size(model: OnnxModel) -> tuple[int, int]:
+    """Height and width of the images that a model is calibrated with.
+
+    Raises:
+        EngineError: it does not take one image of a fixed size.
+    """
+    if len(model.inputs) != 1 or model.input_size is None:
+        raise EngineError(
+            f"{model.path} cannot be calibrated with images: it must take one image of a fixed size"
+        )
+    return model.input_size
 
 
 def _spread(paths: list[Path]) -> list[Path]:

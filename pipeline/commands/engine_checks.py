@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.cache.bounded_file import why_no_file, why_no_folder
+from engine.int8.calibration import calibrated_size
+from engine.onnx_graph.layer_names import named_layers
 from engine.onnx_graph.model import OnnxModel
 from engine.registry import EngineChoice, check_sizes, loading_errors
 from engine.zoo import ZOO_NAMES, outline
@@ -53,7 +57,7 @@ def check_engine(
     shapes = findings.of(where, lambda: batch_shapes(settings))
     model = findings.of(where, lambda: _untried_model(settings["model"]))
     if model is not None:
-        _check_model(model, settings, shapes, where, findings)
+        model = _check_model(model, settings, shapes, where, findings)
     wanted = settings["precision"]
     choice = findings.of(where, lambda: chosen_engine(settings, engine))
     if choice is None:
@@ -64,11 +68,15 @@ def check_engine(
             f"{where} precision = {wanted!r}: the engine of this host, {choice.name}, runs "
             f"{choice.precision} instead"
         )
-    if shapes is not None:
-        instance = InstanceConfig(node.name, settings, node.instance_num, engine, SharedResources())
-        options = findings.of(where, lambda: engine_options(instance, choice.precision))
-        for error in () if options is None else loading_errors(choice, options):
-            findings.add(where, error)
+    if model is not None:
+        for check in _precision_checks(model, choice, settings):
+            findings.of(where, check)
+    if shapes is None:
+        settings["min"] = settings["max"] = BatchShape(1)
+    instance = InstanceConfig(node.name, settings, node.instance_num, engine, SharedResources())
+    options = findings.of(where, lambda: engine_options(instance, choice.precision))
+    for error in () if options is None else loading_errors(choice, options):
+        findings.add(where, error)
     findings.warnings += [f"{where} {text}" for text in _doubtful_settings(settings, choice)]
 
 
@@ -103,20 +111,38 @@ def _check_model(
     shapes: list[tuple[BatchShape, BatchShape]] | None,
     where: str,
     findings: Findings,
-) -> None:
-    """Add what in the settings does not suit the model; one mistake hides no other."""
+) -> OnnxModel | None:
+    """Add what in the settings does not suit the model; one mistake hides no other.
+
+    Returns:
+        The model as an engine gets it; None where it cannot be made so.
+    """
     plain = {"output": None, "min": BatchShape(1), "max": BatchShape(1), "mean": None, "std": None}
     output = {**plain, "output": settings["output"]}
     if findings.of(where, lambda: prepared_model(model, output)) is None:
         settings["output"] = None
     prepared = findings.of(where, lambda: prepared_model(model, settings))
     if prepared is None:
-        return
+        return None
     fits = shapes is None or findings.of(where, lambda: check_shapes(shapes, prepared.inputs))
     findings.of(where, lambda: settings["postprocessor"].check(prepared))
     if fits:
         # From shapes that do not fit it a model gets no sizes.
         findings.of(where, lambda: check_sizes(prepared))
+    return prepared
+
+
+def _precision_checks(
+    model: OnnxModel, choice: EngineChoice, settings: dict[str, Any]
+) -> Iterator[Callable[[], object]]:
+    """What raises where the precision does not suit the model."""
+    if choice.precision == "int8":
+        yield partial(calibrated_size, model)
+    # Of a packaged model only the inputs and outputs are known here.
+    names_layers = choice.precision == "int8" or choice.name == "tensorrt"
+    if names_layers and settings["model"] not in ZOO_NAMES:
+        for setting in ("precision::fp32", "precision::fp16"):
+            yield partial(named_layers, model.proto, settings[setting], setting)
 
 
 def _doubtful_settings(settings: dict[str, Any], choice: EngineChoice) -> list[str]:

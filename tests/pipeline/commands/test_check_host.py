@@ -8,6 +8,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -85,6 +87,24 @@ def test_int8_without_images_is_a_mistake(check: Checked) -> None:
     assert checked.has(("mistake: [model]", "has 2 images that OpenCV can decode; give at least 3"))
     checked = check('precision = "int8"', 'calibration_images = "/no/photos"')
     assert checked.has(("mistake: [model]", "calibration_images: there is no folder /no/photos"))
+
+
+def test_what_int8_cannot_do_with_the_model_is_a_mistake(check: Checked) -> None:
+    for name, level in (("a", 10), ("b", 90), ("c", 200)):
+        cv2.imwrite(str(check.place / f"{name}.png"), np.full((16, 16, 3), level, np.uint8))
+    images = f'calibration_images = "{check.place}"'
+    assert check('precision = "int8"', images).code == RIGHT
+    checked = check('precision = "int8"', images, '"precision::fp32" = "no_such_layer"')
+    assert checked.code == MISTAKES
+    assert checked.has(("mistake: [model] precision::fp32: 'no_such_layer'", "no layer's name"))
+    # Layers of the packaged model are not known before it is exported.
+    layer = '"precision::fp32" = "layer1"'
+    assert check('precision = "int8"', images, layer, model="resnet50").code == RIGHT
+    checked = check('precision = "int8"', "min = 4", "max = 2")
+    assert checked.has(
+        ("mistake: [model] min = 4 is more than max = 2", ""),
+        ("mistake: [model]", "precision int8 needs images"),
+    )
 
 
 def test_a_folder_of_images_that_no_int8_needs_is_a_warning(check: Checked) -> None:
