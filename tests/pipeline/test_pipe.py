@@ -196,6 +196,15 @@ def test_several_roots_need_a_node_name() -> None:
     assert one[TASK_RESULT_KEY] == 2
 
 
+def test_what_a_file_says_without_effect_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pipe({"a": {"next": "a.2", "priority": "low"}, "a.2": {"backend": "DecodeMat"}}):
+        pass
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "[a]: priority is ignored: streams have one priority",
+        "[a.2] runs the instances of [a]; without effect here: backend",
+    ]
+
+
 def test_an_empty_list_is_no_work() -> None:
     with pipe(CHAIN) as run:
         run([])
