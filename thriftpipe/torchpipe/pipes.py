@@ -75,12 +75,14 @@ class Interpreter:
         pipe = self._pipe()
         for item in items:
             event = item.get(TASK_EVENT_KEY)
-            if event is None:
-                waited_for.append(item)
-            elif isinstance(event, Event):
+            if isinstance(event, Event):
                 _submit(pipe, item, event)
+            elif hasattr(event, "wait"):
+                raise TypeError(
+                    f"{TASK_EVENT_KEY!r} holds a {type(event).__name__}: expected a torchpipe.Event"
+                )
             else:
-                raise TypeError(f"{TASK_EVENT_KEY!r} holds a {type(event).__name__}, no Event")
+                waited_for.append(item)
         if not waited_for:
             return
         try:

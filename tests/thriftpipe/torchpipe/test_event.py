@@ -151,8 +151,12 @@ def test_an_event_is_used_once_and_holds_an_event(
     event.Wait()
     with pytest.raises(ValueError, match="used before: make a new Event"):
         run({"data": 1, "event": event})
-    with pytest.raises(TypeError, match="'event' holds a int, no Event"):
-        run({"data": 1, "event": 1})
+    with pytest.raises(TypeError, match="'event' holds a Event: expected a"):
+        run({"data": 1, "event": threading.Event()})
+    # Any other value is a key like others.
+    item = {"data": 1, "event": 1}
+    run(item)
+    assert (item["result"], item["event"]) == (1, 1)
     with pytest.raises(ValueError, match=r"Event\(num=0\)"):
         torchpipe.Event(0)
 

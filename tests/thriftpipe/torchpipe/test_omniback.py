@@ -42,3 +42,17 @@ def test_queues_are_shared_by_name() -> None:
     assert queue.get(False) == [3]
     with pytest.raises(RuntimeError, match="empty"):
         queue.get(False)
+
+
+def test_items_are_dictionaries() -> None:
+    item = omniback.Dict({"a": 1, "b": {"inner": "two"}, "c": [1, 2], "d": b"x"})
+    item["e"] = 3.5
+    item.update(omniback.Dict({"f": True}))
+    copy = item.copy()
+    assert type(copy) is omniback.Dict
+    assert item.pop("a") == 1
+    del item["b"]
+    assert list(item.keys()) == ["c", "d", "e", "f"]
+    assert "a" in copy
+    copy.clear()
+    assert len(omniback.Dict()) == len(copy) == 0
