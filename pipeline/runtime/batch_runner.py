@@ -311,6 +311,9 @@ class BatchRunner:
                 self.failures.note(cause)
             self.fail(task, cause)
             return False
+        if ENDED_KEY in item and TASK_RESULT_KEY in item:
+            # A filter had ended an inner sequence, and a member behind it ran all the same.
+            del item[ENDED_KEY]
         if plan.is_last or ENDED_KEY in item:
             task.finish()
             return False
