@@ -77,7 +77,8 @@ def _tried(proto: onnx.ModelProto, fixed_batch: int | None) -> Trial:
     if fixed_batch is not None:
         limit_s = _TIME_LIMIT_OF_FIXED_BATCH_S
     elif any(node.op_type == "Loop" for node in nodes_within(proto.graph)):
-        # It may have no end, which only the warm-up of a server has a time limit for.
+        # Only the warm-up of a server has a time limit for that.
+        _logger.info("what the model does with a batch is not tried out: its loop may have no end")
         return Trial()
     try:
         with _runner(proto, limit_s) as run:
