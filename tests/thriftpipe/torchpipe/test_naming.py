@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import thriftpipe
 from thriftpipe.torchpipe.__main__ import main
 from thriftpipe.torchpipe.naming import LentNames
 
@@ -51,6 +52,19 @@ def test_one_changed_line_or_none_lets_a_program_run(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "3 thriftpipe.torchpipe ['a'] True\n"
+
+
+def test_the_front_door_alone_loads_nothing() -> None:
+    program = "import sys, thriftpipe; print(thriftpipe.__version__, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == f"{thriftpipe.__version__} False\n"
 
 
 def test_an_installed_torchpipe_comes_first_but_for_a_program_that_is_run(
