@@ -150,6 +150,27 @@ def test_a_break_before_there_is_a_result_is_no_error(document: dict[str, Any]) 
     assert set(item) == {"data", "stage_times_ms"}
 
 
+class _Silent:
+    def forward(self, items: list[dict[str, Any]]) -> None:
+        """Give no result."""
+
+
+register_backend(_Silent, "TestSilent")
+
+
+@pytest.mark.parametrize(
+    ("last", "result"), [("TestDouble", 8), ("TestSilent", None), ("S[TestSilent]", None)]
+)
+def test_what_runs_behind_a_break_in_an_inner_sequence_counts(last: str, result: Any) -> None:
+    document = {
+        "a": {"backend": "S[S[(Break)TestDouble],(Run)TestDouble]", "next": "b"},
+        "b": {"backend": last},
+    }
+    (item,) = run(document, 2)
+    assert item.get("result") == result
+    assert ("error" in item) == (result is None)
+
+
 def test_a_break_hides_no_failure() -> None:
     for document in (
         {"only": {"backend": "S[TestDouble,(Break)TestDouble]"}},
