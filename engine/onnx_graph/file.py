@@ -27,6 +27,9 @@ _FLOATS = (
 )
 # Before this opset, Mul and Add did not broadcast, and no engine here reads such models.
 _OLDEST_OPSET = 7
+# What TensorRT's users call engines.
+_ENGINE_SUFFIXES = {".trt", ".engine", ".plan"}
+_ENGINE_HINT = ". Engines are caches here: the ONNX file is model, and this file model::cache"
 
 
 def read_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -102,7 +105,8 @@ def _read_bytes(path: Path) -> bytes:
             # Looked at before the rest is read: a wrong file may be large.
             if (first := file.read(1)) != _FIRST_BYTE:
                 how = f"starts with byte {first!r}" if first else "is empty"
-                raise EngineError(f"{path} is not an ONNX model: it {how}")
+                hint = _ENGINE_HINT if path.suffix in _ENGINE_SUFFIXES else ""
+                raise EngineError(f"{path} is not an ONNX model: it {how}{hint}")
             return first + file.read()
     except UnreadableFileError as error:
         raise EngineError(f"cannot read the model {path}: {error}") from error

@@ -296,3 +296,10 @@ class TestFusedNormalization:
         model = saved(proto, tmp_path / "m.onnx")
         with pytest.raises(EngineError, match="it takes 'image' float32 N x 1 x 8 x 8"):
             model.with_uint8_input(IMAGENET_NORMALIZATION)
+
+
+def test_an_engine_file_is_told_from_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "resnet50.trt"
+    path.write_bytes(b"ftrt engine")
+    with pytest.raises(EngineError, match="the ONNX file is model, and this file model::cache"):
+        OnnxModel.load(path)
