@@ -30,6 +30,7 @@ from engine.classifier import (
     classifier_output,
     contradiction_of,
 )
+from engine.contexts.cuda_device import check_device
 from engine.cpu.cores import available_cores
 from engine.errors import EngineError
 from engine.interface import Engine
@@ -58,6 +59,8 @@ _Prepared: TypeAlias = tuple[int, torch.Tensor, dict[str, float]]
 def create_handler(settings: HandlerSettings) -> BaselineHandler:
     """Build the handler; ConfigurationError says which setting cannot work."""
     try:
+        for number in settings.devices:
+            check_device(number)
         return BaselineHandler(settings)
     except EngineError as error:
         raise ConfigurationError(str(error)) from error

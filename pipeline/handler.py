@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from engine.contexts.cuda_device import check_device
 from engine.errors import EngineError
 from engine.interface import Engine
 from engine.scoring import check_results
@@ -56,6 +57,8 @@ _SHARES_OF_SLOTS = 4
 def create_handler(settings: HandlerSettings) -> PipelineHandler:
     """Build the handler; ConfigurationError says which setting cannot work."""
     try:
+        for number in settings.devices:
+            check_device(number)
         return PipelineHandler(settings)
     except (EngineError, PipelineConfigError) as error:
         raise ConfigurationError(str(error)) from error

@@ -232,6 +232,8 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
         (("--handler", "pipeline", "--devices", "cuda"), "got 'cuda'"),
         (("--handler", "pipeline", "--devices=-1"), "got '-1'"),
         (("--handler", "pipeline", "--devices", "1,0,1"), "takes each GPU once; 1 is there"),
+        (("--handler", "pipeline", "--devices", "0,77"), "there is no GPU "),
+        (("--handler", "baseline", "--devices", "77"), "there is no GPU 77"),
         (("--handler", "null", "--devices", "0"), "--devices: the null handler runs no model"),
         (("--handler", "null", "--labels", "lables.txt"), "did you mean labels.txt?"),
         (("--handler", "null", "--labels", "labels.txt"), "1 labels, the model has 1000"),
