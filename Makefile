@@ -15,7 +15,7 @@ TEST_PROCESSES ?= 3
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak serve lint audit resolve constraints clean
+.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak regression serve lint audit resolve constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ chaos: $(STAMP) ## dying clients, workers and engines, bad networks, overload
 
 soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600"
 	$(BIN)/python -m tests.robustness soak $(ARGS)
+
+regression: $(STAMP) ## throughput beside another commit: make regression ARGS="--against main~10"
+	$(BIN)/python -m tests.robustness regression $(ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)

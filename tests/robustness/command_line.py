@@ -13,7 +13,7 @@ from interfaces.options import Command, Option, settings_from
 from loadtest.command_line import OPTIONS, run_command
 from loadtest.commands import require_writable
 from loadtest.progress import Progress
-from tests.robustness import chaos, fuzz, results, soak
+from tests.robustness import chaos, fuzz, regression, results, soak
 
 PHASES = (
     "killed-clients",
@@ -33,6 +33,9 @@ _OPTIONS = (
     Option("deadline_s", kinds.DURATION, 10.0, "longest wait for an answer, a close or a ping"),
     Option("replay", kinds.TEXT, None, "send the bytes of this file, and no more", "FILE"),
     Option("phases", kinds.some_of(PHASES), ",".join(PHASES), "which, with commas between"),
+    Option("against", kinds.TEXT, "HEAD", "commit to compare this checkout with", "REF"),
+    Option("pairs", kinds.COUNT, 12, "windows of each side"),
+    Option("rows", kinds.some_of(regression.ROWS), ",".join(regression.ROWS), "what to measure"),
     Option("clients", kinds.COUNT, 10, "closed-loop clients that check every answer"),
     Option(
         "model",
@@ -58,6 +61,11 @@ _COMMANDS = {
         f"{_ALL} clients",
         {"duration_s": 1200.0, "clients": 6},
     ),
+    "regression": Command(
+        "throughput of this checkout and of another commit, in alternating windows",
+        f"{_ALL} clients against rows pairs",
+        {"duration_s": 6.0},
+    ),
     "report": Command("rebuild report and plot from the raw files", "folder"),
 }
 
@@ -65,7 +73,7 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of `python -m loadtest`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    description = "Servers under mutated requests, faults, overload and long load."
+    description = "Servers under mutated requests, faults and load, and against other commits."
     parser = build_parser(
         "tests.robustness", description, _OPTIONS, _COMMANDS, writes_underscores=True
     )
@@ -82,6 +90,10 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
         chaos.chaos(settings_from(chaos.ChaosSettings, options), folder, command, progress)
     elif options.command == "soak":
         soak.soak(settings_from(soak.SoakSettings, options), folder, command, progress)
+    elif options.command == "regression":
+        regression.regression(
+            settings_from(regression.RegressionSettings, options), folder, command, progress
+        )
     else:
         options.requests = None if options.duration_s else options.requests
         settings = settings_from(fuzz.FuzzSettings, options)

@@ -73,6 +73,17 @@ def _chaos(run: Run, folder: Path) -> Sections:
     return sections
 
 
+def _regression(run: Run, folder: Path) -> Sections:
+    pairs = read_table(folder, "pairs")
+    rows = [[_rounded(cell) for cell in pair.values()] for pair in pairs]
+    text = (
+        f"This checkout beside {run.settings['against']}: {run.settings['clients']} closed-loop "
+        f"clients, windows of {run.settings['duration_s']:g} s, one side after the other.\n\n"
+    )
+    header = ("", "pair", "this a second", "other a second")
+    return [("Pairs", text + markdown(header, rows))]
+
+
 def _outcomes(run: Run) -> str:
     """Images of each phase by outcome."""
     phases = run.results["phases"]
@@ -143,4 +154,5 @@ PAGES = {
     "fuzz": _page("Fuzz", _fuzz),
     "chaos": _page("Chaos", _chaos),
     "soak": _page("Soak", _soak),
+    "regression": _page("Regression", _regression),
 }

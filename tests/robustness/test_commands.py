@@ -96,6 +96,29 @@ def test_soak_records_throughput_and_usage(robustness: Command, port: int, tmp_p
     assert len(read_table(folder, "throughput")) >= 5
 
 
+def test_regression_alternates_this_checkout_and_another_commit(
+    robustness: Command, port: int, tmp_path: Path
+) -> None:
+    done = robustness(
+        *("regression", "--rows", "item,null", "--pairs", 2, "--duration_s", 0.1),
+        *("--port", port, "--output_dir", "out"),
+    )
+    assert done.returncode in (0, 1), done.stderr
+    pairs = read_table(tmp_path / "out", "pairs")
+    assert [(row["row"], row["pair"]) for row in pairs] == [
+        *(("item", "1"), ("item", "2"), ("null", "1"), ("null", "2"))
+    ]
+    assert all(float(row["this_per_s"]) > 0 and float(row["other_per_s"]) > 0 for row in pairs)
+    assert "item: a second, over the other commit's" in done.stdout
+
+
+def test_a_commit_that_is_none_is_one_line(robustness: Command) -> None:
+    done = robustness("regression", "--against", "no-such-commit")
+    assert done.returncode == 1
+    assert "--against no-such-commit: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_too_short_a_soak_is_refused_before_it_starts(robustness: Command) -> None:
     done = robustness("soak", "--duration_s", 1.9)
     assert done.returncode == 1
