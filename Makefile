@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+REFERENCE_VENV := .venv-reference
+REFERENCE_STAMP := $(REFERENCE_VENV)/.installed
+# torchpipe, in the version that setup.cfg has for the extra `reference`.
+REFERENCE := $(shell sed -n 's/^ *\(torchpipe==.*\)/\1/p' setup.cfg)
 EXTRAS := openvino,zoo,bench,test,lint
 # The oldest first. The classifiers of setup.cfg say on which of them the suite has run.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
@@ -15,7 +19,7 @@ TEST_PROCESSES ?= 3
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu test-interop fuzz chaos soak regression serve lint audit resolve constraints clean
+.PHONY: help venv bench bench-gpu measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +31,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; some minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(REFERENCE_STAMP): setup.cfg constraints.txt
+	@echo "setting up $(REFERENCE_VENV) with $(REFERENCE)"
+	@$(PYTHON) -m venv --clear $(REFERENCE_VENV)
+	@$(REFERENCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '$(REFERENCE)' torch numpy
+	@echo "torchpipe compiles its core, once, with g++ (about 5 minutes on 2 cores)"
+	@$(REFERENCE_VENV)/bin/python -c 'import torchpipe, omniback; omniback.create("DecodeMat")'
 	@touch $@
 
 bench: $(STAMP) ## compare the handlers on this machine (within 10 minutes on 2 cores)
@@ -52,9 +64,15 @@ test-interop: $(STAMP) ## Apache Thrift's clients in Python, C++ and Java; insta
 	fi
 	THRIFTPIPE_REQUIRE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
-measure: $(STAMP) ## the runtime beside torchpipe: make measure ARGS="--reference_python PATH"
-	$(BIN)/python -m loadtest batching --output_dir results/local-batching $(ARGS)
-	$(BIN)/python -m loadtest overhead --output_dir results/local-overhead $(ARGS)
+test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the same on the same pipes
+	THRIFTPIPE_REFERENCE_PYTHON=$(REFERENCE_VENV)/bin/python \
+		$(BIN)/python -m pytest tests/parity $(PYTEST_ARGS)
+
+measure: $(STAMP) $(REFERENCE_STAMP) ## the runtime beside torchpipe: batching and overhead
+	$(BIN)/python -m loadtest batching --output_dir results/local-batching \
+		--reference_python $(REFERENCE_VENV)/bin/python $(ARGS)
+	$(BIN)/python -m loadtest overhead --output_dir results/local-overhead \
+		--reference_python $(REFERENCE_VENV)/bin/python $(ARGS)
 
 fuzz: $(STAMP) ## a million mutated requests against a live server: make fuzz ARGS="--duration_s 60"
 	$(BIN)/python -m tests.robustness fuzz $(ARGS)
@@ -94,4 +112,4 @@ constraints: $(STAMP) ## pin again what setup.cfg allows: make constraints ARGS=
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and all caches
-	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(REFERENCE_VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
