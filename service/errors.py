@@ -10,9 +10,14 @@ def in_one_line(error: BaseException) -> str:
 
 
 def what_it_says(error: BaseException) -> str:
-    """The text of an error; with its kind where that is no Exception, or where it has no text."""
+    """The text of an error; with its kind where that says more than the text.
+
+    So it is where there is no text, where the error is no Exception, and with a KeyError, whose
+    text is the key alone.
+    """
     text = _text(error)
-    return text if text and isinstance(error, Exception) else in_one_line(error)
+    says_enough = text and isinstance(error, Exception) and not isinstance(error, KeyError)
+    return text if says_enough else in_one_line(error)
 
 
 def _text(error: BaseException) -> str:

@@ -61,7 +61,7 @@ class KeyA2KeyB(KeyBackend):
     def change(self, item: Item) -> None:
         """Copy the value."""
         if self._from not in item:
-            raise KeyError(f"KeyA2KeyB: the item has no key {self._from!r}")
+            raise LookupError(f"KeyA2KeyB: the item has no key {self._from!r}")
         item[self._to] = item[self._from]
 
 

@@ -237,7 +237,7 @@ class Flow(Call):
             if mapped.taken not in source:
                 raise NodeError(
                     name,
-                    KeyError(
+                    LookupError(
                         f"its map takes {mapped.taken!r} from {mapped.source!r}, which has "
                         f"{', '.join(sorted(map(str, source)))}"
                     ),

@@ -59,6 +59,18 @@ def test_only_those_at_fault_fail() -> None:
     assert str(items[2]["error"]) == "node 'node': division by zero"
 
 
+def test_a_key_that_an_item_lacks_is_told_as_such() -> None:
+    @register_backend(name="TestLacking")
+    class Lacking:
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            items[0]["result"] = items[0]["color"]
+
+    item: dict[str, Any] = {"data": 1}
+    with pipe({"node": {"backend": "TestLacking"}}) as run:
+        run(item)
+    assert str(item["error"]) == "node 'node': KeyError: 'color'"
+
+
 class _NoForward:
     pass
 

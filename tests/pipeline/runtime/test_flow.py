@@ -85,7 +85,9 @@ def test_what_a_branch_puts_into_its_item_the_others_do_not_see() -> None:
     item, odd = {"data": 1}, {"data": 1, 7: "a key that is no text"}
     with pipe(document) as running:
         running([item, odd])
-    assert "its map takes 'last' from 'right', which has data, result" in str(item["error"])
+    assert str(item["error"]) == (
+        "node 'join': its map takes 'last' from 'right', which has data, result"
+    )
     assert "its map takes 'last' from 'right', which has 7, data, result" in str(odd["error"])
 
 
