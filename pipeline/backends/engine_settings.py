@@ -49,8 +49,9 @@ def read_precision(value: Any) -> str | None:
 
 
 _SHAPES = (
-    'rows, or a shape such as "{}x3x224x224", with "," between those of several inputs; several '
-    'with ";" between, one an instance, which is written so for what torchpipe joins with "&", too'
+    'rows, or a shape such as "{}x3x224x224", with "," between those of several inputs, which all '
+    'have the same rows; several with ";" between, one an instance, which is written so for what '
+    'torchpipe joins with "&", too'
 )
 
 ENGINE_SETTINGS = (
@@ -245,7 +246,7 @@ def _misfit(shape: BatchShape, inputs: Sequence[TensorSpec]) -> str:
         return f" has shapes of {len(shapes)} inputs, the model has {len(inputs)}"
     spec = next(it for given, it in zip(shapes, inputs, strict=True) if not it.takes(given))
     which = "the model's input" if len(inputs) == 1 else f"input {spec.name!r}"
-    return f", but one row of {which} is {spec.rows_text}"
+    return f", but one row of {which} is {spec.rows_text or 'a single number'}"
 
 
 def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:

@@ -183,15 +183,16 @@ def read_floats(value: Any) -> tuple[float, ...]:
 
 
 def read_batch_shape(value: Any) -> BatchShape:
-    """Rows, or rows and the shape of a row, an input each: 4, "4", "4x3x224x224,4x10"."""
+    """Rows, or rows and the shape of a row, an input each: 4, "4,4", "4x3x224x224,4x10,4"."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(value)
     inputs = [[read_count(part) for part in one.split("x")] for one in str(value).split(",")]
     rows = inputs[0][0]
     shapes = tuple(tuple(shape) for _, *shape in inputs)
-    if any(first != rows for first, *_ in inputs) or (len(shapes) > 1 and not all(shapes)):
+    if any(first != rows for first, *_ in inputs):
         raise ValueError(value)
-    return BatchShape(rows, shapes if all(shapes) else ())
+    # Rows alone say nothing of a shape, but beside a shape: there a row is a single number.
+    return BatchShape(rows, shapes if any(shapes) else ())
 
 
 def read_range(value: Any) -> tuple[int, int]:

@@ -44,6 +44,8 @@ def test_defaults_fill_what_is_not_given() -> None:
         ("4", BatchShape(4)),
         ("4x3x224x224", BatchShape(4, ((3, 224, 224),))),
         ("4x3x8x8, 4x10", BatchShape(4, ((3, 8, 8), (10,)))),
+        ("4,4", BatchShape(4)),
+        ("4x3x8x8, 4", BatchShape(4, ((3, 8, 8), ()))),
     ],
 )
 def test_min_and_max_are_rows_or_shapes(value: object, shape: BatchShape) -> None:

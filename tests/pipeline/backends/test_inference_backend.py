@@ -192,7 +192,8 @@ def test_shapes_of_inputs_that_are_not_there_are_refused(
         (channel_means, "4x3x8x8,4x5", "has shapes of 2 inputs, the model has 1"),
         (two_inputs, "4x2x3", "has shapes of 1 inputs, the model has 2"),
         (two_inputs, "4x2x3,4x9x3", "one row of input 'right' is 1x3"),
-        (two_inputs, "4x2x3,2x1x3", "expected rows, or a shape"),
+        (two_inputs, "4x2x3,4", "one row of input 'right' is 1x3"),
+        (two_inputs, "4x2x3,2x1x3", "which all have the same rows"),
     ):
         with pytest.raises(PipelineConfigError, match=words):
             pipe(node(model, max=shapes))
