@@ -26,7 +26,7 @@ from pipeline.backends.assembly import (
 from pipeline.backends.behind_engine import split_postprocessor, with_backend_behind_engine
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import Division, Jump, with_jumps_as_settings
-from pipeline.backends.registry import backend_class, backend_settings
+from pipeline.backends.registry import backend_class, backend_settings, registered_backends
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
@@ -342,7 +342,9 @@ class _Reader:
         try:
             return parse_expression(text)
         except PipelineConfigError as error:
-            refused = [name for name in dict.fromkeys(_WORD.findall(text)) if is_refused(name)]
+            own = registered_backends()
+            words = dict.fromkeys(_WORD.findall(text))
+            refused = [name for name in words if is_refused(name) and name not in own]
             messages = [unknown_backend(name, ()) for name in refused] or [str(error)]
             self.mistakes += [f"{where}{message}" for message in messages]
             return None

@@ -235,7 +235,7 @@ def _place_mistakes(graph: Graph, name: str) -> Iterator[str]:
     if place.instances_of is not None and place.instances_of not in graph.places:
         yield (
             f"[{name}] runs the instances of {shown(place.instances_of)}, which is no node"
-            f"{closest_name_hint(place.instances_of, graph.places)}"
+            f"{closest_name_hint(place.instances_of, graph.places.keys() - {name})}"
         )
     if not before and place.mapping:
         yield (

@@ -9,6 +9,7 @@ import pytest
 
 import pipeline
 from pipeline import pipe
+from pipeline.backends import registry
 from pipeline.backends.assembly import build_backend
 from pipeline.backends.filters import filter_named
 from pipeline.backends.registry import backend_class, backend_settings
@@ -127,6 +128,14 @@ def test_a_refusal_says_what_to_use() -> None:
     assert (
         "[node]: torchpipe's key 'save_engine' is not supported here: use model::cache" in message
     )
+
+
+def test_a_name_that_the_user_has_registered_is_not_the_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "backend 'Add' is not supported here" in refusal({"backend": "S[Identity,Add"})
+    monkeypatch.setitem(registry._BACKENDS, "Add", backend_class("Identity"))
+    assert "expected ',' or ']'" in refusal({"backend": "S[Identity,Add"})
 
 
 def test_no_name_of_torchpipes_is_taken_for_a_slip() -> None:
