@@ -157,13 +157,14 @@ class CatTensor(TensorOperator):
 
 @register("SplitTensor")
 class SplitTensor(EachTensor):
-    """Makes a list of the rows of a tensor, each of the shape (1, ...).
+    """Hands on the rows of its item.
 
-    Of one item: the rows of a batch are given to its items by the engine's node itself.
+    torchpipe splits up a batch that CatTensor has joined. Here both are of one item, and the rows
+    of a batch are given to its items by the engine's node itself.
     """
 
-    def apply(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Views of the rows."""
+    def apply(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself."""
         if not tensor.ndim:
             raise ValueError("SplitTensor got a single number, which has no rows")
-        return list(tensor.split(1))
+        return tensor

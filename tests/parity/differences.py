@@ -64,6 +64,9 @@ def _image(extension: str) -> PlainItem:
 
 
 _DATA = {"data": 4}
+_ROW = to_plain(np.array([[0, 1]], dtype=np.float32))
+_SECOND = to_plain(np.array([1], dtype=np.int64))
+_PIXELS = to_plain(np.arange(1, 7, dtype=np.uint8).reshape(1, 3, 1, 2))
 _ADDED = "node_name/stage_times_ms"
 _FORK = {
     "@first": _node("ParityAdd", next="@left,@right"),
@@ -205,6 +208,24 @@ DIFFERENCES = (
         _one({"@a": _node("S[DecodeMat,ParityKeys]", ignored=_ADDED)}, _image(".webp")),
         Expected([{}], ("result",), raised="RuntimeError: Sequential: no result in DecodeMat"),
         Expected([{"result": "color,data"}]),
+    ),
+    Difference(
+        "`CatTensor`",
+        _one({"@a": _node("CatTensor")}, {"data": _ROW}),
+        Expected([{"result": _ROW, "request_size": 1}]),
+        Expected([{"result": _ROW}], ("request_size",)),
+    ),
+    Difference(
+        "`SoftmaxArgMaxTensor`",
+        _one({"@a": _node("SoftmaxArgMaxTensor")}, {"data": _ROW}),
+        Expected([{"result": _SECOND}], ("class", "score")),
+        Expected([{"result": _SECOND, "class": 1}]),
+    ),
+    Difference(
+        "operators on tensors of a GPU",
+        _one({"@a": _node("CvtColorTensor", color="rgb")}, {"data": _PIXELS, "color": "bgr"}),
+        Expected([{"result": {"array": ["uint8", [1, 3, 1, 2], "050603040102"]}}]),
+        Expected(refused="ConfigError: [@a] CvtColorTensor needs an NVIDIA GPU"),
     ),
     Difference(
         "an unknown backend",

@@ -54,10 +54,10 @@ def test_of_a_list_each() -> None:
     assert [tuple(one.shape) for one in result] == [(1, 2, 4, 3), (1, 1, 4, 3)]
 
 
-def test_rows_become_a_list_and_a_tensor_again() -> None:
-    rows = run_one(HWC, backend="SplitTensor")["result"]
-    assert [tuple(one.shape) for one in rows] == [(1, 4, 3)] * 2
-    assert torch.equal(run_one(HWC, backend="S[SplitTensor,CatTensor]")["result"], HWC)
+def test_the_rows_of_an_item_stay_its_own() -> None:
+    assert torch.equal(run_one(HWC, backend="SplitTensor")["result"], HWC)
+    joined = run_one([HWC, HWC[:1]], backend="S[CatTensor,SplitTensor]")["result"]
+    assert torch.equal(joined, torch.cat([HWC, HWC[:1]]))
 
 
 @pytest.mark.parametrize(
