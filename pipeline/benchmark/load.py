@@ -140,7 +140,7 @@ class _Clients:
         self._requests = requests
         self._images = images
         self._load = load
-        # Taken by all clients: whoever is faster sends more of them.
+        # Taken by all clients: a faster one sends more of them.
         self._numbers = count(0, load.request_batch)
         self.failures: list[Counter[str]] = [Counter() for _ in range(load.clients)]
         self.latencies_ms: list[list[float]] = [[] for _ in range(load.clients)]

@@ -160,6 +160,6 @@ def _doubtful_settings(settings: dict[str, Any], choice: EngineChoice) -> list[s
     cache = settings["model::cache"]
     if cache and not why_no_folder(parent := Path(cache).parent) and not os.access(parent, os.W_OK):
         found.append(
-            f"model::cache = {cache!r} cannot be written: the engine is prepared anew at each start"
+            f"model::cache = {cache!r} cannot be written: the engine is prepared at every start"
         )
     return found

@@ -129,7 +129,7 @@ class Flow(Call):
         if self._route.steps[entry].filter.name == FIRST_FILTER:
             begun = [(entry, item)]
         else:
-            # Nobody else knows of the item yet.
+            # No other thread knows of the item yet.
             begun = []
             try:
                 begun, skipped = self._decide(entry, item)

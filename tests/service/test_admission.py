@@ -252,7 +252,7 @@ def test_a_lone_call_is_never_refused(images: int) -> None:
 
 
 def test_bulk_calls_do_not_keep_single_images_out() -> None:
-    """Four of 256 are as four to someone who asks for one: a turn each."""
+    """Four calls of 256 are like four of one to a caller of one image: a turn each."""
     admission = admission_of(Clock(), max_queue=1024)
     with ExitStack() as stack:
         assert [stack.enter_context(admission.admit(256)).images for _ in range(3)] == [256] * 3

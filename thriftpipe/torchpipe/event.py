@@ -16,7 +16,7 @@ class Event:
     """Under `event` of an item it lets the call return at once.
 
     When the item is filled, the callbacks run, in a thread of their own, so that they may call any
-    pipe; then whoever waits goes on.
+    pipe; then the threads that wait go on.
 
     Args:
         num: for how many items the event may be used.

@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(check: Checked) -> None:
     locked.mkdir(mode=0o500)
     checked = check(f'"model::cache" = "{locked}/engine.cache"')
     assert checked.code == RIGHT
-    assert checked.has(("warning: [model] model::cache", "prepared anew at each start"))
+    assert checked.has(("warning: [model] model::cache", "prepared at every start"))
 
 
 def test_a_file_that_is_no_model_is_a_mistake(check: Checked) -> None:

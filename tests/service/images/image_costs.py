@@ -234,7 +234,7 @@ def _bit_png(side: int) -> bytes:
 
 
 def _nothing_for_ever(size_bytes: int) -> bytes:
-    """Deflate blocks of zeros, each of which begins anew."""
+    """Deflate blocks of zeros, none of which refers to another."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_FULL_FLUSH)
     return block * (size_bytes // len(block))
