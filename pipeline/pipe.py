@@ -51,8 +51,8 @@ def pipe(
         config: a TOML file, or its content as a dictionary.
         engine: what runs the model behind TensorrtTensor: a provider's name, or "auto".
         rebuild: when an instance counts as broken, and how soon it is rebuilt.
-        ignore_unknown_keys: whether a key that neither this project nor torchpipe reads is ignored, which
-            the log says.
+        ignore_unknown_keys: whether a key that neither this project nor torchpipe reads is
+            ignored, which the log says.
 
     Returns:
         A callable that any number of threads may call at once.
