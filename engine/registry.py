@@ -197,7 +197,10 @@ def load_engine(choice: EngineChoice, model: OnnxModel, options: EngineOptions) 
         model.check_outputs()
     check_sizes(model)
     options = replace(options, precision=choice.precision)
-    engine = _provider_class(choice.name)(model, options)
+    provider = _provider_class(choice.name)
+    if options.cache_path is not None and not provider.keeps_cache:
+        _logger.info("engine %s keeps nothing in a cache: it is ignored", choice.name)
+    engine = provider(model, options)
     _logger.info(
         "engine %s (%s): %s, %s, %d contexts x %d threads",
         choice.name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import ClassVar
 
 import torch
@@ -13,8 +12,6 @@ from engine.onnx_in_torch.conversion import OnnxModule
 from engine.tensor_spec import TensorSpec
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-_logger = logging.getLogger(__name__)
 
 
 class TorchEngine(Engine):
@@ -34,8 +31,6 @@ class TorchEngine(Engine):
         return {"torch": torch.__version__}
 
     def _load(self) -> None:
-        if self.options.cache_path is not None:
-            _logger.info("engine torch prepares nothing that is worth keeping: cache ignored")
         self.module = OnnxModule(self.model.proto, _DTYPES[self.options.precision]).to(self.device)
         # A graph that asks for what an operator cannot do fails here and not on a request.
         with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ from engine.interface import Engine
 from engine.onnx_in_torch.conversion import OnnxModule
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_logger = logging.getLogger(__name__)
 
 
 class TorchCudaEngine(Engine):
@@ -48,8 +46,6 @@ class TorchCudaEngine(Engine):
 
     def _load(self) -> None:
         check_device(self.options.device_id)
-        if self.options.cache_path is not None:
-            _logger.info("engine torch prepares nothing that is worth keeping: cache ignored")
         # cuDNN's fastest kernels, found by trying, which each new shape would cost again; and fp32
         # that is fp32, not TF32.
         torch.backends.cudnn.benchmark = not self.is_open

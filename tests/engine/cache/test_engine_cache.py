@@ -240,5 +240,5 @@ def test_the_torch_engine_says_that_it_keeps_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     load_engine(choose_engine("torch"), small_model, EngineOptions(cache_path=path))
-    assert "cache ignored" in caplog.text
+    assert "engine torch keeps nothing in a cache: it is ignored" in caplog.text
     assert not path.exists()
