@@ -1,4 +1,4 @@
-"""What the image operators on the CPU have in common, and the matrices that they take."""
+"""What the image operators on the CPU have in common, and settings that those for GPUs share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.cpu.cores import fitting_contexts
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import MOST_SIDE, Setting, read_side
+from pipeline.language.settings import MOST_SIDE, Setting, choice, read_side
 
 RESIZE_SETTINGS = (
     Setting(
@@ -32,6 +32,9 @@ RESIZE_SETTINGS = (
         unit="pixels",
         example=224,
     ),
+)
+COLOR_SETTING = Setting(
+    "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
 )
 
 

@@ -19,19 +19,13 @@ from torch.nn import functional
 from engine.contexts.cuda_context import CudaContext
 from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
+from pipeline.backends.cpu_operator import COLOR_SETTING, RESIZE_SETTINGS, needed_size
 from pipeline.backends.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.backends.interface import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
 from pipeline.backends.registry import register
-from pipeline.errors import MissingHereError, PipelineConfigError
+from pipeline.errors import MissingHereError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import (
-    MOST_SIDE,
-    Setting,
-    choice,
-    read_byte,
-    read_pixels,
-    read_side,
-)
+from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_pixels
 
 MOST_IMAGES = 64
 """Images of one launch."""
@@ -85,31 +79,12 @@ class ResizeTensor(GpuOperator):
     """
 
     cpu_counterpart: ClassVar[str] = "ResizeMat"
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting(
-            "resize_h",
-            read_side,
-            f"a height in pixels, 1 to {MOST_SIDE}",
-            help="the height of the result",
-            unit="pixels",
-            example=224,
-        ),
-        Setting(
-            "resize_w",
-            read_side,
-            f"a width in pixels, 1 to {MOST_SIDE}",
-            help="the width of the result",
-            unit="pixels",
-            example=224,
-        ),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = RESIZE_SETTINGS
 
     def init(self, config: InstanceConfig) -> None:
         """Read the size, compile the kernel, and take the memory that a launch needs."""
         super().init(config)
-        height, width = config.settings["resize_h"], config.settings["resize_w"]
-        if height is None or width is None:
-            raise PipelineConfigError("ResizeTensor needs resize_h and resize_w, in pixels")
+        height, width = needed_size(config, "ResizeTensor", "resize_h", "resize_w")
         from pipeline.backends.resizing import ResizePrologue, Resizer
 
         self._resizer = Resizer(height, width, MOST_IMAGES, self._device)
@@ -161,11 +136,7 @@ class CvtColorTensor(GpuOperator):
     """
 
     cpu_counterpart: ClassVar[str] = "CvtColorMat"
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting(
-            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
-        ),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = (COLOR_SETTING,)
 
     def init(self, config: InstanceConfig) -> None:
         """Read the order."""

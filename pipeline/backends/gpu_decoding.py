@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from pipeline.backends.buffer_pool import BufferPool
+from pipeline.backends.cpu_operator import COLOR_SETTING
 from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
 from pipeline.backends.gpu_image import DecodedImage
 from pipeline.backends.interface import InstanceConfig, Item, fail
 from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import Setting, choice
+from pipeline.language.settings import Setting
 from service.handlers.interface import ImageFailure
 from service.images.decoding import decode_bgr
 from service.images.jpeg import read_jpeg_header
@@ -38,11 +39,7 @@ class DecodeTensor(GpuOperator):
 
     cpu_counterpart: ClassVar[str] = "DecodeMat"
     locks_decoder: ClassVar[bool] = True
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting(
-            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
-        ),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = (COLOR_SETTING,)
 
     def init(self, config: InstanceConfig) -> None:
         """Start a decoder of this instance's own."""

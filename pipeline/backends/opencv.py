@@ -12,6 +12,7 @@ import torch
 from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import (
+    COLOR_SETTING,
     RESIZE_SETTINGS,
     CpuOperator,
     matrix,
@@ -90,11 +91,7 @@ class CvtColorMat(CpuOperator):
     the order is B, G, R.
     """
 
-    settings: ClassVar[tuple[Setting, ...]] = (
-        Setting(
-            "color", choice("rgb", "bgr"), '"rgb" or "bgr"', "rgb", help="the order of the channels"
-        ),
-    )
+    settings: ClassVar[tuple[Setting, ...]] = (COLOR_SETTING,)
 
     def init(self, config: InstanceConfig) -> None:
         """Read the order."""
