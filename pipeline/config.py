@@ -224,13 +224,8 @@ class _Reader:
         self.mistakes: list[str] = []
         self.warnings: list[str] = []
         self._known = {**{setting.name: setting for setting in SCHEDULING}, **backend_settings()}
-        tables: dict[str, Mapping[str, Any]] = {}
         self._behind_engine: dict[str, str] = {}
-        for name, table in document.items():
-            if isinstance(table, Mapping):
-                tables[name], backend = split_postprocessor(table)
-                if backend is not None:
-                    self._behind_engine[name] = backend
+        tables = self._tables(document)
         globals_ = {key: value for key, value in document.items() if key not in tables}
         if not tables:
             self.mistakes.append(
@@ -238,30 +233,58 @@ class _Reader:
             )
         common = self._values(globals_, "global setting")
         given = {name: self._given(name, table, common, globals_) for name, table in tables.items()}
-        physical = {name: given[name] for name in tables if physical_name(name) == name}
-        self.nodes: dict[str, NodeConfig] = {}
-        expressions = {name: self._expression(name, known) for name, known in physical.items()}
+        expressions = {
+            name: self._expression(name, known)
+            for name, known in given.items()
+            if physical_name(name) == name
+        }
         self._judge_unknown(globals_, "global setting", expressions.values())
-        for name in physical:
-            self._judge_unknown(tables[name], f"[{name}]", [expressions[name]])
+        for name, expression in expressions.items():
+            self._judge_unknown(tables[name], f"[{name}]", [expression])
         places = {name: self._place(name, known.values) for name, known in given.items()}
-        self.places = places = with_sources(places)
-        for name, known in physical.items():
-            node = self._node(name, known, places[name], expressions[name])
+        self.places = with_sources(places)
+        self.nodes = self._nodes(tables, given, expressions)
+        self._judge_graph(given.values())
+
+    def _tables(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """The tables of all nodes, without a backend that stands for a postprocessor."""
+        tables: dict[str, Mapping[str, Any]] = {}
+        for name, table in document.items():
+            if isinstance(table, Mapping):
+                tables[name], backend = split_postprocessor(table)
+                if backend is not None:
+                    self._behind_engine[name] = backend
+        return tables
+
+    def _nodes(
+        self,
+        tables: Mapping[str, Mapping[str, Any]],
+        given: Mapping[str, _Given],
+        expressions: Mapping[str, Expression | None],
+    ) -> dict[str, NodeConfig]:
+        """The nodes that can be read, in the order of the file."""
+        nodes: dict[str, NodeConfig] = {}
+        for name, expression in expressions.items():
+            node = self._node(name, given[name], self.places[name], expression)
             if node is not None:
-                self.nodes[name] = node
-        for name in tables.keys() - physical.keys():
-            self._add_logical_node(name, tables[name], places[name])
-        self.nodes = {name: self.nodes[name] for name in tables if name in self.nodes}
+                nodes[name] = node
+        for name in tables:
+            if name not in expressions:
+                self._warn_without_effect(name, tables[name])
+                if (physical := nodes.get(physical_name(name))) is not None:
+                    nodes[name] = replace(physical, name=name, place=self.places[name])
+        return {name: nodes[name] for name in tables if name in nodes}
+
+    def _judge_graph(self, given: Iterable[_Given]) -> None:
+        """Tell what is wrong with the lines between the nodes."""
         # A line that cannot be read would make the graph look wrong elsewhere, too.
         lines_are_read = all(
-            known.written.keys() & {"next", "map"} <= known.values.keys()
-            for known in given.values()
+            known.written.keys() & {"next", "map"} <= known.values.keys() for known in given
         )
-        connected = graph_mistakes(places) if lines_are_read else []
+        connected = graph_mistakes(self.places) if lines_are_read else []
         self.mistakes += connected
-        graph = Graph(places) if lines_are_read and not connected else None
-        self.mistakes += _jump_mistakes(self.nodes, places, graph)
+        graph = Graph(self.places) if lines_are_read and not connected else None
+        self.mistakes += _jump_mistakes(self.nodes, self.places, graph)
 
     def _try(self, action: Callable[[], _Value], where: str = "") -> _Value | None:
         """What the action gives; None where it raises, which is one mistake more."""
@@ -382,15 +405,12 @@ class _Reader:
             origins={setting.name: given.origin(setting.name) for setting in settings},
         )
 
-    def _add_logical_node(self, name: str, table: Mapping[str, Any], place: Place) -> None:
-        """A node like the one whose instances it shares, at another place."""
-        physical = physical_name(name)
-        if physical in self.nodes:
-            self.nodes[name] = replace(self.nodes[physical], name=name, place=place)
+    def _warn_without_effect(self, name: str, table: Mapping[str, Any]) -> None:
+        """Tell the keys of a logical node that only its physical node may give."""
         unused = table.keys() - LOGICAL_KEYS
         if unused:
             self.warnings.append(
-                f"[{name}] runs the instances of [{physical}]; without effect here: "
+                f"[{name}] runs the instances of [{physical_name(name)}]; without effect here: "
                 f"{', '.join(sorted(unused))}"
             )
 
