@@ -9,6 +9,9 @@ PORT = 8095
 MAX_FRAME_BYTES = 16_384_000
 """Size of the largest message, unless another is set."""
 
+NOTE = "note"
+"""The key of `settings` with what users of the model's answers have to know."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:
@@ -32,5 +35,5 @@ class ServerInfo:
 
     @property
     def note(self) -> str:
-        """What users of the model's answers have to know, or ""."""
-        return self.settings.get("note", "")
+        """The setting of that name, or ""."""
+        return self.settings.get(NOTE, "")

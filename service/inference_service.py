@@ -8,13 +8,14 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from thriftpy2.thrift import TType
 
 from engine.cpu.cores import available_cores
 from idl import inference
+from interfaces.service import NOTE
+from interfaces.versions import package_versions
 from service.admission import Admission, Place
 from service.call_limits import CallLimits
 from service.errors import forget_frames
@@ -38,9 +39,6 @@ _log = logging.getLogger(__name__)
 
 MAX_TOP_K_ENTRIES = 100_000
 """Most entries of all `top_k` lists of one reply: it must stay a size that clients accept."""
-
-NOTE = "note"
-"""The key of `settings` with what users of the model's answers have to know."""
 
 COSTLY_WORK = 4_000_000
 """Of an image, as `service.images.cost` has it: 0.05 s of CPU time. Less is no burden."""
@@ -177,7 +175,11 @@ class InferenceService:
             model_sha256=info.model_sha256,
             config_sha256=info.config_sha256,
             pid=os.getpid(),
-            versions={**_own_versions(), **info.versions},
+            versions={
+                "python": platform.python_version(),
+                **package_versions(_VERSIONED_PACKAGES),
+                **info.versions,
+            },
             settings={**info.settings, **({NOTE: info.note} if info.note else {})},
             worker=self._placement.worker,
             workers=self._placement.workers,
@@ -302,13 +304,3 @@ def _logged(method: str, failure: ImageFailure) -> str:
     error_id = new_error_id()
     _log.error("%s: an image failed, error_id %s", method, error_id, exc_info=failure)
     return error_id
-
-
-def _own_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _VERSIONED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -7,12 +7,12 @@ import platform
 import re
 import subprocess
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from interfaces.versions import package_versions
 from loadtest.records.probe import Gpus
 
 COMMIT_VARIABLE = "THRIFTPIPE_COMMIT"
@@ -94,13 +94,7 @@ def _git(*arguments: str) -> str | None:
 
 def client_versions() -> dict[str, str]:
     """Versions of the packages that the load test itself uses."""
-    versions = {}
-    for package in _CLIENT_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    return package_versions(_CLIENT_PACKAGES)
 
 
 def utc_now() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
 
 from interfaces.benchmark import (
@@ -14,6 +13,7 @@ from interfaces.benchmark import (
     SMALLEST_SETTING,
     Document,
 )
+from interfaces.versions import package_versions
 from pipeline import pipe
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
@@ -51,13 +51,7 @@ class Sleep(Copy):
 
 def own_versions() -> dict[str, str]:
     """Versions of what runs below our pipes."""
-    versions = {"python": platform.python_version()}
-    for name in ("thriftpipe", "torch"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+    return {"python": platform.python_version(), **package_versions(("thriftpipe", "torch"))}
 
 
 def start() -> tuple[OpenPipe, dict[str, str]]:
