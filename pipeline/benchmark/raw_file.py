@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from pipeline.benchmark.load import Load, LoadOutcome, Request, run_load, warm_up
 from pipeline.errors import PipelineInputError
 from pipeline.image_files import MOST_IMAGES, Image, image_files, read_images
+from service.images.formats import JPEG_SUFFIXES
 
 Forward: TypeAlias = Callable[[list[Image]], object]
 
@@ -21,7 +22,7 @@ def from_raw_file(
     total_number: int = 10_000,
     num_preload: int = MOST_IMAGES,
     recursive: bool = True,
-    ext: Collection[str] = (".jpg", ".jpeg"),
+    ext: Collection[str] = JPEG_SUFFIXES,
 ) -> dict[str, Any]:
     """Load on a function of a user's, as torchpipe measures it.
 
@@ -73,10 +74,10 @@ def from_raw_file(
         raise PipelineInputError(
             f"every request has failed: {outcome.failures.most_common(1)[0][0]}"
         )
-    return torchpipe_names(outcome)
+    return torchpipe_summary(outcome)
 
 
-def torchpipe_names(outcome: LoadOutcome) -> dict[str, Any]:
+def torchpipe_summary(outcome: LoadOutcome) -> dict[str, Any]:
     """The numbers of a load, of which something has not failed, as `from_raw_file` gives them."""
     clients = outcome.load.clients
     return {

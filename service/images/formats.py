@@ -78,6 +78,7 @@ FORMATS = {
         ImageFormat("sunraster", (b"\x59\xa6\x6a\x95",), (".sr", ".ras")),
     )
 }
+JPEG_SUFFIXES = _JPEG.suffixes
 IMAGE_SUFFIXES = frozenset(suffix for entry in FORMATS.values() for suffix in entry.suffixes)
 """Those of all formats, for the images in a folder."""
 # By their first two bytes, so that one look finds the few that are possible.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from service.images.formats import JPEG_SUFFIXES
 from thriftpipe.torchpipe.utils import test as load_test
 
 
@@ -37,5 +38,5 @@ def test_from_raw_jpg(
         request_batch,
         total_number,
         num_preload=999 if total_number > 0 else 0,
-        ext=(".jpg", ".jpeg", *extra_post),
+        ext=(*JPEG_SUFFIXES, *extra_post),
     )

@@ -16,21 +16,22 @@ import torch
 
 from pipeline.image_files import MOST_IMAGES, Image, image_files, read_images
 from service.errors import ConfigurationError
+from service.images.formats import JPEG_SUFFIXES
 from thriftpipe.torchpipe.facts import infer_shape
 from thriftpipe.torchpipe.pipes import pipe
 
 Forward: TypeAlias = Callable[..., object]
 
-_SUFFIXES = (".jpg", ".JPG", ".jpeg", ".JPEG")
+# torchpipe's own layout, which its users' scripts may read.
 _SUMMARY = """\
 ------------------------------Summary------------------------------
-num_clients::    {num_clients}
-total_number::   {total_number}
-throughput::     qps:  {throughput::qps}
-                 avg:  {throughput::avg} ms   [avg:=num_clients/qps]
-latency::        TP50: {latency::TP50}   TP90: {latency::TP90}   TP99: {latency::TP99} ms
-                 avg:  {latency::avg} ms
-cpu::            usage: {cpu_usage}%
+num_clients::    {0[num_clients]}
+total_number::   {0[total_number]}
+throughput::     qps:  {0[throughput::qps]}
+                 avg:  {0[throughput::avg]} ms   [avg:=num_clients/qps]
+latency::        TP50: {0[latency::TP50]}   TP90: {0[latency::TP90]}   TP99: {0[latency::TP99]} ms
+                 avg:  {0[latency::avg]} ms
+cpu::            usage: {0[cpu_usage]}%
 -------------------------------------------------------------------
 """
 
@@ -120,7 +121,7 @@ def preload(
     file_dir: str | os.PathLike[str],
     num_preload: int = MOST_IMAGES,
     recursive: bool = True,
-    ext: Sequence[str] = _SUFFIXES,
+    ext: Sequence[str] = JPEG_SUFFIXES,
 ) -> list[tuple[str, bytes | None]]:
     """Names and bytes of a folder's images; without the bytes where `num_preload` is 0.
 
@@ -169,7 +170,7 @@ def test_from_raw_file(
     total_number: int = 10_000,
     num_preload: int = MOST_IMAGES,
     recursive: bool = True,
-    ext: Sequence[str] = _SUFFIXES,
+    ext: Sequence[str] = JPEG_SUFFIXES,
     request_batch: int | None = None,
 ) -> dict[str, Any]:
     """Load on a function that takes a list of (name, bytes), or on one for each client.
@@ -268,7 +269,7 @@ def _measure(
     """Call them side by side; `sizes` are how many a call of each counts for."""
     # They need the packages of the extra "bench", which a program that measures nothing does not.
     from pipeline.benchmark.load import Load, run_load, warm_up
-    from pipeline.benchmark.raw_file import torchpipe_names
+    from pipeline.benchmark.raw_file import torchpipe_summary
 
     if total_number < 1 or len(set(sizes)) != 1:
         raise ValueError(
@@ -284,13 +285,9 @@ def _measure(
     outcome = run_load(requests, numbers, load)
     if raised:
         raise raised[0]
-    result = torchpipe_names(outcome)
-    sys.stdout.write(_SUMMARY.replace("::", "%%").format_map(_plain(result)).replace("%%", "::"))
+    result = torchpipe_summary(outcome)
+    sys.stdout.write(_SUMMARY.format(result))
     return result
-
-
-def _plain(result: dict[str, Any]) -> dict[str, Any]:
-    return {key.replace("::", "%%"): value for key, value in result.items()}
 
 
 def _request(
