@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_EVENT_KEY, TASK_RE
 from pipeline.language.document import read_toml
 from pipeline.pipe import Pipe
 from service.errors import in_one_line
+from service.handlers.restart_policy import RestartPolicy
 from thriftpipe.torchpipe.configuration import document_of, own_engine
 from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, raised_for
 from thriftpipe.torchpipe.event import Event
@@ -21,6 +23,9 @@ from thriftpipe.torchpipe.item import make_text
 logger = logging.getLogger(__name__)
 
 Item: TypeAlias = MutableMapping[str, Any]
+# torchpipe takes no instance out of service: what a backend raises is of its batch alone, also when
+# the first items of a program are all bad.
+_NEVER_BROKEN = RestartPolicy(failures=sys.maxsize)
 ANY_NUMBER = 2**32 - 1
 """`max()` of what splits calls of any length up into batches."""
 
@@ -42,7 +47,7 @@ class Interpreter:
             raise ConfigError("the interpreter is loaded already: make another Interpreter()")
         try:
             document = document_of(config)
-            self._loaded = pipeline.pipe(document, ignore_unknown_keys=True)
+            self._loaded = pipeline.pipe(document, rebuild=_NEVER_BROKEN, ignore_unknown_keys=True)
         except ConfigError:
             raise
         except PipelineConfigError as error:

@@ -115,6 +115,14 @@ def test_what_a_python_backend_raises_is_raised_and_costs_no_neighbour() -> None
     assert isinstance(items[1]["error"], NodeError)
 
 
+def test_an_instance_serves_on_after_any_number_of_bad_items() -> None:
+    with torchpipe.pipe({"backend": "ApiRaises"}) as run:
+        for _ in range(7):
+            with pytest.raises(LookupError, match="bad is bad"):
+                run({"data": "bad"})
+        assert run("good") == "good"
+
+
 def test_what_an_element_of_a_list_raises_is_raised_too() -> None:
     """Also what is raised for no item by itself: the element's result is missed at the merge."""
     each = {"backend": "MapReduce[inner]"}
