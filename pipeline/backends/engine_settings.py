@@ -206,15 +206,20 @@ def row_limits(
     They are those of all shapes that `min` and `max` name, so that every instance takes every item.
 
     Returns:
-        An empty list where none is named, or one does not fit: see `check_shapes`.
+        An empty list where none is named, or one does not fit: see `check_shapes`; or where an
+        input that leaves sizes open is not among those named.
     """
     named = [shape for pair in _pairs(settings) for shape in pair if shape.item_shapes]
-    if not all(_fits(shape, inputs) for shape in named):
+    if not named or not all(_fits(shape, inputs) for shape in named):
         return []
-    return [
-        [(min(sizes), max(sizes)) for sizes in zip(*of_input, strict=True)]
-        for of_input in zip(*(shape.item_shapes for shape in named), strict=True)
-    ]
+    limits = []
+    for index, spec in enumerate(inputs):
+        shapes = [shape.item_shapes[index] for shape in named if shape.item_shapes[index]]
+        if not shapes and spec.is_open:
+            return []
+        sizes = zip(*shapes, strict=True) if shapes else ((size,) for size in spec.item_shape)
+        limits.append([(min(of_dimension), max(of_dimension)) for of_dimension in sizes])
+    return limits
 
 
 def check_shapes(
@@ -236,7 +241,12 @@ def _fits(shape: BatchShape, inputs: Sequence[TensorSpec]) -> bool:
     shapes = shape.item_shapes
     if len(shapes) != len(inputs):
         return not shapes
-    return all(spec.takes(given) for given, spec in zip(shapes, inputs, strict=True))
+    return all(_takes(spec, given) for given, spec in zip(shapes, inputs, strict=True))
+
+
+def _takes(spec: TensorSpec, given: Sequence[int]) -> bool:
+    """Whether a row of that shape fits; rows alone leave the shape to the model."""
+    return not given or spec.takes(given)
 
 
 def _misfit(shape: BatchShape, inputs: Sequence[TensorSpec]) -> str:
@@ -244,9 +254,9 @@ def _misfit(shape: BatchShape, inputs: Sequence[TensorSpec]) -> str:
     shapes = shape.item_shapes
     if len(shapes) != len(inputs):
         return f" has shapes of {len(shapes)} inputs, the model has {len(inputs)}"
-    spec = next(it for given, it in zip(shapes, inputs, strict=True) if not it.takes(given))
+    spec = next(it for given, it in zip(shapes, inputs, strict=True) if not _takes(it, given))
     which = "the model's input" if len(inputs) == 1 else f"input {spec.name!r}"
-    return f", but one row of {which} is {spec.rows_text or 'a single number'}"
+    return f", but one row of {which} is {spec.rows_text}"
 
 
 def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:

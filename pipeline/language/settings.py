@@ -67,8 +67,8 @@ class BatchShape:
 
     Attributes:
         rows: the same for all inputs of the model.
-        item_shapes: of each input that a shape was given for, in the model's order; empty where
-            only rows were given.
+        item_shapes: of each input, in the model's order, () where only rows were given; empty
+            where that is so of all.
     """
 
     rows: int
@@ -191,7 +191,6 @@ def read_batch_shape(value: Any) -> BatchShape:
     shapes = tuple(tuple(shape) for _, *shape in inputs)
     if any(first != rows for first, *_ in inputs):
         raise ValueError(value)
-    # Rows alone say nothing of a shape, but beside a shape: there a row is a single number.
     return BatchShape(rows, shapes if any(shapes) else ())
 
 
