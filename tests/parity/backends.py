@@ -5,6 +5,7 @@ Items are read and written as both allow: `item[key]`, `key in item`.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,28 @@ class Fail(_Backend):
         item["result"] = int(item["data"]) + 1
 
 
+class Raise(_Backend):
+    """Raises the exception that `error` names: one of Python's own, or `OwnError`."""
+
+    def run(self, item: Any) -> None:
+        del item
+        kind = {"OwnError": OwnError}.get(self.config["error"])
+        kind = kind or getattr(builtins, self.config["error"])
+        raise kind("of a backend")
+
+
+class OwnError(Exception):
+    """An exception of a class that no runtime knows."""
+
+
+class BatchSize:
+    """The size of its batch; it does not say how large one may be."""
+
+    def forward(self, items: Sequence[Any]) -> None:
+        for item in items:
+            item["result"] = len(items)
+
+
 class Settings(_Backend):
     """The settings that it was given, by name."""
 
@@ -91,4 +114,4 @@ class Keys(_Backend):
         item["result"] = ",".join(sorted(keys - set(self.config.get("ignored", "").split("/"))))
 
 
-BACKENDS = (Add, Multiply, Note, Combine, NoResult, Fail, Settings, Keys)
+BACKENDS = (Add, Multiply, Note, Combine, NoResult, Fail, Raise, BatchSize, Settings, Keys)

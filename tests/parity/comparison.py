@@ -9,16 +9,16 @@ import struct
 
 from tests.parity.messages import SINGLE, Case, Outcome, PlainItem
 
-_ONE_SIDED = {"data", "node_name", "error", "stage_times_ms", "data_format"}
+_ONE_SIDED = {"data", "node_name", "event", "error", "stage_times_ms", "data_format"}
 
 
 def differences(case: Case, reference: Outcome, ours: Outcome) -> list[str]:
     """What is not the same, a line each.
 
-    A list call of torchpipe's ends at the first item that fails, takes the rest of that item's
-    batch along, and leaves behind what a sequence had so far. So the items of a list call are
-    compared where none fails; where one does, ours must be what they are in calls of their own, in
-    which both sides must agree.
+    A list call of torchpipe's ends at the first item that fails; as with events, the rest of that
+    item's batch fails, too, and what a sequence had so far is left behind. So the items of such
+    calls are compared where none fails; where one does, ours must be what they are in calls of
+    their own, in which both sides must agree.
 
     Args:
         case: what both sides have run; each item of a list has a single call before it.

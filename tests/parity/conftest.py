@@ -24,7 +24,7 @@ def reference() -> Iterator[SideProcess]:
         if not (_ENVIRONMENT / ".installed").exists():
             pytest.skip(f"no {_ENVIRONMENT.name} with torchpipe; `make test-parity` makes it")
         python = str(_ENVIRONMENT / "bin" / "python")
-    with SideProcess(python, REFERENCE) as side:
+    with SideProcess(python, REFERENCE, starts_again=True) as side:
         yield side
 
 
@@ -33,6 +33,17 @@ def ours() -> Iterator[SideProcess]:
     """This project, under torchpipe's API."""
     with SideProcess(sys.executable, OURS) as side:
         yield side
+
+
+@pytest.fixture(scope="session")
+def reference_raised(reference: SideProcess) -> Callable[[Case], str | None]:
+    """What the only call of a case raises in torchpipe."""
+
+    def raised(case: Case) -> str | None:
+        (answer,) = reference.run(case).answers
+        return answer.raised
+
+    return raised
 
 
 @pytest.fixture(scope="session")

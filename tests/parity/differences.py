@@ -93,23 +93,22 @@ DIFFERENCES = (
         Expected([{"error": {"object": "NodeError"}}], ("result",)),
     ),
     Difference(
+        "an exception of a class of yours",
+        _one({"@a": _node("ParityRaise", error="OwnError")}, _DATA),
+        Expected([{}], ("result",), raised="RuntimeError: of a backend"),
+        Expected([{}], ("result",), raised="OwnError: of a backend"),
+    ),
+    Difference(
+        "a Python backend without `max`",
+        Case({"@a": _node("ParityBatchSize")}, [Call([{"data": n} for n in (3, 4, 5)], LIST)]),
+        Expected([{"result": 3}] * 3),
+        Expected([{"result": 1}] * 3),
+    ),
+    Difference(
         "`(or)` behind a backend that raises",
         _one({"@a": _node("S[ParityFail,(or)ParityMultiply]")}, _DATA),
         Expected([{}], ("result",), raised="ValueError: 4 is at fault"),
         Expected([{"result": 12}]),
-    ),
-    Difference(
-        "`or` of a node in the middle",
-        _one(
-            {
-                "@a": _node("ParityAdd", next="@b"),
-                "@b": _node("ParityMultiply", next="@c", **{"or": True}),
-                "@c": _node("ParityAdd"),
-            },
-            _DATA,
-        ),
-        Expected([{"result": 13}]),
-        Expected([{"result": 6}]),
     ),
     Difference(
         "other filters in a sequence",

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from tests.parity.messages import LIST, SINGLE, Call, Case
+from tests.parity.messages import EVENTS, LIST, SINGLE, Call, Case
 from tests.parity.sides import REFERENCE_PYTHON
 
 _MOST_NODES = 6
@@ -47,7 +47,9 @@ def expressions(draw: st.DrawFn, raises: bool, depth: int = 2) -> str:
     # torchpipe cannot open a sequence whose only member is a sequence.
     members = [draw(expressions(raises, depth - 1 if others else 0))]
     for _ in range(others):
-        stands_in = not raises and draw(st.integers(0, 2)) == 0
+        # In torchpipe a sequence raises where a member lacks the result of the one before.
+        lacks = members[-1].rstrip("]").endswith("ParityNoResult")
+        stands_in = not raises and (lacks or draw(st.integers(0, 2)) == 0)
         members.append(("(or)" if stands_in else "") + draw(expressions(raises, depth - 1)))
     word = draw(st.sampled_from(["S", "Sequential"]))
     return f"{word}[{','.join(members)}]"
@@ -69,9 +71,9 @@ def nodes(draw: st.DrawFn, backend: st.SearchStrategy[str]) -> dict[str, Any]:
 
 
 def calls(data: list[int], more: dict[str, Any] | None = None) -> list[Call]:
-    """Each item in a call of its own, and then all in one."""
+    """Each item in a call of its own, then all in one, and then all with events."""
     items = [{"data": one, **(more or {})} for one in data]
-    return [*(Call([item], SINGLE) for item in items), Call(items, LIST)]
+    return [*(Call([item], SINGLE) for item in items), Call(items, LIST), Call(items, EVENTS)]
 
 
 @st.composite
@@ -91,7 +93,7 @@ def chains(draw: st.DrawFn) -> Case:
     document: dict[str, Any] = {}
     for number in range(count):
         node = draw(nodes(expressions(raises, depth=1)))
-        # torchpipe runs such a node in any case, unless it is the last.
+        # torchpipe runs such a node in any case, unless it is the last, and may abort.
         if number == count - 1 and not raises and draw(st.booleans()):
             node["or"] = True
         if number + 1 < count:

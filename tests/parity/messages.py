@@ -10,6 +10,7 @@ PlainItem: TypeAlias = dict[str, Any]
 
 SINGLE = "single"
 LIST = "list"
+EVENTS = "events"
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Call:
 
     Attributes:
         items: what it is called with.
-        kind: "single" for one item as a dictionary, "list" for a list of items.
+        kind: "single" for one item as a dictionary, "list" for a list of items, "events" for
+            items that are sent one by one, each with an event, before the first is waited for.
     """
 
     items: list[PlainItem]

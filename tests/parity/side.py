@@ -17,10 +17,21 @@ from typing import Any
 
 from interfaces.messages import from_json, to_json
 from tests.parity.backends import BACKENDS
-from tests.parity.messages import SINGLE, Answer, Broken, Call, Case, Outcome, PlainItem, Ready
+from tests.parity.messages import (
+    EVENTS,
+    SINGLE,
+    Answer,
+    Broken,
+    Call,
+    Case,
+    Outcome,
+    PlainItem,
+    Ready,
+)
 from tests.parity.values import from_plain, to_plain
 
 _PREFIX = "parity"
+_EVENT_LIMIT_MS = 60000
 
 
 class Side:
@@ -53,10 +64,30 @@ class Side:
         items = made if call.kind == SINGLE else [self._runtime.Dict(item) for item in made]
         raised = None
         try:
-            pipe(items[0] if call.kind == SINGLE else items)
+            if call.kind == EVENTS:
+                self._send(pipe, items)
+            else:
+                pipe(items[0] if call.kind == SINGLE else items)
         except Exception as error:  # noqa: BLE001 (what a call raises is its answer)
             raised = _raised(error)
         return Answer([_plain_item(item.items()) for item in items], raised)
+
+    def _send(self, pipe: Any, items: list[Any]) -> None:
+        """Send all, and wait for all; raises what the first one to be waited for raised."""
+        # The name that torchpipe main's users import events from.
+        events = [importlib.import_module("omniback").Event() for _ in items]
+        errors: list[Exception] = []
+        for item, event in zip(items, events, strict=True):
+            item["event"] = event
+            pipe(item)
+        for event in events:
+            try:
+                if not event.wait(_EVENT_LIMIT_MS):
+                    errors.append(TimeoutError(f"not done within {_EVENT_LIMIT_MS} ms"))
+            except Exception as error:  # noqa: BLE001 (what an event raises is its answer)
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
 
 def _plain_item(pairs: Iterable[tuple[Any, Any]]) -> PlainItem:

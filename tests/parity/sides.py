@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from interfaces.messages import from_json, to_json
+from loadtest.errors import LoadTestError
 from loadtest.processes.child_process import ChildProcess
 from tests.parity.messages import Broken, Case, Outcome, Ready
 
@@ -29,23 +30,29 @@ class SideProcess:
     Args:
         python: the interpreter that has the runtime.
         module: the runtime's name.
+        starts_again: whether a case in which the process ends is run once more, in a new one:
+            torchpipe's threads have been seen to abort, at chance.
 
     Raises:
         SideError: it does not start, and why.
     """
 
-    def __init__(self, python: str, module: str) -> None:
+    def __init__(self, python: str, module: str, *, starts_again: bool = False) -> None:
         self._name = module
-        command = [python, "-m", "tests.parity.side", module]
-        self._process = ChildProcess(command, f"{module}'s side", merge_stderr=False)
+        self._starts_again = starts_again
+        self._command = [python, "-m", "tests.parity.side", module]
+        self._process = self._start()
+
+    def _start(self) -> ChildProcess:
+        process = ChildProcess(self._command, f"{self._name}'s side", merge_stderr=False)
         try:
-            ready = self._answer(_START_LIMIT_S)
+            ready = self._answer(process, _START_LIMIT_S)
             if not isinstance(ready, Ready):
-                raise SideError(f"{module} does not start: {ready}")
-            self.versions = ready.versions
+                raise SideError(f"{self._name} does not start: {ready}")
         except BaseException:
-            self._process.close()
+            process.close()
             raise
+        return process
 
     def run(self, case: Case) -> Outcome:
         """The case's outcome.
@@ -53,18 +60,32 @@ class SideProcess:
         Raises:
             SideError: it has none: the process is gone, or does not answer.
         """
+        try:
+            return self._ask(case)
+        except SideError:
+            # The next case shall not fail, too.
+            self._process.close()
+            self._process = self._start()
+            if not self._starts_again:
+                raise
+        return self._ask(case)
+
+    def _ask(self, case: Case) -> Outcome:
         self._process.write_line(to_json(case))
-        outcome = self._answer(_CASE_LIMIT_S)
+        outcome = self._answer(self._process, _CASE_LIMIT_S)
         if not isinstance(outcome, Outcome):
             raise SideError(f"{self._name}: {outcome}")
         return outcome
 
-    def _answer(self, limit_s: float) -> Ready | Outcome | Broken:
-        line = self._process.next_line(
-            time.monotonic() + limit_s, f"no answer within {limit_s:g} s"
-        )
+    @staticmethod
+    def _answer(process: ChildProcess, limit_s: float) -> Ready | Outcome | Broken:
+        overdue = f"no answer within {limit_s:g} s"
+        try:
+            line = process.next_line(time.monotonic() + limit_s, overdue)
+        except LoadTestError as error:
+            raise SideError(str(error)) from error
         if line is None:
-            raise SideError(self._process.ended())
+            raise SideError(process.ended())
         answer: Ready | Outcome | Broken = from_json(line, [Ready, Outcome, Broken])
         return answer
 
