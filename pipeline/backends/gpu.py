@@ -70,7 +70,7 @@ class GpuOperator(Backend):
         """The result for one item; TypeError or ValueError fail it."""
 
 
-@register("ResizeTensor", "ResizeTensorV1", "PPLResizeTensor")
+@register("ResizeTensor", "PPLResizeTensor")
 class ResizeTensor(GpuOperator):
     """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch.
 
