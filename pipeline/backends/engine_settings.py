@@ -6,6 +6,7 @@ are ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,17 @@ from pipeline.language.settings import (
 )
 
 _MIB_BYTES = 2**20
+_JOINED_FILES = re.compile(r"\.onnx\s*&")
 # What reaches a model of floats when nothing is fused into it: the pixels as they are.
 _PLAIN_PIXELS = Normalization((0.0,), (1.0,))
+
+
+def read_model(value: Any) -> str:
+    """Text, but for files that are joined with "&"."""
+    text = read_text(value)
+    if _JOINED_FILES.search(text):
+        raise ValueError(value)
+    return text
 
 
 def read_batch_shapes(value: Any) -> BatchShape | tuple[BatchShape, ...]:
@@ -57,8 +67,9 @@ _SHAPES = (
 ENGINE_SETTINGS = (
     Setting(
         "model",
-        read_text,
-        "an ONNX file or the name of a packaged model",
+        read_model,
+        'an ONNX file or the name of a packaged model; of files that are joined with "&", each for '
+        "batches of one size, any one: its batch is made dynamic",
         help="what the engine runs",
         example="resnet50.onnx",
     ),

@@ -53,6 +53,15 @@ def test_min_and_max_are_rows_or_shapes(value: object, shape: BatchShape) -> Non
     assert node.settings["max"] == shape
 
 
+def test_of_joined_files_one_is_asked_for() -> None:
+    joined = {"backend": "TensorrtTensor", "model": "b1.onnx&b4.onnx", "max": "1&4"}
+    _, mistakes = read_config({"m": joined})
+    assert len(mistakes) == 2
+    assert "any one: its batch is made dynamic" in "".join(mistakes)
+    plain = parse_config({"m": {"backend": "TensorrtTensor", "model": "cats&dogs.onnx"}})
+    assert plain.nodes["m"].settings["model"] == "cats&dogs.onnx"
+
+
 def test_the_quick_starts_dangling_next_names_both_nodes_and_the_closest() -> None:
     message = refusal(
         {
