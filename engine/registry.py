@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from pkgutil import resolve_name
 
 from engine.cache.encrypted_file import key_in, require_encryption
 from engine.cache.engine_cache import check_folder, is_encrypted
@@ -251,6 +251,5 @@ def _require_package(name: str) -> None:
 
 def _provider_class(name: str) -> type[Engine]:
     _require_package(name)
-    module, _, attribute = _providers()[name].target.partition(":")
-    provider: type[Engine] = getattr(importlib.import_module(module), attribute)
+    provider: type[Engine] = resolve_name(_providers()[name].target)
     return provider

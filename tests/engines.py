@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
+
 from interfaces.engines import PROVIDERS
 
 _CPU_PROVIDERS = [provider for provider in PROVIDERS if provider.device == "cpu"]
 
 CPU_ENGINES = [provider.name for provider in _CPU_PROVIDERS]
-# torch prepares nothing that is worth keeping.
-CACHING_ENGINES = [name for name in CPU_ENGINES if name != "torch"]
+CACHING_ENGINES = [
+    provider.name for provider in _CPU_PROVIDERS if resolve_name(provider.target).keeps_cache
+]
 CONTEXTS_PER_CORE = [(provider.name, provider.contexts_per_core) for provider in _CPU_PROVIDERS]
 INT8_ENGINES = [provider.name for provider in _CPU_PROVIDERS if "int8" in provider.precisions]
 FLOAT_RUNS = [

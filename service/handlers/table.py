@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 from interfaces.names import unknown_name
 from service.errors import ConfigurationError
@@ -28,12 +28,11 @@ def create_handler(name: str, settings: HandlerSettings) -> Handler:
     """
     if name not in HANDLERS:
         raise ConfigurationError(unknown_name("handler", name, HANDLERS))
-    module_name, attribute = HANDLERS[name].split(":")
     try:
-        module = import_module(module_name)
+        create = resolve_name(HANDLERS[name])
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"handler {name!r} needs the module {error.name!r}, which is not installed"
         ) from error
-    handler: Handler = getattr(module, attribute)(settings)
+    handler: Handler = create(settings)
     return handler

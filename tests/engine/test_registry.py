@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import importlib
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pkgutil import resolve_name
 
 import pytest
 
@@ -157,8 +157,7 @@ class TestLoading:
     @pytest.mark.usefixtures("tensorrt")
     @pytest.mark.parametrize("provider", PROVIDERS, ids=lambda it: f"{it.name} on {it.device}")
     def test_the_table_agrees_with_the_classes(self, provider: Provider) -> None:
-        module, _, attribute = provider.target.partition(":")
-        engine_class = getattr(importlib.import_module(module), attribute)
+        engine_class = resolve_name(provider.target)
         assert engine_class.name == provider.name
         assert engine_class.precisions == provider.precisions
         assert engine_class.device == provider.device
