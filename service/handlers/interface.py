@@ -18,11 +18,11 @@ from engine.onnx_graph.activations import OUTPUT_ACTIVATIONS
 from interfaces.kinds import (
     ASSIGNMENT,
     CHANNELS,
+    COUNT,
     FILE,
     GPU_NUMBERS,
     OFF_SWITCH,
     TEXT,
-    WHOLE_NUMBER,
     Kind,
     one_of,
 )
@@ -272,7 +272,7 @@ class HandlerSettings:
     max_batch_size: int = _option(
         4,
         "rows of the largest batch of the baseline's engine",
-        WHOLE_NUMBER,
+        COUNT,
         refused={
             **_NULL_HAS_NO_MODEL,
             "pipeline": "the pipeline's TOML file sets its batches; use --set NODE.max=8x3x224x224",

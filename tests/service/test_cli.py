@@ -198,6 +198,10 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
         (("--handler", "null", "--port", "x"), "--port: takes a port, got 'x'"),
         (("--handler", "null", "--port", "70000"), "--port: must be 0 to 65535, got 70000"),
         (("--handler", "null", "--workers", "0"), "--workers: must be 1 to 256, got 0"),
+        (
+            ("--handler", "baseline", "--max-batch-size", "0"),
+            "--max-batch-size: must be at least 1, got 0",
+        ),
         (("--handler", "null", "--workers", "99999"), "--workers: must be 1 to 256, got 99999"),
         (("--handler", "null", "--workers", "two"), "--workers: takes a whole number, got 'two'"),
         (
