@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from pipeline.backends.interface import ENDED_KEY
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.remote_node import RemoteNode
-from pipeline.errors import DeadlinePassedError, ItemsFailedError
+from pipeline.errors import DeadlinePassedError, ItemsFailedError, PipelineInputError
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -163,13 +163,14 @@ class Pipe:
             raise_on_error: whether to raise when all are done and an item has failed.
 
         Raises:
-            PipelineInputError: an item without `data`, or with a `node_name` that is no node or a
-                `request_size` that is no number, or the pipeline is closed; nothing was run.
+            PipelineInputError: what is no item, an item without `data`, or with a `node_name` that
+                is no node or a `request_size` that is no number, or the pipeline is closed;
+                nothing was run.
             ItemsFailedError: `raise_on_error`, and at least one item has failed. All are filled
                 in, also those that have not.
         """
         # First the class that nearly all have: asking for the abstract one takes ten times as long.
-        several = [items] if isinstance(items, dict | MutableMapping) else list(items)
+        several = [items] if isinstance(items, dict | MutableMapping) else _listed(items)
         if not several:
             return
         entries = [self._network.entry(item) for item in several]
@@ -244,6 +245,23 @@ class Pipe:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _listed(items: Sequence[CallItem]) -> list[CallItem]:
+    """The items of a call for several; PipelineInputError says what is none."""
+    if not isinstance(items, Iterable) or isinstance(items, Mapping | str | bytes):
+        raise _no_items(type(items).__name__)
+    several = list(items)
+    for item in several:
+        if not isinstance(item, dict | MutableMapping):
+            raise _no_items(f"a list with {type(item).__name__}")
+    return several
+
+
+def _no_items(found: str) -> PipelineInputError:
+    return PipelineInputError(
+        f"a call takes a dictionary or a list of dictionaries, which it fills in, got {found}"
+    )
 
 
 def _without_outcome(item: CallItem) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class Network:
                 `request_size` that is no number.
         """
         if TASK_DATA_KEY not in item:
-            raise PipelineInputError(f"an item needs {TASK_DATA_KEY!r}, got {sorted(item)}")
+            raise PipelineInputError(
+                f"an item needs {TASK_DATA_KEY!r}, got {sorted(map(str, item))}"
+            )
         name = item.get(TASK_NODE_NAME_KEY, self._default_entry)
         if len(self.nodes) == 1:
             name = self._default_entry
@@ -89,7 +91,7 @@ class Network:
             raise PipelineInputError(
                 f"an item needs {TASK_NODE_NAME_KEY!r}: one of {', '.join(self._graph.roots)}"
             )
-        if name not in self.nodes:
+        if not isinstance(name, str) or name not in self.nodes:
             raise PipelineInputError(unknown_name("node", str(name), self.nodes))
         if self._routes and name not in self._routes:
             self._graph.from_entry(name)
@@ -98,7 +100,7 @@ class Network:
             raise PipelineInputError(
                 f"{TASK_REQUEST_SIZE_KEY} = {size!r}: expected a whole number of at least 1"
             )
-        return str(name)
+        return name
 
     def launch(self, entry: str, task: Task, *, caller_waits: bool = False) -> None:
         """Send an item on its way; `caller_waits` as for a `Sink`."""

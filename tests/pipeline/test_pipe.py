@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -176,14 +177,21 @@ def test_node_name_chooses_the_entry() -> None:
     ("item", "message"),
     [
         ({}, "an item needs 'data'"),
+        ({5: 1, "x": 2}, r"an item needs 'data', got \['5', 'x'\]"),
         ({TASK_DATA_KEY: 1, "node_name": "secnd"}, "did you mean 'second'"),
+        ({TASK_DATA_KEY: 1, "node_name": ["second"]}, "unknown node"),
+        (5, "a call takes a dictionary or a list of dictionaries, .* got a list with int"),
+        (MappingProxyType({TASK_DATA_KEY: 1}), "got a list with mappingproxy"),
     ],
 )
-def test_a_call_that_makes_no_sense_runs_nothing(item: dict[str, Any], message: str) -> None:
+def test_a_call_that_makes_no_sense_runs_nothing(item: Any, message: str) -> None:
     with pipe(CHAIN) as run:
         good = {TASK_DATA_KEY: 1}
         with pytest.raises(PipelineInputError, match=message):
             run([good, item])
+        if not isinstance(item, dict):
+            with pytest.raises(PipelineInputError, match=f"got {type(item).__name__}"):
+                run(item)
     assert good == {TASK_DATA_KEY: 1}
 
 
