@@ -354,8 +354,10 @@ class _Reader:
             return None
         if name in self._behind_engine:
             expression = with_backend_behind_engine(expression, self._behind_engine[name])
-        names = dict.fromkeys(expression.names())
-        if None in [self._try(partial(backend_class, name), where) for name in names]:
+        backends, filters = dict.fromkeys(expression.names()), dict.fromkeys(expression.filters())
+        found: list[object] = [self._try(partial(backend_class, name), where) for name in backends]
+        found += [self._try(partial(filter_named, name), where) for name in filters]
+        if None in found:
             return None
         self.warnings += dict.fromkeys(f"{where}{text}" for text in without_effect(expression))
         return expression

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import networkx as nx
 
+from pipeline.backends.filters import filter_named
 from pipeline.backends.registry import backend_class
 from pipeline.config import NodeConfig, PipelineConfig, read_config
 from pipeline.errors import PipelineConfigError
@@ -135,16 +136,23 @@ def sketched(document: Mapping[str, Any]) -> tuple[Drawing, list[str]]:
 def _why_unreadable(expression: str) -> str:
     """What of an expression that cannot be read is unknown."""
     try:
-        names = parse_expression(expression).names()
+        parsed = parse_expression(expression)
     except PipelineConfigError:
         return _HAS_MISTAKE
-    unknown = [name for name in dict.fromkeys(names) if not _is_known(name)]
+    unknown = [
+        *(name for name in dict.fromkeys(parsed.names()) if not _finds(backend_class, name)),
+        *(
+            f"({name})"
+            for name in dict.fromkeys(parsed.filters())
+            if not _finds(filter_named, name)
+        ),
+    ]
     return f"unknown here: {', '.join(unknown)}" if unknown else _HAS_MISTAKE
 
 
-def _is_known(name: str) -> bool:
+def _finds(find: Callable[[str], object], name: str) -> bool:
     try:
-        backend_class(name)
+        find(name)
     except PipelineConfigError:
         return False
     return True

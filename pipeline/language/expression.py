@@ -64,6 +64,11 @@ class Expression:
         """Every backend name in the expression, outermost first."""
         return [self.name, *(name for inner in self.arguments for name in inner.names())]
 
+    def filters(self) -> list[str]:
+        """Every filter in the expression, in order."""
+        own = [] if self.filter is None else [self.filter]
+        return [*own, *(name for inner in self.arguments for name in inner.filters())]
+
 
 def parse_expression(text: str) -> Expression:
     """Parse a backend expression.

@@ -129,7 +129,10 @@ def _message(kind: str, name: str, known: Iterable[str]) -> str:
     message = unknown_name(kind, name, known)
     if kind == KEY:
         return message
-    return f"{message}. One of your own is made known by pipeline.register_{kind}"
+    return (
+        f"{message}. One of your own is made known by pipeline.register_{kind}; commands and the "
+        "service execute the file of --backends"
+    )
 
 
 def _refusal(kind: str, name: str, advice: str) -> str:

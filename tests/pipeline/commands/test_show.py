@@ -209,7 +209,7 @@ def test_a_table_wraps_its_widest_column() -> None:
 WRONG = """
 batching_timeot = 5
 [decode]
-backend = "S[DecodeMat,NoSuchMat(a=1)]"
+backend = "S[DecodeMat,(swop)NoSuchMat(a=1)]"
 next = "model,nowhere"
 [model]
 backend = "S[ResizeMat,,]"
@@ -236,14 +236,16 @@ def test_a_file_with_mistakes_is_drawn_with_marks(
     for name in ("decode", "model", "nowhere", "cut", "each"):
         assert name in tree
     told = {text.split()[0]: " ".join(text.split()[1:]) for text in details}
-    assert told["decode"] == "S[DecodeMat,NoSuchMat(a=1)] unknown here: NoSuchMat"
+    assert told["decode"] == "S[DecodeMat,(swop)NoSuchMat(a=1)] unknown here: NoSuchMat, (swop)"
     assert told["model"] == "S[ResizeMat,,] has a mistake"
     assert told["nowhere"] == "there is no such node"
     assert told["cut"].startswith("ResizeMat has a mistake, 1 instance")
-    assert told["decode.2"].startswith("S[DecodeMat,NoSuchMat(a=1)] unknown here: NoSuchMat")
+    assert told["decode.2"].startswith(
+        "S[DecodeMat,(swop)NoSuchMat(a=1)] unknown here: NoSuchMat, (swop)"
+    )
     assert told["each"].startswith("MapReduce has a mistake")
     assert all(line.startswith("mistake: ") for line in errors.splitlines())
-    assert len(errors.splitlines()) == 7
+    assert len(errors.splitlines()) == 8
     assert main(["show", str(file), "--format", "mermaid"]) == 1
     assert "<b>nowhere</b><br/>there is no such node" in capsys.readouterr().out
     assert main(["show", str(file), "--output", str(tmp_path / "wrong.svg")]) == 1
