@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -148,6 +148,7 @@ class pipe(Interpreter):  # noqa: N801 (torchpipe's name)
             keys: what each item gets besides; without `data` they are the item.
 
         Raises:
+            TypeError: some of a list are items, but not all.
             Exception: as an `Interpreter`; where a result is to be returned, also for an item
                 that has none.
         """
@@ -157,6 +158,11 @@ class pipe(Interpreter):  # noqa: N801 (torchpipe's name)
                 item.update(keys)
             super().__call__(data)
             return None
+        if isinstance(data, list | tuple) and any(isinstance(one, Mapping) for one in data):
+            raise TypeError(
+                "a pipe takes a dict, or a list of dicts, or the data of one item, got a list of "
+                "dicts and others"
+            )
         item = keys if data is None else {TASK_DATA_KEY: data, **keys}
         super().__call__(item)
         if TASK_RESULT_KEY not in item:

@@ -74,6 +74,8 @@ def register_backend(class_def: Any, register_name: Any = None) -> Any:
         def max(self) -> int:
             return _count(self._object, "max")
 
+    # Messages name the class by it.
+    Adapter.__name__ = name
     pipeline.register_backend(Adapter, name)
     _BACKENDS[name] = registered
     return class_def

@@ -54,6 +54,13 @@ def test_keywords_are_an_item_whose_result_is_returned_or_go_into_every_item() -
     assert [item["color"] for item in items] == ["rgb", "rgb"]
 
 
+def test_a_list_of_items_and_others_is_neither_items_nor_data() -> None:
+    item: dict[str, Any] = {"data": 1}
+    with torchpipe.pipe(CHAIN) as run, pytest.raises(TypeError, match="a list of dicts and others"):
+        run([item, 2])
+    assert item == {"data": 1}
+
+
 def test_a_file_a_path_a_dict_of_text_and_an_expression_are_configurations(tmp_path: Path) -> None:
     file = tmp_path / "chain.toml"
     file.write_text('instance_num = 2\n[first]\nbackend = "Identity"\nnext = "second"\n[second]\n')

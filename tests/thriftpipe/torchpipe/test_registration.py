@@ -105,6 +105,15 @@ def test_an_init_that_gives_false_fails_the_load() -> None:
         result("ApiRefuses", 1)
 
 
+def test_a_range_that_makes_no_sense_is_told_with_the_backends_name() -> None:
+    class Odd(_Adds):
+        max = 0
+
+    torchpipe.register_backend(Odd, "ApiOdd")
+    with pytest.raises(RuntimeError, match=r"ApiOdd.max\(\) gave 0: expected a whole number"):
+        result("ApiOdd", 1)
+
+
 def test_filters_are_classes_or_functions() -> None:
     torchpipe.register_backend(_Newer, "ApiFiltered")
     torchpipe.register_filter(_OnlyMultiples, "api_even")
