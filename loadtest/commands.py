@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from loadtest.errors import LoadTestError
 from loadtest.load import images
@@ -22,7 +23,7 @@ from loadtest.progress import Progress
 from loadtest.records import raw_files
 from loadtest.records.run import Run
 from loadtest.runtime.integrity import measure_integrity
-from loadtest.runtime.parts import batching_parts, overhead_parts
+from loadtest.runtime.parts import Part, batching_parts, overhead_parts
 from loadtest.runtime.sides import measure_sides
 from loadtest.servers.variants import parse_launch_prefix
 
@@ -101,18 +102,26 @@ def _batching(options: argparse.Namespace, command: str, progress: Progress) -> 
     names = ("repeats", "duration_s", "trials", "wait_s")
     parts = batching_parts(options.duration_s, options.trials, options.wait_s)
     settings = {name: getattr(options, name) for name in names}
-    folder = _prepared(options.output_dir)
-    python = options.reference_python or sys.executable
-    run = measure_sides("batching", parts, settings, python, command, progress.line)
-    _save(run, folder, progress, shows=True)
+    _measure_sides(parts, settings, options, command, progress)
 
 
 def _overhead(options: argparse.Namespace, command: str, progress: Progress) -> None:
     settings = {"repeats": options.repeats, "duration_s": options.duration_s}
     parts = overhead_parts(options.duration_s)
+    _measure_sides(parts, settings, options, command, progress)
+
+
+def _measure_sides(
+    parts: Sequence[Part],
+    settings: dict[str, Any],
+    options: argparse.Namespace,
+    command: str,
+    progress: Progress,
+) -> None:
+    """Measure the parts on both sides; the kind of run has the command's name."""
     folder = _prepared(options.output_dir)
     python = options.reference_python or sys.executable
-    run = measure_sides("overhead", parts, settings, python, command, progress.line)
+    run = measure_sides(options.command, parts, settings, python, command, progress.line)
     _save(run, folder, progress, shows=True)
 
 
