@@ -31,12 +31,13 @@ from interfaces.service import PORT
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.progress import Progress
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
-from loadtest.settings import AUTO
+from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE
 
 _PRECISION = one_of((AUTO, *PRECISIONS))
 _MODEL = "model of the zoo or ONNX file"
 _KNOWN = f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes"
-_TOLERANCES = "fp32 0.001, fp16 0.01, bf16 0.02, int8 0.05, between decoders 0.1"
+_BY_PRECISION = ", ".join(f"{name} {most:g}" for name, most in SCORE_TOLERANCE.items())
+_TOLERANCES = f"{_BY_PRECISION}, between decoders {DECODER_TOLERANCE:g}"
 _REFERENCE = "interpreter that has torchpipe (this one)"
 _INTERRUPTED = 130
 _TERMINATED = 143

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from interfaces.service import PORT
 
 AUTO = "auto"
+# fp16 and bf16 round; how much of it reaches a score grows with the depth of the model.
+SCORE_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.02, "int8": 0.05}
+"""Of two scores for one image, by precision."""
+# A GPU's decoder spreads the colour of neighbouring pixels and rounds otherwise than the CPU's.
+# Photographs of the set whose colour is spread the coarsest way differ by up to 0.07.
+DECODER_TOLERANCE = 0.1
+"""The same between variants that decode differently."""
 
 
 @dataclass(frozen=True)

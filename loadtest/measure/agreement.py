@@ -11,10 +11,7 @@ from loadtest.errors import LoadTestError
 from loadtest.load.images import LoadImage
 from loadtest.load.rpc import ServerIdentity, connection
 from loadtest.servers.variants import HOST
-
-# A GPU's decoder spreads the colour of neighbouring pixels and rounds otherwise than the CPU's.
-# Photographs of the set whose colour is spread the coarsest way differ by up to 0.07.
-DECODER_TOLERANCE = 0.1
+from loadtest.settings import DECODER_TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from interfaces.options import settings_from
 from loadtest.errors import LoadTestError
 from loadtest.load import images
 from loadtest.load.clients import fitting_client_processes
-from loadtest.measure.agreement import DECODER_TOLERANCE
 from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.records import machine
 from loadtest.servers.variants import (
@@ -23,10 +22,13 @@ from loadtest.servers.variants import (
     parse_variants,
     parse_workloads,
 )
-from loadtest.settings import AUTO, LoadSettings, ServerOptions
-
-# fp16 and bf16 round; how much of it reaches a score grows with the depth of the model.
-_SCORE_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.02, "int8": 0.05}
+from loadtest.settings import (
+    AUTO,
+    DECODER_TOLERANCE,
+    SCORE_TOLERANCE,
+    LoadSettings,
+    ServerOptions,
+)
 
 
 def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
@@ -45,7 +47,7 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
         variants=parse_variants(options.variants or default_variants(with_gpu=with_gpu)),
         servers=servers,
         load=load_settings(options, HOST),
-        score_tolerance=_SCORE_TOLERANCE[servers.precision] if given is None else given,
+        score_tolerance=SCORE_TOLERANCE[servers.precision] if given is None else given,
         decoder_tolerance=DECODER_TOLERANCE if given is None else given,
         images=chosen_images(options),
         clients=(),
