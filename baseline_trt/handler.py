@@ -39,7 +39,8 @@ from engine.options import EngineOptions
 from engine.registry import choose_engine
 from engine.scoring import scoring_of
 from engine.zoo import DEFAULT_MODEL, open_model
-from service.errors import ConfigurationError, in_one_line
+from interfaces.error_text import in_one_line
+from service.errors import ConfigurationError
 from service.handlers.interface import (
     Deadline,
     HandlerInfo,

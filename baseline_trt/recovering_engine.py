@@ -11,7 +11,7 @@ import torch
 
 from baseline_trt.inference import EngineUnavailableError, Inference
 from engine.interface import Engine
-from service.errors import in_one_line
+from interfaces.error_text import in_one_line
 from service.handlers.restart_policy import DEFAULT_POLICY, RebuildLoop, RestartPolicy
 
 _logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from engine.interface import Engine, ExecutionContext
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.tensor_spec import TensorSpec
+from interfaces.error_text import first_line
 
 
 class Torch2TrtEngine(Engine):
@@ -85,8 +86,9 @@ class Torch2TrtEngine(Engine):
                     )
         except Exception as error:
             # It fails with whatever TensorRT or a missing converter raises.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise EngineError(f"torch2trt cannot convert {self.model.name}: {reason[0]}") from error
+            raise EngineError(
+                f"torch2trt cannot convert {self.model.name}: {first_line(error)}"
+            ) from error
 
     def compute(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Probabilities (rows, classes) in CPU memory, from tensors on the GPU."""

@@ -22,6 +22,7 @@ from engine.errors import EngineError
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.tensor_spec import TensorSpec
+from interfaces.error_text import first_line
 
 # Of a batch: rows, channels, height, width.
 _IMAGE_DIMENSIONS = 4
@@ -54,7 +55,7 @@ class ExecutionContext(ABC):
             # torch has no class of its own for that.
             raise EngineError(
                 f"there is no memory for batches of {self._max_batch_size} rows: "
-                f"{str(error).splitlines()[0]}"
+                f"{first_line(error)}"
             ) from error
         self.times_ms: dict[str, float] = {}
 

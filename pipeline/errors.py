@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.errors import what_it_says
+from interfaces.error_text import what_it_says
 
 
 class PipelineConfigError(ValueError):

@@ -15,6 +15,7 @@ from engine.contexts.cuda_device import check_device
 from engine.errors import EngineError
 from engine.interface import Engine
 from engine.scoring import check_results
+from interfaces.error_text import in_one_line
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.filters import FilterError
@@ -36,7 +37,7 @@ from pipeline.keys import (
 )
 from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
-from service.errors import ConfigurationError, in_one_line
+from service.errors import ConfigurationError
 from service.handlers.interface import (
     Deadline,
     HandlerInfo,

@@ -1,30 +1,6 @@
-"""The error of a wrong configuration, and errors as text and as kept results."""
+"""The error of a wrong configuration, and errors that are kept as results."""
 
 from __future__ import annotations
-
-
-def in_one_line(error: BaseException) -> str:
-    """Kind and first line of an error, for a log line or another error."""
-    first = next(iter(_text(error).splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def what_it_says(error: BaseException) -> str:
-    """The text of an error; with its kind where that says more than the text.
-
-    So it is where there is no text, where the error is no Exception, and with a KeyError, whose
-    text is the key alone.
-    """
-    text = _text(error)
-    says_enough = text and isinstance(error, Exception) and not isinstance(error, KeyError)
-    return text if says_enough else in_one_line(error)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error).strip()
-    except Exception:  # noqa: BLE001 (classes of other people's)
-        return ""
 
 
 class ConfigurationError(Exception):

@@ -44,6 +44,7 @@ from engine.onnx_graph.layer_names import layer_name, named_layers
 from engine.onnx_graph.model import OnnxModel
 from engine.onnx_graph.optimization import optimized
 from engine.options import EngineOptions
+from interfaces.error_text import first_line
 
 # Raise it when the same model, images and methods give another graph.
 _VERSION = 2
@@ -178,9 +179,7 @@ def _quantize(
             raise
         except Exception as error:
             # The quantiser and onnxruntime raise classes that share no other base.
-            raise EngineError(
-                f"{model.path} cannot be quantised: {str(error).strip().splitlines()[0]}"
-            ) from error
+            raise EngineError(f"{model.path} cannot be quantised: {first_line(error)}") from error
         return quantized.read_bytes()
 
 

@@ -10,6 +10,7 @@ from onnx import shape_inference
 
 from engine.errors import EngineError
 from engine.onnx_graph.tensors import true_inputs
+from interfaces.error_text import first_line
 
 _BATCH = "batch"
 _CHANNELS = 3
@@ -69,9 +70,8 @@ def set_input_sizes(
     try:
         inferred = shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError as error:
-        reason = str(error).strip().splitlines()[0]
         shapes = ", ".join("x".join(str(n or "?") for n in shape) for shape in sizes.values())
-        raise EngineError(f"{path} cannot take rows of {shapes}: {reason}") from error
+        raise EngineError(f"{path} cannot take rows of {shapes}: {first_line(error)}") from error
     for output, found in zip(sized.graph.output, inferred.graph.output, strict=True):
         output.CopyFrom(found)
     return sized

@@ -14,6 +14,7 @@ from onnx.external_data_helper import uses_external_data
 
 from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_file
 from engine.errors import EngineError
+from interfaces.error_text import first_line
 
 # A protobuf message, and so a model that is held in one piece, ends here.
 MAX_MODEL_BYTES = 2**31 - 1
@@ -63,8 +64,7 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EngineError(f"{path} is not a valid ONNX model: {reason}") from error
+        raise EngineError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _check_weights(proto, path)
     return proto, digest.hexdigest()
 

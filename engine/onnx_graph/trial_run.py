@@ -20,6 +20,7 @@ from engine.cache.folders import cache_folder
 from engine.cpu.cores import available_cores
 from engine.onnx_graph.tensors import nodes_within, true_inputs
 from engine.onnx_graph.trial import Trial, ValueRange, keep_trial, read_trial, value_range
+from interfaces.error_text import first_line
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _tried(proto: onnx.ModelProto, fixed_batch: int | None) -> Trial:
         with _runner(proto, limit_s) as run:
             return _verdict(proto, fixed_batch, run)
     except Exception as error:  # noqa: BLE001 (onnxruntime's own classes share no other base)
-        reason = _first_line(error)
+        reason = first_line(error)
     _logger.info("what the model does with a batch cannot be tried out: %s", reason)
     if fixed_batch is None:
         return Trial()
@@ -152,7 +153,7 @@ def _together(run: _Run, pair: Feeds) -> tuple[_Outputs, str]:
     except _TimeLimitError:
         raise
     except Exception as error:  # noqa: BLE001
-        return [], f"it cannot run two inputs in one batch: {_first_line(error)}"
+        return [], f"it cannot run two inputs in one batch: {first_line(error)}"
 
 
 def _why_not_two_rows(outputs: Sequence[str], together: _Outputs) -> str:
@@ -284,7 +285,3 @@ def _fixed(reason: str, fixed_batch: int) -> str:
         f"it is made for batches of exactly {fixed_batch} ({reason}); "
         f"export it again with a dynamic batch dimension"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,6 +13,7 @@ from engine.onnx_in_torch.fusion import fuse_convolutions
 from engine.onnx_in_torch.node import Node, read_nodes
 from engine.onnx_in_torch.operators import OPERATORS
 from engine.onnx_in_torch.shape_operators import to_torch
+from interfaces.error_text import first_line
 
 # Their weights decide the precision; all other operators take what comes.
 _MATRIX_OPERATORS = {"Conv", "Gemm", "MatMul"}
@@ -103,8 +104,7 @@ def _run(node: Node, values: dict[str, Tensor | None]) -> None:
     try:
         result = OPERATORS[node.op](node, *(values[name] for name in node.inputs))
     except (RuntimeError, IndexError, KeyError, TypeError, ValueError, EngineError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EngineError(f"node {node.name!r} ({node.op}) failed: {reason}") from error
+        raise EngineError(f"node {node.name!r} ({node.op}) failed: {first_line(error)}") from error
     outputs = result if isinstance(result, tuple) else (result,)
     # Some operators have outputs that are of use in training only, and that are not computed.
     values.update(zip(node.outputs, outputs, strict=False))

@@ -15,6 +15,7 @@ from engine.errors import EngineError
 from engine.int8.quantization import graph_for_cpu
 from engine.interface import Engine
 from engine.onnx_graph.optimization import cpu_session, optimized
+from interfaces.error_text import first_line
 
 
 class OnnxRuntimeEngine(Engine):
@@ -53,7 +54,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:
             # onnxruntime's own exception classes share no other base.
             raise EngineError(
-                f"onnxruntime cannot load {self.model.path}: {str(error).splitlines()[0]}"
+                f"onnxruntime cannot load {self.model.path}: {first_line(error)}"
             ) from error
 
     def _session_options(self) -> onnxruntime.SessionOptions:

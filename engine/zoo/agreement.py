@@ -13,6 +13,7 @@ from engine.errors import EngineError
 from engine.onnx_graph.optimization import cpu_session
 from engine.onnx_graph.trial_run import made_up_rows
 from engine.zoo.flat_network import Flat
+from interfaces.error_text import first_line
 
 # Of the largest value of a row: other kernels add in another order.
 _TOLERANCE = 1e-3
@@ -46,9 +47,9 @@ def relative_difference(network: Flat, content: bytes) -> float:
             given = session.run(list(network.names), feeds)
         except Exception as error:
             # onnxruntime's own exception classes share no other base.
-            reason = next(iter(str(error).strip().splitlines()), "")
             raise EngineError(
-                f"the exported model cannot run a batch of {batch}, which the network can: {reason}"
+                f"the exported model cannot run a batch of {batch}, which the network can: "
+                f"{first_line(error)}"
             ) from error
         for name, values, expected in zip(network.names, given, wanted, strict=True):
             where = f"output {name!r} of {batch} made-up row{'s' if batch > 1 else ''}"

@@ -20,6 +20,7 @@ from engine.onnx_graph.optimization import optimized
 from engine.tensor_spec import TensorSpec
 from engine.zoo.agreement import relative_difference
 from engine.zoo.flat_network import Flat
+from interfaces.error_text import in_one_line
 
 OPSET = 17
 # Part of the name of every exported file: raise it when this module exports something else.
@@ -109,8 +110,7 @@ def export_network(
             proto = _with_constants_folded(path)
         except Exception as error:
             # What the exporters of torch and onnxruntime raise has no common base.
-            reason = next(iter(str(error).strip().splitlines()), "")
-            raise EngineError(f"{type(error).__name__}: {reason}") from error
+            raise EngineError(in_one_line(error)) from error
     taken = {value.name for value in proto.graph.input}
     if unused := [name for name in names if name not in taken]:
         raise EngineError(f"no output depends on the input {unused[0]!r}")

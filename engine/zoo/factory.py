@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from engine.errors import EngineError
+from interfaces.error_text import in_one_line
 from interfaces.names import closest_name_hint, shown
 
 _EXAMPLE = "mypkg.module:factory"
@@ -59,8 +60,7 @@ def network_of(target: str) -> nn.Module:
 
 def _place(error: BaseException) -> str:
     """Kind and first line of an error, and where in whose code it was raised."""
-    text = next(iter(str(error).strip().splitlines()), "")
-    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    what = in_one_line(error)
     frames = traceback.extract_tb(error.__traceback__)
     # The first frames are those of the import itself.
     others = [frame for frame in frames if "importlib" not in frame.filename][1:]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from interfaces.error_text import in_one_line
 
 
 class Flat(nn.Module):
@@ -54,9 +55,8 @@ class Flat(nn.Module):
             raise
         except Exception as error:
             shapes = ", ".join("x".join(map(str, one.shape)) for one in inputs)
-            reason = next(iter(str(error).strip().splitlines()), "")
             raise EngineError(
-                f"the network does not run for inputs of {shapes}: {type(error).__name__}: {reason}"
+                f"the network does not run for inputs of {shapes}: {in_one_line(error)}"
             ) from error
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:

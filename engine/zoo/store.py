@@ -23,6 +23,7 @@ from engine.onnx_graph.model import OnnxModel
 from engine.zoo import efficientnet_lite, resnet
 from engine.zoo.export import EXPORTER_VERSION, OPSET, export_classifier, outline_of_classifier
 from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
+from interfaces.error_text import in_one_line
 from interfaces.names import unknown_name
 
 DEFAULT_MODEL = "resnet50"
@@ -171,8 +172,7 @@ def _exported(name: str, model: ZooModel, weights: Path | None) -> bytes:
         return export_classifier(network, model.normalization, *model.size, _note(model, weights))
     except Exception as error:
         # What the exporters of torch and onnxruntime raise, on a full disk too, has no common base.
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise EngineError(f"cannot export {name}: {type(error).__name__}: {reason}") from error
+        raise EngineError(f"cannot export {name}: {in_one_line(error)}") from error
 
 
 def _kept_in_spare(path: Path) -> bytes | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Lock
 
 from engine.cache.bounded_file import why_no_file
+from interfaces.error_text import in_one_line
 from pipeline.errors import PipelineConfigError
-from service.errors import in_one_line
 
 _MOST_BYTES = 2**20
 _loaded: set[Path] = set()

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
+from interfaces.error_text import in_one_line
 from pipeline.backends.interface import ENDED_KEY, FAILURE_KEY, Item, fail, result_becomes_data
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.torchpipe_names import unknown_filter
-from service.errors import in_one_line
 
 
 class Status(Enum):

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
+from interfaces.error_text import in_one_line
 from pipeline.backends.decoder_lock import DecoderLock
 from pipeline.errors import BackendFailureError, DeadlinePassedError, ItemError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import Setting
-from service.errors import in_one_line
 from service.handlers.interface import ImageFailure
 
 logger = logging.getLogger(__name__)

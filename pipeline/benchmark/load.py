@@ -18,10 +18,10 @@ from itertools import chain, count
 from statistics import fmean
 from typing import TypeAlias
 
+from interfaces.error_text import in_one_line
 from measurement.statistics import Interval, Spread, percentile, percentile_interval
 from pipeline.benchmark.side import in_clients
 from pipeline.image_files import Image
-from service.errors import in_one_line
 
 Request: TypeAlias = Callable[[list[Image]], "Sequence[str]"]
 """Runs the images of one request; gives one line for each of them that has failed."""

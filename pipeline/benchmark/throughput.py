@@ -27,6 +27,7 @@ from engine.onnx_graph.model import OnnxModel
 from engine.onnx_graph.trial_run import made_up_rows
 from engine.options import EngineOptions
 from engine.registry import EngineChoice, load_engine, suggested_instances
+from interfaces.error_text import what_it_says
 from measurement.statistics import (
     Interval,
     Ratio,
@@ -35,7 +36,6 @@ from measurement.statistics import (
     percentile,
     percentile_interval,
 )
-from service.errors import what_it_says
 
 # Of a window that comes before it and does not count: caches hold another engine's weights.
 _WARM_UP_SHARE = 0.2

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from interfaces.error_text import in_one_line
 from pipeline.engine_process import semaphore
 from pipeline.engine_process.engine_connection import EngineConnection
 from pipeline.engine_process.engine_facts import EngineFacts
@@ -15,7 +16,6 @@ from pipeline.engine_process.pending_items import PendingItem, PendingItems
 from pipeline.engine_process.slots import RemoteError, SlotLimits
 from pipeline.errors import ClosedError, DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.runtime.task import Task
-from service.errors import in_one_line
 from service.handlers.interface import HandlerSettings
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from interfaces.error_text import in_one_line, what_it_says
 from interfaces.messages import to_json
 from pipeline.backends.interface import Item
 from pipeline.engine_process.semaphore import SEMAPHORE_BYTES, Semaphore
@@ -37,7 +38,6 @@ from pipeline.keys import (
     TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
 )
-from service.errors import in_one_line, what_it_says
 from service.handlers.interface import HandlerSettings, InvalidImageError
 
 # Flags, a number of the caller, length of the description and of the data in bytes, when the item

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from engine.contexts.cuda_device import cuda_available
+from interfaces.error_text import in_one_line
 from pipeline.backends.assembly import build_backend
 from pipeline.backends.cuda_stream import InstanceStream
 from pipeline.backends.interface import (
@@ -30,7 +31,6 @@ from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.proven_item import ProvenItem
 from pipeline.runtime.task import Call, Task, WaitingCall
-from service.errors import in_one_line
 from service.handlers.batch_clock import BatchClock
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 
+from interfaces.error_text import in_one_line
 from pipeline.backends.decoder_lock import DecoderLock
 from pipeline.backends.interface import SharedResources
-from service.errors import in_one_line
 
 logger = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeAlias
 
+from interfaces.error_text import in_one_line
 from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_runner import BatchRunner, RunPlan
 from pipeline.runtime.batch_source import BatchSource, Sink
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Task, tell_of_batch
-from service.errors import in_one_line
 from service.handlers.restart_policy import RebuildLoop, RestartPolicy
 
 logger = logging.getLogger(__name__)

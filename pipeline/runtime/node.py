@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from queue import SimpleQueue
 
 from engine.errors import EngineError
+from interfaces.error_text import what_it_says
 from pipeline.backends.assembly import fitting_instance_num, locks_decoder, runs_on_gpu
 from pipeline.backends.decoder_lock import DecoderLock
 from pipeline.backends.interface import SharedResources
@@ -22,7 +23,6 @@ from pipeline.runtime.counts import NodeCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.instance import Instance, InstancePlan, Loading
 from pipeline.runtime.task import Task
-from service.errors import what_it_says
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 logger = logging.getLogger(__name__)

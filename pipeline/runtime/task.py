@@ -8,9 +8,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
+from interfaces.error_text import in_one_line
 from pipeline.backends.interface import Item
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY
-from service.errors import in_one_line
 
 logger = logging.getLogger(__name__)
 

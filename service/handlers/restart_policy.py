@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from service.errors import in_one_line
+from interfaces.error_text import in_one_line
 
 _logger = logging.getLogger(__name__)
 

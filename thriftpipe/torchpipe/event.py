@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from service.errors import in_one_line
+from interfaces.error_text import in_one_line
 
 logger = logging.getLogger(__name__)
 

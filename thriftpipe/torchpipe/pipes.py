@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import pipeline
+from interfaces.error_text import in_one_line
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_EVENT_KEY, TASK_RESULT_KEY
 from pipeline.language.document import read_toml
 from pipeline.pipe import Pipe
-from service.errors import in_one_line
 from service.handlers.restart_policy import RestartPolicy
 from thriftpipe.torchpipe.configuration import document_of, own_engine
 from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, raised_for
