@@ -238,7 +238,9 @@ def test_a_host_without_a_gpu_is_told_apart_from_mistakes(check: Checked) -> Non
 def test_check_and_run_agree_on_every_operator(others: dict[str, int]) -> None:
     differ = []
     for name in sorted(backend_names()):
-        if not backend_class(name).__module__.startswith("pipeline.backends."):
+        cls = backend_class(name)
+        # Not what other tests have registered.
+        if hasattr(cls, "adapted") or not cls.__module__.startswith("pipeline.backends."):
             continue
         document = {"node": {"backend": name, **others}}
         config, mistakes = read_config(document)
