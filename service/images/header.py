@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from service.images.formats import ImageFormat, image_format
+from service.images.formats import ImageFormat
 from service.images.jpeg import read_jpeg_header
 
 _BMP_CORE_HEADER_BYTES = 12
@@ -30,18 +30,16 @@ _PAM_HEIGHT = re.compile(rb"\nHEIGHT +(\d{1,9})\s")
 _Size = tuple[int, int]
 
 
-def image_size(data: bytes | memoryview) -> _Size | None:
-    """Width and height in pixels, or None where the header does not tell or is not known.
+def size_of(data: bytes | memoryview, found: ImageFormat) -> _Size | None:
+    """Width and height in pixels, or None where the header does not tell.
 
     It costs the same for every image, however long: a few microseconds, or some tens of them for
     formats whose headers have no fixed place.
+
+    Args:
+        data: the encoded image, or its beginning.
+        found: its format.
     """
-    found = image_format(data)
-    return None if found is None else size_of(data, found)
-
-
-def size_of(data: bytes | memoryview, found: ImageFormat) -> _Size | None:
-    """As `image_size`, for an image whose format is known."""
     try:
         return _READERS[found.name](data)
     except (struct.error, IndexError, OverflowError):
