@@ -46,16 +46,7 @@ class Network:
     def __init__(self, config: PipelineConfig, runners: Mapping[str, AnyNode]) -> None:
         self._graph = config.graph
         jumps = {name: node.jumps for name, node in config.nodes.items() if node.jumps}
-        jumping = {
-            name: JumpNode(config.nodes[name], self.launch)
-            for name in jumps
-            if config.nodes[name].is_jump
-        }
-        own: dict[str, AnyNode] = {**runners, **jumping}
-        # A logical node is the node whose instances it shares.
-        self.nodes = {
-            name: own[name if name in own else physical_name(name)] for name in config.nodes
-        }
+        self.nodes = self._nodes(config, runners)
         for name in jumps.keys() & runners.keys():
             node = runners[name]
             assert isinstance(node, Node)  # noqa: S101 (the engine process takes chains alone)
@@ -66,12 +57,25 @@ class Network:
         self._routes: dict[str, Route] = {}
         if self._graph.is_chain and not jumps:
             self._connect()
-            return
+        else:
+            self._routes = self._all_routes(config)
+
+    def _nodes(self, config: PipelineConfig, runners: Mapping[str, AnyNode]) -> dict[str, AnyNode]:
+        """All nodes by name; a logical one is the node whose instances it shares."""
+        own: dict[str, AnyNode] = {
+            name: JumpNode(node, self.launch) for name, node in config.nodes.items() if node.is_jump
+        }
+        own = {**runners, **own}
+        return {name: own[name if name in own else physical_name(name)] for name in config.nodes}
+
+    def _all_routes(self, config: PipelineConfig) -> dict[str, Route]:
+        """The way from each node at which items can enter; of others `entry` says why not."""
         keys = {name: node.written for name, node in config.nodes.items()}
+        routes = {}
         for name in config.nodes:
-            # No route where items cannot enter; `entry` says why.
             with suppress(PipelineInputError):
-                self._routes[name] = Route(self._graph, name, keys)
+                routes[name] = Route(self._graph, name, keys)
+        return routes
 
     def entry(self, item: Mapping[str, Any]) -> str:
         """The name of the node at which an item enters.
