@@ -1,4 +1,4 @@
-"""The table of engines: who provides them, for what precisions and devices."""
+"""The table of engines: their modules and packages, precisions and devices."""
 
 from __future__ import annotations
 

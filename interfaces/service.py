@@ -15,7 +15,7 @@ NOTE = "note"
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """Who answers; the attributes are those of the IDL's ServerInfo.
+    """What answers; the attributes are those of the IDL's ServerInfo.
 
     Only a server with several workers sets the last three.
     """

@@ -54,7 +54,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node.
+    """What a document says of a node, checked and with its defaults.
 
     Attributes:
         name: its name, the TOML table's.

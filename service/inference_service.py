@@ -165,7 +165,7 @@ class InferenceService:
         return results
 
     def server_info(self) -> Any:
-        """Who answers: ServerInfo."""
+        """The IDL's ServerInfo: handler, engine, model, versions and process."""
         info = self._handler.info()
         return inference.ServerInfo(
             handler=self._handler_name,

@@ -29,7 +29,7 @@ _SOFTMAX_OF_ONE_AXIS = 13
 
 
 def activation_in_graph(proto: onnx.ModelProto, output: str, rank: int) -> tuple[str, list[int]]:
-    """The activation that an output of a graph is that of.
+    """The activation whose values an output of a graph has, rearranged or rounded at most.
 
     Args:
         proto: the model.

@@ -75,7 +75,7 @@ class Stop:
 
 
 class RequestRow(NamedTuple):
-    """A request.
+    """How one request of a client went.
 
     Attributes:
         completed_s: when it completed, on the monotonic clock.

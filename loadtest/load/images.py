@@ -52,7 +52,7 @@ _RECIPES = (
 
 @dataclass(frozen=True)
 class LoadImage:
-    """One image file of the load.
+    """An image that clients send, and how result files name it.
 
     Attributes:
         path: where it lies.

@@ -67,7 +67,7 @@ def describe(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class ServerIdentity(ServerInfo):
-    """Who answers, as `server_info` says it."""
+    """What answers, as `server_info` says it."""
 
     @property
     def root_pid(self) -> int:

@@ -49,7 +49,7 @@ def _mean(_: Sequence[float], readings: Readings, __: float) -> Any:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """How something is read, summed up over a window, and shown; one entry of `METRICS`.
 
     Attributes:
         name: of its readings in samples and raw files.

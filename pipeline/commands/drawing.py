@@ -23,7 +23,7 @@ _HAS_MISTAKE = "has a mistake"
 
 @dataclass(frozen=True)
 class DrawnNode:
-    """A node.
+    """What a drawing shows of a node, which need not be one that can be loaded.
 
     Attributes:
         backend: its expression; "" where there is none.

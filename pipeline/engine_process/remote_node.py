@@ -248,7 +248,7 @@ class RemoteNode:
             return
 
     def _hand_over_pending(self) -> None:
-        """Hand over what waits."""
+        """Send the items that have waited for an engine process."""
         while True:
             with self._lock:
                 item = None if self._connection is None else self._pending.take()

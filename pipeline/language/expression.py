@@ -71,7 +71,7 @@ class Expression:
 
 
 def parse_expression(text: str) -> Expression:
-    """Parse a backend expression.
+    """The tree of backends in a text such as `S[DecodeMat,ResizeMat(resize_h=224)]`.
 
     Raises:
         PipelineConfigError: with the text, a caret under the mistake, and what was expected.

@@ -67,7 +67,7 @@ class WarmUp:
         return self._left > 0
 
     def run(self) -> float:
-        """Run all.
+        """Have the handler classify the warm-up images, for as long as is allowed.
 
         Returns:
             About how long it takes from one image that is done to the next, in seconds.

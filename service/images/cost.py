@@ -58,7 +58,7 @@ def largest_image_bytes(max_pixels: int) -> int:
 
 @dataclass(frozen=True)
 class ImageCost:
-    """What one image costs.
+    """CPU time and memory that decoding an image takes, by its header.
 
     Attributes:
         format: its format.

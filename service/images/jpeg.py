@@ -35,7 +35,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """The frame header of a JPEG.
+    """What a JPEG says of its pixels before they are decoded.
 
     Attributes:
         marker: the second byte of its marker, which says how the data are compressed.

@@ -47,7 +47,7 @@ _PASSES = (
 _HIGHEST_RATIO = 1032
 # What libpng may inflate beyond the image.
 _EXCESS_BYTES = 128 * 2**20
-# Slower than any honest data that we found, faster than those made to be slow: tables that are
+# Slower than any honest data that was found, faster than those made to be slow: tables that are
 # used for nothing. Where bytes are repeated, they come faster than that, and more of them.
 _SLOWEST_INPUT_BYTES_PER_S, _SLOWEST_OUTPUT_BYTES_PER_S = 25e6, 300e6
 _GRACE_S = 0.15

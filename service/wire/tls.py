@@ -210,7 +210,7 @@ class TlsTransport:
             receive = self._plain.receive_some
             if received == 0:
                 # Without TLS's goodbye, as many clients close, or the drain has closed this side.
-                # Who cuts a message short is found out by the message's own lengths.
+                # A message that is cut short shows by its own lengths.
                 return 0
             self._incoming.write(self._chunk[:received])
 
