@@ -118,7 +118,7 @@ def sketched(document: Mapping[str, Any]) -> tuple[Drawing, list[str]]:
     config, mistakes = read_config(document)
     if not config.places:
         raise PipelineConfigError(mistakes[0])
-    tables = normal_form(document)
+    tables = {key: it for key, it in normal_form(document).items() if isinstance(it, Mapping)}
     nodes: dict[str, DrawnNode] = {}
     for name, place in config.places.items():
         if name in config.nodes:

@@ -36,8 +36,8 @@ def normal_form(document: Mapping[str, Any]) -> dict[str, Any]:
     A document in this form is left as it is.
 
     Raises:
-        PipelineConfigError: a key that is a global twice or no text, or a name like TASK_X_KEY that
-            is none.
+        PipelineConfigError: a key that is a global twice or no text, a table among the globals, or
+            a name like TASK_X_KEY that is none.
     """
     _check_keys(document)
     normal: dict[str, Any] = {
@@ -46,9 +46,13 @@ def normal_form(document: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, Mapping)
     }
     tables = {key: value for key, value in document.items() if isinstance(value, Mapping)}
-    for key, value in tables.pop(_GLOBAL, {}).items():
+    global_table = tables.pop(_GLOBAL, {})
+    _check_keys(global_table)
+    for key, value in global_table.items():
         if key in normal:
             raise PipelineConfigError(f"{key} stands above the first table and in [{_GLOBAL}]")
+        if isinstance(value, Mapping):
+            raise PipelineConfigError(f"[{_GLOBAL}.{key}] is no global: a node is a table [{key}]")
         normal[key] = _without_key_names(f"[{_GLOBAL}] {key}", value)
     normal = _without_interpreter(normal, is_one_node=not tables)
     if not tables and "backend" in normal:

@@ -208,6 +208,7 @@ def test_a_table_wraps_its_widest_column() -> None:
 
 WRONG = """
 batching_timeot = 5
+rec = "no table"
 [decode]
 backend = "S[DecodeMat,(swop)NoSuchMat(a=1)]"
 next = "model,nowhere"
@@ -222,6 +223,7 @@ filter = "orr"
 [each]
 backend = "MapReduce"
 ["decode.2"]
+["rec.2"]
 """
 
 
@@ -245,7 +247,7 @@ def test_a_file_with_mistakes_is_drawn_with_marks(
     )
     assert told["each"].startswith("MapReduce has a mistake")
     assert all(line.startswith("mistake: ") for line in errors.splitlines())
-    assert len(errors.splitlines()) == 8
+    assert len(errors.splitlines()) == 10
     assert main(["show", str(file), "--format", "mermaid"]) == 1
     assert "<b>nowhere</b><br/>there is no such node" in capsys.readouterr().out
     assert main(["show", str(file), "--output", str(tmp_path / "wrong.svg")]) == 1

@@ -57,6 +57,8 @@ def test_normal_form(document: dict[str, Any], normal: dict[str, Any]) -> None:
         ),
         ({1: {"backend": "Identity"}}, "1 is no key: nodes and settings have texts"),
         ({"a": {2: {"next": "b"}}}, "2 is no key: nodes and settings have texts"),
+        ({"global": {"a": {"max": 2}}, "a": {}}, "[global.a] is no global: a node is a table [a]"),
+        ({"a": {}, "global": {3: "x"}}, "3 is no key: nodes and settings have texts"),
         ({"instance_num": 2}, "has no node: add a table such as [decoder], or a backend"),
         ({"rec": {}, "rce.2": {}}, "instances of 'rce', which is no node; did you mean 'rec'?"),
         ({"xyz": {}, "rec.2": {}}, "[rec.2] runs the instances of 'rec', which is no node."),
