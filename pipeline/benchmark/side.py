@@ -54,7 +54,7 @@ class WindowError(Exception):
     """A window that cannot be measured; the message is one line."""
 
 
-class Probe:
+class BatchLog:
     """What the sleeping backends have seen since `reset`.
 
     Attributes:
@@ -84,12 +84,12 @@ class Probe:
             raise WindowError(f"no batch began within {_PATIENCE_S:g} s")
 
 
-PROBE = Probe()
+BATCHES = BatchLog()
 
 
 def sleep_longest(items: Sequence[Any]) -> None:
     """A model that takes as many seconds as the largest `data` says, whatever the batch's size."""
-    PROBE.begin(len(items))
+    BATCHES.begin(len(items))
     time.sleep(max(item["data"] for item in items))
     copy_data(items)
 
@@ -174,7 +174,7 @@ def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
     Raises:
         WindowError: a call failed or gave a wrong result.
     """
-    PROBE.reset()
+    BATCHES.reset()
     latencies_s: list[list[float]] = [[] for _ in range(window.clients)]
 
     def work(client: int) -> None:
@@ -208,25 +208,25 @@ def late_request(call: Call, window: LateRequest) -> LateRequestResult:
     """
     latencies_ms, batches_before = [], []
     for _ in range(window.trials):
-        PROBE.reset()
+        BATCHES.reset()
         others = _Callers(call)
         others.start(1, window.model_s)
-        PROBE.wait_for_batch()
+        BATCHES.wait_for_batch()
         if window.busy != 1:
             others.start(window.second_items, window.model_s)
-            PROBE.wait_for_batch()
+            BATCHES.wait_for_batch()
         if window.busy == 0:
             others.join()
         time.sleep(window.late_after_s)
-        before = list(PROBE.batch_sizes)
+        before = list(BATCHES.batch_sizes)
         start_s = time.perf_counter()
         call({"data": window.model_s})
         latencies_ms.append(round((time.perf_counter() - start_s) * 1000, 3))
         others.join()
-        if others.errors or PROBE.batch_sizes != [*before, 1]:
+        if others.errors or BATCHES.batch_sizes != [*before, 1]:
             raise WindowError(
                 f"the late request was not alone: batches of {before} before it, "
-                f"{PROBE.batch_sizes} in the end {' '.join(others.errors)}"
+                f"{BATCHES.batch_sizes} in the end {' '.join(others.errors)}"
             )
         batches_before.append(before)
     return LateRequestResult(latencies_ms, batches_before)
@@ -234,25 +234,25 @@ def late_request(call: Call, window: LateRequest) -> LateRequestResult:
 
 def waiting(call: Call, window: Waiting) -> WaitingResult:
     """Measure the CPU time of the process while items wait."""
-    PROBE.reset()
+    BATCHES.reset()
     callers = _Callers(call)
     if window.hold_s is not None:
         callers.start(1, window.hold_s)
-        PROBE.wait_for_batch()
+        BATCHES.wait_for_batch()
     callers.start(window.waiting_items, window.model_s)
     time.sleep(_SETTLE_S)
-    begun = len(PROBE.batch_sizes)
+    begun = len(BATCHES.batch_sizes)
     start_cpu_s, start_s = time.process_time(), time.perf_counter()
     time.sleep(window.wait_s)
     cpu_s, wall_s = time.process_time() - start_cpu_s, time.perf_counter() - start_s
-    begun = len(PROBE.batch_sizes) - begun
+    begun = len(BATCHES.batch_sizes) - begun
     callers.join()
     return WaitingResult(cpu_s, wall_s, begun, callers.errors[0] if callers.errors else None)
 
 
 def _by_size() -> dict[str, int]:
     """How many batches there were of every size, as JSON takes it."""
-    return {str(size): count for size, count in sorted(Counter(PROBE.batch_sizes).items())}
+    return {str(size): count for size, count in sorted(Counter(BATCHES.batch_sizes).items())}
 
 
 _MEASURE: Mapping[type, Callable[[Call, Any], WindowResult]] = {
