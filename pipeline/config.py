@@ -31,7 +31,7 @@ from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
-from pipeline.language.graph import Graph, Place, graph_mistakes, with_sources
+from pipeline.language.graph import Graph, Place, graph_mistakes, reachable, with_sources
 from pipeline.language.member_values import member_values, with_member_values
 from pipeline.language.node_tables import LOGICAL_KEYS, normal_form, physical_name
 from pipeline.language.scoped_keys import scoped_to, with_scoped_keys
@@ -487,10 +487,9 @@ def _why_not_to(
 
 def _led_to(start: str, graph: Graph, nodes: Mapping[str, NodeConfig]) -> set[str]:
     """All nodes that are reached from there by `next` and by jumps."""
-    led_to, ahead = set[str](), [start]
-    while ahead:
-        name = ahead.pop()
-        if name in graph.places and name not in led_to:
-            led_to.add(name)
-            ahead += [*graph.places[name].next, *(nodes[name].jumps if name in nodes else ())]
-    return led_to
+
+    def following(name: str) -> list[str]:
+        jumps = nodes[name].jumps if name in nodes else ()
+        return [*graph.places[name].next, *(jump for jump in jumps if jump in graph.places)]
+
+    return reachable(start, following)

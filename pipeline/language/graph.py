@@ -123,11 +123,11 @@ class Graph:
 
     def reached(self, start: str) -> set[str]:
         """`start` and all nodes behind it."""
-        return _reached(start, lambda name: self.places[name].next)
+        return reachable(start, lambda name: self.places[name].next)
 
     def ancestors(self, name: str) -> set[str]:
         """All nodes before that one."""
-        return _reached(name, self.predecessors.__getitem__) - {name}
+        return reachable(name, self.predecessors.__getitem__) - {name}
 
 
 def upstream_first(following: Mapping[str, Sequence[str]]) -> list[str]:
@@ -198,15 +198,16 @@ def graph_mistakes(places: Mapping[str, Place]) -> list[str]:
     return mistakes
 
 
-def _reached(start: str, neighbours: Callable[[str], Iterable[str]]) -> set[str]:
-    reached: set[str] = set()
+def reachable(start: str, neighbours: Callable[[str], Iterable[str]]) -> set[str]:
+    """`start`, its neighbours, theirs, and so on."""
+    found: set[str] = set()
     ahead = [start]
     while ahead:
         name = ahead.pop()
-        if name not in reached:
-            reached.add(name)
+        if name not in found:
+            found.add(name)
             ahead += neighbours(name)
-    return reached
+    return found
 
 
 def _cut_cycles(following: Mapping[str, list[str]]) -> list[list[str]]:
