@@ -53,6 +53,8 @@ DEFAULT_FILTER = "swap"
 """For all but the first of a sequence, roots, and nodes with a `map`."""
 FIRST_FILTER = "Run"
 """For these."""
+# They hand on a result, and end an item that has none.
+_SWAPPING = frozenset({DEFAULT_FILTER, "result2other", "result2key_1"})
 
 _Filter = TypeVar("_Filter", bound="Filter | type")
 
@@ -162,9 +164,9 @@ def decide(placed: PlacedFilter, item: Item) -> Status:
 def end(name: str, item: Item) -> None:
     """End an item's way, as that filter has decided: no failure, even if it has no result.
 
-    It is one if the filter is the default one, which ends what the backend before gave no result.
+    It is one if the filter swaps: it ends what the backend before gave no result.
     """
-    if name != DEFAULT_FILTER and item.keys().isdisjoint((TASK_RESULT_KEY, FAILURE_KEY)):
+    if name not in _SWAPPING and item.keys().isdisjoint((TASK_RESULT_KEY, FAILURE_KEY)):
         item[ENDED_KEY] = True
 
 

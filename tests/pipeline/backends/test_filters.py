@@ -221,6 +221,11 @@ def test_a_filter_that_keeps_what_it_hands_on(name: str, key: str) -> None:
     good, bad = sequence(f"S[TestDouble,({name})TestDouble,({name}),TestDouble]", 2, "boom")
     assert (good["result"], good[key]) == (16, 8)
     assert "boom is no number" in str(bad["error"])
+    for backend in (f"S[TestSilent,({name})TestDouble]", f"S[({name})TestDouble]"):
+        (without,) = run({"only": {"backend": backend}}, 2)
+        assert "gave no result" in str(without["error"])
+    (without,) = run({"only": {**DOUBLE, "filter": name}}, 2)
+    assert "a filter ended the item's way, and it had no result" in str(without["error"])
 
 
 def test_serial_skip_leaves_out_the_row_and_subgraph_skip_the_part() -> None:
