@@ -9,15 +9,22 @@ TASK_NODE_NAME_KEY = "node_name"
 TASK_CONTEXT_KEY = "context"
 # What makes a call asynchronous; see thriftpipe.torchpipe.
 TASK_EVENT_KEY = "event"
-# What all of an item's branches share: every map takes it along.
-TASK_CONTEXT_KEY = "context"
 # For how many rows of a batch an item counts.
 TASK_REQUEST_SIZE_KEY = "request_size"
-# Ours: the results by node where a graph has several ends.
+# The part of an image that an item is about.
+TASK_BOX_KEY = "_box"
+# Those that only users' backends read.
+TASK_INFO_KEY = "_info"
+TASK_CPU_RESULT_KEY = "cpu_result"
+TASK_REQUEST_KEY = "request"
+TASK_REQUEST_ID_KEY = "request_id"
+TASK_OUTPUT_KEY = "output"
+TASK_TMP_KEY = "tmp"
+
+# torchpipe lacks these: the results by node where a graph has several ends; what is set instead of
+# `result` where an item failed; milliseconds of "NODE.queue" and "NODE.forward" of nodes passed.
 TASK_RESULTS_KEY = "results"
-# Ours: set instead of `result` where an item failed.
 TASK_ERROR_KEY = "error"
-# Ours: "NODE.queue" and "NODE.forward" of every node passed, in milliseconds.
 TASK_STAGE_TIMES_KEY = "stage_times_ms"
 
 TASK_KEYS = {
@@ -25,14 +32,14 @@ TASK_KEYS = {
     "TASK_RESULT_KEY": TASK_RESULT_KEY,
     "TASK_NODE_NAME_KEY": TASK_NODE_NAME_KEY,
     "TASK_REQUEST_SIZE_KEY": TASK_REQUEST_SIZE_KEY,
-    "TASK_BOX_KEY": "_box",
-    "TASK_INFO_KEY": "_info",
+    "TASK_BOX_KEY": TASK_BOX_KEY,
+    "TASK_INFO_KEY": TASK_INFO_KEY,
     "TASK_CONTEXT_KEY": TASK_CONTEXT_KEY,
-    "TASK_CPU_RESULT_KEY": "cpu_result",
-    "TASK_REQUEST_KEY": "request",
-    "TASK_REQUEST_ID_KEY": "request_id",
-    "TASK_OUTPUT_KEY": "output",
-    "TASK_TMP_KEY": "tmp",
+    "TASK_CPU_RESULT_KEY": TASK_CPU_RESULT_KEY,
+    "TASK_REQUEST_KEY": TASK_REQUEST_KEY,
+    "TASK_REQUEST_ID_KEY": TASK_REQUEST_ID_KEY,
+    "TASK_OUTPUT_KEY": TASK_OUTPUT_KEY,
+    "TASK_TMP_KEY": TASK_TMP_KEY,
 }
 """What the names mean that a TOML file may write in place of a key; where the branches of torchpipe
 differ, as v0 has it."""

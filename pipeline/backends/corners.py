@@ -8,11 +8,12 @@ from typing import Any
 
 from pipeline.backends.interface import InstanceConfig, Item
 from pipeline.errors import PipelineConfigError
+from pipeline.keys import TASK_BOX_KEY
 from pipeline.language.settings import Setting, read_size
 
 # Where an item may bring x1, y1, x2, y2: torchpipe's names for it, of its older and of its newer
 # versions.
-BOX_KEYS = ("_box", "BOX")
+BOX_KEYS = (TASK_BOX_KEY, "BOX")
 _CORNERS = ("x1", "y1", "x2", "y2")
 CORNER_SETTINGS = tuple(
     Setting(

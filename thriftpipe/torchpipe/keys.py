@@ -6,25 +6,25 @@ Where the two lines differ, the value is that of the older one, which alone give
 from __future__ import annotations
 
 from pipeline.keys import (
+    TASK_BOX_KEY,
     TASK_COLOR_KEY,
+    TASK_CONTEXT_KEY,
+    TASK_CPU_RESULT_KEY,
     TASK_DATA_KEY,
     TASK_EVENT_KEY,
+    TASK_INFO_KEY,
     TASK_NODE_NAME_KEY,
+    TASK_OUTPUT_KEY,
+    TASK_REQUEST_ID_KEY,
+    TASK_REQUEST_KEY,
     TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
+    TASK_TMP_KEY,
 )
 
-TASK_BOX_KEY = "_box"
-TASK_INFO_KEY = "_info"
 TASK_STACK_KEY = "_stack"
-TASK_CONTEXT_KEY = "context"
-TASK_CPU_RESULT_KEY = "cpu_result"
-TASK_REQUEST_KEY = "request"
-TASK_REQUEST_ID_KEY = "request_id"
 TASK_RESTART_KEY = "restart"
 TASK_WAITING_EVENT_KEY = "waiting_event"
-TASK_OUTPUT_KEY = "output"
-TASK_TMP_KEY = "tmp"
 TASK_STATUS_KEY = "status"
 TASK_MSG_KEY = "MSG"
 TASK_ENTRY_KEY = "entrypoint"
