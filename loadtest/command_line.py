@@ -19,14 +19,18 @@ from interfaces.kinds import (
     DURATION_OR_0,
     FOLDER_NAME,
     MILLISECONDS,
+    MULTIPLE,
+    NAMES,
     PORT_NUMBER,
     SWITCH,
     TEXT,
     TOLERANCE,
     WHOLE_NUMBER,
     one_of,
+    some_of,
 )
 from interfaces.options import REQUIRED, Command, Option
+from interfaces.peers import PEERS
 from interfaces.service import PORT
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.progress import Progress
@@ -39,6 +43,7 @@ _KNOWN = f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with fo
 _BY_PRECISION = ", ".join(f"{name} {most:g}" for name, most in SCORE_TOLERANCE.items())
 _TOLERANCES = f"{_BY_PRECISION}, between decoders {DECODER_TOLERANCE:g}"
 _REFERENCE = "interpreter that has torchpipe (this one)"
+_PEERS = ", ".join(peer.name for peer in PEERS)
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -94,6 +99,12 @@ OPTIONS = (
     Option("keep_servers", SWITCH, False, "start all servers at once, on ports from --port on"),
     Option("launch_prefix", TEXT, "", "words before what is measured, such as 'taskset -c 0,1'"),
     Option("ready_timeout_s", DURATION, 180.0, "longest wait for a server"),
+    # peers
+    Option("peers", NAMES, None, f"peers (all that run here); known: {_PEERS}"),
+    Option("peers_dir", TEXT, ".peers", "folder of the peers' virtual environments", "DIR"),
+    Option("precisions", some_of(PRECISIONS), None, "of each workload (fp32,int8; on a GPU fp16)"),
+    Option("overload", MULTIPLE, 2.0, "open-loop load, as a multiple of each one's best; 0: none"),
+    Option("deadline_ms", MILLISECONDS, 1000.0, "of a request under overload"),
     # a session on a GPU host
     Option("budget_s", DURATION, 540.0, "time in which everything must end"),
     Option(
@@ -116,6 +127,8 @@ _SERVERS = (
     "engine precision weights mean std output output_activation calibration_images config "
     "score_tolerance keep_servers launch_prefix ready_timeout_s"
 )
+# What the models of peers cannot have of their own: their graphs are written without it.
+_ONE_FOR_ALL = dict.fromkeys(("weights", "mean", "std", "output", "output_activation", "config"))
 COMMANDS = {
     "images": Command("make the photo set", "output_dir", {"output_dir": REQUIRED}),
     "run": Command(
@@ -144,6 +157,15 @@ COMMANDS = {
         {"duration_s": 6.5, "stages_s": 3.0, "warmup_s": 0.5},
         {"total_number": None, "keep_servers": True},
     ),
+    "peers": Command(
+        "this service beside others that serve the same model",
+        "name|output_dir workloads precisions variants peers peers_dir clients img_dir "
+        f"request_timeout_s {_CLIENTS} request_client duration_s repeats overload deadline_ms "
+        "engine calibration_images score_tolerance launch_prefix ready_timeout_s",
+        {"name": "peers", "clients": "1,2,10,32,100", "duration_s": 4.0},
+        {"total_number": None, "request_batch": 1, "stages_s": 0.0, **_ONE_FOR_ALL},
+    ),
+    "install_peers": Command("make the peers' virtual environments", "peers peers_dir engine"),
     "null_request": Command(
         "measure the server's CPU time per request",
         f"requests payload_bytes {_CLIENTS} request_client ready_timeout_s launch_prefix "

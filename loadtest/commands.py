@@ -18,14 +18,16 @@ from loadtest.load import images
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
 from loadtest.measure.comparison_settings import ComparisonSettings
+from loadtest.measure.peers import PeersComparison
 from loadtest.measure.single import measure_null_request, measure_running_server
 from loadtest.progress import Progress
-from loadtest.records import raw_files
+from loadtest.records import machine, raw_files
 from loadtest.records.run import Run
 from loadtest.runtime.integrity import measure_integrity
 from loadtest.runtime.parts import Part, batching_parts, overhead_parts
 from loadtest.runtime.sides import measure_sides
-from loadtest.servers.variants import parse_launch_prefix
+from loadtest.servers.environments import install
+from loadtest.servers.variants import may_use_gpu, parse_launch_prefix
 
 _REPORT_PACKAGES = ("matplotlib", "scipy", "jinja2")
 
@@ -81,14 +83,40 @@ def _measure_into_folder(
     folder = _prepared(options.output_dir or f"results/{options.name}")
     assert folder is not None  # noqa: S101 (one of the two was given)
     writer = raw_files.RawWriter(folder)
+    _reported(Comparison(settings, command, writer, progress).run, writer)
+
+
+def _reported(measure: Callable[[], object], writer: raw_files.RawWriter) -> None:
+    """Measure, and report what is in the folder then, whatever ends it."""
     try:
-        Comparison(settings, command, writer, progress).run()
+        measure()
     except BaseException:
         if writer.has_saved:
-            build_report(folder)
+            build_report(writer.folder)
         raise
-    print(build_report(folder))
-    print(f"results: {folder}")
+    print(build_report(writer.folder))
+    print(f"results: {writer.folder}")
+
+
+def _peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    """Measure; like a comparison it reports what was measured before its time."""
+    settings = chosen.peers_settings(options)
+    folder = _prepared(options.output_dir or f"results/{options.name}")
+    assert folder is not None  # noqa: S101 (one of the two was given)
+    writer = raw_files.RawWriter(folder)
+    _reported(PeersComparison(settings, command, writer, progress).run, writer)
+
+
+def _install_peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    del command  # nothing is measured
+    on_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
+    for peer in chosen.chosen_peers(options, on_gpu=on_gpu):
+        progress.line(f"{peer.name}: {', '.join(peer.requirements) or 'nothing to install'}")
+        try:
+            install(peer, Path(options.peers_dir))
+        except LoadTestError as error:
+            # It costs only itself; the measurement's report names it.
+            progress.line(f"{peer.name}: {error}")
 
 
 def _gpu_session(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -204,6 +232,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, str, Progress], None]] = {
     "run": _run,
     "compare": _compare,
     "sweep": _sweep,
+    "peers": _peers,
+    "install_peers": _install_peers,
     "gpu_session": _gpu_session,
     "null_request": _null_request,
     "batching": _batching,

@@ -18,7 +18,13 @@ DECODER_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """The load; `duration_s` or `total_number` ends the window, the other one is None."""
+    """The load; `duration_s` or `total_number` ends the window, the other one is None.
+
+    Attributes:
+        wire: how the clients talk; one of `loadtest.load.wires.WIRES`.
+        arrivals_per_s: requests a second of an open loop, which come at random times whatever
+            becomes of those before them; None for clients that wait for their answers.
+    """
 
     host: str = "127.0.0.1"
     port: int = PORT
@@ -30,6 +36,8 @@ class LoadSettings:
     duration_s: float | None = 10.0
     total_number: int | None = None
     request_timeout_s: float = 30.0
+    wire: str = "thrift"
+    arrivals_per_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from interfaces.names import unknown_name
 from interfaces.options import settings_from
+from interfaces.peers import PEERS, Peer
 from loadtest.errors import LoadTestError
 from loadtest.load import images
 from loadtest.load.clients import fitting_client_processes
 from loadtest.measure.comparison_settings import ComparisonSettings
+from loadtest.measure.null_model import NULL_MODEL
+from loadtest.measure.peers import PeersSettings, PeerWorkload
 from loadtest.records import machine
 from loadtest.servers.variants import (
     HOST,
+    Workload,
     default_precision,
     default_variants,
     default_workloads,
@@ -29,6 +35,8 @@ from loadtest.settings import (
     LoadSettings,
     ServerOptions,
 )
+
+_CPU_ENGINES = {"fp32": "onnxruntime"}
 
 
 def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
@@ -79,6 +87,71 @@ def sweep_settings(options: argparse.Namespace) -> ComparisonSettings:
         client_processes=processes,
         tp99_limit_ms=options.tp99_limit_ms,
     )
+
+
+def peers_settings(options: argparse.Namespace) -> PeersSettings:
+    """What `peers` was asked for.
+
+    Raises:
+        LoadTestError: an unknown name, a variant without a server, or a file or folder that does
+            not exist.
+    """
+    with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
+    default = ("baseline", "pipeline") if with_gpu else ("baseline", "baseline-no-lock", "pipeline")
+    variants = parse_variants(options.variants or ",".join(default))
+    if serverless := [variant.name for variant in variants if variant.handler is None]:
+        raise LoadTestError(f"variant {serverless[0]!r} has no server, so no clients either")
+    chosen = chosen_images(options)
+    if options.calibration_images is None:
+        options.calibration_images = str(chosen[0].path.parent)
+    precisions = options.precisions or (("fp16",) if with_gpu else ("fp32", "int8"))
+    models = options.workloads or f"resnet50,efficientnet_lite0,{NULL_MODEL}"
+    # Of a workload are engine and precision.
+    options.precision = precisions[0]
+    return settings_from(
+        PeersSettings,
+        options,
+        workloads=[
+            workload
+            for model in parse_workloads(models)
+            for workload in _in_precisions(model, precisions, options, with_gpu=with_gpu)
+        ],
+        variants=variants,
+        peers=chosen_peers(options, on_gpu=with_gpu),
+        peers_dir=Path(options.peers_dir),
+        servers=_server_options(options, with_gpu=with_gpu),
+        load=load_settings(options, HOST),
+        images=chosen,
+    )
+
+
+def chosen_peers(options: argparse.Namespace, *, on_gpu: bool) -> list[Peer]:
+    """The peers that --peers names, or all that run there.
+
+    Raises:
+        LoadTestError: an unknown name.
+    """
+    known = {peer.name: peer for peer in PEERS}
+    if options.peers is None:
+        return [peer for peer in PEERS if peer.engines_on_gpu or not on_gpu]
+    for name in options.peers:
+        if name not in known:
+            raise LoadTestError(unknown_name("peer", name, known))
+    return [known[name] for name in options.peers]
+
+
+def _in_precisions(
+    model: Workload, precisions: Sequence[str], options: argparse.Namespace, *, with_gpu: bool
+) -> Iterator[PeerWorkload]:
+    """A model in each precision; the null model has nothing that a lower one would speed up."""
+    for precision in precisions[:1] if model.name == NULL_MODEL else precisions:
+        engine = options.engine
+        if engine == AUTO:
+            engine = "torch" if with_gpu else _CPU_ENGINES.get(precision, "openvino")
+        given = options.score_tolerance
+        tolerance = SCORE_TOLERANCE[precision] if given is None else given
+        name = f"{model.name}-{precision}"
+        yield PeerWorkload(name, model.model, engine, precision, tolerance)
 
 
 def load_settings(options: argparse.Namespace, host: str) -> LoadSettings:

@@ -7,6 +7,9 @@ from typing import Any
 
 from loadtest.records import machine
 
+TRIAL = 0
+"""The number of a window that only chooses between settings."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -46,7 +49,7 @@ class Window:
 
     Attributes:
         variant: its name.
-        repeat: number from 1.
+        repeat: number from 1, or TRIAL.
         length_s: from its start to its end.
         samples: one at its start, one at or right after its end, and those between.
         records: requests that completed within it, in the order they completed; empty for a
@@ -55,6 +58,7 @@ class Window:
         details: what else it said of itself.
         clients: closed-loop clients of this window; None where the settings say it for all.
         client_processes: processes that they shared; None likewise.
+        offered_per_s: requests a second of an open loop; None for clients that wait.
     """
 
     variant: str
@@ -66,6 +70,7 @@ class Window:
     details: dict[str, Any] = field(default_factory=dict)
     clients: int | None = None
     client_processes: int | None = None
+    offered_per_s: float | None = None
 
 
 @dataclass(frozen=True)

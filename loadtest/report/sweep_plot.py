@@ -45,7 +45,7 @@ class _Point:
     colour: str
 
 
-def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: float) -> str:
+def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: float | None) -> str:
     """Write the plot.
 
     Returns:
@@ -54,13 +54,15 @@ def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: flo
     return picture(folder, f"{name}-clients.png", lambda: _lines(title, rows, limit_ms))
 
 
-def _lines(title: str, rows: Sequence[Row], limit_ms: float) -> Figure:
+def _lines(title: str, rows: Sequence[Row], limit_ms: float | None) -> Figure:
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     drawn: list[_Point] = []
     for index, (variant, line) in enumerate(groupby(rows, key=lambda row: row.name)):
         colour = PALETTE[index % len(PALETTE)]
+        # When the colours begin again, each gets another marker.
+        marker = _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)]
         points = [
             _Point(variant, row.clients, (row.qps.median, tp99_ms), colour)
             for row in line
@@ -70,13 +72,14 @@ def _lines(title: str, rows: Sequence[Row], limit_ms: float) -> Figure:
             [point.place[0] for point in points],
             [point.place[1] for point in points],
             color=colour,
-            marker=_MARKERS[index % len(_MARKERS)],
+            marker=marker,
             markersize=5,
             linewidth=1.4,
             label=variant,
         )
         drawn += points
-    draw_limit(axes, limit_ms, f"{limit_ms:g} ms")
+    if limit_ms is not None:
+        draw_limit(axes, limit_ms, f"{limit_ms:g} ms")
     scale_logarithmically(axes)
     axes.set_xlim(left=0)
     axes.margins(x=0.08, y=0.12)

@@ -286,6 +286,15 @@ def upper_bound_command(
     return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / windows:g}"]
 
 
+def serving_graph_command(workload: Workload, options: ServerOptions, output: Path) -> list[str]:
+    """The command that writes the graph that the servers' engine runs, for servers of peers."""
+    command = [sys.executable, "-m", "engine.serving_graph", workload.model]
+    if options.calibration_images is not None:
+        command += ["--calibration-images", options.calibration_images]
+    command += ["--engine", options.engine, "--precision", options.precision]
+    return [*command, "--output", str(output)]
+
+
 _T = TypeVar("_T")
 
 

