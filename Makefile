@@ -19,7 +19,7 @@ TEST_PROCESSES ?= 3
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints clean
+.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the 
 	THRIFTPIPE_REFERENCE_PYTHON=$(REFERENCE_VENV)/bin/python \
 		$(BIN)/python -m pytest tests/parity $(PYTEST_ARGS)
 
+peers: $(STAMP) ## this service beside seven others, in environments of their own (hours; downloads 0.5 GB)
+	$(BIN)/python -m loadtest install_peers
+	$(BIN)/python -m loadtest peers $(ARGS)
+
 measure: $(STAMP) $(REFERENCE_STAMP) ## the runtime beside torchpipe: batching and overhead
 	$(BIN)/python -m loadtest batching --output_dir results/local-batching \
 		--reference_python $(REFERENCE_VENV)/bin/python $(ARGS)
@@ -112,4 +116,4 @@ constraints: $(STAMP) ## pin again what setup.cfg allows: make constraints ARGS=
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and all caches
-	rm -rf $(VENV) $(REFERENCE_VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(REFERENCE_VENV) .peers .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -61,10 +61,11 @@ class Setup:
         height: of the network's images, in pixels.
         width: the same.
         softmax: whether the graph's output still needs one.
-        engine: "onnxruntime", "openvino" or, on an NVIDIA GPU, "torch".
+        engine: "onnxruntime", "openvino" or "torch", of which the last is this project's own.
         precision: the precision that the engine runs.
         labels: UTF-8 file with one label a line; other classes are class_0, class_1, ...
         cores: that all processes and threads of the peer may use together.
+        on_gpu: whether the engine runs on an NVIDIA GPU.
         queue_ms: longest time that a request may wait, where the peer can refuse; 0 for any.
         queue_items: the same as a number of requests, for peers that only count them; 0 for any.
         options: those of the chosen setting.
@@ -81,6 +82,7 @@ class Setup:
     precision: str
     labels: str
     cores: int
+    on_gpu: bool = False
     queue_ms: int = 0
     queue_items: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +90,11 @@ class Setup:
     def to_variable(self) -> str:
         """The value of the environment variable."""
         return json.dumps(asdict(self))
+
+    @property
+    def workers(self) -> int:
+        """Processes or instances that infer: as many as cores, unless the setting says."""
+        return int(self.options.get("workers", self.cores))
 
     @classmethod
     def from_variable(cls) -> Setup:
@@ -124,7 +131,7 @@ class Peer:
         docs: where its recommended use is documented.
         requirements: what pip installs, in the versions of `peers/constraints/NAME.txt`.
         settings: those that are tried.
-        engines_on_gpu: engines that it runs on a GPU; empty where it is measured on CPUs only.
+        settings_on_gpu: those that are tried on a GPU; empty where it is measured on CPUs only.
         pip_options: further words for pip.
         environment: variables of its process.
         needs_libpython: whether its process looks for the interpreter's shared library.
@@ -137,10 +144,14 @@ class Peer:
     docs: str
     requirements: tuple[str, ...]
     settings: tuple[Setting, ...]
-    engines_on_gpu: tuple[str, ...] = ()
+    settings_on_gpu: tuple[Setting, ...] = ()
     pip_options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     needs_libpython: bool = False
+
+    def tried(self, *, on_gpu: bool) -> tuple[Setting, ...]:
+        """The settings that are tried there."""
+        return self.settings_on_gpu if on_gpu else self.settings
 
     @property
     def module(self) -> str:
@@ -164,7 +175,7 @@ PEERS = (
             Setting("locked", "one engine with all cores behind a lock", {"lock": True}),
             Setting("no-lock", "an engine with one thread for each request", {"lock": False}),
         ),
-        engines_on_gpu=("torch",),
+        settings_on_gpu=(Setting("locked", "one engine behind a lock", {"lock": True}),),
     ),
     Peer(
         "torchpipe",
@@ -182,7 +193,18 @@ PEERS = (
             Setting(_BATCHES_2, "the same, batches of up to 2", _batches(2, timeout_ms=1)),
             Setting(_BATCHES_4, "the same, batches of up to 4, 5 ms", _batches(4, timeout_ms=5)),
         ),
-        engines_on_gpu=("torch",),
+        settings_on_gpu=(
+            Setting(
+                "batches-32",
+                "an instance a core decodes, one infers batches of up to 32",
+                _batches(32, workers=1, timeout_ms=1),
+            ),
+            Setting(
+                "batches-16-twice",
+                "the same, two infer batches of up to 16",
+                _batches(16, workers=2, timeout_ms=1),
+            ),
+        ),
         # torch is the host's: what pip would choose takes gigabytes and may be another version.
         pip_options=("--no-deps",),
     ),
@@ -202,7 +224,23 @@ PEERS = (
                 _batches(4, stages=2),
             ),
         ),
-        engines_on_gpu=("torch",),
+        settings_on_gpu=(
+            Setting(
+                "two-stages-32",
+                "a process a core decodes, one infers batches of up to 32",
+                _batches(32, stages=2, workers=1),
+            ),
+            Setting(
+                "two-stages-16-twice",
+                "the same, two infer batches of up to 16",
+                _batches(16, stages=2, workers=2),
+            ),
+            Setting(
+                "workers-4",
+                "four processes decode and infer batches of up to 8",
+                _batches(8, workers=4),
+            ),
+        ),
     ),
     Peer(
         "litserve",
@@ -220,7 +258,18 @@ PEERS = (
                 "fast-queue", "as many workers as cores, fast queue", _batches(1, fast_queue=True)
             ),
         ),
-        engines_on_gpu=("torch",),
+        settings_on_gpu=(
+            Setting(
+                "workers-4",
+                "four workers decode and infer batches of up to 8, fast queue",
+                _batches(8, workers=4, fast_queue=True),
+            ),
+            Setting(
+                "workers-8",
+                "eight workers, batches of up to 4, fast queue",
+                _batches(4, workers=8, fast_queue=True),
+            ),
+        ),
     ),
     Peer(
         "triton",

@@ -44,9 +44,11 @@ class _Classifying:
             return [{"label": label, "score": score} for label, score in answers]
 
 
+# Its timeout would count the work, too, and not stop it; each worker counts its own requests.
+_LIMIT = {"max_concurrency": 1 + SETUP.queue_items // SETUP.cores} if SETUP.queue_items else {}
 Served = bentoml.service(
     workers=SETUP.cores,
-    traffic={"timeout": SETUP.queue_ms / 1000 or _NO_LIMIT_S},
+    traffic={"timeout": _NO_LIMIT_S, **_LIMIT},
 )(_Classifying)
 
 

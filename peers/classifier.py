@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import queue
 import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -81,6 +82,28 @@ class Classifier:
         return self.infer([self.pixels(data) for data in batch])
 
 
+class _Pool:
+    """What one run at a time uses, whichever thread it is in.
+
+    Not `threading.local`: torchpipe's threads are new ones to the interpreter with each batch.
+    """
+
+    def __init__(self, entries: Sequence[Any]) -> None:
+        # The last one first: its memory is warm.
+        self._free: queue.LifoQueue[Any] = queue.LifoQueue()
+        for entry in entries:
+            self._free.put(entry)
+
+    @contextmanager
+    def taken(self) -> Iterator[Any]:
+        """One of them for the block; waits for it."""
+        entry = self._free.get()
+        try:
+            yield entry
+        finally:
+            self._free.put(entry)
+
+
 class _Model(ABC):
     """Runs the graph.
 
@@ -135,18 +158,17 @@ class _OpenVino(_Model):
         }
         core = openvino.Core()
         self._compiled = core.compile_model(core.read_model(setup.graph), "CPU", settings)
-        self._own = threading.local()
+        self._free = _Pool([self._compiled.create_infer_request() for _ in range(parallel)])
         # The binding's first tensors of a process must not be made by two threads at once.
         self.run(np.zeros((1, setup.height, setup.width, 3), np.uint8))
 
     def run(self, pixels: Pixels) -> Scores:
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
-        scores: Scores = self._own.request.infer([pixels], share_inputs=True)[0]
+        with self._free.taken() as request:
+            scores: Scores = request.infer([pixels], share_inputs=True)[0]
         return scores.reshape(len(pixels), -1)
 
 
-class _TorchOnGpu(_Model):
+class _Torch(_Model):
     """This project's own engine, so that what differs is what stands around it."""
 
     def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
@@ -164,26 +186,22 @@ class _TorchOnGpu(_Model):
                 max_batch_size=max_batch_size, num_contexts=parallel, threads_per_context=threads
             ),
         )
-        self._own = threading.local()
-        # Contexts are made one after the other, and each in the thread that runs it.
-        self._making = threading.Lock()
+        self._free = _Pool([self._engine.create_context() for _ in range(parallel)])
 
     def run(self, pixels: Pixels) -> Scores:
         import torch
 
-        if not hasattr(self._own, "context"):
-            with self._making:
-                self._own.context = self._engine.create_context()
         rows = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        output = self._own.context.run([[rows]])[0]
-        scores: Scores = output.float().numpy().copy()
+        with self._free.taken() as context:
+            # The next run overwrites it.
+            scores: Scores = context.run([[rows]])[0].float().numpy().copy()
         return scores.reshape(len(pixels), -1)
 
 
 _MODELS: dict[str, type[_Model]] = {
     "onnxruntime": _OnnxRuntime,
     "openvino": _OpenVino,
-    "torch": _TorchOnGpu,
+    "torch": _Torch,
 }
 
 

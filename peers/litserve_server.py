@@ -51,14 +51,13 @@ def main() -> None:
     """Serve."""
     setup = Setup.from_variable()
     announce(setup, "litserve")
-    on_gpu = setup.engine == "torch"
     server = litserve.LitServer(
         Api(
             max_batch_size=int(setup.options["batch"]), batch_timeout=_BATCH_TIMEOUT_S, api_path="/"
         ),
-        accelerator="cuda" if on_gpu else "cpu",
+        accelerator="cuda" if setup.on_gpu else "cpu",
         devices=1,
-        workers_per_device=setup.cores,
+        workers_per_device=setup.workers,
         timeout=setup.queue_ms / 1000 or False,
         fast_queue=bool(setup.options.get("fast_queue")),
     )

@@ -74,9 +74,9 @@ def main() -> None:
     server = Server()
     if SETUP.options.get("stages") == 2:
         server.append_worker(Decoding, num=SETUP.cores)
-        server.append_worker(Inferring, num=SETUP.cores, max_batch_size=BATCH, max_wait_time=1)
+        server.append_worker(Inferring, num=SETUP.workers, max_batch_size=BATCH, max_wait_time=1)
     else:
-        server.append_worker(Whole, num=SETUP.cores, max_batch_size=BATCH, max_wait_time=1)
+        server.append_worker(Whole, num=SETUP.workers, max_batch_size=BATCH, max_wait_time=1)
     server.run()
 
 

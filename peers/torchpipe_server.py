@@ -24,7 +24,7 @@ def main() -> None:
     torch = importlib.import_module("torch")
     announce(setup, "torchpipe")
     largest = int(setup.options["batch"])
-    classifier = Classifier(setup, parallel=setup.cores, max_batch_size=largest)
+    classifier = Classifier(setup, parallel=setup.workers, max_batch_size=largest)
     # The operators use the thread that they are called in.
     torch.set_num_threads(1)
 
@@ -64,7 +64,7 @@ def main() -> None:
             },
             "infer": {
                 "backend": _BACKEND,
-                "instance_num": str(setup.cores),
+                "instance_num": str(setup.workers),
                 "batching_timeout": str(setup.options.get("timeout_ms", 0)),
             },
         }

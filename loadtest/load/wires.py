@@ -22,6 +22,7 @@ _HEAD_END = b"\r\n\r\n"
 _LONGEST_HEAD_BYTES = 64 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
 _SHOWN_BYTES = 200
 
 
@@ -149,16 +150,36 @@ class HttpClient:
             if len(received) > _LONGEST_HEAD_BYTES:
                 raise ValueError("the reply's head has no end")
             received += self._receive()
-        head, body = bytes(received[:end]), received[end + len(_HEAD_END) :]
-        if (length := _LENGTH.search(head)) is None:
+        head, rest = bytes(received[:end]), received[end + len(_HEAD_END) :]
+        if (length := _LENGTH.search(head)) is not None:
+            body = self._read(rest, int(length[1]))
+        elif _CHUNKED.search(head):
+            body = self._read_chunks(rest)
+        else:
             raise ValueError(f"the reply does not tell its length: {head[:_SHOWN_BYTES]!r}")
-        while len(body) < int(length[1]):
-            body += self._receive()
         status = head.split(b" ", 2)[1]
         if status != b"200":
-            text = bytes(body[:_SHOWN_BYTES]).decode("utf-8", "replace")
+            text = body[:_SHOWN_BYTES].decode("utf-8", "replace")
             raise RefusedError(f"HTTP {status.decode('ascii')}: {text}")
         return self._decode(json.loads(body))
+
+    def _read(self, rest: bytearray, size: int) -> bytes:
+        """Take so many bytes from what has come, and wait for what has not."""
+        while len(rest) < size:
+            rest += self._receive()
+        taken = bytes(rest[:size])
+        del rest[:size]
+        return taken
+
+    def _read_chunks(self, rest: bytearray) -> bytes:
+        body = b""
+        while True:
+            while (end := rest.find(b"\r\n")) < 0:
+                rest += self._receive()
+            size = int(self._read(rest, end + 2).partition(b";")[0], 16)
+            body += self._read(rest, size + 2)[:size]
+            if not size:
+                return body
 
     def _receive(self) -> bytes:
         if not (data := self._socket.recv(_RECEIVE_BYTES)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -116,6 +115,7 @@ class PeerPlace:
         facts: what it is.
         model: what it was made from, as `--workloads` names it.
         engine: the engine that runs.
+        on_gpu: whether it runs on a GPU.
         labels: file with the classes' names.
         probe: an image that tells by its answer that a peer serves.
         options: port, precision and what else servers of a measurement have in common.
@@ -126,6 +126,7 @@ class PeerPlace:
     facts: ServingGraph
     model: str
     engine: str
+    on_gpu: bool
     labels: Path
     probe: LoadImage
     options: ServerOptions
@@ -168,7 +169,8 @@ class PeerSetting:
             engine=place.engine,
             precision=options.precision,
             labels=str(place.labels),
-            cores=len(os.sched_getaffinity(0)),
+            cores=machine.usable_cores(),
+            on_gpu=place.on_gpu,
             queue_ms=limit.ms if limit else 0,
             queue_items=limit.items if limit else 0,
             options=self._setting.options,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper
-
 NULL_MODEL = "null"
 _SIDE = 224
 # How far the mean colours of photographs are apart, so that no label hangs on rounding.
@@ -21,6 +18,10 @@ def write_null_model(folder: Path) -> Path:
     Returns:
         The file.
     """
+    # Not at the top: a refused command line does not wait for it.
+    import onnx
+    from onnx import TensorProto, helper
+
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["means"]),
         helper.make_node("Flatten", ["means"], ["colours"]),

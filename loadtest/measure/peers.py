@@ -76,6 +76,7 @@ class PeersSettings:
         variants: of this project's service; the first one's answers are what others must give.
         peers_dir: folder of the peers' environments.
         client_processes: None for what fits each number of clients.
+        on_gpu: whether the engine runs on a GPU of this machine.
         deadline_ms: of a request under overload; later answers are worth nothing.
     """
 
@@ -90,6 +91,7 @@ class PeersSettings:
     repeats: int
     overload: float
     deadline_ms: float
+    on_gpu: bool
     images: Sequence[LoadImage]
 
     def recorded(self) -> dict[str, object]:
@@ -128,9 +130,11 @@ class PeersComparison:
         self._gpus = Gpus()
         self._jobs: list[_Job] = []
         self._saved_s = time.monotonic()
-        tried = len(settings.variants) + sum(len(peer.settings) for peer in settings.peers)
+        on_gpu = settings.on_gpu
+        settings_of = [len(peer.tried(on_gpu=on_gpu)) for peer in settings.peers]
+        tried = len(settings.variants) + sum(settings_of)
         rows = len(settings.variants) + len(settings.peers)
-        trials = sum(len(peer.settings) for peer in settings.peers if len(peer.settings) > 1)
+        trials = sum(count for count in settings_of if count > 1)
         each = settings.repeats * (len(settings.clients) + (1 if settings.overload else 0))
         self._plan = Plan(
             checks=len(settings.workloads) * tried,
@@ -206,13 +210,18 @@ class PeersComparison:
             facts=_write_graph(serving_graph_command(served, options, graph)),
             model=model,
             engine=workload.engine,
+            on_gpu=settings.on_gpu,
             labels=_labels(),
             probe=settings.images[0],
             options=options,
         )
         return [
             *(OwnVariant(variant, served, options) for variant in settings.variants),
-            *(PeerSetting(peer, one, place) for peer in settings.peers for one in peer.settings),
+            *(
+                PeerSetting(peer, setting, place)
+                for peer in settings.peers
+                for setting in peer.tried(on_gpu=settings.on_gpu)
+            ),
         ]
 
     def _choose(self, job: _Job) -> None:

@@ -122,6 +122,7 @@ def peers_settings(options: argparse.Namespace) -> PeersSettings:
         servers=_server_options(options, with_gpu=with_gpu),
         load=load_settings(options, HOST),
         images=chosen,
+        on_gpu=with_gpu,
     )
 
 
@@ -129,14 +130,16 @@ def chosen_peers(options: argparse.Namespace, *, on_gpu: bool) -> list[Peer]:
     """The peers that --peers names, or all that run there.
 
     Raises:
-        LoadTestError: an unknown name.
+        LoadTestError: an unknown name, or that of one for CPUs only.
     """
     known = {peer.name: peer for peer in PEERS}
     if options.peers is None:
-        return [peer for peer in PEERS if peer.engines_on_gpu or not on_gpu]
+        return [peer for peer in PEERS if peer.tried(on_gpu=on_gpu)]
     for name in options.peers:
         if name not in known:
             raise LoadTestError(unknown_name("peer", name, known))
+        if not known[name].tried(on_gpu=on_gpu):
+            raise LoadTestError(f"peer {name!r} is measured on CPUs only; take --engine openvino")
     return [known[name] for name in options.peers]
 
 
