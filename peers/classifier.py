@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 import queue
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interfaces.peers import STARTED_MARK, Setup
+from interfaces.versions import package_versions
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Scores: TypeAlias = npt.NDArray[np.float32]
@@ -208,7 +209,6 @@ _MODELS: dict[str, type[_Model]] = {
 def announce(setup: Setup, distribution: str) -> None:
     """Log the versions that run, in one line that the load test reads."""
     packages = ["numpy", "opencv-python-headless", setup.engine, distribution]
-    versions = {name: version(name) for name in dict.fromkeys(packages)}
-    versions["python"] = sys.version.split()[0]
+    versions = {**package_versions(packages), "python": platform.python_version()}
     sys.stderr.write(STARTED_MARK + json.dumps(versions) + "\n")
     sys.stderr.flush()
