@@ -45,5 +45,5 @@ class Failing(ItemBackend):
     def process(self, data: Any) -> Any:
         """Nothing."""
         raise RuntimeError(
-            f"the backend RuntimeError fails every item, here a {type(data).__name__}"
+            f"the backend RuntimeError fails every item, here data of type {type(data).__name__}"
         )

@@ -114,6 +114,7 @@ class Flow(Call):
         self._left: dict[str, Item] = {}
         self._active = 1
         self._final: Item | None = None
+        self._ended_at = route.entry
         self._error: Exception | None = None
         self.caller = whole.call.caller
         self.deadline_s = whole.call.deadline_s
@@ -205,6 +206,7 @@ class Flow(Call):
         if status is Status.BREAK:
             end(self._route.steps[name].filter.name, item)
             self._final = item
+            self._ended_at = name
         elif status is Status.ERROR:
             self._error = NodeError(name, item[FAILURE_KEY])
         else:
@@ -257,7 +259,7 @@ class Flow(Call):
             if error is None and has_ended and TASK_RESULT_KEY not in item:
                 error = FilterError("a filter ended the item's way, and it had no result")
             whole.item = item
-        whole.finish(None if error is None else _as_node_error(self._route.entry, error))
+        whole.finish(None if error is None else _as_node_error(self._ended_at, error))
 
     def _at_the_end(self) -> Item:
         """The item of the one end, or the caller's with the results of all."""

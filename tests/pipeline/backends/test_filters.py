@@ -210,6 +210,7 @@ def test_on_a_root(name: str, outcome: dict[str, Any]) -> None:
     given = {key: item[key] for key in item.keys() & {"result", "error"}}
     if name == "Skip":
         # What a skipped root leaves has no result: the default filter behind it ends the item.
+        assert "node 'b': " in str(given["error"])
         assert "it had no result" in str(given.pop("error"))
     assert {key: str(value) for key, value in given.items()} == {
         key: str(value) for key, value in outcome.items()
@@ -226,6 +227,20 @@ def test_a_filter_that_keeps_what_it_hands_on(name: str, key: str) -> None:
         assert "gave no result" in str(without["error"])
     (without,) = run({"only": {**DOUBLE, "filter": name}}, 2)
     assert "a filter ended the item's way, and it had no result" in str(without["error"])
+
+
+def test_an_item_without_a_result_fails_where_its_way_ended() -> None:
+    for name in ("swap", "result2other"):
+        document = {
+            "start": {**DOUBLE, "next": "left,right"},
+            "left": {**DOUBLE, "next": "join"},
+            "right": {**DOUBLE, "next": "join"},
+            "join": {**DOUBLE, "filter": name, "map": "left[result:data],right[result:other]"},
+        }
+        (item,) = run(document, 2)
+        expected = "node 'join': a filter ended the item's way, and it had no result"
+        assert str(item["error"]) == expected
+        assert item["error"].node == "join"
 
 
 def test_serial_skip_leaves_out_the_row_and_subgraph_skip_the_part() -> None:

@@ -29,7 +29,7 @@ def test_runtime_error_fails_every_item_and_the_instance_lives(name: str) -> Non
     with pipe({"node": {"backend": name}}) as run:
         run(items)
         assert not run.why_not_ready()
-    assert all("fails every item, here a str" in str(item["error"]) for item in items)
+    assert all("fails every item, here data of type str" in str(item["error"]) for item in items)
 
 
 def test_a_second_attempt_follows_a_failing_one() -> None:
