@@ -75,8 +75,8 @@ class Pipe:
     no `result`, and a NodeError under `error` says which node failed it and why. The other items
     of the call are not affected. `node_name` in an item names the node where it enters; it is
     needed only where the configuration has several nodes that no other leads to, and may be
-    anything where it has one node. An item that a filter's Break ends before it has a result has
-    neither. Time spent is under `stage_times_ms`.
+    anything where it has one node. An item that a filter's Break or skip ends before it has a
+    result has neither. Time spent is under `stage_times_ms`.
     """
 
     def __init__(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from pipeline.commands.operators import torchpipe_tables
 from pipeline.commands.pipeline_arguments import COMMANDS
 from pipeline.config import read_config
@@ -45,6 +48,14 @@ def test_the_commands_exist() -> None:
     commands = re.findall(r"^python -m pipeline (\w+)", PAGE, re.MULTILINE)
     assert set(commands) <= set(COMMANDS)
     assert len(commands) >= 5
+
+
+@pytest.mark.parametrize("page", ["docs/coming-from-torchpipe.md", "pipeline/README.md"])
+def test_the_first_example_reads_items_of_every_outcome(page: str) -> None:
+    """With a result, with an error, and with neither, as a filter leaves it."""
+    (read, *_) = re.findall(r"^ +(print\(item.*)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    for item in ({"result": np.zeros(3)}, {"error": ValueError("bad")}, {}):
+        exec(read, {"item": {"data": 1, **item}})  # noqa: S102 (the page's own line)
 
 
 def test_it_is_linked() -> None:

@@ -33,6 +33,12 @@ def only_small(item: Item) -> Status:
     return Status.RUN
 
 
+@register_filter("TestNever")
+def never(item: Item) -> Status:  # noqa: ARG001
+    """Leaves every item out."""
+    return Status.SKIP
+
+
 @register_filter("TestBroken")
 def broken(item: Item) -> Status:
     raise LookupError(f"cannot judge {item['data']}")
@@ -227,6 +233,27 @@ def test_a_filter_that_keeps_what_it_hands_on(name: str, key: str) -> None:
         assert "gave no result" in str(without["error"])
     (without,) = run({"only": {**DOUBLE, "filter": name}}, 2)
     assert "a filter ended the item's way, and it had no result" in str(without["error"])
+
+
+@pytest.mark.parametrize("name", ["Skip", "SerialSkip", "SubGraphSkip", "Break", "TestNever"])
+@pytest.mark.parametrize("joins", [False, True])
+def test_an_item_that_a_filter_ends_without_a_result_has_no_error(name: str, joins: bool) -> None:
+    last = {**DOUBLE, "filter": name}
+    document: dict[str, Any] = {"join": last}
+    if joins:
+        document = {
+            "start": {**DOUBLE, "next": "left,right"},
+            "left": {**DOUBLE, "next": "join"},
+            "right": {**DOUBLE, "next": "join"},
+            "join": {**last, "map": "left[result:data],right[result:other]"},
+        }
+    (item,) = run(document, 2)
+    assert item.keys().isdisjoint(("result", "error"))
+
+
+def test_a_sequence_that_leaves_out_all_its_members_fails_its_item() -> None:
+    (item,) = run({"only": {"backend": "S[(Skip)TestDouble,(Skip)TestDouble]"}}, 2)
+    assert "gave no result" in str(item["error"])
 
 
 def test_an_item_without_a_result_fails_where_its_way_ended() -> None:
