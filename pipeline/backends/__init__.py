@@ -18,6 +18,7 @@ from pipeline.backends import (
     tensor_resizing,
     tensor_shapes,
     tensor_values,
+    text_lines,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "tensor_resizing",
     "tensor_shapes",
     "tensor_values",
+    "text_lines",
 ]

@@ -94,21 +94,23 @@ def needed_size(config: InstanceConfig, operator: str, height: str, width: str) 
     return rows, columns
 
 
-def size_of_item(item: Item, operator: str) -> tuple[int, int]:
-    """Height and width in pixels that the item names under `resize_h` and `resize_w`.
+def size_of_item(
+    item: Item, operator: str, height: str = "resize_h", width: str = "resize_w"
+) -> tuple[int, int]:
+    """Height and width in pixels that the item names under these keys.
 
     Raises:
         ValueError: it does not.
     """
-    given = {key: item.get(key) for key in ("resize_h", "resize_w")}
+    given = {key: item.get(key) for key in (height, width)}
     try:
-        height, width = map(read_side, given.values())
+        rows, columns = map(read_side, given.values())
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{operator} needs resize_h and resize_w in the item, pixels from 1 to {MOST_SIDE}, "
+            f"{operator} needs {height} and {width} in the item, pixels from 1 to {MOST_SIDE}, "
             f"got {given}"
         ) from error
-    return height, width
+    return rows, columns
 
 
 def byte_matrix(item: Item) -> np.ndarray[Any, Any]:

@@ -64,6 +64,15 @@ _SHAPES = (
     'torchpipe joins with "&", too'
 )
 
+LARGEST_BATCH = Setting(
+    "max",
+    read_batch_shapes,
+    _SHAPES.format(4),
+    BatchShape(1),
+    help="the largest batch",
+    unit="rows",
+)
+
 ENGINE_SETTINGS = (
     Setting(
         "model",
@@ -99,14 +108,7 @@ ENGINE_SETTINGS = (
         help="the smallest batch",
         unit="rows",
     ),
-    Setting(
-        "max",
-        read_batch_shapes,
-        _SHAPES.format(4),
-        BatchShape(1),
-        help="the largest batch",
-        unit="rows",
-    ),
+    LARGEST_BATCH,
     Setting(
         "mean",
         read_floats,

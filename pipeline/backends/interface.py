@@ -226,6 +226,8 @@ class Container(Backend):
                 stack.callback(backend.close)
 
 
+# The `max` of a backend that takes whatever waits, as torchpipe has it.
+ANY_NUMBER = 2**32 - 1
 # Under which the engine's backend offers its context to one that fills its input on the GPU.
 ENGINE_INPUT_OFFER = "engine_input"
 # Where an item keeps the milliseconds of each backend until its node takes them.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from interfaces.names import shown
-from pipeline.backends.interface import PROFILE_KEY, Backend, InstanceConfig, Item
+from pipeline.backends.interface import ANY_NUMBER, PROFILE_KEY, Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.errors import ElementError, ItemError, PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY, TASK_RESULT_KEY
@@ -20,8 +20,6 @@ from pipeline.language.settings import Setting, read_names, read_text
 
 _JUMPS = ("Jump", "JumpV0", "MapReduce")
 _TARGET = "jump"
-# torchpipe's: it says that a backend takes whatever waits.
-_ANY_NUMBER = 2**32 - 1
 # What an element does not get of its item; nor does an item that jumps.
 _OF_ITEM_ALONE = frozenset({TASK_REQUEST_SIZE_KEY, PROFILE_KEY})
 
@@ -147,7 +145,7 @@ class Jump(Backend):
         self._division = self.division(config.settings)
         self._target: str = config.settings[_TARGET]
         self._jump = config.jump
-        self.max = _ANY_NUMBER
+        self.max = ANY_NUMBER
 
     def forward(self, items: Sequence[Item]) -> None:
         """Send all, and wait for them; what fails on its way fails its item alone."""

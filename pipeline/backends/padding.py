@@ -122,7 +122,8 @@ def _quotient(dividend: int, divisor: int, *, up: bool) -> int:
     return max(1, (2 * dividend + divisor) // (2 * divisor))
 
 
-def _resized(data: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+def resize_to(data: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """A matrix, resized to a height and width in pixels."""
     height, width = size
     return np.asarray(cv2.resize(data, (width, height), interpolation=cv2.INTER_LINEAR))
 
@@ -150,9 +151,9 @@ class LetterBox(CpuOperator):
         rows, columns = data.shape[:2]
         target_height, target_width = self._size
         height, width = fitted_size((rows, columns), self._size)
-        resized = _resized(data, (height, width))
+        resized = resize_to(data, (height, width))
         left, above = _border(resized, self._size, centred=self._centred)
-        boxed = _padded(resized, self._size, (left, above), self._pad_val)
+        boxed = fill_up(resized, self._size, (left, above), self._pad_val)
         item[SCALE_KEY] = min(target_width / columns, target_height / rows)
         item[OFFSET_KEY] = (left, above)
         return boxed
@@ -193,7 +194,7 @@ class _WithinMax(CpuOperator):
     def _fit(self, item: Item, data: np.ndarray[Any, Any], *, up: bool) -> np.ndarray[Any, Any]:
         rows, columns = data.shape[:2]
         height, width = fitted_size((rows, columns), self._most, up=up)
-        resized = data if (height, width) == (rows, columns) else _resized(data, (height, width))
+        resized = data if (height, width) == (rows, columns) else resize_to(data, (height, width))
         item[INVERSE_KEY] = InverseTransform(columns / width, rows / height)
         return resized
 
@@ -229,7 +230,7 @@ class _PaddedToMax(_WithinMax):
             rows, columns = item[TASK_DATA_KEY].shape[:2]
             back = item[INVERSE_KEY]
             item[INVERSE_KEY] = replace(back, offset=(left, above), size=(columns, rows))
-        return _padded(resized, self._most, (left, above), (self._pad_value,) * 3)
+        return fill_up(resized, self._most, (left, above), (self._pad_value,) * 3)
 
 
 @register("ResizePadMat")
@@ -253,31 +254,6 @@ class ResizeCenterPadMat(_PaddedToMax):
     _centred: ClassVar[bool] = True
 
 
-@register("FixHResizePadMat")
-class FixHResizePadMat(CpuOperator):
-    """Resizes to the height `resize_h`, and fills up to the width `max_w` with `pad_value`.
-
-    The width follows from the aspect ratio, rounded up; an image that would be wider than `max_w`
-    is squeezed. The image is at the left. Takes uint8 only. Meant for lines of text.
-    """
-
-    settings: ClassVar[tuple[Setting, ...]] = (RESIZE_SETTINGS[0], MAX_SETTINGS[1], PAD_VALUE)
-
-    def init(self, config: InstanceConfig) -> None:
-        """Read the size and what to fill with."""
-        super().init(config)
-        self._size = needed_size(config, "FixHResizePadMat", "resize_h", "max_w")
-        self._pad_value = (config.settings["pad_value"],) * 3
-
-    def process(self, item: Item) -> Any:
-        """Resize and fill up one matrix."""
-        data = byte_matrix(item)
-        rows, columns = data.shape[:2]
-        height, most_width = self._size
-        width = min(most_width, -(-height * columns // rows))
-        return _padded(_resized(data, (height, width)), self._size, (0, 0), self._pad_value)
-
-
 def _border(
     image: np.ndarray[Any, Any], size: tuple[int, int], *, centred: bool
 ) -> tuple[int, int]:
@@ -287,7 +263,7 @@ def _border(
     return (size[1] - image.shape[1]) // 2, (size[0] - image.shape[0]) // 2
 
 
-def _padded(
+def fill_up(
     image: np.ndarray[Any, Any],
     size: tuple[int, int],
     offset: tuple[int, int],

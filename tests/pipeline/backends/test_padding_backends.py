@@ -148,16 +148,6 @@ def test_resize_center_pad_mat_has_the_image_in_the_middle(
     assert back(-1000, 1000) == (0, size[0] - 1)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_fix_h_resize_pad_mat_fills_up_the_width(size: tuple[int, int]) -> None:
-    image = photo(*size)
-    width = min(320, math.ceil(Fraction(32 * size[1], size[0])))
-    canvas = np.zeros((32, 320, 3), np.uint8)
-    canvas[:, :width] = resized(image, (32, width))
-    item = run_one("FixHResizePadMat", image, resize_h=32, max_w=320)
-    assert np.array_equal(item[TASK_RESULT_KEY], canvas)
-
-
 @pytest.mark.parametrize("backend", ["ResizePadMat", "FixRatioResizeMat"])
 def test_a_matrix_that_has_the_size_is_handed_on(backend: str) -> None:
     image = photo(48, 80)
