@@ -64,7 +64,6 @@ class Setup:
         engine: "onnxruntime", "openvino" or "torch", of which the last is this project's own.
         precision: the precision that the engine runs.
         labels: UTF-8 file with one label a line; other classes are class_0, class_1, ...
-        cores: that all processes and threads of the peer may use together.
         on_gpu: whether the engine runs on an NVIDIA GPU.
         queue_ms: longest time that a request may wait, where the peer can refuse; 0 for any.
         queue_items: the same as a number of requests, for peers that only count them; 0 for any.
@@ -81,7 +80,6 @@ class Setup:
     engine: str
     precision: str
     labels: str
-    cores: int
     on_gpu: bool = False
     queue_ms: int = 0
     queue_items: int = 0
@@ -90,6 +88,11 @@ class Setup:
     def to_variable(self) -> str:
         """The value of the environment variable."""
         return json.dumps(asdict(self))
+
+    @property
+    def cores(self) -> int:
+        """That all processes and threads of the peer may use together: those of this process."""
+        return len(os.sched_getaffinity(0))
 
     @property
     def workers(self) -> int:

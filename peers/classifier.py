@@ -23,7 +23,33 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 Scores: TypeAlias = npt.NDArray[np.float32]
 
 
-class Classifier:
+class Decoder:
+    """Encoded images to pixels, in any thread, which does it alone.
+
+    Args:
+        setup: what is served.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        cv2.setNumThreads(1)
+        self._size = (setup.width, setup.height)
+
+    def pixels(self, data: bytes) -> Pixels:
+        """RGB pixels of the network's size.
+
+        Raises:
+            ValueError: the data is no image.
+        """
+        encoded = np.frombuffer(data, np.uint8)
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if data else None
+        if decoded is None:
+            raise ValueError("the data is no image that OpenCV decodes")
+        resized = cv2.resize(decoded, self._size, interpolation=cv2.INTER_LINEAR)
+        rgb: Pixels = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
+        return rgb
+
+
+class Classifier(Decoder):
     """Encoded images to their best label and its score.
 
     It may be used from several threads.
@@ -38,29 +64,10 @@ class Classifier:
     def __init__(
         self, setup: Setup, parallel: int = 1, threads: int = 1, max_batch_size: int = 1
     ) -> None:
-        # What decodes an image uses the thread that it is called in.
-        cv2.setNumThreads(1)
+        super().__init__(setup)
         self._setup = setup
-        self._size = (setup.width, setup.height)
         self._model = _MODELS[setup.engine](setup, parallel, threads, max_batch_size)
         self._names = Path(setup.labels).read_text(encoding="utf-8").splitlines()
-
-    def pixels(self, data: bytes) -> Pixels:
-        """RGB pixels of the network's size.
-
-        Raises:
-            ValueError: the data is no image.
-        """
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise ValueError("the data is no image that OpenCV decodes")
-        return self.resized(decoded)
-
-    def resized(self, decoded: npt.NDArray[Any]) -> Pixels:
-        """The same of decoded pixels in the order BGR."""
-        resized = cv2.resize(decoded, self._size, interpolation=cv2.INTER_LINEAR)
-        rgb: Pixels = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-        return rgb
 
     def infer(self, batch: Sequence[Pixels]) -> list[tuple[str, float]]:
         """The best label and its score for each image's pixels."""

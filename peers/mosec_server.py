@@ -8,7 +8,7 @@ from typing import Any
 from mosec import Server, Worker
 
 from interfaces.peers import Setup
-from peers.classifier import Classifier, Pixels, announce
+from peers.classifier import Classifier, Decoder, Pixels, announce
 
 SETUP = Setup.from_variable()
 BATCH = int(SETUP.options["batch"])
@@ -47,11 +47,11 @@ class Decoding(_Raw):
     """The first of two stages."""
 
     def __init__(self) -> None:
-        self._classifier = Classifier(SETUP)
+        self._decoder = Decoder(SETUP)
 
     def forward(self, data: bytes) -> Pixels:
         """The image's pixels."""
-        return self._classifier.pixels(data)
+        return self._decoder.pixels(data)
 
 
 class Inferring(_Answering):

@@ -169,7 +169,6 @@ class PeerSetting:
             engine=place.engine,
             precision=options.precision,
             labels=str(place.labels),
-            cores=machine.usable_cores(),
             on_gpu=place.on_gpu,
             queue_ms=limit.ms if limit else 0,
             queue_items=limit.items if limit else 0,

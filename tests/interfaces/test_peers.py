@@ -16,7 +16,7 @@ EACH = pytest.mark.parametrize("peer", PEERS, ids=[peer.name for peer in PEERS])
 
 def test_what_a_peer_is_to_serve_arrives_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(
-        *("127.0.0.1", 8095, "a.onnx", "a", 224, 192, True, "openvino", "int8", "labels.txt", 2),
+        *("127.0.0.1", 8095, "a.onnx", "a", 224, 192, True, "openvino", "int8", "labels.txt"),
         queue_ms=450,
         options={"batch": 2, "workers": 3},
     )
