@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -139,6 +140,12 @@ class Pipe:
         except BaseException:
             self.close()
             raise
+        # Of the nodes with one instance: its thread, and the entries that lead to it for sure.
+        self._waits_for_itself = {
+            node.threads[0].ident: self._network.always_runs(node)
+            for node in self.local_nodes.values()
+            if len(node.threads) == 1
+        }
 
     def __call__(
         self,
@@ -164,8 +171,8 @@ class Pipe:
 
         Raises:
             PipelineInputError: what is no item, an item without `data`, or with a `node_name` that
-                is no node or a `request_size` that is no number, or the pipeline is closed;
-                nothing was run.
+                is no node or a `request_size` that is no number, or the pipeline is closed, or it
+                is called by the one instance that would have to run the item; nothing was run.
             ItemsFailedError: `raise_on_error`, and at least one item has failed. All are filled
                 in, also those that have not.
         """
@@ -176,6 +183,8 @@ class Pipe:
         entries = [self._network.entry(item) for item in several]
         deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         call = WaitingCall(len(several), deadline_s, has_gone, item_done)
+        if call.caller in self._waits_for_itself:
+            self._check_waits_for_others(call.caller, entries)
         tasks = [Task(_without_outcome(item), call) for item in several]
         last = tasks[-1]
         self._calls.begin(call)
@@ -232,8 +241,37 @@ class Pipe:
         return "; ".join(reason for node in nodes if (reason := node.why_not_ready()))
 
     def close(self) -> None:
-        """Wait for the calls under way and stop all instances; calling it again does nothing."""
+        """Wait for the calls under way and stop all instances; calling it again does nothing.
+
+        Raises:
+            PipelineInputError: it is called in an instance's thread or in a call of the pipeline,
+                such as by a backend, a filter or what was given to a call: it would wait for
+                itself. Nothing is closed.
+        """
+        if self._finalizer.alive:
+            self._check_may_wait()
         self._finalizer()
+        self._waits_for_itself = {}
+
+    def _check_may_wait(self) -> None:
+        """PipelineInputError in a thread whose work `close` would wait for."""
+        thread = threading.current_thread()
+        names = [name for name, node in self.local_nodes.items() if thread in node.threads]
+        if names or self._calls.holds_up(threading.get_ident()):
+            what = f"an instance of node {names[0]!r}" if names else "a call of the pipeline"
+            raise PipelineInputError(
+                f"close() was called in the thread of {what}, for whose end it would wait: call it "
+                "in another thread, such as the one that has loaded the pipeline"
+            )
+
+    def _check_waits_for_others(self, thread: int, entries: Sequence[str]) -> None:
+        """PipelineInputError in the thread of the one instance that would run an item."""
+        for name in self._waits_for_itself[thread].intersection(entries):
+            raise PipelineInputError(
+                f"node {name!r} has one instance, and that has called its own pipeline with an "
+                f"item for {name!r}: it would wait for itself. Call another pipe, or connect nodes "
+                "by next, map or jump"
+            )
 
     def __enter__(self) -> Pipe:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from pipeline.errors import PipelineInputError
+from pipeline.runtime.task import Call
 
 
 class ActiveCalls:
@@ -15,11 +16,11 @@ class ActiveCalls:
     """
 
     def __init__(self) -> None:
-        self._calls: set[object] = set()
+        self._calls: set[Call] = set()
         self._is_closed = False
         self._none_left = threading.Event()
 
-    def begin(self, call: object) -> None:
+    def begin(self, call: Call) -> None:
         """A call begins; PipelineInputError once `close` was called."""
         # In this order, and the other way round in `close`: one of the two sees the other.
         self._calls.add(call)
@@ -27,11 +28,16 @@ class ActiveCalls:
             self.end(call)
             raise PipelineInputError("the pipeline is closed")
 
-    def end(self, call: object) -> None:
+    def end(self, call: Call) -> None:
         """It is over."""
         self._calls.discard(call)
         if self._is_closed and not self._calls:
             self._none_left.set()
+
+    def holds_up(self, thread: int) -> bool:
+        """Whether the thread of that number waits for the end of a call, or runs it itself."""
+        # A copy, which is made in one step: calls begin and end meanwhile.
+        return any(call.caller == thread and call.caller_waits for call in self._calls.copy())
 
     def close(self) -> None:
         """Let no call begin any more, and wait until those under way are over."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from interfaces.names import unknown_name
+from pipeline.backends.filters import FIRST_FILTER
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_NODE_NAME_KEY, TASK_REQUEST_SIZE_KEY
@@ -105,6 +106,15 @@ class Network:
                 f"{TASK_REQUEST_SIZE_KEY} = {size!r}: expected a whole number of at least 1"
             )
         return name
+
+    def always_runs(self, node: AnyNode) -> frozenset[str]:
+        """The entries at which every item is run by that node."""
+        places = self._graph.places
+        return frozenset(
+            name
+            for name, other in self.nodes.items()
+            if other is node and places[name].filter in (None, FIRST_FILTER)
+        )
 
     def launch(self, entry: str, task: Task, *, caller_waits: bool = False) -> None:
         """Send an item on its way; `caller_waits` as for a `Sink`."""

@@ -113,6 +113,11 @@ class Node:
         """How many instances have a batch that takes far longer than usual."""
         return sum(instance.stuck_s() > 0 for instance in self._instances)
 
+    @property
+    def threads(self) -> tuple[threading.Thread, ...]:
+        """Those of its instances."""
+        return tuple(self._threads)
+
     def why_not_ready(self) -> str:
         """Since when and why none of its instances works; "" where one does.
 

@@ -20,6 +20,7 @@ class Call(ABC):
 
     Attributes:
         caller: the number of its caller; queues are fair between callers.
+        caller_waits: whether the caller's thread waits for the call's end.
         is_alone: whether no other item of that caller can wait beside this call's one item.
         is_suspect: whether it was at work when an engine process ended; one such item at a time
             is at work.
@@ -28,6 +29,7 @@ class Call(ABC):
     """
 
     caller: int
+    caller_waits: bool = False
     is_alone: bool = False
     is_suspect: bool = False
     deadline_s: float | None
@@ -67,6 +69,8 @@ class WaitingCall(Call):
             is about to work on an item; None where that cannot be known.
         item_done: is told of each item of a call of several, with its error or None.
     """
+
+    caller_waits = True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +17,15 @@ from pipeline import (
     TASK_RESULT_KEY,
     DeadlinePassedError,
     NodeError,
+    Pipe,
     PipelineConfigError,
     PipelineInputError,
+    Status,
     pipe,
+    register_filter,
 )
+from pipeline.backends.interface import Backend, InstanceConfig, Item
+from pipeline.backends.registry import register
 from pipeline.runtime.counts import LeaveReason
 
 CHAIN = {
@@ -234,6 +240,85 @@ def test_closing_ends_every_thread_and_a_later_call_is_refused() -> None:
     assert set(threading.enumerate()) == before
     with pytest.raises(PipelineInputError, match="closed"):
         run({TASK_DATA_KEY: 1})
+
+
+@register("TestWithin")
+class Within(Backend):
+    """Does what the item holds, in the instance's thread."""
+
+    def init(self, config: InstanceConfig) -> None:
+        pass
+
+    def forward(self, items: Sequence[Item]) -> None:
+        for item in items:
+            data = item[TASK_DATA_KEY]
+            item[TASK_RESULT_KEY] = data() if callable(data) else data
+
+
+@register_filter("TestAsk")
+def ask(item: Item) -> Status:
+    """Does what the item holds, and leaves it out."""
+    item["told"] = item[TASK_DATA_KEY]()
+    return Status.SKIP
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(PipelineInputError) as refusal:
+        action()
+    return str(refusal.value)
+
+
+def test_closing_by_what_it_would_wait_for_is_refused() -> None:
+    with pipe({"only": {"backend": "TestWithin", "instance_num": 2}}) as run:
+        inner = {TASK_DATA_KEY: lambda: refused(run.close)}
+        run(inner)
+        assert inner[TASK_RESULT_KEY] == (
+            "close() was called in the thread of an instance of node 'only', for whose end it "
+            "would wait: call it in another thread, such as the one that has loaded the pipeline"
+        )
+        raising = {TASK_DATA_KEY: run.close}
+        run([raising, good := {TASK_DATA_KEY: 1}])
+        assert "node 'only': close() was called" in str(raising[TASK_ERROR_KEY])
+        assert good[TASK_RESULT_KEY] == 1
+    run.close()
+    with pipe({"only": {"backend": "Identity", "filter": "TestAsk"}}) as run:
+        in_caller = {TASK_DATA_KEY: lambda: refused(run.close)}
+        run(in_caller)
+        assert "in the thread of a call of the pipeline" in in_caller["told"]
+
+
+def test_an_item_that_its_one_instance_would_wait_for_is_refused() -> None:
+    document = {
+        "first": {"backend": "TestWithin", "next": "second"},
+        "second": {"backend": "TestWithin"},
+    }
+
+    def again(run: Pipe, node: str) -> Callable[[], object]:
+        def call() -> object:
+            item = {TASK_DATA_KEY: 5, "node_name": node}
+            run(item)
+            return item[TASK_RESULT_KEY]
+
+        return call
+
+    with pipe(document) as run, pipe(document) as other:
+        items = [
+            {TASK_DATA_KEY: lambda: refused(again(run, "first"))},
+            {TASK_DATA_KEY: again(run, "second")},
+            {TASK_DATA_KEY: again(other, "first")},
+        ]
+        for item in items:
+            run(item)
+    assert items[0][TASK_RESULT_KEY] == (
+        "node 'first' has one instance, and that has called its own pipeline with an item for "
+        "'first': it would wait for itself. Call another pipe, or connect nodes by next, map or "
+        "jump"
+    )
+    assert [item[TASK_RESULT_KEY] for item in items[1:]] == [5, 5]
+    two = {"only": {"backend": "TestWithin", "instance_num": 2}}
+    with pipe(two) as run:
+        run(item := {TASK_DATA_KEY: again(run, "only")})
+    assert item[TASK_RESULT_KEY] == 5
 
 
 def test_a_pipe_that_is_dropped_stops_its_threads() -> None:
