@@ -94,7 +94,7 @@ class _CommonWidth(CpuOperator):
     """Tells the items of a batch the least width at which none of them is squeezed.
 
     That is the width of the longest at the height `resize_h`, rounded down, and then up to a
-    multiple of `align`; at most `max_w`.
+    multiple of `align`; at most `max_w`. Of nothing but columns it is 0, as torchpipe has it.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (_RESIZE_H, _MAX_W, _ALIGN)
@@ -124,11 +124,10 @@ class _CommonWidth(CpuOperator):
                 continue
             fitting.append(item)
             width = max(width, self._height * columns // rows)
-        # A column of pixels, too, has a width.
-        steps = max(1, -(-width // self._align))
+        width = min(self._most_width, -(-width // self._align) * self._align)
         for item in fitting:
             item["resize_h"] = self._height
-            item[self._width_key] = min(self._most_width, steps * self._align)
+            item[self._width_key] = width
             item[TASK_RESULT_KEY] = self.process(item)
 
     def process(self, item: Item) -> Any:

@@ -36,7 +36,7 @@ def fitted(image: np.ndarray, most_width: int, level: int = 0) -> np.ndarray:
 def needed_width(sizes: list[tuple[int, int]], align: int) -> int:
     """The width of the longest, rounded down and then up to a multiple."""
     longest = max(math.floor(Fraction(HEIGHT * width, height)) for height, width in sizes)
-    return min(MOST_WIDTH, align * max(1, math.ceil(Fraction(longest, align))))
+    return min(MOST_WIDTH, align * math.ceil(Fraction(longest, align)))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -181,6 +181,22 @@ def test_matrices_and_tensors_are_turned_into_each_other() -> None:
         assert item["data_format"] == layout.encode()
 
 
+def test_a_batch_of_lines_gets_one_width() -> None:
+    sizes = {"resize_h": 12, "max_w": 48, "align": 4}
+    for rows, columns, width in ((3, 1, 4), (6, 9, 20), (6, 10, 20), (1, 30, 48), (30, 1, 0)):
+        item = {"data": torch.zeros((rows, columns, 3), dtype=torch.uint8)}
+        with tp.pipe({**sizes, "backend": "Sequential[Tensor2Mat, AlignMat]"}) as run:
+            run(item)
+        assert (item["resize_h"], item["resize_w"]) == (12, width)
+    together = "Sequential[Tensor2Mat, Parallel[Range(range='2,2')[AlignMat]]]"
+    items = [{"data": torch.zeros((6, columns, 3), dtype=torch.uint8)} for columns in (3, 9)]
+    with tp.pipe({**sizes, "backend": together, "batching_timeout": 60_000}) as run:
+        run(items)
+    assert [item["resize_w"] for item in items] == [20, 20]
+    with pytest.raises(RuntimeError, match="max_w = 48 is no multiple of align = 5"):
+        tp.pipe({**sizes, "align": 5, "backend": "AlignMat"})
+
+
 def test_two_pipes_may_have_nodes_of_the_same_name() -> None:
     with tp.pipe({"same": {"backend": "Identity"}}) as one, tp.pipe({"same": {}}) as other:
         assert one(data=1) == other(data=1) == 1
