@@ -232,6 +232,10 @@ class Pipe:
             calls.end(call)
             raise
 
+    def check(self, item: CallItem) -> None:
+        """Raise a PipelineInputError where a call with that item would, but run nothing."""
+        self._network.entry(item)
+
     def why_not_ready(self) -> str:
         """Which nodes have no instance that works, since when and why; "" where all have one.
 

@@ -116,6 +116,11 @@ class Event:
                 )
             self._not_begun -= 1
 
+    def give_back(self) -> None:
+        """Take one `begin` back: that item's call was refused."""
+        with self._lock:
+            self._not_begun += 1
+
     def item_done(self, exception: Exception | None) -> None:
         """One of its items is filled; `exception` is what its call would have raised."""
         with self._lock:

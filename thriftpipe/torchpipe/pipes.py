@@ -67,27 +67,21 @@ class Interpreter:
         without one are run together, and the call returns when all are done.
 
         Raises:
-            InputError: an item cannot enter; nothing was run.
-            TypeError: data is neither an item nor a list of them.
-            ValueError: an event was used before.
+            InputError: an item cannot enter; nothing was run, and its events tell of it, too.
+            TypeError: data is neither an item nor a list of them, or what an item has under
+                `event` is an event of another kind; nothing was run.
+            ValueError: an event was used before; nothing was run.
             Exception: what a backend in Python raised for an item; a BackendError for what other
                 backends raised. All items are filled in, also those that have not failed.
         """
         items = [data] if isinstance(data, MutableMapping) else data
         if not _are_items(items):
             raise TypeError(f"a pipe takes a dict, or a list of dicts, got {type(data).__name__}")
-        waited_for = []
         pipe = self._pipe()
-        for item in items:
-            event = item.get(TASK_EVENT_KEY)
-            if isinstance(event, Event):
-                _submit(pipe, item, event)
-            elif hasattr(event, "wait"):
-                raise TypeError(
-                    f"{TASK_EVENT_KEY!r} holds a {type(event).__name__}: expected a torchpipe.Event"
-                )
-            else:
-                waited_for.append(item)
+        with_event = [(item, event) for item in items if (event := _event_of(item)) is not None]
+        waited_for = [item for item in items if _event_of(item) is None] if with_event else items
+        if with_event:
+            _submit_all(pipe, with_event, waited_for)
         if not waited_for:
             return
         try:
@@ -192,9 +186,55 @@ def _toml(path: str) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
 
 
+def _event_of(item: Item) -> Event | None:
+    """The event of an item, if it has one; TypeError if that is of another kind."""
+    event = item.get(TASK_EVENT_KEY)
+    if isinstance(event, Event):
+        return event
+    if hasattr(event, "wait"):
+        raise TypeError(
+            f"{TASK_EVENT_KEY!r} holds a {type(event).__name__}: expected a torchpipe.Event"
+        )
+    return None
+
+
+def _submit_all(
+    pipe: Pipe, with_event: Sequence[tuple[Item, Event]], others: Sequence[Item]
+) -> None:
+    """Begin the items with an event of a call, once all items of that are known to be good.
+
+    Args:
+        pipe: runs them.
+        with_event: those items, each with its event.
+        others: the other items of the call, which are only checked.
+
+    Raises:
+        InputError: an item cannot enter. The events are told, too.
+        ValueError: an event was used before.
+    """
+    left = list(with_event)
+    for position, (_, event) in enumerate(left):
+        try:
+            event.begin()
+        except ValueError:
+            for _, begun in left[:position]:
+                begun.give_back()
+            raise
+    try:
+        for item in (*(item for item, _ in left), *others):
+            pipe.check(item)
+        while left:
+            _submit(pipe, *left[0])
+            del left[0]
+    except PipelineInputError as error:
+        raised = InputError(str(error))
+        for _, event in left:
+            event.item_done(raised)
+        raise raised from error
+
+
 def _submit(pipe: Pipe, item: Item, event: Event) -> None:
     """Begin an item; its event is told when it is filled."""
-    event.begin()
     # What waits for the event may look at the item meanwhile.
     own = {key: value for key, value in item.items() if key != TASK_EVENT_KEY}
     item.pop(TASK_RESULT_KEY, None)
@@ -204,12 +244,7 @@ def _submit(pipe: Pipe, item: Item, event: Event) -> None:
         item.update(own)
         event.item_done(raised)
 
-    try:
-        pipe.submit(own, done)
-    except PipelineInputError as error:
-        raised = InputError(str(error))
-        event.item_done(raised)
-        raise raised from error
+    pipe.submit(own, done)
 
 
 def _finish(item: Item) -> Exception | None:

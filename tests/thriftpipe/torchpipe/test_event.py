@@ -161,6 +161,47 @@ def test_an_event_is_used_once_and_holds_an_event(
         torchpipe.Event(0)
 
 
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({}, IndexError),
+        ({"event": torchpipe.Event()}, IndexError),
+        ({"data": 1, "event": threading.Event()}, TypeError),
+        ({"data": 1, "request_size": 0}, IndexError),
+    ],
+    ids=["no data", "no data, event", "another event", "no size"],
+)
+def test_of_a_list_with_a_bad_item_nothing_is_run(
+    run: torchpipe.pipe, gate: threading.Event, bad: dict[str, Any], error: type[Exception]
+) -> None:
+    gate.set()
+    event = torchpipe.Event(num=2)
+    items = [{"data": 1, "event": event}, {"data": 1}, {"data": 1, "event": event}, bad]
+    with pytest.raises(error):
+        run(items)
+    # Closing waits for what is under way.
+    run.close()
+    assert [item.keys() & {"result", "error"} for item in items] == [set()] * 4
+    if error is IndexError:
+        with pytest.raises(IndexError):
+            event.Wait()
+
+
+def test_of_a_list_with_a_used_event_nothing_is_run_and_the_others_can_be_used(
+    run: torchpipe.pipe, gate: threading.Event
+) -> None:
+    gate.set()
+    new, twice = torchpipe.Event(), torchpipe.Event()
+    items = [{"data": 1, "event": event} for event in (new, twice, twice)]
+    with pytest.raises(ValueError, match="used before"):
+        run(items)
+    run(items[:2])
+    assert new.wait(30_000)
+    assert twice.wait(30_000)
+    run.close()
+    assert ["result" in item for item in items] == [True, True, False]
+
+
 def test_an_item_that_cannot_enter_fails_its_event_and_the_call(run: torchpipe.pipe) -> None:
     event = torchpipe.Event()
     with pytest.raises(IndexError, match="needs 'data'"):
