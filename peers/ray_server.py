@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import tempfile
 
 import ray
 from ray import serve
@@ -52,20 +54,32 @@ class BatchingReplica(Replica):
 def main() -> None:
     """Serve."""
     announce(SETUP, "ray")
-    # Serve's own actors take parts of a core; the replicas get what is there.
-    ray.init(num_cpus=SETUP.cores, include_dashboard=False, log_to_driver=False)
+    # Its sessions and their logs would stay in /tmp.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=SETUP.cores, include_dashboard=False, log_to_driver=False, _temp_dir=folder
+        )
+        try:
+            _serve()
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _serve() -> None:
     serve.start(http_options={"host": SETUP.host, "port": SETUP.port})
     deployment = serve.deployment(
         Replica if BATCH == 1 else BatchingReplica,
         num_replicas=SETUP.cores,
         max_ongoing_requests=2 * BATCH,
         max_queued_requests=SETUP.queue_items or _NO_LIMIT,
+        # Serve's own actors take parts of a core; the replicas get what is there.
         ray_actor_options={"num_cpus": 0},
     )
     serve.run(deployment.bind())
-    signal.sigwait([signal.SIGTERM, signal.SIGINT])
-    serve.shutdown()
-    ray.shutdown()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        signal.pause()
 
 
 if __name__ == "__main__":

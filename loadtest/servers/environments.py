@@ -58,6 +58,8 @@ def install(peer: Peer, folder: Path) -> None:
     # After the installation: pip would take the host's packages for the environment's own.
     own = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(home)}))
     (own / _SHARED_PACKAGES).write_text(sysconfig.get_path("purelib") + "\n")
+    if peer.first_run:
+        _run([str(home / "bin" / "python"), "-c", peer.first_run], f"preparing {peer.distribution}")
     (home / _STAMP).write_text(_contents(peer))
 
 

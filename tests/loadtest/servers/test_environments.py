@@ -31,10 +31,17 @@ def _wheel(folder: Path) -> Path:
 
 
 def test_an_environment_is_made_once_and_found(tmp_path: Path) -> None:
-    peer = replace(MOSEC, requirements=(str(_wheel(tmp_path)),), pip_options=OFFLINE)
+    ran = tmp_path / "ran"
+    peer = replace(
+        MOSEC,
+        requirements=(str(_wheel(tmp_path)),),
+        pip_options=OFFLINE,
+        first_run=f"import psutil; open({str(ran)!r}, 'w').write(str(psutil.own))",
+    )
     with pytest.raises(LoadTestError, match=r"not installed in .*install_peers --peers mosec"):
         interpreter(peer, tmp_path)
     install(peer, tmp_path)
+    assert ran.read_text() == "True"
     python = interpreter(peer, tmp_path)
     code = "import psutil, numpy; print(psutil.own, bool(numpy.__version__))"
     said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
