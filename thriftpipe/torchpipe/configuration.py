@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineConfigError
 from pipeline.language.document import read_toml
 from pipeline.language.node_tables import SCHEDULERS
-from thriftpipe.torchpipe.errors import ConfigError
+from thriftpipe.torchpipe.errors import ConfigError, MissingFileError
 
 GLOBAL = "global"
 _ENGINE = "Interpreter::backend"
@@ -25,8 +26,7 @@ def document_of(config: object) -> dict[str, Any]:
             expression, which then is the only node.
 
     Raises:
-        ConfigError: it is none of these, or cannot be read.
-        PipelineConfigError: the file cannot be read.
+        ConfigError: it is none of these, or cannot be read; see `read_file`.
     """
     if isinstance(config, Mapping):
         if not config:
@@ -34,10 +34,12 @@ def document_of(config: object) -> dict[str, Any]:
         return _values(config)
     if isinstance(config, str) and not config.endswith(".toml") and not Path(config).is_file():
         if os.sep in config:
-            raise ConfigError(f"{config}: no such file; a configuration is a TOML file or a dict")
+            raise MissingFileError(
+                f"{config}: no such file; a configuration is a TOML file or a dict"
+            )
         return {"backend": config}
     if isinstance(config, str | os.PathLike):
-        return read_toml(os.fspath(config))
+        return read_file(config)
     raise ConfigError(
         f"a configuration is a TOML file or a dict, got {type(config).__name__}: {config!r}"
     )
@@ -49,9 +51,9 @@ def parse_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
     It may be changed, and given to `pipe`.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read; see `read_file`.
     """
-    document = read_toml(os.fspath(path))
+    document = read_file(path)
     tables: dict[str, dict[str, str]] = {GLOBAL: {}}
     for key, value in document.items():
         if isinstance(value, Mapping):
@@ -59,6 +61,21 @@ def parse_toml(path: str | os.PathLike[str]) -> dict[str, dict[str, str]]:
         else:
             tables[GLOBAL][key] = as_text(value)
     return tables
+
+
+def read_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The document of a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or does not parse; a MissingFileError if there is no file.
+    """
+    path = Path(path)
+    try:
+        return read_toml(path)
+    except PipelineConfigError as error:
+        is_there = os.path.isfile(path)  # noqa: PTH113 (the other raises in a closed folder)
+        kind = ConfigError if is_there else MissingFileError
+        raise kind(str(error)) from error
 
 
 def as_text(value: object) -> str:

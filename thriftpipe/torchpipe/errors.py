@@ -25,6 +25,10 @@ class ConfigError(PipelineConfigError, RuntimeError):
     """A configuration that cannot run."""
 
 
+class MissingFileError(ConfigError, FileNotFoundError):
+    """A configuration's file is not there: v0 raises a RuntimeError, main a FileNotFoundError."""
+
+
 class InputError(PipelineInputError, IndexError, RuntimeError):
     """A call that no configuration accepts; nothing of it was run."""
 

@@ -12,10 +12,9 @@ import pipeline
 from interfaces.error_text import in_one_line
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_EVENT_KEY, TASK_RESULT_KEY
-from pipeline.language.document import read_toml
 from pipeline.pipe import Pipe
 from service.handlers.restart_policy import RestartPolicy
-from thriftpipe.torchpipe.configuration import document_of, own_engine
+from thriftpipe.torchpipe.configuration import document_of, own_engine, read_file
 from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, raised_for
 from thriftpipe.torchpipe.event import Event
 from thriftpipe.torchpipe.item import make_text
@@ -58,7 +57,7 @@ class Interpreter:
 
     def init_from_toml(self, toml_path: str) -> None:
         """Load a TOML file."""
-        self.init(_toml(toml_path))
+        self.init(read_file(toml_path))
 
     def __call__(self, data: Item | Sequence[Item]) -> None:
         """Run one item or several, which are filled in place.
@@ -177,13 +176,6 @@ class pipe(Interpreter):  # noqa: N801 (torchpipe's name)
 
 def _are_items(data: object) -> bool:
     return isinstance(data, list | tuple) and all(isinstance(one, MutableMapping) for one in data)
-
-
-def _toml(path: str) -> dict[str, Any]:
-    try:
-        return read_toml(path)
-    except PipelineConfigError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _event_of(item: Item) -> Event | None:

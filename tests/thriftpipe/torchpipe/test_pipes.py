@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_a_list_of_items_and_others_is_neither_items_nor_data() -> None:
     with torchpipe.pipe(CHAIN) as run, pytest.raises(TypeError, match="a list of dicts and others"):
         run([item, 2])
     assert item == {"data": 1}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        torchpipe.parse_toml,
+        torchpipe.pipe,
+        torchpipe.init_from_file,
+        torchpipe.Interpreter().init_from_toml,
+        torchpipe.Visual,
+    ],
+)
+def test_a_file_that_cannot_be_read_is_what_either_line_raises(read: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "chain.toml"
+    missing = tmp_path / "chian.toml"
+    broken.write_text("[first\n")
+    with pytest.raises(RuntimeError, match=r"chain\.toml is not valid TOML") as invalid:
+        read(str(broken))
+    assert isinstance(invalid.value, torchpipe.ConfigError)
+    assert not isinstance(invalid.value, OSError)
+    for expected in (RuntimeError, FileNotFoundError, PipelineConfigError):
+        with pytest.raises(expected, match=r"chian\.toml"):
+            read(str(missing))
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        read(str(tmp_path))
 
 
 def test_a_file_a_path_a_dict_of_text_and_an_expression_are_configurations(tmp_path: Path) -> None:
