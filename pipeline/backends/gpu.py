@@ -20,9 +20,10 @@ from engine.contexts.cuda_context import CudaContext
 from engine.contexts.cuda_device import cuda_available
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import COLOR_SETTING, RESIZE_SETTINGS, needed_size
-from pipeline.backends.gpu_image import DecodedImage, GraphRow, Pixels, as_gpu_tensor
+from pipeline.backends.gpu_image import DecodedImage, GpuImage, GraphRow, Pixels, as_gpu_tensor
 from pipeline.backends.interface import ENGINE_INPUT_OFFER, Backend, InstanceConfig, Item, fail
 from pipeline.backends.registry import register
+from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import MissingHereError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_pixels
@@ -84,7 +85,7 @@ class ResizeTensor(GpuOperator):
     def init(self, config: InstanceConfig) -> None:
         """Read the size, compile the kernel, and take the memory that a launch needs."""
         super().init(config)
-        height, width = needed_size(config, "ResizeTensor", "resize_h", "resize_w")
+        height, width = needed_size(config, type(self).__name__, "resize_h", "resize_w")
         from pipeline.backends.resizing import ResizePrologue, Resizer
 
         self._resizer = Resizer(height, width, MOST_IMAGES, self._device)
@@ -126,6 +127,31 @@ class ResizeTensor(GpuOperator):
         """Resize one image."""
         data = item[TASK_DATA_KEY] = packed_rows(item[TASK_DATA_KEY])
         return self._resizer.resize([_pixels(data)])[0]
+
+
+@register("ResizeTensorV1")
+class ResizeTensorV1(ResizeTensor):
+    """Does what ResizeTensor does, also with tensors and matrices that lie on the host.
+
+    They are copied to the GPU first. Takes uint8, channels first or last.
+    """
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Copy what lies on the host, and enqueue one launch."""
+        on_gpu = []
+        for item in items:
+            try:
+                item[TASK_DATA_KEY] = self._on_gpu(item[TASK_DATA_KEY])
+                on_gpu.append(item)
+            except (TypeError, ValueError) as error:
+                fail(item, error)
+        super().forward(on_gpu)
+
+    def _on_gpu(self, data: Any) -> Any:
+        if isinstance(data, GpuImage):
+            return data
+        name = type(self).__name__
+        return to_gpu(as_nchw(as_tensor(data, name), name), self._device)
 
 
 @register("CvtColorTensor", "cvtColorTensor")

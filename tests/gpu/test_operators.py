@@ -120,6 +120,19 @@ def test_more_images_than_one_launch_takes(photographs: list[bytes]) -> None:
         assert_close(as_matrix(item[TASK_RESULT_KEY]), cv2.resize(decode_bgr(one), (48, 32)))
 
 
+def test_images_on_the_host_are_copied_and_resized(photographs: list[bytes]) -> None:
+    wanted = [cv2.resize(decode_bgr(one), (48, 32))[:, :, ::-1] for one in photographs]
+    for layout in ("nchw", "hwc"):
+        chain = f"S[DecodeMat,Mat2Tensor(data_format={layout}),ResizeTensorV1,CvtColorTensor]"
+        items = run(chain, photographs, color="rgb", resize_h=32, resize_w=48)
+        for item, one in zip(items, wanted, strict=True):
+            assert_close(as_matrix(item[TASK_RESULT_KEY]), one)
+    decoded = run("S[DecodeTensor,ResizeTensorV1]", photographs[:1], resize_h=32, resize_w=48)[0]
+    assert_close(as_matrix(decoded[TASK_RESULT_KEY]), wanted[0])
+    floats = run("S[DecodeMat,FloatMat,ResizeTensorV1]", photographs[:1], resize_h=3, resize_w=4)
+    assert "expected uint8" in str(floats[0][TASK_ERROR_KEY])
+
+
 def test_colour_is_converted_once(photographs: list[bytes]) -> None:
     wanted = decode_bgr(photographs[0])
     decoded = run("S[DecodeTensor,CvtColorTensor]", photographs[:1], color="rgb")[0]

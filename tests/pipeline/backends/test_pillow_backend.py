@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, pipe
@@ -45,6 +47,35 @@ def test_it_is_pillows_bilinear_resize(size: tuple[int, int], target: tuple[int,
     result = run_one("PillowResizeMat", image, resize_h=target[0], resize_w=target[1])["result"]
     assert np.array_equal(result, expected)
     assert result.flags.writeable
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 97), (97, 1), (20, 30), (61, 83)])
+def test_of_a_tensor_it_makes_the_same_in_float32(size: tuple[int, int]) -> None:
+    image = photo(*size)
+    chain = "S[Mat2Tensor,PillowResizeTensor]"
+    matrix = run_one("PillowResizeMat", image, resize_h=20, resize_w=30)[TASK_RESULT_KEY]
+    for layout in ("nchw", "hwc"):
+        settings = {"resize_h": 20, "resize_w": 30, "data_format": layout}
+        result = run_one(chain, image, **settings)[TASK_RESULT_KEY]
+        assert (tuple(result.shape), result.dtype) == ((1, 3, 20, 30), torch.float32)
+        assert np.array_equal(result[0].permute(1, 2, 0).numpy(), matrix)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("text", "PillowResizeTensor takes a tensor"),
+        (torch.zeros((2, 3, 4, 4), dtype=torch.uint8), "PillowResizeTensor takes one image"),
+        (torch.zeros((1, 3, 4, 4)), "expected a matrix of uint8"),
+        (torch.zeros((1, 1, 4, 4), dtype=torch.uint8), r"of shape \(height, width, 3\)"),
+    ],
+)
+def test_what_is_no_image_tensor_fails_that_item_alone(data: Any, message: str) -> None:
+    items = [{"data": data}, {"data": torch.zeros((1, 3, 4, 4), dtype=torch.uint8)}]
+    with pipe({"node": {"backend": "PillowResizeTensor", "resize_h": 2, "resize_w": 2}}) as run:
+        run(items)
+    assert re.search(message, str(items[0][TASK_ERROR_KEY]))
+    assert TASK_RESULT_KEY in items[1]
 
 
 def test_it_differs_from_resize_mat_where_images_become_smaller() -> None:

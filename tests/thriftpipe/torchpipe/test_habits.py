@@ -197,6 +197,19 @@ def test_a_batch_of_lines_gets_one_width() -> None:
         tp.pipe({**sizes, "align": 5, "backend": "AlignMat"})
 
 
+def test_pillows_filter_is_there_for_matrices_and_tensors(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    settings = {"resize_h": 3, "resize_w": 11, "color": "bgr", "save_dir": str(tmp_path)}
+    expected = np.asarray(pillow.fromarray(image).resize((11, 3), pillow.Resampling.BILINEAR))
+    for chain in ("PillowResizeMat,Mat2Tensor", "Mat2Tensor,PillowResizeTensor, SyncTensor"):
+        item = {"data": torch.from_numpy(image), "color": "bgr"}
+        backend = {"Interpreter::backend": f"Sequential[Tensor2Mat,cvtColorMat,{chain}]"}
+        with tp.pipe({"a": {**settings, **backend}}) as run:
+            run(item)
+        assert np.array_equal(item["result"].squeeze(0).permute(1, 2, 0).numpy(), expected)
+
+
 def test_two_pipes_may_have_nodes_of_the_same_name() -> None:
     with tp.pipe({"same": {"backend": "Identity"}}) as one, tp.pipe({"same": {}}) as other:
         assert one(data=1) == other(data=1) == 1
