@@ -45,6 +45,7 @@ from interfaces.messages import from_json, to_json
 _PATIENCE_S = 30.0
 # Until threads that call a pipe have certainly put their items into its queue.
 _SETTLE_S = 0.02
+_LONGEST_WAIT_S = 0.5
 
 Call: TypeAlias = Callable[[dict[str, Any]], object]
 OpenPipe: TypeAlias = Callable[[Document], Call]
@@ -158,7 +159,9 @@ def in_clients(clients: int, work: Callable[[int], None]) -> tuple[float, float]
     try:
         ready.wait()
         for thread in threads:
-            thread.join()
+            # A Ctrl-C that comes just before the wait begins does not end it, but is seen after it.
+            while thread.is_alive():
+                thread.join(_LONGEST_WAIT_S)
     finally:
         # After Ctrl-C none is left to wait for the others.
         ready.abort()

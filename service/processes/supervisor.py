@@ -244,6 +244,8 @@ class Supervisor(Lifecycle):
         worker.shows_life()
         content = message.content
         if isinstance(content, Ready):
+            if self._draining:
+                return  # It was killed while it started: it has no connection to lose.
             worker.running = content.running
             slot.failed_starts = 0
             if self._stop_reason:

@@ -168,7 +168,7 @@ def test_it_is_ready_once_and_shares_out_queue_and_clients(start: Start, connect
         os.kill(pid, signal.SIGCONT)
     assert {client.server_info().pid for client in later} == set(pids)
     server.process.terminate()
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
     assert server.log.count("ready: ") == 1
     assert " INFO worker 1 service.server: stopping (SIGTERM)" in server.log
 
@@ -212,7 +212,7 @@ def test_a_worker_that_dies_is_replaced_and_the_other_clients_notice_nothing(
         server.read_until("and is replaced")
     assert connect(port).server_info().pid not in pids
     server.process.terminate()
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
     assert server.left_behind() == []
 
 
@@ -233,7 +233,7 @@ def test_the_end_of_a_worker_is_noticed_though_its_fork_lives(
         if len(child.threads()) == 1:
             child.kill()
     server.process.terminate()
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["SIGTERM", "Ctrl-C"])
@@ -256,7 +256,7 @@ def test_requests_in_flight_in_all_workers_are_answered_when_it_stops(
     for request in requests:
         request.release()
     assert [request.outcome.label for request in requests] == ["tench"] * 3
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
     assert server.left_behind() == []
     assert "Traceback" not in server.log
     with pytest.raises(BROKEN):
@@ -283,7 +283,7 @@ def test_what_was_accepted_before_it_stops_is_answered(start: Start, wire: Any) 
         for worker in workers:
             worker.resume()
         assert [b"tench" in wire.read_all(sock) for sock in socks] == [True] * 32
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
 
 
 def test_what_is_not_finished_in_time_is_cut_off_with_exit_code_1(
@@ -440,5 +440,5 @@ def test_max_connections_holds_for_all_workers_together(start: Start, connect: A
     for _ in range(2):
         assert third.server_info().workers == 2
     server.process.terminate()
-    assert server.wait() == 0
+    assert server.wait() == 0, server.log
     assert "2 connections are open, as --max-connections allows" in server.log
