@@ -18,7 +18,10 @@ from loadtest.measure.null_model import NULL_MODEL
 from loadtest.measure.peers import PeersSettings, PeerWorkload
 from loadtest.records import machine
 from loadtest.servers.variants import (
+    BASELINE,
+    CONTROL,
     HOST,
+    PIPELINE,
     Workload,
     default_precision,
     default_variants,
@@ -97,7 +100,8 @@ def peers_settings(options: argparse.Namespace) -> PeersSettings:
             not exist.
     """
     with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
-    default = ("baseline", "pipeline") if with_gpu else ("baseline", "baseline-no-lock", "pipeline")
+    # The first one's answers are what others must give, and peers serve the pipeline's graph.
+    default = (PIPELINE, BASELINE) if with_gpu else (PIPELINE, BASELINE, CONTROL)
     variants = parse_variants(options.variants or ",".join(default))
     if serverless := [variant.name for variant in variants if variant.handler is None]:
         raise LoadTestError(f"variant {serverless[0]!r} has no server, so no clients either")
