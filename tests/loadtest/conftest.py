@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from loadtest.records.run import (
     WorkloadRun,
 )
 from loadtest.servers.server_process import ServerProcess
+from tests.commands import run_here
 from tests.ports import free_port
 from tests.robustness.colour_model import ColourModel, write_colour_model
 from tests.robustness.server_under_test import ServerUnderTest
@@ -108,27 +108,14 @@ def _environment() -> dict[str, str]:
 @pytest.fixture
 def loadtest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a command of the load test to its end, in an empty folder and in this process.
 
-    A process of its own would spend a second on imports. `loadtest_process` is one.
+    `loadtest_process` runs it in one of its own.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        words = [*map(str, arguments)]
-        stdout, stderr = io.StringIO(), io.StringIO()
-        with redirect_stdout(stdout), redirect_stderr(stderr):
-            try:
-                code = main(words)
-            except SystemExit as usage:
-                code = int(usage.code or 0)
-        return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
-
-    yield run
-    signal.signal(signal.SIGTERM, on_sigterm)
+    return partial(run_here, main)
 
 
 @pytest.fixture

@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.commands import run_here
 from tests.ports import free_port
+from tests.robustness.command_line import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +22,16 @@ ROOT = Path(__file__).parents[2]
 def port() -> int:
     """A port of 127.0.0.1 that is free now, as are the next ones."""
     return free_port()
+
+
+@pytest.fixture
+def robustness_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command in an empty folder and in this process; `robustness` in one of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return partial(run_here, main)
 
 
 @pytest.fixture

@@ -50,10 +50,10 @@ def test_fuzz_sends_mutants_and_a_good_request_after_each_thousand(
     assert run["command"].startswith("python -m tests.robustness fuzz")
 
 
-def test_one_input_can_be_sent_again(robustness: Command, port: int, tmp_path: Path) -> None:
+def test_one_input_can_be_sent_again(robustness_here: Command, port: int, tmp_path: Path) -> None:
     """--replay sends a file's bytes to a fresh server and shows what comes back."""
     (tmp_path / "ping.bin").write_bytes(wire.frame(wire.call(b"ping", 7)))
-    done = robustness("fuzz", "--replay", "ping.bin", "--port", port)
+    done = robustness_here("fuzz", "--replay", "ping.bin", "--port", port)
     assert done.returncode == 0, done.stderr
     assert "sent 21 bytes" in done.stdout
     assert "left open; answer: b'\\x00" in done.stdout
@@ -97,9 +97,9 @@ def test_soak_records_throughput_and_usage(robustness: Command, port: int, tmp_p
 
 
 def test_regression_alternates_this_checkout_and_another_commit(
-    robustness: Command, port: int, tmp_path: Path
+    robustness_here: Command, port: int, tmp_path: Path
 ) -> None:
-    done = robustness(
+    done = robustness_here(
         *("regression", "--rows", "item,null", "--pairs", 2, "--duration_s", 0.1),
         *("--port", port, "--output_dir", "out"),
     )
@@ -112,15 +112,15 @@ def test_regression_alternates_this_checkout_and_another_commit(
     assert "item: a second, over the other commit's" in done.stdout
 
 
-def test_a_commit_that_is_none_is_one_line(robustness: Command) -> None:
-    done = robustness("regression", "--against", "no-such-commit")
+def test_a_commit_that_is_none_is_one_line(robustness_here: Command) -> None:
+    done = robustness_here("regression", "--against", "no-such-commit")
     assert done.returncode == 1
     assert "--against no-such-commit: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_too_short_a_soak_is_refused_before_it_starts(robustness: Command) -> None:
-    done = robustness("soak", "--duration_s", 1.9)
+def test_too_short_a_soak_is_refused_before_it_starts(robustness_here: Command) -> None:
+    done = robustness_here("soak", "--duration_s", 1.9)
     assert done.returncode == 1
     assert "--duration_s 1.9 is too short for soak" in done.stderr
     assert "at least 2 s" in done.stderr
@@ -135,9 +135,9 @@ def test_a_server_that_does_not_start_is_told_with_its_last_line(port: int) -> N
         server.wait_ready()
 
 
-def test_unknown_phases_are_refused(robustness: Command) -> None:
+def test_unknown_phases_are_refused(robustness_here: Command) -> None:
     """With those that there are."""
-    done = robustness("chaos", "--phases", "overlod")
+    done = robustness_here("chaos", "--phases", "overlod")
     assert done.returncode == 2
     assert "killed-worker" in done.stderr
     assert "overlod" in done.stderr

@@ -195,7 +195,7 @@ def test_a_session_that_runs_out_of_time_keeps_and_packs_what_it_has(
 ) -> None:
     """The comparison's windows take what there is; nothing is left for stages and the sweep."""
     done = loadtest_process(
-        *("gpu_session", "--out", "all", "--archive", "all.tar.gz", "--budget_s", 14),
+        *("gpu_session", "--out", "all", "--archive", "all.tar.gz", "--budget_s", 10),
         *("--variants", "baseline,pipeline", "--sweep_variant", "pipeline", "--workers", "1,2,3"),
         *("--clients", "1,2,3,4,5,6,7,8", "--workload", "fake", "--port", port),
         *("--img_dir", few_photographs, "--launch_prefix", fake_service("behaves")),
