@@ -57,15 +57,22 @@ class LoadLoop:
         port: of the server.
         images: what to send, in turn.
         seed: decides the arrivals of an open loop.
+        connections: how many there are from the start; a closed loop needs one a client.
     """
 
-    def __init__(self, port: int, images: Sequence[KnownImage], seed: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        images: Sequence[KnownImage],
+        seed: int,
+        connections: int = _CONNECTIONS,
+    ) -> None:
         self._port = port
         self._images = images
         self._random = random.Random(seed)  # noqa: S311 (guards no secret)
         self._selector = selectors.DefaultSelector()
         # Enough beforehand: connecting waits for the server, and would hold the loop up.
-        self._free = [self._connect() for _ in range(_CONNECTIONS)]
+        self._free = [self._connect() for _ in range(connections)]
         self._calls: dict[socket.socket, _Call] = {}
         self._number = 0
         self._started_s = 0.0

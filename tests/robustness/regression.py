@@ -164,7 +164,8 @@ def _served_side(
     command = _in_tree(tree, service_command(arguments, _HOST, port))
     with ServerProcess(command, f"the server of {tree}", _TIMEOUT_S) as server:
         server.wait_ready()
-        loop = LoadLoop(port, overload.learn_labels(port, images, _TIMEOUT_S), settings.seed)
+        known = overload.learn_labels(port, images, _TIMEOUT_S)
+        loop = LoadLoop(port, known, settings.seed, settings.clients)
 
         def measure(length_s: float) -> float:
             answers = loop.closed(length_s, settings.clients)

@@ -53,14 +53,24 @@ def half_a_message(server: Any, wire: Any, framed: bool) -> Any:
 def parts_of_messages(server: Any, message: bytes, sizes_bytes: Sequence[int]) -> list[Any]:
     """A connection that has sent the start of a message, for each size."""
     socks = [server.connect() for _ in sizes_bytes]
-    arriving = server.server._memory.arriving
-    wanted = len(arriving) + len(socks)
+    arrived_bytes = arrived(server)
     for sock, size_bytes in zip(socks, sizes_bytes, strict=True):
         sock.sendall(message[:size_bytes])
-    while len(arriving) < wanted:
-        server.client().ping()
+    wait_for_bytes(server, arrived_bytes + sum(sizes_bytes))
     refuse(server)
     return socks
+
+
+def arrived(server: Any) -> int:
+    """How much of all messages has come that have not come as a whole."""
+    return sum(message.arrived_bytes for message in list(server.server._memory.arriving))
+
+
+def wait_for_bytes(server: Any, wanted_bytes: int) -> None:
+    """Until the server has read so much of them: what it reads later is what came of late."""
+    headers_bytes = 4 * 16
+    while arrived(server) < wanted_bytes - headers_bytes:
+        server.client().ping()
 
 
 def refuse(server: Any) -> None:
@@ -150,9 +160,9 @@ def test_a_message_that_came_fast_and_stalls_makes_room_before_a_steady_one(
             server.client().ping()
         with server.connect() as other:
             other.sendall(message[:80_000])
-            while len(memory.arriving) < 3:
-                server.client().ping()
+            wait_for_bytes(server, 85_000 + 30_000 + 80_000)
             steady.sendall(message[30_000:40_000])
+            wait_for_bytes(server, 85_000 + 40_000 + 80_000)
             refuse(server)
         assert b"of a message came in" in wire.read_all(stalled)
         steady.sendall(message[40_000:])
