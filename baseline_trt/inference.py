@@ -10,8 +10,8 @@ import torch
 
 from engine.interface import Engine, ExecutionContext
 from service.handlers.batch_clock import BatchClock
-from service.handlers.fifo_lock import FifoLock
 from service.handlers.interface import Deadline, DeadlineExceededError, ImageFailure
+from service.handlers.turn_lock import TurnLock
 
 
 class EngineUnavailableError(ImageFailure):
@@ -42,14 +42,14 @@ class Inference(Protocol):
 class LockedInference:
     """One context and one lock: a TensorRT context must not run twice at a time.
 
-    Waiting calls get the lock in turn, also where another one wants it again for its next image.
+    A call of many images gets the lock for its next one after the calls that wait.
     A batch is copied to the engine's device before the lock is asked for, as in the quick-start.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._context = engine.create_context()
-        self._lock = FifoLock()
+        self._lock = TurnLock()
         self._clock = BatchClock()
         self._closed = False
 

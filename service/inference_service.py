@@ -19,7 +19,6 @@ from interfaces.versions import package_versions
 from service.admission import Admission, Place
 from service.call_limits import CallLimits
 from service.errors import forget_frames
-from service.handlers.fifo_lock import FifoLock
 from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
@@ -30,6 +29,7 @@ from service.handlers.interface import (
     was_worked_on,
 )
 from service.handlers.readiness import Readiness
+from service.handlers.turn_lock import TurnLock
 from service.labels import Labels, top_classes
 from service.processes.placement import Placement
 from service.wire.peer import current_peer
@@ -79,7 +79,7 @@ class InferenceService:
         self._placement = placement
         self._readiness = readiness
         # Held for each costly image that the handler has.
-        self._costly_lock = FifoLock(max(1, available_cores() - 1))
+        self._costly_lock = TurnLock(max(1, available_cores() - 1))
 
     def ping(self) -> None:
         """Answer."""
@@ -113,10 +113,6 @@ class InferenceService:
             error = inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id)
         forget_frames(outcome)
         raise error
-
-    def check_infer_batch(self, arguments: memoryview) -> None:  # noqa: ARG002 (it is one image)
-        """Raise Overloaded before the image is copied, where its call would be refused anyway."""
-        self._admission.check(1)
 
     def check_infer_images(self, arguments: memoryview) -> None:
         """Raise Overloaded before the images are copied, where their call would be refused anyway.

@@ -93,7 +93,7 @@ def top_classes(probabilities: npt.NDArray[np.float32], count: int) -> list[int]
         count: how many, 1 to classes.
     """
     if count == 1:
-        return [int(np.argmax(probabilities))]
+        return [int(probabilities.argmax())]
     least = probabilities[np.argpartition(probabilities, -count)[-count]]
     # All that reach the threshold, not argpartition's own choice among equals.
     candidates = np.flatnonzero(probabilities >= least)

@@ -85,7 +85,11 @@ class LoadLoop:
         def due(now_s: float) -> list[float]:
             return [now_s] * (clients - len(self._calls)) if now_s < length_s else []
 
-        return self._run(length_s, due)
+        def next_due() -> float | None:
+            # Answers that came while others were sent leave their clients without a request.
+            return 0.0 if due(self._now_s()) else None
+
+        return self._run(length_s, due, next_due)
 
     def open(self, length_s: float, rate_per_s: float) -> list[Answer]:
         """Requests come at random times (Poisson), whatever becomes of those before them."""
@@ -107,7 +111,7 @@ class LoadLoop:
         self,
         length_s: float,
         due: Callable[[float], list[float]],
-        next_due: Callable[[], float | None] = lambda: None,
+        next_due: Callable[[], float | None],
     ) -> list[Answer]:
         self._answers = []
         self._started_s = time.perf_counter()

@@ -41,9 +41,16 @@ from tests.robustness.corpus import seed_images, seed_messages
 from tests.robustness.drift import quintiles, slope
 from tests.robustness.fairness import Fairness
 from tests.robustness.fuzz import memory_growth
-from tests.robustness.load_loop import Answer
+from tests.robustness.load_loop import Answer, LoadLoop
 from tests.robustness.mutation import Mutator, set_dimensions
-from tests.robustness.overload import CAPACITY, FACTORS, LoadWindow, overload, window_of
+from tests.robustness.overload import (
+    CAPACITY,
+    FACTORS,
+    LoadWindow,
+    learn_labels,
+    overload,
+    window_of,
+)
 from tests.robustness.proxy import BadNetwork
 from tests.robustness.results import finish, report
 from tests.robustness.server_under_test import ServerUnderTest
@@ -364,3 +371,25 @@ def test_bulk_callers_and_a_single_one_get_right_answers(port: int, tmp_path: Pa
     assert found.lone_ms
     assert found.crowded_ms
     assert found.throughput > 0
+
+
+def test_no_client_of_a_closed_loop_is_without_a_request(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers while the loop still sends leaves several free at once."""
+    waits: list[tuple[float, int]] = []
+    with ServerUnderTest(["--handler", "null"], port) as server:
+        server.wait_ready()
+        loop = LoadLoop(port, learn_labels(port, [b"no image"], 30.0), 0, 4)
+        receive_all = loop._receive_all
+
+        def waiting(wait_s: float) -> None:
+            waits.append((wait_s, len(loop._calls)))
+            receive_all(wait_s)
+
+        monkeypatch.setattr(loop, "_receive_all", waiting)
+        answers = loop.closed(0.5, 4)
+        loop.close()
+    window = waits[: max(i for i, (_, calls) in enumerate(waits) if calls == 4)]
+    assert {answer.outcome for answer in answers} == {RIGHT}
+    assert {calls for wait_s, calls in window if wait_s > 0} == {4}

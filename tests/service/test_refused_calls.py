@@ -114,20 +114,20 @@ def test_a_client_that_comes_back_at_once_is_refused_later(serve: Any, scripted:
 
 
 def test_refused_calls_are_not_decoded(serve: Any, scripted: Any) -> None:
-    """What is wrong with their arguments shows when there is room."""
-    client, other = (server := serve(scripted, max_queue=0)).client(), server.client()
-    wrong = Params(None, b"x")
+    """What is wrong with those of many images shows when there is room."""
+    server = serve(scripted, max_queue=20)
+    client, other = server.client(), server.client()
+    wrong = [Params(None, bytes(1000))] * 20
     with ThreadPoolExecutor(1) as pool:
-        admitted = pool.submit(client.infer_batch, Params("u", b"wait"))
+        admitted = pool.submit(client.infer_images, [Params("u", b"wait"), Params("u", b"x")])
         assert scripted.entered.acquire(timeout=TIMEOUT_S)
-        for call in (lambda: other.infer_batch(wrong), lambda: other.infer_images([wrong])):
-            with pytest.raises(inference.Overloaded):
-                call()
+        with pytest.raises(inference.Overloaded):
+            other.infer_images(wrong)
         assert other.infer_images([]) == []
         scripted.release.set()
-        assert admitted.result(TIMEOUT_S).label == "class_0"
+        assert admitted.result(TIMEOUT_S)[0].label == "class_0"
     with pytest.raises(TApplicationException, match="uuid"):
-        other.infer_images([wrong])
+        other.infer_images(wrong)
     client.close()
     other.close()
 

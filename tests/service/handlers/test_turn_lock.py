@@ -1,15 +1,15 @@
-"""The lock that is handed over in turn."""
+"""The lock that a thread does not get twice before those that wait."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from service.handlers.fifo_lock import FifoLock
+from service.handlers.turn_lock import TurnLock
 from tests.serving import TIMEOUT_S
 
 
-def waiting_threads(lock: FifoLock, names: str, got: list[str]) -> list[threading.Thread]:
+def waiting_threads(lock: TurnLock, names: str, got: list[str]) -> list[threading.Thread]:
     """Threads that wait for the lock, one behind the other; it must be held."""
 
     def use(name: str) -> None:
@@ -28,7 +28,7 @@ def waiting_threads(lock: FifoLock, names: str, got: list[str]) -> list[threadin
 
 
 def test_the_thread_that_gives_it_back_gets_it_after_those_that_wait() -> None:
-    lock, got = FifoLock(), list[str]()
+    lock, got = TurnLock(), list[str]()
     lock.acquire()
     threads = waiting_threads(lock, "abc", got)
     lock.release()
@@ -41,7 +41,7 @@ def test_the_thread_that_gives_it_back_gets_it_after_those_that_wait() -> None:
 
 
 def test_as_many_hold_it_as_may() -> None:
-    lock, got = FifoLock(2), list[str]()
+    lock, got = TurnLock(2), list[str]()
     assert lock.acquire(0.0)
     assert lock.acquire(0.0)
     threads = waiting_threads(lock, "a", got)
@@ -54,7 +54,7 @@ def test_as_many_hold_it_as_may() -> None:
 
 
 def test_one_whose_time_is_over_is_passed_over() -> None:
-    lock, got = FifoLock(), list[str]()
+    lock, got = TurnLock(), list[str]()
     lock.acquire()
     assert not lock.acquire(0.0)
     assert not lock.acquire(-1.0)
@@ -65,3 +65,25 @@ def test_one_whose_time_is_over_is_passed_over() -> None:
     with lock:
         assert not lock.acquire(0.001)
     assert lock.acquire(0.0)
+
+
+def test_a_thread_that_comes_anew_does_not_wait_while_the_lock_is_free() -> None:
+    """Although another one, which is about to wake up, has waited longer."""
+    lock, got = TurnLock(), list[str]()
+    with lock:
+        (thread,) = waiting_threads(lock, "a", got)
+        gate = lock._waiting[0]
+        # It stays asleep.
+        lock._waiting[0] = threading.Lock()
+
+    def come() -> None:
+        assert lock.acquire(0.0)
+        got.append("b")
+        lock._waiting[0] = gate
+        lock.release()
+
+    newcomer = threading.Thread(target=come)
+    newcomer.start()
+    newcomer.join(TIMEOUT_S)
+    thread.join(TIMEOUT_S)
+    assert got == ["b", "a"]
