@@ -1,30 +1,30 @@
-"""A lock that the thread which gave it back does not get before those that wait."""
+"""A lock that a thread does not get twice while others wait for it."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from time import monotonic
 
 
 class TurnLock:
-    """A lock that a thread gets again only after all that wait for it; they get it in their order.
+    """A plain lock, but that a thread which has just had it lets one that waits go first.
 
-    With a plain lock, a call of many images, which takes it once for each, keeps it from all others
-    until its last image. A lock that is always handed over in order is no better: while the next
-    thread wakes up, nobody runs. So a thread that comes anew takes this one when it is free, as it
-    would take a plain one.
+    A call of many images takes the lock once for each. A plain lock goes to the thread that is
+    running, which would keep it from all other calls until the last image. Always handing it over
+    in order would cost all of them: nothing runs while the next thread wakes up.
 
     Args:
         holders: how many may hold it at once.
     """
 
     def __init__(self, holders: int = 1) -> None:
-        self._guard = threading.Lock()
-        self._free = holders
-        self._waiting: deque[threading.Lock] = deque()
-        # The threads that gave it back last.
+        self._lock = threading.Lock() if holders == 1 else threading.Semaphore(holders)
+        # Sets, lists and deques, since what they do is atomic.
+        self._waiting: set[int] = set()
         self._had_it: deque[int] = deque(maxlen=holders)
+        # Of threads that let others go first; open once one of these has it.
+        self._gates: list[threading.Lock] = []
 
     def __enter__(self) -> None:
         self.acquire()
@@ -34,34 +34,32 @@ class TurnLock:
 
     def acquire(self, timeout_s: float | None = None) -> bool:
         """Wait for the lock, for ever where `timeout_s` is None; whether it is held now."""
-        end_s = None if timeout_s is None else monotonic() + timeout_s
-        with self._guard:
-            if self._free and not (self._waiting and threading.get_ident() in self._had_it):
-                self._free -= 1
-                return True
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        me = threading.get_ident()
+        if self._waiting and me in self._had_it and self._lock.acquire(blocking=False):
+            self._lock.release()
             gate = threading.Lock()
             gate.acquire()
-            self._waiting.append(gate)
-        while True:
-            in_time = gate.acquire(timeout=-1 if end_s is None else max(0.0, end_s - monotonic()))
-            with self._guard:
-                if self._free and gate is self._waiting[0]:
-                    self._free -= 1
-                    self._waiting.popleft()
-                    self._wake_first()
-                    return True
-                if not in_time:
-                    self._waiting.remove(gate)
-                    self._wake_first()
-                    return False
+            self._gates.append(gate)
+            if self._waiting:
+                _acquire(gate, end_s)
+        self._waiting.add(me)
+        held = _acquire(self._lock, end_s)
+        self._waiting.discard(me)
+        while self._gates:
+            try:
+                self._gates.pop().release()
+            except IndexError:
+                break
+        return held
 
     def release(self) -> None:
-        """Let the thread that has waited longest try for it."""
-        with self._guard:
-            self._free += 1
-            self._had_it.append(threading.get_ident())
-            self._wake_first()
+        """Give it back."""
+        self._had_it.append(threading.get_ident())
+        self._lock.release()
 
-    def _wake_first(self) -> None:
-        if self._free and self._waiting and self._waiting[0].locked():
-            self._waiting[0].release()
+
+def _acquire(lock: threading.Lock | threading.Semaphore, end_s: float | None) -> bool:
+    if end_s is None:
+        return lock.acquire()
+    return lock.acquire(timeout=max(0.0, end_s - time.monotonic()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.handlers.interface import InvalidImageError
@@ -56,8 +55,7 @@ def largest_image_bytes(max_pixels: int) -> int:
     return _MOST_BYTES_OF_WORK * most_work(max_pixels) + _DECODER_BYTES
 
 
-@dataclass(frozen=True)
-class ImageCost:
+class ImageCost(NamedTuple):
     """CPU time and memory that decoding an image takes, by its header.
 
     Attributes:
@@ -93,6 +91,9 @@ class _Rates(NamedTuple):
     memory_bytes: float
     why: str = ""
     groups: HuffmanGroups = HuffmanGroups(0, 0, 0)
+
+
+_PLAIN_JPEG = _Rates(1.0, 0.0, 2.0 * _PIXEL_BYTES)
 
 
 def image_cost(data: bytes | memoryview, max_pixels: float = math.inf) -> ImageCost | None:
@@ -170,7 +171,7 @@ def _jpeg(data: bytes | memoryview, header: JpegHeader) -> _Rates:
             "the JPEG has more than 1000 scans, 8192 markers or 64 KiB of fill bytes; save it again"
         )
     if not scanned:
-        return _Rates(1.0, 0.0, 2.0 * _PIXEL_BYTES)
+        return _PLAIN_JPEG
     samples = sum(samples for _, samples in header.samples)
     return _Rates(
         _SCANS_WORK + _SCANS_WORK_OF_SAMPLE * scanned,

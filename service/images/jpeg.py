@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _START_OF_IMAGE = b"\xff\xd8"
 _END_OF_IMAGE = b"\xff\xd9"
@@ -23,6 +23,9 @@ _LEAST_WITH_LENGTH = 0xC0
 _MOST_MARKERS = 1024
 # Encoders write about ten. Each has a cost of its own beside that of its pixels, for its tables.
 _MOST_SCANS = 1000
+# Of quantization and Huffman codes, and the restart interval.
+_TABLES = frozenset({0xC4, 0xDB, 0xDD})
+_MOST_TABLES = 16
 # Behind the header: more than 1000 scans with tables of their own have.
 _MOST_LATER_MARKERS = 8192
 # Other threads may run between two pieces of a search. Encoded data have 0 or a restart marker
@@ -33,8 +36,7 @@ _PIECE_BYTES = 65_536
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class JpegHeader:
+class JpegHeader(NamedTuple):
     """What a JPEG says of its pixels before they are decoded.
 
     Attributes:
@@ -96,7 +98,7 @@ def read_jpeg_header(data: bytes | memoryview) -> JpegHeader | None:
             return _frame_header(data, position)
         if marker == _START_OF_SCAN:
             return None
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        position += 2 + (data[position + 2] << 8 | data[position + 3])
     return None
 
 
@@ -110,6 +112,8 @@ def scanned_samples(data: bytes | memoryview, header: JpegHeader) -> float:
         0 for one scan with all components, which needs no memory for coefficients; infinity for
         more than 1000 scans or 8192 markers, for 64 KiB of fill bytes, or for damaged ones.
     """
+    if _is_plain(data, header):
+        return 0.0
     try:
         return _scanned_samples(data, header)
     except _EndlessFillError:
@@ -118,6 +122,25 @@ def scanned_samples(data: bytes | memoryview, header: JpegHeader) -> float:
 
 class _EndlessFillError(Exception):
     """A search for the next marker is a search through fill bytes."""
+
+
+def _is_plain(data: bytes | memoryview, header: JpegHeader) -> bool:
+    """Whether only tables stand before a scan with all components: what most files have."""
+    position, end = header.end, len(data) - 5
+    if header.progressive:
+        return False
+    for _ in range(_MOST_TABLES):
+        if position > end or data[position] != 0xFF:
+            return False
+        marker = data[position + 1]
+        if marker == _START_OF_SCAN:
+            components = bytes(data[position + 5 : position + 5 + 2 * data[position + 4] : 2])
+            return len(set(components)) == header.components
+        length = data[position + 2] << 8 | data[position + 3]
+        if marker not in _TABLES or length < 2:
+            return False
+        position += 2 + length
+    return False
 
 
 def _scanned_samples(data: bytes | memoryview, header: JpegHeader) -> float:
@@ -151,8 +174,8 @@ def _frame_header(data: bytes | memoryview, position: int) -> JpegHeader | None:
     return JpegHeader(
         marker=data[position + 1],
         precision=data[position + 4],
-        height=int.from_bytes(data[position + 5 : position + 7], "big"),
-        width=int.from_bytes(data[position + 7 : position + 9], "big"),
+        height=data[position + 5] << 8 | data[position + 6],
+        width=data[position + 7] << 8 | data[position + 8],
         samples=_samples(bytes(parts)),
         complete=data[-2:] == _END_OF_IMAGE,
         end=position + 2 + length,

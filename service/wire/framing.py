@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, BufferBudget, MemoryFullError
 from service.wire.large_strings import MARK_BYTES, LargeString, mark
-from service.wire.peer import received_bytes
+from service.wire.peer import arrived_on
 from service.wire.protocol_detection import (
     SMALLEST_FOREIGN_LENGTH,
     foreign_protocol,
@@ -199,8 +199,8 @@ class MessageReader:
     @property
     def arrived_bytes(self) -> int:
         """How much of the message has come, also while a call to the kernel waits for more."""
-        received, _ = received_bytes(self._transport.sock)
-        return max(self._read_bytes, received - self._before_bytes)
+        arrived_bytes = arrived_on(self._transport.sock) - self._before_bytes
+        return max(self._read_bytes, arrived_bytes)
 
     def bytes_per_s(self, now_s: float, least_s: float) -> float:
         """How fast it comes, measured over `least_s` at least; infinite for one that began later.
@@ -409,8 +409,7 @@ class MessageReader:
         if wanted <= self._taken_bytes:
             return
         if not self._taken_bytes:
-            received, unread = received_bytes(self._transport.sock)
-            self._before_bytes = received - unread - self._read_bytes
+            self._before_bytes = self._transport.received_bytes - self._read_bytes
         try:
             self._memory.take(wanted - self._taken_bytes, self._taken_bytes, self._whole_bytes)
         except ProtocolError:

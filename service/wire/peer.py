@@ -7,9 +7,7 @@ connections: code that is about to work for a client asks the kernel whether it 
 from __future__ import annotations
 
 import errno
-import fcntl
 import socket
-import termios
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +18,6 @@ _STATE_BYTES = 1
 _ESTABLISHED = 1
 # Where that struct has how many bytes have come.
 _BYTES_RECEIVED = Struct("@128xQ")
-_INT = Struct("@i")
 # However long a client was to wait. A connection may carry the calls of many, and those who do not
 # wait are slowed down enough.
 _LONGEST_HOLD_S = 0.02
@@ -74,17 +71,17 @@ class Peer:
         return info[0] != _ESTABLISHED
 
 
-def received_bytes(sock: socket.socket) -> tuple[int, int]:
-    """How many bytes of a connection have come, and how many of these are not read yet.
+def arrived_on(sock: socket.socket) -> int:
+    """How many bytes of a connection have come, read or not.
 
-    Zeros where the kernel does not tell: it is no TCP connection, or it has been closed meanwhile.
+    0 where the kernel does not tell: it is no TCP connection, or it has been closed meanwhile.
     """
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
-        unread = fcntl.ioctl(sock, termios.FIONREAD, bytes(_INT.size))
-    except (OSError, ValueError):
-        return 0, 0
-    return _BYTES_RECEIVED.unpack(info)[0], _INT.unpack(unread)[0]
+    except OSError:
+        return 0
+    received_bytes: int = _BYTES_RECEIVED.unpack(info)[0]
+    return received_bytes
 
 
 _of_thread = threading.local()

@@ -105,6 +105,11 @@ class TlsTransport:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._chunk = memoryview(bytearray(_CHUNK_BYTES))
 
+    @property
+    def received_bytes(self) -> int:
+        """How many have been received, encrypted as they are, by calls that are over."""
+        return self._plain.received_bytes
+
     def open(self) -> None:
         """Shake hands, within the time of a message.
 

@@ -39,9 +39,14 @@ class Transport(Protocol):
 
     Attributes:
         sock: the client's socket, for questions to the kernel.
+        received_bytes: how many have been received on it, by calls that are over.
     """
 
     sock: socket.socket
+
+    @property
+    def received_bytes(self) -> int:
+        """As above."""
 
     def open(self) -> None:
         """Set the connection up, before anything else.
@@ -100,10 +105,12 @@ class PlainTransport:
 
     Attributes:
         sock: as given.
+        received_bytes: how many have been received, by calls that are over.
     """
 
     def __init__(self, sock: socket.socket, timeouts: Timeouts) -> None:
         self.sock = sock
+        self.received_bytes = 0
         self._timeouts = timeouts
         self._idle_timeval = timeval(timeouts.idle_s) if timeouts.idle_s else _NO_TIMEOUT
         self._deadline_s: float | None = None
@@ -127,11 +134,13 @@ class PlainTransport:
     def receive_first(self, buffer: memoryview) -> int:
         """Wait for the first bytes of a message, within the idle timeout; 0 at the end."""
         try:
-            return self.sock.recv_into(buffer)
+            received = self.sock.recv_into(buffer)
         except BlockingIOError:
             raise TimeoutError(
                 f"nothing came within --idle-timeout-s = {self._timeouts.idle_s}"
             ) from None
+        self.received_bytes += received
+        return received
 
     def receive_more(self, *buffers: memoryview) -> int:
         """Fill the buffers, within the message's timeout; less where that or the message ends.
@@ -140,17 +149,21 @@ class PlainTransport:
         """
         self._arm()
         try:
-            return self.sock.recvmsg_into(buffers, 0, socket.MSG_WAITALL)[0]
+            received = self.sock.recvmsg_into(buffers, 0, socket.MSG_WAITALL)[0]
         except BlockingIOError:
             raise self._too_slow() from None
+        self.received_bytes += received
+        return received
 
     def receive_some(self, buffer: memoryview) -> int:
         """Receive what there is, at least a byte, within the message's timeout; 0 at the end."""
         self._arm()
         try:
-            return self.sock.recv_into(buffer)
+            received = self.sock.recv_into(buffer)
         except BlockingIOError:
             raise self._too_slow() from None
+        self.received_bytes += received
+        return received
 
     discard = receive_some
 

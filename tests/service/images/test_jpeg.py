@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.images.jpeg import read_jpeg_header, scanned_samples
+from service.images.jpeg import (
+    _is_plain,
+    _scanned_samples,
+    read_jpeg_header,
+    scanned_samples,
+)
 
 IMAGE = np.arange(30 * 20 * 3, dtype=np.uint8).reshape(30, 20, 3)
 
@@ -107,6 +112,20 @@ def test_samples_that_scans_go_through() -> None:
     assert scans(encode(IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)) == 2 * 1.5 + 4 * 0.25 + 4
     assert scans(progressive[:-2] + progressive[progressive.rindex(b"\xff\xda") : -2] * 3) == 17
     assert scans(progressive + progressive) == 14, "what follows the end is not read"
+
+
+@given(
+    st.integers(0, 1), st.lists(st.tuples(st.integers(2, 700), st.binary(max_size=6)), max_size=4)
+)
+def test_the_short_way_finds_what_the_search_finds(
+    progressive: int, changes: list[tuple[int, bytes]]
+) -> None:
+    data = bytearray(encode(IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive))
+    for position, replacement in changes:
+        data[position : position + len(replacement)] = replacement
+    header = read_jpeg_header(bytes(data))
+    if header is not None and _is_plain(bytes(data), header):
+        assert _scanned_samples(bytes(data), header) == 0.0
 
 
 def test_scans_within_an_embedded_picture_do_not_count() -> None:
