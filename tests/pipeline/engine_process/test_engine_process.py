@@ -28,7 +28,7 @@ SHARED = ("--handler", "pipeline", "--workers", "2", "--set", "shared_engine=alw
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[int, psutil.Process]]:
     """Port and process of a server of two workers and an engine process."""
-    options = ["--hang-timeout-s", HANG_TIMEOUT_S, "--max-queue", "256"]
+    options = ["--hang-timeout-s", HANG_TIMEOUT_S, "--max-queue", "64"]
     # On a busy machine a new engine process takes longer than a call may by default.
     options += ["--default-timeout-ms", str(TIMEOUT_S * 1000)]
     with service(*SHARED, "--model", "efficientnet_lite0", *options) as (port, process):
@@ -175,8 +175,8 @@ def test_another_takes_the_place_of_one_that_hangs_and_the_limits_hold(
     workers = {child.pid for child in process.children()}
     (first,) = engine_processes(process)
     first.suspend()
-    # Twelve times 64 images: what fits waits for the new process, the others are refused at once.
-    call = [photographs[0], *[b"no image"] * 63]
+    # Twelve times 32 images: what fits waits for the new process, the others are refused at once.
+    call = photographs[:1] * 32
     with ThreadPoolExecutor(12) as callers:
         calls = [
             callers.submit(classify, port, call, timeout_ms=TIMEOUT_S * 1000) for _ in range(12)
