@@ -25,6 +25,33 @@ LABELLED_PHOTOGRAPHS = {
     "flower.jpg": ("daisy",),
 }
 
+# Some 20 s or more each, mostly of waiting for processes: begun last, they would end alone.
+_LONG_FILES = tuple(
+    f"tests/{name}.py"
+    for name in (
+        "service/test_shutdown",
+        "robustness/test_commands",
+        "pipeline/engine_process/test_engine_process",
+        "loadtest/measure/test_comparison",
+        "pipeline/test_failures_served",
+        "loadtest/measure/test_comparison_of_sweeps",
+        "service/processes/test_supervisor",
+        "loadtest/measure/test_peers",
+        "engine/int8/test_quantization",
+        "service/images/test_cost",
+        "loadtest/measure/test_single",
+        "engine/zoo/test_zoo",
+        "pipeline/engine_process/test_large_items",
+        "service/images/test_limit",
+    )
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    places = {name: place for place, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_hear_signals() -> None:
