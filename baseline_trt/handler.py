@@ -82,7 +82,9 @@ class BaselineHandler:
         normalization = classifier_normalization(model, settings.mean, settings.std)
         if warning := contradiction_of(model, normalization):
             _logger.warning("%s", warning)
-        self._preprocessor = Preprocessor(classifier_input_size(model), normalization)
+        self._preprocessor = Preprocessor(
+            classifier_input_size(model), normalization, reduced=settings.reduced_decoding
+        )
         self._scoring = scoring_of(model, settings.output_activation or AUTO)
         cores = available_cores()
         # With the lock one run has all cores; without it as many runs as cores have one each.
@@ -108,6 +110,7 @@ class BaselineHandler:
         self._settings = {
             "lock": "on" if settings.lock else "off",
             "max_batch_size": str(self._max_batch_size),
+            "reduced_decoding": "on" if settings.reduced_decoding else "off",
             "threads_per_context": str(threads),
             "mean": ", ".join(f"{value:g}" for value in normalization.mean),
             "std": ", ".join(f"{value:g}" for value in normalization.std),

@@ -18,10 +18,18 @@ class Preprocessor:
     """Encoded image to normalised tensor: imdecode, cvtColor, resize, ToTensor, Normalize.
 
     ToTensor and Normalize do what torchvision's transforms of those names do, and cost the same.
+
+    Args:
+        size: height and width of the model's input, in pixels.
+        normalization: of the model.
+        reduced: whether JPEGs are decoded no larger than that needs.
     """
 
-    def __init__(self, size: tuple[int, int], normalization: Normalization) -> None:
+    def __init__(
+        self, size: tuple[int, int], normalization: Normalization, *, reduced: bool = False
+    ) -> None:
         self._height, self._width = size
+        self._least_side = max(size) if reduced else 0
         self._mean = torch.tensor(normalization.mean).div(255).view(-1, 1, 1)
         self._std = torch.tensor(normalization.std).div(255).view(-1, 1, 1)
 
@@ -30,7 +38,7 @@ class Preprocessor:
 
         Until `deadline_s`, on the monotonic clock, it may wait for memory.
         """
-        return decode_bgr(data, deadline_s)
+        return decode_bgr(data, deadline_s, self._least_side)
 
     def transform(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Float32 tensor of shape (1, 3, height, width) from a decoded image."""

@@ -59,6 +59,8 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
             document = _fitted(document, node, settings, model, output, choice)
     if "output" not in {**document, **document[node]}:
         document = _merged(document, {node: {"output": AUTO}})
+    if settings.reduced_decoding:
+        document = _with_reduced_decoding(document)
     return apply_overrides(_merged(document, _options(node, settings)), overrides)
 
 
@@ -124,6 +126,16 @@ def _options(node: str, settings: HandlerSettings) -> dict[str, Any]:
     if settings.devices:
         changes["device_id"] = ",".join(map(str, settings.devices))
     return changes
+
+
+def _with_reduced_decoding(document: Mapping[str, Any]) -> dict[str, Any]:
+    nodes = parse_config(document).with_instances.items()
+    decoders = [name for name, node in nodes if "DecodeMat" in node.backend.names()]
+    if not decoders:
+        raise PipelineConfigError(
+            "--reduced-decoding: no node has DecodeMat, which alone decodes so; leave it out"
+        )
+    return _merged(document, {name: {"reduced": True} for name in decoders})
 
 
 def _merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,12 @@ from engine.options import EngineOptions
 from engine.providers.onnxruntime import OnnxRuntimeEngine
 from engine.registry import choose_engine, load_engine
 from engine.zoo import open_model
+from pipeline.handler import create_handler as create_pipeline_handler
 from service.errors import ConfigurationError
 from service.handlers.interface import (
     Deadline,
     DeadlineExceededError,
+    Handler,
     HandlerSettings,
     InvalidImageError,
     Scores,
@@ -230,3 +233,23 @@ def test_int8_keeps_the_labels_of_photographs(
 def test_settings_that_cannot_work_are_refused(settings: HandlerSettings, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         create_handler(settings)
+
+
+@pytest.mark.parametrize("create", [create_handler, create_pipeline_handler])
+def test_reduced_decoding_changes_pixels_and_keeps_scores_near(
+    create: Callable[[HandlerSettings], Handler], photographs: list[bytes]
+) -> None:
+    """In both handlers, and alike."""
+    settings = HandlerSettings(model="efficientnet_lite0", precision="fp32")
+    scores = {}
+    for reduced in (False, True):
+        handler = create(replace(settings, reduced_decoding=reduced))
+        try:
+            outcomes = handler.classify(photographs, None)
+        finally:
+            handler.close()
+        assert all(isinstance(outcome, Scores) for outcome in outcomes)
+        scores[reduced] = np.stack([outcome.probabilities for outcome in outcomes])  # type: ignore[union-attr]
+    difference = np.abs(scores[True] - scores[False]).max(axis=1)
+    assert difference.max() > 0
+    assert np.median(difference) < 0.1

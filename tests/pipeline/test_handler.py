@@ -166,6 +166,10 @@ def test_int8_runs_with_the_calibration_images_that_are_given(
             HandlerSettings(model="efficientnet_lite0", engine="onnxruntime", precision="bf16"),
             "bf16",
         ),
+        (
+            HandlerSettings(model="efficientnet_lite0", decode="gpu", reduced_decoding=True),
+            "no node has DecodeMat",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: HandlerSettings, message: str) -> None:

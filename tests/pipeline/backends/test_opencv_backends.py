@@ -41,6 +41,33 @@ def test_decode_mat_gives_bgr_as_opencv_does() -> None:
     assert np.array_equal(run_one("DecodeMat", data)[TASK_RESULT_KEY], expected)
 
 
+@pytest.mark.parametrize(
+    ("sides", "flag"),
+    [
+        ((40, 24), cv2.IMREAD_REDUCED_COLOR_2),
+        ((41, 24), cv2.IMREAD_COLOR),
+        ((20, 10), cv2.IMREAD_REDUCED_COLOR_4),
+        ((10, 10), cv2.IMREAD_REDUCED_COLOR_8),
+        ((1, 1), cv2.IMREAD_REDUCED_COLOR_8),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_resizing_needs(sides: tuple[int, int], flag: int) -> None:
+    """Of 81 x 97 pixels; a picture of another format is decoded whole."""
+    height, width = sides
+    image = photo(81, 97)
+    settings = {"resize_h": height, "resize_w": width, "reduced": True}
+    for suffix, expected_flag in ((".jpg", flag), (".png", cv2.IMREAD_COLOR)):
+        data = cv2.imencode(suffix, image)[1]
+        expected = cv2.resize(cv2.imdecode(data, expected_flag), (width, height))
+        item = run_one("S[DecodeMat,ResizeMat]", data.tobytes(), **settings)
+        assert np.array_equal(item[TASK_RESULT_KEY], expected)
+
+
+def test_reduced_decoding_needs_the_size_that_is_to_come_of_it() -> None:
+    with pytest.raises(PipelineConfigError, match=r"reduced = true needs resize_h and resize_w"):
+        run_one("DecodeMat", b"", reduced=True)
+
+
 def test_resize_mat_is_opencvs_bilinear_resize() -> None:
     image = photo()
     expected = cv2.resize(image, (40, 24), interpolation=cv2.INTER_LINEAR)
