@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any, ClassVar
 
 import cv2
@@ -71,7 +72,7 @@ class GpuOperator(Backend):
         """The result for one item; TypeError or ValueError fail it."""
 
 
-@register("ResizeTensor", "PPLResizeTensor")
+@register("ResizeTensor")
 class ResizeTensor(GpuOperator):
     """Resizes to `resize_h` x `resize_w` pixels, bilinear, all images of a batch in one launch.
 
@@ -85,7 +86,9 @@ class ResizeTensor(GpuOperator):
     def init(self, config: InstanceConfig) -> None:
         """Read the size, compile the kernel, and take the memory that a launch needs."""
         super().init(config)
-        height, width = needed_size(config, type(self).__name__, "resize_h", "resize_w")
+        height, width = self._size = needed_size(
+            config, type(self).__name__, "resize_h", "resize_w"
+        )
         from pipeline.backends.resizing import ResizePrologue, Resizer
 
         self._resizer = Resizer(height, width, MOST_IMAGES, self._device)
@@ -154,6 +157,25 @@ class ResizeTensorV1(ResizeTensor):
         return to_gpu(as_nchw(as_tensor(data, name), name), self._device)
 
 
+@register("PPLResizeTensor")
+class PPLResizeTensor(ResizeTensorV1):
+    """Does what ResizeTensorV1 does; an item that names another size than the node's fails.
+
+    torchpipe's takes the item's size: DynamicResizeTensor does.
+    """
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """Resize the items of the node's size."""
+        fitting = []
+        for item in items:
+            try:
+                refuse_another_size(item, self._size)
+                fitting.append(item)
+            except ValueError as error:
+                fail(item, error)
+        super().forward(fitting)
+
+
 @register("CvtColorTensor", "cvtColorTensor")
 class CvtColorTensor(GpuOperator):
     """Brings the channels into the order that `color` names.
@@ -201,9 +223,15 @@ class CropTensor(GpuOperator):
         return image[:, :, rows, columns]
 
 
+_SIDES = ("left", "right", "top", "bottom")
+
+
 @register("CopyMakeBorderTensor", "PPLCopyMakeBorderTensor")
 class CopyMakeBorderTensor(GpuOperator):
-    """Puts `top`, `bottom`, `left` and `right` pixels of `pad_value` around an image."""
+    """Puts `top`, `bottom`, `left` and `right` pixels of `pad_value` around an image.
+
+    They are the node's settings; an item may bring its own under the same keys.
+    """
 
     cpu_counterpart: ClassVar[str] = "cv2.copyMakeBorder in a Python backend"
     settings: ClassVar[tuple[Setting, ...]] = (
@@ -213,7 +241,7 @@ class CopyMakeBorderTensor(GpuOperator):
                 read_pixels,
                 f"pixels, 0 to {MOST_SIDE}",
                 0,
-                help="how wide the border is",
+                help="how wide the border is; an item may bring its own",
                 unit="pixels",
             )
             for name in ("top", "bottom", "left", "right")
@@ -224,14 +252,13 @@ class CopyMakeBorderTensor(GpuOperator):
     def init(self, config: InstanceConfig) -> None:
         """Read the border."""
         super().init(config)
-        values = config.settings
-        self._border = [values[side] for side in ("left", "right", "top", "bottom")]
-        self._pad_value = values["pad_value"]
+        self._border = {side: config.settings[side] for side in _SIDES}
+        self._pad_value = config.settings["pad_value"]
 
     def process(self, item: Item) -> torch.Tensor:
         """The larger image."""
         image = gpu_image(item[TASK_DATA_KEY])
-        padded = functional.pad(image, self._border, value=self._pad_value)
+        padded = functional.pad(image, border_of(item, self._border), value=self._pad_value)
         return padded.contiguous(memory_format=torch.channels_last)
 
 
@@ -258,6 +285,38 @@ class CpuTensor(GpuOperator):
         if not isinstance(data, torch.Tensor):
             raise TypeError(f"CpuTensor takes a tensor, got {type(data).__name__}")
         return data.cpu()
+
+
+def border_of(item: Item, border: Mapping[str, int]) -> list[int]:
+    """How wide an item's border is, in pixels: left, right, top and bottom.
+
+    Args:
+        item: may bring its own under these names.
+        border: the node's.
+
+    Raises:
+        ValueError: what the item brings is no such width.
+    """
+    given = {side: item[side] for side in _SIDES if side in item}
+    try:
+        own = {side: read_pixels(index(width)) for side, width in given.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"CopyMakeBorderTensor: the item's border {given}: expected pixels, 0 to {MOST_SIDE}"
+        ) from error
+    return [own.get(side, border[side]) for side in _SIDES]
+
+
+def refuse_another_size(item: Item, size: tuple[int, int]) -> None:
+    """ValueError if an item asks under `resize_h` or `resize_w` for another size in pixels."""
+    wanted = tuple(
+        item.get(key, own) for key, own in zip(("resize_h", "resize_w"), size, strict=True)
+    )
+    if wanted != size:
+        raise ValueError(
+            f"PPLResizeTensor resizes to the node's size {size[0]} x {size[1]}, and the item asks "
+            f"for {wanted[0]} x {wanted[1]}: use DynamicResizeTensor, which reads the item's size"
+        )
 
 
 def to_gpu(data: Any, device: torch.device) -> torch.Tensor:

@@ -213,6 +213,34 @@ def test_a_border_is_that_of_opencv(photographs: list[bytes]) -> None:
     np.testing.assert_array_equal(as_matrix(item[TASK_RESULT_KEY]), wanted)
 
 
+def test_an_item_may_bring_its_own_border(photographs: list[bytes]) -> None:
+    matrix = decode_bgr(photographs[0])
+    items: list[dict[str, Any]] = [
+        {TASK_DATA_KEY: matrix, "top": 5, "bottom": 15, "left": 25, "right": 35},
+        {TASK_DATA_KEY: matrix, "top": -1},
+        {TASK_DATA_KEY: matrix},
+    ]
+    with pipe({"node": {"backend": "S[GpuTensor,PPLCopyMakeBorderTensor]", "left": 2}}) as running:
+        running(items)
+    wanted = cv2.copyMakeBorder(matrix, 5, 15, 25, 35, cv2.BORDER_CONSTANT)
+    np.testing.assert_array_equal(as_matrix(items[0][TASK_RESULT_KEY]), wanted)
+    assert "the item's border {'top': -1}" in str(items[1][TASK_ERROR_KEY])
+    wanted = cv2.copyMakeBorder(matrix, 0, 0, 2, 0, cv2.BORDER_CONSTANT)
+    np.testing.assert_array_equal(as_matrix(items[2][TASK_RESULT_KEY]), wanted)
+
+
+def test_an_item_of_another_size_is_not_resized_to_the_nodes(photographs: list[bytes]) -> None:
+    matrix = decode_bgr(photographs[0])
+    items: list[dict[str, Any]] = [
+        {TASK_DATA_KEY: torch.from_numpy(matrix)},
+        {TASK_DATA_KEY: matrix, "resize_h": 64},
+    ]
+    with pipe({"node": {"backend": "PPLResizeTensor", **SMALL}}) as running:
+        running(items)
+    assert_close(as_matrix(items[0][TASK_RESULT_KEY]), cv2.resize(matrix, (32, 32)))
+    assert "use DynamicResizeTensor" in str(items[1][TASK_ERROR_KEY])
+
+
 def test_there_and_back(photographs: list[bytes]) -> None:
     matrix = decode_bgr(photographs[0])
     item = run("S[GpuTensor,CpuTensor]", [matrix])[0]

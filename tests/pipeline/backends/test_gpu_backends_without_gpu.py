@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="this host has
         ("DecodeTensor", "DecodeMat"),
         ("ResizeTensor", "ResizeMat"),
         ("ResizeTensorV1", "ResizeMat"),
+        ("PPLResizeTensor", "ResizeMat"),
         ("CvtColorTensor", "CvtColorMat"),
         ("cvtColorTensor", "CvtColorMat"),
         ("CropTensor", "CropMat"),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import threading
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import pipeline
@@ -66,6 +70,8 @@ def test_every_row_names_its_sources_and_has_one_verdict() -> None:
         assert row.sources
         assert row.sources.keys() <= {"v0", "main"}
         assert all(row.sources.values())
+        known_by_name = "by name only" in row.sources.values()
+        assert known_by_name == ("known by name only" in row.text)
         assert row.text or row.verdict is Verdict.HERE
         assert not row.brackets or (row.verdict, row.kind) == (Verdict.IGNORED, BACKEND)
     assert len(torchpipe_names(BACKEND)) > 200
@@ -110,6 +116,81 @@ def test_the_advice_for_a_result_that_is_to_be_kept_works() -> None:
     with pipe({"node": {"backend": backend, "key_a": "data", "key_b": "kept"}}) as run:
         run(item)
     assert (item["kept"], item["result"]) == (7, [7])
+
+
+def test_a_node_of_another_ones_instances_is_a_jump() -> None:
+    """As `borrow_from` says."""
+    document = {
+        "lender": {"backend": "CopySplit"},
+        "borrower": {"backend": "Jump", "jump": "lender"},
+    }
+    item = {"data": 7, "node_name": "borrower"}
+    with pipe(document) as run:
+        run(item)
+    assert item["result"] == [7]
+
+
+def test_the_letter_box_is_centred_and_black_with_the_same_keys() -> None:
+    """As `PPLResizeCenterPadTensor` says."""
+    node = {"backend": "S[LetterBoxMat,Mat2Tensor]", "resize_h": 4, "resize_w": 8}
+    item: dict[str, Any] = {"data": np.full((6, 6, 3), 9, np.uint8)}
+    with pipe({"node": node}) as run:
+        run(item)
+    assert item["result"].shape == (1, 3, 4, 8)
+    assert item["result"][0, 0, 0].tolist() == [0, 0, 9, 9, 9, 9, 0, 0]
+
+
+def test_the_matrix_of_an_affine_warp_leads_from_the_result_to_the_image() -> None:
+    """As `PPLWarpAffineTensor` says."""
+
+    @pipeline.register_backend(name="TorchpipeNamesWarp")
+    class Warp:
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            for item in items:
+                matrix = np.float32(item["affine_matrix"]).reshape(2, 3)
+                item["result"] = cv2.warpAffine(item["data"], matrix, (4, 3), flags=self.flags)
+
+    image = np.arange(6 * 7 * 3, dtype=np.uint8).reshape(6, 7, 3)
+    item: dict[str, Any] = {"data": image, "affine_matrix": [1, 0, 2, 0, 1, 1]}
+    with pipe({"node": {"backend": "S[TorchpipeNamesWarp,Mat2Tensor]"}}) as run:
+        run(item)
+    np.testing.assert_array_equal(item["result"][0].permute(1, 2, 0), image[1:4, 2:6])
+
+
+def test_without_waiting_what_has_come_is_a_batch() -> None:
+    """As `batching_timeout` says of 0."""
+    sizes = []
+    all_have_come = threading.Event()
+
+    @pipeline.register_backend(name="TorchpipeNamesSizes")
+    class Sizes:
+        def max(self) -> int:
+            return 4
+
+        def forward(self, items: list[dict[str, Any]]) -> None:
+            all_have_come.wait()
+            sizes.append(len(items))
+            for item in items:
+                item["result"] = item["data"]
+
+    with pipe({"node": {"backend": "TorchpipeNamesSizes", "batching_timeout": 0}}) as run:
+        left = threading.Semaphore(0)
+        for number in range(4):
+            run.submit({"data": number}, lambda *_: left.release())
+        all_have_come.set()
+        for _ in range(4):
+            assert left.acquire(timeout=60)
+    assert sum(sizes) == 4
+    assert max(sizes) > 1
+
+
+@pytest.mark.parametrize("key", ["RangeMerger::backend", "Instances::backend"])
+def test_schedulers_named_by_a_key_are_ignored(key: str) -> None:
+    config, mistakes = read_config({"node": {"backend": "Identity", key: "MultipleInstances"}})
+    assert not mistakes
+    assert any(f"{key} is ignored: every node schedules itself" in it for it in config.warnings)
 
 
 def refusal(node: dict[str, object]) -> str:
@@ -174,7 +255,7 @@ def test_what_does_nothing_is_said_once() -> None:
     for part in (
         "[node] backend: FixTensor does nothing here: the engine's node checks shapes",
         "[node] backend: FakeInstance does nothing here: every node schedules itself",
-        "[node] backend: Identity(...): priority is ignored: streams have one priority",
+        "[node] backend: Identity(...): priority is ignored: instances have one priority",
         "[node]: scheduler is ignored: every node schedules itself",
         "global setting: log_level is ignored: messages go through Python's own logging",
     ):
