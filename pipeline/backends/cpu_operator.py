@@ -103,8 +103,10 @@ def size_of_item(
         ValueError: it does not.
     """
     given = {key: item.get(key) for key in (height, width)}
+    # What a detector's box gives.
+    plain = [value.item() if isinstance(value, np.integer) else value for value in given.values()]
     try:
-        rows, columns = map(read_side, given.values())
+        rows, columns = map(read_side, plain)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{operator} needs {height} and {width} in the item, pixels from 1 to {MOST_SIDE}, "

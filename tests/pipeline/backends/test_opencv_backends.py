@@ -289,7 +289,7 @@ def test_mat2gpu_tensor_names_the_cpus_operator_on_a_host_without_a_gpu() -> Non
 
 def test_each_item_names_the_size_that_its_matrix_gets() -> None:
     image = np.random.default_rng(4).integers(0, 256, (5, 7, 3), np.uint8)
-    items = [{"data": image, "resize_h": 3, "resize_w": 4}, {"data": image}]
+    items = [{"data": image, "resize_h": np.int64(3), "resize_w": 4}, {"data": image}]
     with pipe({"node": {"backend": "S[DynamicResizeMat,FloatMat]"}}) as run:
         run(items)
     expected = cv2.resize(image, (4, 3), interpolation=cv2.INTER_LINEAR).astype(np.float32)
