@@ -35,11 +35,14 @@ from interfaces.service import PORT
 from loadtest.errors import LoadTestError, Terminated
 from loadtest.progress import Progress
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
-from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE
+from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE, WINDOW_S
 
 _PRECISION = one_of((AUTO, *PRECISIONS))
 _MODEL = "model of the zoo or ONNX file"
-_KNOWN = f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes"
+_KNOWN = (
+    f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes, "
+    f"'{PIPELINE}-auto' with as many as suit the machine, and others have one"
+)
 _BY_PRECISION = ", ".join(f"{name} {most:g}" for name, most in SCORE_TOLERANCE.items())
 _TOLERANCES = f"{_BY_PRECISION}, between decoders {DECODER_TOLERANCE:g}"
 _REFERENCE = "interpreter that has torchpipe (this one)"
@@ -67,7 +70,12 @@ OPTIONS = (
     Option("warmup_s", DURATION_OR_0, 1.0, "load that is not measured"),
     Option("seed", WHOLE_NUMBER, 0, "decides what is random, such as the order of the images"),
     Option("total_number", COUNT, None, "requests that end the measured window"),
-    Option("duration_s", DURATION, 5.0, "length of every measured window"),
+    Option(
+        "duration_s",
+        DURATION,
+        5.0,
+        f"length of every measured window (compare: {WINDOW_S:g}, less where rows are added)",
+    ),
     Option("repeats", COUNT, 5, "windows of everything that is measured"),
     Option("requests", COUNT, 20_000, "requests to measure"),
     Option("payload_bytes", COUNT, 100_000, "size of a request's data"),
@@ -140,7 +148,7 @@ COMMANDS = {
         "compare the handlers on this machine",
         f"name|output_dir workloads variants {_LOAD} request_client duration_s repeats stages_s "
         f"{_SERVERS}",
-        {"duration_s": 6.5},
+        {"duration_s": None},
         {"total_number": None},
     ),
     "sweep": Command(
@@ -154,7 +162,7 @@ COMMANDS = {
         "all measurements of a GPU host in a given time",
         f"out budget_s archive workload variants sweep_variant workers clients {_LOAD} {_SERVERS} "
         "request_client duration_s repeats sweep_repeats stages_s tp99_limit_ms",
-        {"duration_s": 6.5, "stages_s": 3.0, "warmup_s": 0.5},
+        {"duration_s": WINDOW_S, "stages_s": 3.0, "warmup_s": 0.5},
         {"total_number": None, "keep_servers": True},
     ),
     "peers": Command(

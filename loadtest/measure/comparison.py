@@ -16,7 +16,7 @@ from loadtest.errors import LoadTestError
 from loadtest.load.clients import ClientPool, Clients, fitting_client_processes
 from loadtest.measure.comparison_settings import Block, ComparisonSettings
 from loadtest.measure.job import Job
-from loadtest.measure.plan import Plan
+from loadtest.measure.plan import Plan, shortened
 from loadtest.measure.stages import measure_stages
 from loadtest.measure.upper_bound import measure_part, measure_upper_bound
 from loadtest.measure.window import measure_window
@@ -25,6 +25,7 @@ from loadtest.records import machine
 from loadtest.records.probe import Gpus
 from loadtest.records.raw_files import RawWriter
 from loadtest.records.run import Run, StageRun, Window, new_run
+from loadtest.servers.process_controls import process_controls, with_processes
 from loadtest.servers.server_process import require_free_port
 from loadtest.servers.servers import Servers, Serving
 from loadtest.servers.variants import (
@@ -107,7 +108,10 @@ class Comparison:
             if not settings.is_sweep:
                 # All checks come first: hours of measurements must not end in a disagreement.
                 for job in self._jobs:
-                    self._check_all(job)
+                    self._check_all(job, settings.served)
+                self._add_controls()
+                for job in self._jobs:
+                    self._record_all(job)
                 self._fit_load()
             for job in self._jobs:
                 self._measure_job(job)
@@ -140,7 +144,7 @@ class Comparison:
     def _server_options(self, index: int) -> ServerOptions:
         """The options of a workload's servers; those that are kept have ports of their own."""
         settings = self._settings
-        before = index * len(settings.served) if settings.keep_servers else 0
+        before = index * settings.ports_per_workload if settings.keep_servers else 0
         return replace(settings.servers, port=settings.servers.port + before)
 
     def _fit_load(self) -> None:
@@ -155,12 +159,67 @@ class Comparison:
         self._run.workloads[:] = [job.result for job in self._jobs if job.result is not None]
         self._writer.save(self._run)
 
-    def _check_all(self, job: Job) -> None:
+    def _add_controls(self) -> None:
+        """Name the pipeline's number of processes, which its server has told, and add its equals.
+
+        Raises:
+            LoadTestError: servers that are kept have another number for another workload.
+        """
+        settings = self._settings
+        if not settings.adds_controls:
+            return
+        variants = [self._settled(variant) for variant in settings.variants]
+        served = [variant for variant in variants if variant.handler is not None]
+        controls = process_controls(served)
+        added = [*controls.values()]
+        if added:
+            names = ", ".join(control.name for control in added)
+            self._progress.line(f"added, to compare equal numbers of processes: {names}")
+        if settings.fits_windows:
+            self._load = shortened(self._load, len(settings.compared), len(added))
+        self._settings = replace(
+            settings,
+            variants=[
+                row
+                for variant in variants
+                for row in (variant, controls.get(variant.name))
+                if row is not None
+            ],
+        )
+        self._plan.add(
+            checks=len(self._jobs) * len(added),
+            measurements=len(self._jobs) * len(added) * settings.repeats,
+        )
+        for job in self._jobs:
+            job.settings = self._settings
+            if settings.keep_servers:
+                job.servers.start(added)
+            self._check_all(job, added)
+
+    def _settled(self, variant: Variant) -> Variant:
+        """The same with the number of processes that its servers have; the least of all jobs."""
+        if variant.workers is not None:
+            return variant
+        counts = {job.identities[variant.name].workers or 1 for job in self._jobs}
+        if len(counts) > 1 and self._settings.keep_servers:
+            raise LoadTestError(
+                f"{variant.name} has {' and '.join(map(str, sorted(counts)))} processes, which "
+                "depends on the workload; without --keep_servers all can have as few"
+            )
+        settled = with_processes(variant, min(counts))
+        for job in self._jobs:
+            job.rename(variant.name, settled.name)
+        return settled
+
+    def _check_all(self, job: Job, variants: Sequence[Variant]) -> None:
         """Ask every variant about every image before anything is timed."""
-        for variant in self._settings.served:
+        for variant in variants:
             self._progress.line(f"{job.workload.name}: checking the answers of {variant.name}")
             with job.servers.serving(variant) as serving:
                 self._check(job, variant, serving)
+
+    def _record_all(self, job: Job) -> None:
+        """Record all rows, and that they agree."""
         for variant in self._settings.compared:
             job.add(variant)
         if job.agreement is not None:

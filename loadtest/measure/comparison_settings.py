@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from loadtest.load.images import LoadImage
 from loadtest.measure.plan import UNLIMITED, TimeLimit
-from loadtest.servers.variants import CONTROL, Variant, Workload, interleaved
+from loadtest.servers.variants import Variant, Workload, interleaved
 from loadtest.settings import LoadSettings, ServerOptions
 
 
@@ -26,6 +26,9 @@ class ComparisonSettings:
     Attributes:
         workloads: models.
         variants: table rows, and parts of the service to measure alone.
+        adds_controls: whether rows are added that have as many processes as the pipeline, whose
+            own number is in its name then.
+        fits_windows: whether windows get shorter where rows are added.
         servers: how the variants run.
         load: how they are loaded.
         clients: numbers of closed-loop clients of a sweep; empty for a comparison, in which the
@@ -50,6 +53,8 @@ class ComparisonSettings:
     tp99_limit_ms: float = 0.0
     keep_servers: bool = False
     time_limit: TimeLimit = UNLIMITED
+    adds_controls: bool = False
+    fits_windows: bool = False
 
     @property
     def is_sweep(self) -> bool:
@@ -70,9 +75,14 @@ class ComparisonSettings:
     def staged(self) -> list[Variant]:
         """Those whose requests tell where their time goes.
 
-        The control's go where the baseline's do, without the wait for the lock.
+        A control's go where the baseline's or the pipeline's do, without the wait for the lock.
         """
-        return [v for v in self.served if v.name != CONTROL] if self.stages_s else []
+        return [v for v in self.served if not v.is_control] if self.stages_s else []
+
+    @property
+    def ports_per_workload(self) -> int:
+        """How many servers of a workload may run at once: each may have a control."""
+        return len(self.served) * (2 if self.adds_controls else 1)
 
     @property
     def parts(self) -> list[Variant]:

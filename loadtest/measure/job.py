@@ -65,6 +65,12 @@ class Job:
         self.identities, self.answers = identities, answers
         return True
 
+    def rename(self, old: str, new: str) -> None:
+        """The variant, which was checked, has another name from now on."""
+        self.servers.rename(old, new)
+        self.identities = {new if k == old else k: v for k, v in self.identities.items()}
+        self.answers = {new if k == old else k: v for k, v in self.answers.items()}
+
     def add(self, variant: Variant) -> None:
         """Record a variant that is about to be measured, and the agreement of all so far."""
         identity = next(iter(self.identities.values()))

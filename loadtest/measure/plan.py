@@ -15,6 +15,8 @@ _FIRST_GUESS_OVERHEAD_S = 3.5
 _KEPT_OVERHEAD_S = 0.8
 # A shorter window holds too few requests and samples to say anything.
 _SHORTEST_S = 1.0
+# What added rows may make of the time of all windows.
+_LONGEST_SHARE = 1.25
 # Loading what a part alone or a window of stage times needs.
 _FIRST_GUESS_EXTRA_S = 12.0
 
@@ -50,6 +52,15 @@ class TimeLimit:
 UNLIMITED = TimeLimit()
 
 
+def shortened(load: LoadSettings, rows: int, added: int) -> LoadSettings:
+    """The load with windows so short that rows that were added cost a quarter more time at most."""
+    if load.duration_s is None:
+        return load
+    around_s = load.warmup_s + _FIRST_GUESS_OVERHEAD_S
+    each_s = (load.duration_s + around_s) * _LONGEST_SHARE * rows / (rows + added) - around_s
+    return replace(load, duration_s=round(min(load.duration_s, max(_SHORTEST_S, each_s)), 1))
+
+
 class Plan:
     """Counts what is left and predicts the end.
 
@@ -79,6 +90,12 @@ class Plan:
     def windows_left(self) -> int:
         """Timed windows that are not measured yet."""
         return self._measurements.left
+
+    def add(self, checks: int, measurements: int) -> None:
+        """So many more are planned."""
+        self.total += measurements
+        self._checks.planned += checks
+        self._measurements.planned += measurements
 
     def left_out(self, windows: int) -> None:
         """So many windows will not be measured."""

@@ -35,6 +35,7 @@ from loadtest.settings import (
     AUTO,
     DECODER_TOLERANCE,
     SCORE_TOLERANCE,
+    WINDOW_S,
     LoadSettings,
     ServerOptions,
 )
@@ -51,6 +52,9 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
     with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
     servers = _server_options(options, with_gpu=with_gpu)
     given: float | None = options.score_tolerance
+    fits_windows = options.duration_s is None
+    if fits_windows:
+        options.duration_s = WINDOW_S
     return settings_from(
         ComparisonSettings,
         options,
@@ -64,6 +68,8 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
         clients=(),
         client_processes=None,
         tp99_limit_ms=0.0,
+        adds_controls=not options.variants,
+        fits_windows=fits_windows,
     )
 
 

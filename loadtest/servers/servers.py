@@ -80,6 +80,12 @@ class Servers:
             yield _when_ready(variant, process, options)
             process.stop()
 
+    def rename(self, old: str, new: str) -> None:
+        """The variant has another name from now on."""
+        if old in self._kept:
+            self._kept[new] = self._kept.pop(old)
+            self._ready[new] = self._ready.pop(old)
+
     def stop(self) -> None:
         """Stop the servers that are left, as an operator would.
 

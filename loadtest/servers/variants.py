@@ -24,8 +24,15 @@ IN_PROCESS = "in-process"
 
 _DECODE_ON_GPU = ("--decode", "gpu")
 _PROFILE_STAGES = ("--set", "profile_stages=true")
-# "pipeline-4w": the variant "pipeline" with four server processes.
-_WITH_WORKERS = re.compile(r"(?P<name>.+)-(?P<workers>[1-9]\d*)w")
+# "pipeline-4w": the variant "pipeline" with four server processes; "pipeline-auto": with as many as
+# the service chooses. Every other one has one, whatever the service would choose.
+_WITH_WORKERS = re.compile(r"(?P<name>.+)-(?:(?P<workers>[1-9]\d*)w|auto)")
+_AUTO = "auto"
+
+
+def server_processes(count: int) -> str:
+    """So many server processes, in words."""
+    return "one server process" if count == 1 else f"{count} server processes"
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Variant:
         bound_args: arguments of `python -m pipeline.upper_bound`, where no server runs.
         is_part: True if it is one part of the service, measured once for its own sake; it is no
             row of the comparison.
+        workers: its server processes; None for as many as the service chooses.
+        is_control: True if it only tells what one change alone is worth.
     """
 
     name: str
@@ -48,19 +57,25 @@ class Variant:
     description: str
     bound_args: tuple[str, ...] = ()
     is_part: bool = False
+    workers: int | None = 1
+    is_control: bool = False
 
     @property
     def decodes_on_gpu(self) -> bool:
         """True if its decoder is not the CPU's, so that its pixels differ a little."""
         return _DECODE_ON_GPU[1] in (*self.server_args, *self.bound_args)
 
-    def with_workers(self, workers: int) -> Variant:
-        """The same with so many server processes behind its port."""
+    def with_workers(self, workers: int | None) -> Variant:
+        """The same with so many server processes, None for as many as the service chooses."""
+        if workers is None:
+            suffix, words = _AUTO, "as many server processes as the service chooses"
+        else:
+            suffix, words = f"{workers}w", server_processes(workers)
         return replace(
             self,
-            name=f"{self.name}-{workers}w",
-            server_args=(*self.server_args, "--workers", str(workers)),
-            description=f"{self.description}; {workers} server processes",
+            name=f"{self.name}-{suffix}",
+            workers=workers,
+            description=f"{self.description}; {words}",
         )
 
     def with_profiled_stages(self) -> Variant:
@@ -83,6 +98,7 @@ _ALL = (
         "baseline",
         ("--no-lock",),
         "control: the baseline without its lock; what it gains is not the pipeline's merit",
+        is_control=True,
     ),
     Variant(PIPELINE, "pipeline", (), "nodes with instances and batching queues, no lock"),
     Variant(
@@ -133,13 +149,21 @@ _ALL = (
     ),
 )
 VARIANTS = {variant.name: variant for variant in _ALL}
-_CPU_DEFAULTS = (BASELINE, CONTROL, PIPELINE, IN_PROCESS, "engine-alone", "decode-alone-cpu")
+# What the service does by itself, which names its number of processes as soon as that is known.
+_CPU_DEFAULTS = (
+    BASELINE,
+    CONTROL,
+    f"{PIPELINE}-{_AUTO}",
+    IN_PROCESS,
+    "engine-alone",
+    "decode-alone-cpu",
+)
 # Not here: the control, because an engine of a GPU needs the lock; and the in-process upper bound,
 # whose threads decode and infer in turn, so that either the cores or the GPU would idle.
 _GPU_DEFAULTS = (
     BASELINE,
-    PIPELINE,
-    PIPELINE_GPU,
+    f"{PIPELINE}-{_AUTO}",
+    f"{PIPELINE_GPU}-{_AUTO}",
     "engine-alone",
     "engine-alone-gpu",
     "decode-alone-cpu",
@@ -189,18 +213,23 @@ def parse_variants(text: str) -> list[Variant]:
     return variants
 
 
+def split_workers(name: str) -> tuple[str, int | None]:
+    """The variant of a name, and its number of server processes; None if the service chooses."""
+    if (found := _WITH_WORKERS.fullmatch(name)) is None:
+        return name, 1
+    return found["name"], int(found["workers"]) if found["workers"] else None
+
+
 def _parse_variant(name: str) -> Variant:
-    workers = None
-    base = name
-    if (found := _WITH_WORKERS.fullmatch(name)) is not None:
-        base, workers = found["name"], int(found["workers"])
+    base, workers = split_workers(name)
     if base not in VARIANTS:
         raise LoadTestError(
             f"unknown variant {name!r}{closest_name_hint(base, VARIANTS)} Known: "
-            f"{', '.join(VARIANTS)}; a server's with several processes: 'pipeline-4w'"
+            f"{', '.join(VARIANTS)}; a server's with several processes: 'pipeline-4w' or "
+            "'pipeline-auto'"
         )
     variant = VARIANTS[base]
-    if workers is None:
+    if base == name:
         return variant
     if variant.handler is None:
         raise LoadTestError(f"{name!r}: {base!r} is no server, so it has no worker processes")
@@ -245,6 +274,8 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     # The service takes --config or --decode: a file of one's own says where it decodes.
     if variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu:
         arguments += ["--config", options.config]
+    if variant.workers is not None:
+        arguments += ["--workers", str(variant.workers)]
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     return [*command, *arguments, *variant.server_args]
 

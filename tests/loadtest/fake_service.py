@@ -19,6 +19,7 @@ from thriftpy2.rpc import make_server
 from thriftpy2.transport import TCyFramedTransportFactory
 
 from idl import inference
+from interfaces.upper_bound import UpperBound
 
 REQUESTS_BEFORE_DEATH = 20
 
@@ -29,8 +30,9 @@ def _log(line: str) -> None:
 
 
 class _Service:
-    def __init__(self, handler: str, mode: str, fifo: Path) -> None:
+    def __init__(self, handler: str, mode: str, fifo: Path, workers: int) -> None:
         self.handler = handler
+        self.workers = workers
         self.mode = mode
         self.requests = 0
         self.fifo = fifo
@@ -49,6 +51,7 @@ class _Service:
             pid=os.getppid() if self.mode == "other-pid" else os.getpid(),
             versions={},
             settings={},
+            workers=self.workers,
         )
 
     def infer_batch(self, params: Any) -> Any:
@@ -92,11 +95,20 @@ def main() -> None:
         Path(rest[0]).write_text(f"{os.getpid()} {child.pid}\n")
         _log("loading for ever")
         signal.pause()
+    if "pipeline.upper_bound" in rest:
+        sys.stdout.write(UpperBound(100.0, 1, 1, 1, {"1": 100.0}, {"1": 100.0}).to_line() + "\n")
+        return
     arguments = dict(pairwise(rest))
+    by_itself = 3 if mode == "takes-three-processes" else 1
     signal.signal(signal.SIGTERM, lambda *_: os._exit(7 if mode == "dirty-exit" else 0))
     server: Any = make_server(
         inference.InferenceService,
-        _Service(arguments["--handler"], mode, Path(rest[0])),
+        _Service(
+            arguments["--handler"],
+            mode,
+            Path(rest[0]),
+            int(arguments.get("--workers", by_itself)),
+        ),
         "127.0.0.1",
         int(arguments["--port"]),
         trans_factory=TCyFramedTransportFactory(),

@@ -119,12 +119,49 @@ def test_a_part_is_measured_at_the_batch_sizes_of_where_it_runs(
 def test_a_suffix_runs_a_variant_with_several_workers() -> None:
     (variant,) = parse_variants("pipeline-gpu-4w")
     assert variant.name == "pipeline-gpu-4w"
-    assert variant.server_args == ("--decode", "gpu", "--workers", "4")
+    assert variant.server_args == ("--decode", "gpu")
+    assert variant.workers == 4
     assert variant.decodes_on_gpu
+    command = " ".join(server_command(variant, Workload("m", "m"), ServerOptions()))
+    assert "--workers 4" in command
     with pytest.raises(LoadTestError, match="'in-process' is no server"):
         parse_variants("baseline,in-process-2w")
+    with pytest.raises(LoadTestError, match="'in-process' is no server"):
+        parse_variants("baseline,in-process-auto")
     with pytest.raises(LoadTestError, match="unknown variant 'pipline-2w'; did you mean"):
         parse_variants("pipline-2w")
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("baseline", ["1"]),
+        ("pipeline", ["1"]),
+        ("pipeline-gpu", ["1"]),
+        ("pipeline-4w", ["4"]),
+        ("baseline-1w", ["1"]),
+        ("pipeline-gpu-auto", []),
+    ],
+)
+def test_the_number_of_server_processes_is_that_of_the_name(name: str, workers: list[str]) -> None:
+    """And never what the service would choose by default."""
+    (variant,) = parse_variants(name)
+    assert variant.name == name
+    command = server_command(variant, Workload("m", "m"), ServerOptions())
+    given = [command[i + 1] for i, word in enumerate(command) if word == "--workers"]
+    assert given == workers
+
+
+def test_rows_are_added_only_where_none_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadtest.measure.settings.chosen_images", lambda _: [])
+    parse = build_parser().parse_args
+    chosen = compare_settings(parse(["compare", "--variants", "baseline,pipeline"]))
+    assert not chosen.adds_controls
+    usual = compare_settings(parse(["compare"]))
+    assert usual.adds_controls
+    assert (usual.fits_windows, usual.load.duration_s) == (True, 6.5)
+    timed = compare_settings(parse(["compare", "--duration_s", "3"]))
+    assert (timed.fits_windows, timed.load.duration_s) == (False, 3.0)
 
 
 def test_what_decodes_on_the_gpu_takes_no_configuration_of_ones_own() -> None:
@@ -188,6 +225,6 @@ def test_the_models_output_goes_to_servers_and_upper_bounds(
 
 def test_a_gpu_host_compares_without_the_control() -> None:
     names = [variant.name for variant in parse_variants(default_variants(with_gpu=True))]
-    assert names[:3] == ["baseline", "pipeline", "pipeline-gpu"]
+    assert names[:3] == ["baseline", "pipeline-auto", "pipeline-gpu-auto"]
     assert "baseline-no-lock" not in names
     assert "baseline-no-lock" in default_variants(with_gpu=False)
