@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
-from loadtest.records.metrics import number, percent
+from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.run import Run, WorkloadRun
-from loadtest.report import plots, stage_plot, sweep_plot, tables
+from loadtest.report import plots, stage_plot, sweep_plot, tables, waterfall_plot
 from loadtest.report.document import Page
 from loadtest.report.findings import findings
 from loadtest.report.stage_summary import by_kind, stage_parts
 from loadtest.report.summary import Row, best_row, summarise, sweep_rows
+from loadtest.report.waterfall import Waterfall, waterfall
+from loadtest.servers.variants import may_use_gpu
 
 # The rows of torchpipe's quick start, for reference only.
 _PUBLISHED = tables.markdown(
@@ -57,10 +59,16 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
         return None
     stages = {stages.variant: stage_parts(stages) for stages in workload.stages}
     told = {name: by_kind(found) for name, found in stages.items() if found}
+    steps = _waterfall(run, workload, rows)
     return {
         "workload": workload,
         "rows": rows,
-        "findings": findings(rows),
+        "findings": findings(rows, workload.parts),
+        "waterfall": steps,
+        "waterfall_table": tables.waterfall_table(steps.steps) if steps else "",
+        "waterfall_pictures": [waterfall_plot.draw(folder, workload.name, workload.title, steps)]
+        if steps
+        else [],
         "qps": tables.qps_table(rows),
         "latency": tables.latency_table(rows),
         "usage": tables.usage_table(rows, _memory_bytes(run)),
@@ -71,6 +79,11 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
         if told
         else [],
     }
+
+
+def _waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:
+    has_gpu = run.machine["gpus"] != NOT_AVAILABLE
+    return waterfall(rows, on_gpu=may_use_gpu(workload.engine, has_gpu=has_gpu))
 
 
 def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any]:
@@ -124,13 +137,15 @@ def _terminal(run: Run) -> str:
         if run.kind == "sweep":
             parts.append(_sweep_text(run, workload))
         elif rows := summarise(run, workload):
+            found = _waterfall(run, workload, rows)
             parts += [
                 f"{workload.name} ({workload.engine} {workload.precision}), "
                 f"{rows[0].clients} clients\n",
+                *([tables.waterfall_table(found.steps)] if found else []),
                 tables.qps_table(rows),
                 tables.latency_table(rows),
                 tables.usage_table(rows, _memory_bytes(run)),
-                *findings(rows),
+                *findings(rows, workload.parts),
                 "",
             ]
     return "\n".join(parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 from loadtest.records.metrics import mean_usage, window_usage
 from loadtest.records.run import Record, Run, VariantRun, Window, WorkloadRun
-from loadtest.servers.variants import BASELINE, IN_PROCESS
+from loadtest.servers.variants import BASELINE, IN_PROCESS, server_processes, split_workers
 from measurement.statistics import (
     Interval,
     Ratio,
@@ -51,6 +51,22 @@ class Row:
         self.client_processes = windows[0].client_processes or 1
         self._batch = int(run.settings["request_batch"])
         self._rows = rows
+
+    @property
+    def base(self) -> str:
+        """The variant, whatever its number of processes is."""
+        return split_workers(self.name)[0]
+
+    @property
+    def processes(self) -> int:
+        """How many processes served."""
+        told = (self.variant.server or {}).get("workers")
+        return int(told or split_workers(self.name)[1] or 1)
+
+    @property
+    def processes_text(self) -> str:
+        """The same in words."""
+        return server_processes(self.processes)
 
     @cached_property
     def rates(self) -> dict[int, float]:

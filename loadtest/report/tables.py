@@ -12,6 +12,7 @@ from loadtest.records.metrics import METRICS, NOT_AVAILABLE, number, percent, pe
 from loadtest.records.run import Check, PartRun
 from loadtest.report.stage_summary import StagePart
 from loadtest.report.summary import MARKS, Row
+from loadtest.report.waterfall import Step
 from measurement.statistics import Interval, Ratio, Spread
 
 _T = TypeVar("_T")
@@ -57,6 +58,12 @@ def interval(value: Interval | None, digits: int = 1) -> str:
     if value is None or (value.low is None and value.high is None):
         return NOT_AVAILABLE
     return value.text(digits)
+
+
+def factor(ratio: Ratio) -> str:
+    """A ratio with its interval, where the data reaches one."""
+    bounds = "" if ratio.interval.low is None else f" {interval(ratio.interval, 2)}"
+    return f"x {ratio.spread.median:.2f}{bounds}"
 
 
 def marks(row: Row) -> str:
@@ -132,6 +139,33 @@ def latency_table(rows: Sequence[Row]) -> str:
         ),
     )
     return table(columns, [row for row in rows if row.requests])
+
+
+def waterfall_table(steps: Sequence[Step]) -> str:
+    """A row a change: its factor, whether that is beyond chance, and its share of the gain."""
+
+    def of_ratio(show: Callable[[Ratio], str]) -> Callable[[Step], str]:
+        return lambda step: NOT_AVAILABLE if step.ratio is None else show(step.ratio)
+
+    columns: Columns[Step] = (
+        ("Change", lambda step: step.label if step.changes else "-"),
+        ("variant", lambda step: step.row.name),
+        ("processes", lambda step: str(step.row.processes)),
+        _of_row(_QPS),
+        ("x row above", of_ratio(lambda ratio: number(ratio.spread.median, 2))),
+        ("95 % interval", of_ratio(lambda ratio: interval(ratio.interval, 2))),
+        ("beyond chance", of_ratio(lambda ratio: "yes" if ratio.is_distinct else "no")),
+        (
+            "share of the gain",
+            lambda step: percent(None if step.share is None else 100 * step.share),
+        ),
+    )
+    return table(columns, steps)
+
+
+def _of_row(column: tuple[str, Callable[[Row], str]]) -> tuple[str, Callable[[Step], str]]:
+    heading, cell = column
+    return heading, lambda step: cell(step.row)
 
 
 def usage_columns(memory_bytes: int) -> dict[str, Callable[[Row], str]]:

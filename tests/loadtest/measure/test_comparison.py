@@ -74,6 +74,35 @@ def test_a_real_comparison_of_both_handlers_and_the_upper_bound(
     assert (tmp_path / "out" / "report.md").read_text() == report
 
 
+def test_a_pipeline_of_several_processes_is_compared_with_as_many_of_the_baselines(
+    loadtest: LoadTest,
+    port: int,
+    few_photographs: Path,
+    fake_service: FakeService,
+    tmp_path: Path,
+) -> None:
+    done = loadtest(
+        *("compare", "--workloads", "fake,other", "--repeats", 1, "--warmup_s", 0),
+        *("--duration_s", 0.1, "--stages_s", 0.1, "--port", port, "--img_dir", few_photographs),
+        *("--request_client", 2, "--output_dir", "out"),
+        *("--launch_prefix", fake_service("takes-three-processes"), "--keep_servers"),
+    )
+    assert done.returncode == 0, done.stderr
+    added = "added, to compare equal numbers of processes: baseline-3w, baseline-no-lock-3w"
+    assert added in done.stderr
+    run = raw_files.read(tmp_path / "out")
+    rows = ["baseline", "baseline-3w", "baseline-no-lock", "baseline-no-lock-3w", "pipeline-3w"]
+    assert run.complete
+    assert run.settings["variants"][:5] == rows
+    for workload in run.workloads:
+        assert [window.variant for window in workload.windows] == [*rows, "in-process"]
+        told = {it.name: it.server["workers"] for it in workload.variants if it.server}
+        assert told == dict(zip(rows, (1, 3, 1, 3, 3), strict=True))
+        assert [stages.variant for stages in workload.stages] == ["baseline", "pipeline-3w"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| 3 server processes     | baseline-no-lock-3w |" in report
+
+
 def _fails(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """One line that says what is wrong, behind the progress lines, and no stack trace."""
     assert done.returncode == 1

@@ -45,6 +45,7 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
         "tiny-latency-distribution.png",
         "tiny-throughput-and-latency.png",
         "tiny-utilisation.png",
+        "tiny-waterfall.png",
     ]
     for name in pictures:
         assert f"]({name})" in text
