@@ -153,6 +153,12 @@ def _notes(
     if not any(_DECODER in step.changes for step in steps):
         why = f"`{PIPELINE_GPU}` was not measured" if on_gpu else "the engine runs on the CPU"
         yield f"No step decodes on the GPU: {why}."
+    most = max(row.processes for row in known.values() if row.base in {BASELINE, CONTROL})
+    if (last := steps[-1].row).processes > most:
+        yield (
+            f"`{BASELINE}` was not measured with {last.processes_text}, which might be worth as "
+            "much there."
+        )
     for step in steps:
         if len(step.changes) > 1:
             yield f"`{step.row.name}` changes {len(step.changes)} things at once: {step.label}."

@@ -109,6 +109,8 @@ def test_what_was_not_measured_is_no_step_and_is_told(compared: Compare) -> None
     ]
     note = "No step takes away the lock alone: `baseline-no-lock` was not measured."
     assert found.notes[0] == note
+    without = "`baseline` was not measured with 4 server processes, which might be worth as much"
+    assert any(told.startswith(without) for told in found.notes)
     alone = _of(compared({"baseline": 100, "baseline-no-lock": 150, "pipeline": 300}))
     assert "all served in one process here" in alone.notes[0]
     jump = _of(compared({"baseline": 100, "baseline-no-lock": 150, "pipeline-4w": 300}))
