@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,21 +11,16 @@ from typing import Any
 
 import torch
 
+from engine.contexts.row_copies import stage_rows
 from engine.contexts.stream_context import StreamContext
 from engine.errors import EngineError
 from engine.interface import Engine, copy_rows
-from engine.tensor_spec import TensorSpec
 
 # Runs before a graph is captured: the first ones choose kernels and take memory.
 _WARM_UP_RUNS = 2
 _HALF_WAY_FROM = 16
 # A capture must not see the allocations and kernel trials of another one.
 _CAPTURING = threading.Lock()
-# An image of 256 x 256 pixels: copied sooner than the interpreter's lock may be back.
-_MOST_BYTES_UNDER_LOCK = 256 * 1024
-_memmove = ctypes.PyDLL(None).memmove
-_memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_memmove.restype = None
 
 
 class GraphPrologue(ABC):
@@ -197,34 +191,6 @@ class CudaContext(StreamContext):
         return torch.cuda.graph(
             graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"
         )
-
-
-def stage_rows(
-    items: Sequence[Sequence[torch.Tensor]],
-    buffers: Sequence[torch.Tensor],
-    specs: Sequence[TensorSpec],
-) -> None:
-    """Copy the rows of items in CPU memory into buffers there, one behind the other.
-
-    Small rows are copied without giving the interpreter's lock away: getting it back may take
-    longer than the copy.
-    """
-    start = 0
-    for item in items:
-        rows = item[0].shape[0]
-        for tensor, buffer, spec in zip(item, buffers, specs, strict=True):
-            size_bytes = tensor.nbytes
-            order = torch.channels_last if spec.channels_last else torch.contiguous_format
-            if (
-                size_bytes <= _MOST_BYTES_UNDER_LOCK
-                and tensor.dtype == buffer.dtype
-                and tensor.is_contiguous(memory_format=order)
-            ):
-                row_bytes = buffer.stride(0) * buffer.element_size()
-                _memmove(buffer.data_ptr() + start * row_bytes, tensor.data_ptr(), size_bytes)
-            else:
-                buffer[start : start + rows].copy_(tensor)
-        start += rows
 
 
 def graph_batch_sizes(smallest: int, largest: int) -> list[int]:

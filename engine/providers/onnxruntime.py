@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
-import torch
 
 from engine.cache.engine_cache import load_or_build
 from engine.contexts.cpu_context import CpuContext
@@ -75,13 +76,13 @@ class OnnxRuntimeEngine(Engine):
 
 
 class OnnxRuntimeContext(CpuContext):
-    """Input buffers for one run at a time of the shared session."""
+    """One run at a time of the shared session."""
 
     engine: OnnxRuntimeEngine
 
-    def _execute(self, rows: int) -> list[torch.Tensor]:
-        feeds = {
-            spec.name: array
-            for spec, array in zip(self.engine.inputs, self._arrays(rows), strict=True)
-        }
-        return [torch.from_numpy(output) for output in self.engine.session.run(None, feeds)]
+    def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
+        names = [spec.name for spec in self.engine.inputs]
+        outputs: list[npt.NDArray[np.generic]] = self.engine.session.run(
+            None, dict(zip(names, inputs, strict=True))
+        )
+        return outputs

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import openvino
-import torch
 
 from engine.cache.engine_cache import load_or_build
 from engine.contexts.cpu_context import CpuContext
@@ -116,7 +117,7 @@ class OpenVinoEngine(Engine):
 
 
 class OpenVinoContext(CpuContext):
-    """An inference request and its input buffers."""
+    """An inference request."""
 
     engine: OpenVinoEngine
 
@@ -124,13 +125,11 @@ class OpenVinoContext(CpuContext):
         super().__init__(engine)
         self._request = engine.compiled.create_infer_request()
 
-    def _execute(self, rows: int) -> list[torch.Tensor]:
+    def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
         results = self._request.infer(
-            dict(enumerate(self._arrays(rows))), share_inputs=True, share_outputs=True
+            dict(enumerate(inputs)), share_inputs=True, share_outputs=True
         )
-        return [
-            torch.from_numpy(results[index]) for index in range(len(self.engine.compiled.outputs))
-        ]
+        return [results[index] for index in range(len(self.engine.compiled.outputs))]
 
 
 def require_bf16(capabilities: list[str]) -> None:
