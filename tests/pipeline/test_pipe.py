@@ -214,7 +214,7 @@ def test_what_a_file_says_without_effect_is_logged(caplog: pytest.LogCaptureFixt
     with pipe({"a": {"next": "a.2", "priority": "low"}, "a.2": {"backend": "DecodeMat"}}):
         pass
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "[a]: priority is ignored: streams have one priority",
+        "[a]: priority is ignored: instances have one priority",
         "[a.2] runs the instances of [a]; without effect here: backend",
     ]
 

@@ -147,9 +147,9 @@ def build(model: str, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert isinstance(handler, BaselineHandler)
         if place == "before_decoding":
 
-            def gated_decode(data: Any, deadline_s: float) -> np.ndarray:
+            def gated_decode(*arguments: Any) -> np.ndarray:
                 gate()
-                return decode_bgr(data, deadline_s)
+                return decode_bgr(*arguments)
 
             monkeypatch.setattr(baseline_trt.preprocessing, "decode_bgr", gated_decode)
         else:
