@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from interfaces.names import closest_name_hint, shortened
@@ -85,7 +85,9 @@ class Kind:
             value = self.parse(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"takes a {self.name}, got {text!r}") from None
-        if self.bounds is not None and (problem := self.bounds.problem(value)):
+        if self.bounds is None or value is None:
+            return value
+        if problem := self.bounds.problem(value):
             raise argparse.ArgumentTypeError(problem)
         return value
 
@@ -115,6 +117,23 @@ def some_of(names: Sequence[str]) -> Kind:
     one = one_of(names)
     rule = f"some of {', '.join(names)}"
     return Kind("list of names", lambda text: tuple(map(one, text.split(","))), rule=rule)
+
+
+def or_word(number: Kind, word: str) -> Kind:
+    """A number, or a word that leaves it open: None."""
+
+    def parse(text: str) -> Any:
+        if text == word:
+            return None
+        try:
+            return number.parse(text)
+        except ValueError:
+            hint = closest_name_hint(text, [word]).rstrip(".")
+            raise argparse.ArgumentTypeError(
+                f"takes a {number.name} or {word}, got {text!r}{hint}"
+            ) from None
+
+    return replace(number, parse=parse, rule=f"{word} or {number.bounds}")
 
 
 def _counts(text: str) -> list[int]:

@@ -42,8 +42,7 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
         EngineError: the engine, its precision or the model cannot be had.
     """
     is_template = settings.config is None
-    path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
-    document = normal_form(read_toml(str(path)))
+    document = _file(settings)
     # A mistake in the file is reported before a model is exported, which may take minutes.
     node = engine_node(parse_config(document))
     choice = choose_engine(settings.engine, settings.precision)
@@ -64,6 +63,17 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
     return apply_overrides(_merged(document, _options(node, settings)), overrides)
 
 
+def outline_document(settings: HandlerSettings) -> dict[str, Any]:
+    """The same document as far as it can be known before a model is opened.
+
+    Raises:
+        PipelineConfigError: as `handler_document`.
+    """
+    document = _file(settings)
+    node = engine_node(parse_config(document))
+    return apply_overrides(_merged(document, _options(node, settings)), settings.overrides)
+
+
 def engine_node(config: PipelineConfig) -> str:
     """The one node that runs a model."""
     nodes = config.with_instances.items()
@@ -74,6 +84,12 @@ def engine_node(config: PipelineConfig) -> str:
             f"with {ENGINE_BACKEND}, got {', '.join(names) or 'none'}"
         )
     return names[0]
+
+
+def _file(settings: HandlerSettings) -> dict[str, Any]:
+    """The file that `--config` names, or the template."""
+    path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
+    return normal_form(read_toml(str(path)))
 
 
 def _fitted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
@@ -14,9 +15,11 @@ from service.images.limit import prepare_opencv
 from service.malloc_arenas import limit_arenas
 from service.options.server_arguments import parse_arguments
 from service.options.validation import handler_settings, server_settings
+from service.processes.placement import Placement
 from service.processes.process import error_line, log_to_stderr, write_error
 from service.processes.signals import stopped_by_signals
 from service.processes.supervisor import Supervisor, WorkerError
+from service.processes.worker_choice import choose_worker_count
 from service.server import Server
 
 
@@ -40,17 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_opencv(settings.max_image_pixels)
         limit_decode_memory(settings.max_decoded_bytes)
         limit_arenas()
+        count = choose_worker_count(options.handler, for_handler, settings)
+        settings = replace(settings, workers=count.workers)
         server: Server | Supervisor
-        if settings.workers > 1:
-            server = Supervisor(settings, given)
+        if count.workers > 1:
+            server = Supervisor(settings, given, count.reason)
         else:
             server = Server(
                 settings,
                 options.handler,
                 lambda: create_handler(options.handler, for_handler),
                 PortListener(settings),
+                Placement(why=count.reason),
             )
-        with server, stopped_by_signals(server, is_native=settings.workers == 1):
+        with server, stopped_by_signals(server, is_native=count.workers == 1):
             cut_off = server.run()
     except WorkerError as error:
         return _fail(str(error), error.exit_code)

@@ -176,7 +176,11 @@ class InferenceService:
                 **package_versions(_VERSIONED_PACKAGES),
                 **info.versions,
             },
-            settings={**info.settings, **({NOTE: info.note} if info.note else {})},
+            settings={
+                **info.settings,
+                "workers": f"{self._placement.workers} ({self._placement.why})",
+                **({NOTE: info.note} if info.note else {}),
+            },
             worker=self._placement.worker,
             workers=self._placement.workers,
             supervisor_pid=self._placement.supervisor_pid,

@@ -111,6 +111,8 @@ class Server(Lifecycle):
         gc.collect()
         gc.freeze()
         runs = f"{info.engine}, {info.precision}, {info.model}"
+        if self._placement.supervisor_pid is None:
+            _log.info("workers: 1 (%s)", self._placement.why)
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, f"{self._handler_name} handler ({runs})")

@@ -26,7 +26,7 @@ from service.processes.process import error_line, leave, log_to_stderr
 from service.processes.signals import leave_stop_to_supervisor
 from service.processes.worker_listener import WorkerListener
 from service.processes.worker_messages import WORKER_MESSAGES, Drained, StartFailure
-from service.processes.worker_process import SHARED_FOLDER_VARIABLE
+from service.processes.worker_process import SHARED_FOLDER_VARIABLE, WHY_SO_MANY_VARIABLE
 from service.server import Server
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         whole = server_settings(options)
         placement = Placement(
-            index, whole.workers, os.getppid(), os.environ.get(SHARED_FOLDER_VARIABLE)
+            index,
+            whole.processes,
+            os.getppid(),
+            os.environ.get(SHARED_FOLDER_VARIABLE),
+            os.environ[WHY_SO_MANY_VARIABLE],
         )
         settings = placement.handler_settings(handler_settings(options))
         own = placement.server_settings(whole)

@@ -31,8 +31,9 @@ from service.server import Server
 
 TIMEOUT_S = 120
 TRANSPORTS = {"framed": TCyFramedTransportFactory, "unframed": TCyBufferedTransportFactory}
-# Calls wait as long as they have to: on a busy machine a few clients are an overload.
-OPTIONS = ("--port", "0", "--max-queue-ms", "0")
+# Calls wait as long as they have to: on a busy machine a few clients are an overload. One process
+# serves, on a host of many cores, too, unless a test says otherwise.
+OPTIONS = ("--port", "0", "--max-queue-ms", "0", "--workers", "1")
 
 
 class ServerProcess:

@@ -79,6 +79,15 @@ def read_structure(path: str | Path) -> onnx.ModelProto | None:
         return None
 
 
+def size_with_external_data(path: Path) -> int:
+    """Bytes of a model's file and its external data, as far as they are there; 0 for no model."""
+    proto = read_structure(path)
+    if proto is None:
+        return 0
+    files = [path, *(path.parent / location for location in _external_locations(proto))]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse weights that are NaN: some engines make 0 of it, and an answer like any other."""
     for tensor in proto.graph.initializer:
@@ -114,14 +123,19 @@ def _read_bytes(path: Path) -> bytes:
         raise EngineError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path, digest: hashlib._Hash) -> None:
-    tensors = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
-    locations = {
+def _external_locations(proto: onnx.ModelProto) -> set[str]:
+    """The files beside a model's own that hold its weights."""
+    return {
         entry.value
-        for tensor in tensors
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"
     }
+
+
+def _load_external_data(proto: onnx.ModelProto, path: Path, digest: hashlib._Hash) -> None:
+    locations = _external_locations(proto)
     total_bytes = path.stat().st_size
     for location in sorted(locations):
         data_file = path.parent / location

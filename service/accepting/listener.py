@@ -116,7 +116,7 @@ class PortListener:
     def __init__(self, settings: ServerSettings) -> None:
         self.address: tuple[str, int] = (settings.host, settings.port)
         self._max_connections = settings.max_connections
-        self._reserve_connections = RESERVE_CONNECTIONS * settings.workers
+        self._reserve_connections = RESERVE_CONNECTIONS * settings.processes
         self._full = RateLimitedWarnings(_log)
         self._socket: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None

@@ -14,6 +14,14 @@ HANDLERS = {
     "null": "service.handlers.null:create_handler",
 }
 
+ALONE = {
+    "baseline": "the baseline is one process with one lock",
+    "null": "the null handler shows the cost of one process",
+}
+"""The handlers that run in one process unless more are asked for, with the reason."""
+LOAD_MODULES = {"pipeline": "pipeline.process_load"}
+"""Of the others: the program that reads HandlerSettings and writes a ProcessLoad."""
+
 
 def create_handler(name: str, settings: HandlerSettings) -> Handler:
     """Load and build a handler; this is the slow part of a start.

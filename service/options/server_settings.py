@@ -15,6 +15,7 @@ from interfaces.kinds import (
     WHOLE_MILLISECONDS,
     WHOLE_NUMBER,
     Bounds,
+    or_word,
 )
 from interfaces.names import unknown_name
 from interfaces.options import option, out_of_bounds
@@ -27,6 +28,10 @@ from service.wire.scanner import DECODABLE_DEPTH, MessageLimits
 from service.wire.tls import TlsFiles
 from service.wire.transport import Timeouts
 
+MOST_WORKERS = 256
+_WORKERS = replace(
+    COUNT, bounds=Bounds(1, MOST_WORKERS, why="more processes than cores are of no use")
+)
 _LIMITS = MessageLimits()
 _TIMEOUTS = Timeouts()
 
@@ -148,11 +153,13 @@ class ServerSettings:
         "answer, after 2 s without one, or, the one that has been silent for longest first, for "
         "one that comes later. Each connection has one thread, and clients cause no others",
     )
-    workers: int = option(
-        1,
+    workers: int | None = option(
+        None,
         "processes that serve behind the port, each with a handler of its own and its share of the "
-        "cores and of --devices",
-        replace(COUNT, bounds=Bounds(1, 256, why="more processes than cores are of no use")),
+        "cores and of --devices; auto takes as many as suit the cores, the GPUs and the memory "
+        "that is free, and 1 where the handler is not the pipeline",
+        or_word(_WORKERS, "auto"),
+        default_text="auto",
     )
     idle_timeout_s: float = option(
         _TIMEOUTS.idle_s,
@@ -240,6 +247,11 @@ class ServerSettings:
             raise ConfigurationError(
                 "--tls-ca is for the certificates of clients and needs --tls-cert and --tls-key"
             )
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve; 1 as long as that is left open."""
+        return self.workers or 1
 
     @property
     def message_limits(self) -> MessageLimits:

@@ -18,12 +18,14 @@ class Placement:
         workers: how many serve.
         supervisor_pid: pid of their parent; None where one process is the server.
         shared_folder: a folder for the workers alone; None likewise.
+        why: why so many serve, in words.
     """
 
     worker: int = 0
     workers: int = 1
     supervisor_pid: int | None = None
     shared_folder: str | None = None
+    why: str = "--workers"
 
     def server_settings(self, whole: ServerSettings) -> ServerSettings:
         """The settings of this process by itself.

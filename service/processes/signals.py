@@ -81,6 +81,27 @@ def stopped_by_signals(server: Lifecycle, *, is_native: bool) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise SystemExit in the main thread on a signal that stops a server.
+
+    For what a start does before there is a server. The exit code is the usual one.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(_stopping(), end)
+    handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), _do_nothing))
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
 class _StopBySignals:
     """The signals that have come for a server, and what they do.
 

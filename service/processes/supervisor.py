@@ -49,7 +49,7 @@ class WorkerError(Exception):
 
 
 class Supervisor(Lifecycle):
-    """Keeps `settings.workers` workers going, and distributes the port's connections among them.
+    """Keeps `settings.processes` workers going, and distributes the port's connections among them.
 
     It takes its process for itself: all of the process's children are the workers', and none is
     left when it ends.
@@ -57,15 +57,17 @@ class Supervisor(Lifecycle):
     Args:
         settings: the whole server's.
         arguments: the command line, from which each worker takes its own settings.
+        why: why there are so many workers, in words.
     """
 
     _listener: PortListener
 
-    def __init__(self, settings: ServerSettings, arguments: Sequence[str]) -> None:
+    def __init__(self, settings: ServerSettings, arguments: Sequence[str], why: str) -> None:
         super().__init__(settings, PortListener(settings))
         self._arguments = arguments
+        self._why_so_many = why
         self._shared_folder = SharedFolder()
-        self._slots = [WorkerSlot(index) for index in range(settings.workers)]
+        self._slots = [WorkerSlot(index) for index in range(settings.processes)]
         # Accepted, but not handed over: no worker has room, or the one that was to have it died.
         self._waiting: deque[Arrival] = deque()
         self._handed_out = 0
@@ -104,6 +106,7 @@ class Supervisor(Lifecycle):
             if self._stop_reason:
                 return
         running = self._serving()[0].running
+        _log.info("workers: %d (%s)", len(self._slots), self._why_so_many)
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, f"{running} in {len(self._slots)} workers")
@@ -225,7 +228,11 @@ class Supervisor(Lifecycle):
         slot.start_at_s = math.inf
         try:
             slot.worker = WorkerProcess(
-                slot.index, len(self._slots), self._arguments, self._shared_folder.path
+                slot.index,
+                len(self._slots),
+                self._why_so_many,
+                self._arguments,
+                self._shared_folder.path,
             )
         except OSError as error:
             self._start_failed(slot, f"cannot be started: {error.strerror}", None)

@@ -24,6 +24,7 @@ from service.processes.worker_messages import (
 )
 
 SHARED_FOLDER_VARIABLE = "THRIFTPIPE_SHARED_FOLDER"
+WHY_SO_MANY_VARIABLE = "THRIFTPIPE_WHY_SO_MANY_WORKERS"
 # A worker that does not even take what it was given gets no more.
 _MOST_UNTAKEN = 16
 # A process that is killed ends at once, unless the kernel itself is at work for it.
@@ -36,6 +37,7 @@ class WorkerProcess:
     Args:
         index: its number, from 0.
         workers: how many there are.
+        why: why there are so many, in words.
         arguments: the server's own command line.
         shared_folder: a folder that all workers have in common.
 
@@ -53,7 +55,12 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, index: int, workers: int, arguments: Sequence[str], shared_folder: Path
+        self,
+        index: int,
+        workers: int,
+        why: str,
+        arguments: Sequence[str],
+        shared_folder: Path,
     ) -> None:
         self.control, theirs = ControlChannel.pair(WORKER_MESSAGES)
         self.running = ""
@@ -75,12 +82,13 @@ class WorkerProcess:
             # A signal for all of the server must not end it before it can know better.
             with held_back():
                 self._process = subprocess.Popen(  # noqa: S603 (the server's own command line)
-                    [*command, *arguments],
+                    [*command, *arguments, "--workers", str(workers)],
                     stdin=subprocess.DEVNULL,
                     env={
                         **os.environ,
                         CORES_VARIABLE: str(cores),
                         SHARED_FOLDER_VARIABLE: str(shared_folder),
+                        WHY_SO_MANY_VARIABLE: why,
                     },
                     pass_fds=[theirs.fileno()],
                 )

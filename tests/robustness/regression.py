@@ -121,7 +121,7 @@ def _rows(settings: RegressionSettings) -> Iterator[tuple[str, Start]]:
         if model in settings.rows:
             images = [image.path.read_bytes() for image in default_images()]
             for handler in ("pipeline", "baseline"):
-                arguments = ["--handler", handler, "--model", model]
+                arguments = ["--handler", handler, "--model", model, "--workers", "1"]
                 start = partial(_served_side, arguments, images, settings)
                 yield f"{model}, {handler}", start
 

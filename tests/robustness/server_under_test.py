@@ -28,7 +28,8 @@ class ServerUnderTest(ServerProcess):
     """A real server process for the length of its context.
 
     Args:
-        arguments: what stands behind `python -m service`, without host and port.
+        arguments: what stands behind `python -m service`, without host and port. One process serves
+            unless they say otherwise.
         port: where it listens, on 127.0.0.1.
 
     Attributes:
@@ -44,7 +45,8 @@ class ServerUnderTest(ServerProcess):
         self.tracebacks: list[list[str]] = []
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._traceback: list[str] | None = None
-        super().__init__(service_command(arguments, HOST, port), "the server", _READY_TIMEOUT_S)
+        command = service_command(["--workers", "1", *arguments], HOST, port)
+        super().__init__(command, "the server", _READY_TIMEOUT_S)
 
     def on_line(self, line: str) -> None:
         """Count a line of the log, and keep tracebacks."""

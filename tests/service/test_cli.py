@@ -203,7 +203,11 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
             "--max-batch-size: must be at least 1, got 0",
         ),
         (("--handler", "null", "--workers", "99999"), "--workers: must be 1 to 256, got 99999"),
-        (("--handler", "null", "--workers", "two"), "--workers: takes a whole number, got 'two'"),
+        (
+            ("--handler", "null", "--workers", "two"),
+            "--workers: takes a whole number or auto, got 'two'",
+        ),
+        (("--handler", "null", "--workers", "atuo"), "got 'atuo'; did you mean 'auto'?"),
         (
             ("--handler", "null", "--log-level", "loud"),
             "warning, error, got 'loud'",
