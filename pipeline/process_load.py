@@ -8,15 +8,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from engine.errors import EngineError
 from engine.onnx_graph.file import size_with_external_data
 from engine.zoo import ZOO_NAMES
+from interfaces.error_text import in_one_line
 from interfaces.messages import from_json, to_json
 from pipeline.backends.assembly import runs_on_gpu
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.split import entry_of_engine_process, front_part
+from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import engine_node, outline_document
 from service.handlers.interface import HandlerSettings
-from service.handlers.process_load import ProcessLoad
+from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 
 # That of the largest one, ResNet-50.
 _ZOO_MODEL_BYTES = 103_000_000
@@ -59,5 +62,17 @@ def _model_bytes(config: PipelineConfig, settings: HandlerSettings) -> int:
     return _ZOO_MODEL_BYTES if model in ZOO_NAMES else size_with_external_data(Path(model))
 
 
+def main() -> int:
+    """Answer the service; the exit code."""
+    settings = from_json(sys.stdin.read(), [HandlerSettings])
+    try:
+        load = process_load(settings)
+    except (EngineError, PipelineConfigError) as error:
+        sys.stderr.write(f"{in_one_line(error)}\n")
+        return MISTAKE_EXIT_CODE
+    sys.stdout.write(to_json(load))
+    return 0
+
+
 if __name__ == "__main__":
-    sys.stdout.write(to_json(process_load(from_json(sys.stdin.read(), [HandlerSettings]))))
+    sys.exit(main())

@@ -36,6 +36,18 @@ TRANSPORTS = {"framed": TCyFramedTransportFactory, "unframed": TCyBufferedTransp
 OPTIONS = ("--port", "0", "--max-queue-ms", "0", "--workers", "1")
 
 
+# For `python -c`: `python -m service` on what it takes for a host of eight cores and 16 GB.
+ON_EIGHT_CORES = """
+import os, runpy
+import engine.cpu.cores
+os.sched_getaffinity = lambda pid: set(range(8))
+engine.cpu.cores.cgroup_quota_cores = lambda: None
+import service.processes.worker_choice
+service.processes.worker_choice.free_memory_bytes = lambda: 16e9
+runpy.run_module("service", run_name="__main__", alter_sys=True)
+"""
+
+
 class ServerProcess:
     """A server process, and the lines of its log as they come.
 
@@ -193,7 +205,7 @@ def refusal(*arguments: str) -> str:
     environment, limit_bytes = dict(os.environ), DECODE_MEMORY.limit_bytes
     with redirect_stderr(io.StringIO()) as written:
         try:
-            exit_code = main(["--port", "0", *arguments])
+            exit_code = main(["--port", "0", "--workers", "1", *arguments])
         finally:
             # What a server sets for its own process and its children.
             os.environ.clear()

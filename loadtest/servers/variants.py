@@ -274,8 +274,7 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     # The service takes --config or --decode: a file of one's own says where it decodes.
     if variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu:
         arguments += ["--config", options.config]
-    if variant.workers is not None:
-        arguments += ["--workers", str(variant.workers)]
+    arguments += ["--workers", _AUTO if variant.workers is None else str(variant.workers)]
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     return [*command, *arguments, *variant.server_args]
 

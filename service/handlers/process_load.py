@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MISTAKE_EXIT_CODE = 2
+"""Of a program that tells a load, where the settings cannot work."""
+
 
 @dataclass(frozen=True)
 class ProcessLoad:

@@ -10,7 +10,7 @@ from engine.cpu.cores import available_cores
 from interfaces.messages import from_json, to_json
 from service.accepting.listener import PortListener
 from service.handlers.interface import HandlerSettings
-from service.handlers.process_load import ProcessLoad
+from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 from service.handlers.table import ALONE, LOAD_MODULES
 from service.options.server_settings import ServerSettings
 from service.processes.free_memory import free_memory_bytes
@@ -53,13 +53,22 @@ def choose_worker_count(
     try:
         load = _process_load(LOAD_MODULES[handler], for_handler)
     except _UnknownLoadError as error:
-        _log.warning("one process serves, since what several would take is unknown: %s", error)
+        if not error.is_told_by_start:
+            _log.warning("one process serves, since what several would take is unknown: %s", error)
         return WorkerCount(1, f"auto: what each process takes is unknown: {error}")
     return fitting_workers(load, cores, free_memory_bytes(), whole)
 
 
 class _UnknownLoadError(Exception):
-    """What each process takes could not be found out; the message is one line."""
+    """What each process takes could not be found out; the message is one line.
+
+    Attributes:
+        is_told_by_start: whether it is a setting that cannot work, at which the start fails.
+    """
+
+    def __init__(self, reason: str, *, is_told_by_start: bool = False) -> None:
+        super().__init__(reason)
+        self.is_told_by_start = is_told_by_start
 
 
 def _process_load(module: str, for_handler: HandlerSettings) -> ProcessLoad:
@@ -78,7 +87,8 @@ def _process_load(module: str, for_handler: HandlerSettings) -> ProcessLoad:
         raise _UnknownLoadError(f"not told within {_LONGEST_S:g} s") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise _UnknownLoadError(lines[-1])
+        is_mistake = done.returncode == MISTAKE_EXIT_CODE
+        raise _UnknownLoadError(lines[-1], is_told_by_start=is_mistake)
     try:
         load: ProcessLoad = from_json(done.stdout.splitlines()[-1], [ProcessLoad])
     except (IndexError, ValueError) as error:

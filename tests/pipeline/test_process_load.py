@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import onnx
 import pytest
 
+from idl import inference
 from interfaces.messages import from_json, to_json
-from pipeline.errors import PipelineConfigError
 from pipeline.process_load import process_load
 from service.handlers.interface import HandlerSettings
-from service.handlers.process_load import ProcessLoad
-from tests.robustness.colour_model import write_colour_model
+from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
+from tests.robustness.colour_model import encoded, write_colour_model
+from tests.serving import ON_EIGHT_CORES, ServerProcess, connect
 
 ON_CPU = "onnxruntime"
 FILE = """
@@ -29,6 +31,16 @@ backend = "TensorrtTensor"
 model = "colours.onnx"
 instance_num = 2
 """
+
+
+def _run(settings: HandlerSettings) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.process_load"],
+        input=to_json(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_shipped_files_follow_the_cores() -> None:
@@ -94,17 +106,38 @@ def test_weights_beside_the_model_count(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("[a]\nbackend = 'DecodeMta'\n")
-    with pytest.raises(PipelineConfigError, match="did you mean 'DecodeMat'"):
-        process_load(HandlerSettings(config=str(tmp_path / "own.toml")))
+    done = _run(HandlerSettings(config=str(tmp_path / "own.toml")))
+    assert (done.returncode, done.stdout) == (MISTAKE_EXIT_CODE, "")
+    assert "did you mean 'DecodeMat'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_with_as_many_processes_as_suit_the_host(tmp_path: Path) -> None:
+    """A real one: the threads of all its processes fit the cores that it takes for its own."""
+    colours = write_colour_model(tmp_path)
+    arguments = ("--handler", "pipeline", "--engine", ON_CPU, "--port", "0", *colours.arguments())
+    server = ServerProcess(["-c", ON_EIGHT_CORES, *arguments])
+    try:
+        port = server.port()
+        with closing(connect(port)) as one, closing(connect(port)) as two:
+            infos = [client.server_info() for client in (one, two)]
+            for label, client in zip(("red", "blue"), (one, two), strict=True):
+                data = encoded(label, 40, 40)
+                assert client.infer_batch(inference.InferenceParams("u", data)).label == label
+        server.process.terminate()
+        assert server.wait() == 0
+    finally:
+        server.close()
+    assert {(info.worker, info.workers) for info in infos} == {(0, 2), (1, 2)}
+    (chosen,) = {info.settings["workers"] for info in infos}
+    assert chosen.startswith("2 (auto: 8 cores, decoding and engine on the CPU: ")
+    assert f" workers: {chosen}\n" in server.log
+    for node in ("cpu_decoder", "resnet50"):
+        assert sum(int(info.settings[f"{node}.instances"]) for info in infos) <= 8
 
 
 def test_as_the_program_that_the_service_runs() -> None:
     settings = HandlerSettings(engine=ON_CPU, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.process_load"],
-        input=to_json(settings),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = _run(settings)
+    assert done.returncode == 0
     assert from_json(done.stdout, [ProcessLoad]) == process_load(settings)

@@ -260,7 +260,7 @@ def test_a_mistake_is_told_in_one_line(
         (tmp_path / name).write_text("one line\n")
     port = () if "--port" in arguments else ("--port", "0")
     try:
-        exit_code = main([*arguments, *port])
+        exit_code = main(["--workers", "1", *arguments, *port])
     except SystemExit as ended:
         exit_code = ended.code if isinstance(ended.code, int) else -1
     output = capfd.readouterr()

@@ -19,7 +19,7 @@ MIB = 2**20
 MAX_FRAME_BYTES = 6 * MIB
 LIMIT_BYTES = 24 * MIB
 OPTIONS = (
-    *("-m", "service", "--handler", "pipeline", "--port", "0"),
+    *("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "1"),
     *("--max-frame-bytes", str(MAX_FRAME_BYTES), "--max-buffered-bytes", str(LIMIT_BYTES)),
     # On a busy host calls of 200 images would be refused for the time that they wait.
     *("--max-queue-ms", "0"),

@@ -26,7 +26,7 @@ TIMEOUT_S = 30
 CLIENTS = 16
 BROKEN = (OSError, TTransportException)
 NULL = ("-m", "service", "--handler", "null", "--port", "0")
-CHECKED = ("-m", "service", "--handler", "pipeline", "--port", "0")
+CHECKED = ("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "1")
 
 # Stands where the pipeline's handler is looked for. An image b"3 VALUE" is of class 3, and each
 # VALUE that is worked on goes to a file.

@@ -23,7 +23,7 @@ from idl import inference
 TIMEOUT_S = 30
 BROKEN = (OSError, TTransportException)
 NULL = ("-m", "service", "--handler", "null", "--port", "0")
-SCRIPTED = ("-m", "service", "--handler", "pipeline", "--port", "0")
+SCRIPTED = ("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "1")
 
 # Stands where the pipeline's handler is looked for. b"wait NAME" reports by one FIFO and waits for
 # another; a file "broken" or "crash" makes the start fail, and the FIFO "loading" makes it wait.

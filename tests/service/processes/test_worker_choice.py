@@ -13,18 +13,11 @@ import psutil
 import pytest
 
 from service.handlers.table import ALONE, HANDLERS, LOAD_MODULES
-from tests.serving import ServerProcess, connect
+from tests.serving import ON_EIGHT_CORES, ServerProcess, connect
 
 Start = Callable[..., ServerProcess]
 
-EIGHT_CORES = """
-import os, runpy
-import engine.cpu.cores
-os.sched_getaffinity = lambda pid: set(range(8))
-engine.cpu.cores.cgroup_quota_cores = lambda: None
-runpy.run_module("service", run_name="__main__", alter_sys=True)
-"""
-PIPELINE = ("-c", EIGHT_CORES, "--handler", "pipeline", "--port", "0")
+PIPELINE = ("-c", ON_EIGHT_CORES, "--handler", "pipeline", "--port", "0")
 LOAD = """
 import sys
 from interfaces.messages import from_json, to_json
@@ -105,6 +98,17 @@ def test_one_process_where_the_load_is_unknown(
     server.port()
     assert f"one process serves, since what several would take is unknown: {told}" in server.log
     assert not psutil.Process(server.process.pid).children()
+
+
+def test_a_mistake_is_told_by_the_start_alone(start: Start, package: Path) -> None:
+    (package / "handler.py").write_text(
+        "from service.errors import ConfigurationError\n"
+        "def create_handler(settings):\n    raise ConfigurationError('no such engine')\n"
+    )
+    (package / "process_load.py").write_text("import sys\nsys.exit(2)\n")
+    server = start(*PIPELINE)
+    assert server.wait() == 2
+    assert server.log == "error: no such engine\n"
 
 
 def test_a_signal_ends_the_start_meanwhile(start: Start, package: Path) -> None:
