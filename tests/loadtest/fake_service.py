@@ -99,7 +99,9 @@ def main() -> None:
         sys.stdout.write(UpperBound(100.0, 1, 1, 1, {"1": 100.0}, {"1": 100.0}).to_line() + "\n")
         return
     arguments = dict(pairwise(rest))
-    by_itself = 3 if mode == "takes-three-processes" else 1
+    workers = arguments["--workers"]
+    if workers == "auto":
+        workers = "3" if mode == "takes-three-processes" else "1"
     signal.signal(signal.SIGTERM, lambda *_: os._exit(7 if mode == "dirty-exit" else 0))
     server: Any = make_server(
         inference.InferenceService,
@@ -107,7 +109,7 @@ def main() -> None:
             arguments["--handler"],
             mode,
             Path(rest[0]),
-            int(arguments.get("--workers", by_itself)),
+            int(workers),
         ),
         "127.0.0.1",
         int(arguments["--port"]),
