@@ -114,6 +114,11 @@ def fallback_precision(name: str, wanted: str) -> str:
     return wanted if wanted in provider.precisions else _default_precision(provider)
 
 
+def package_of(choice: EngineChoice) -> str:
+    """The package that computes."""
+    return _provider(choice.name).package
+
+
 def suggested_batch_size(choice: EngineChoice) -> int:
     """The batch size that a configuration without one of its own should have.
 

@@ -18,7 +18,8 @@ from engine.registry import (
 )
 from engine.zoo import open_model
 from pipeline.backends.inference import ENGINE_BACKEND
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.calibrated_node import FILLED_IN, calibrated, open_keys
+from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 from pipeline.language.node_tables import normal_form
@@ -41,12 +42,51 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
         PipelineConfigError: the file has a mistake, or not one node with a model.
         EngineError: the engine, its precision or the model cannot be had.
     """
+    return _document(settings)[0]
+
+
+def calibrated_document(settings: HandlerSettings) -> tuple[dict[str, Any], str]:
+    """The same, with what a measurement says of the largest batch and the instances of the engine.
+
+    It decides what neither the file nor `--set` does; the shipped file leaves both open.
+
+    Returns:
+        The document; and in one line what was chosen and why.
+
+    Raises:
+        PipelineConfigError, EngineError: as `handler_document` does.
+    """
+    document, model = _document(settings)
+    if settings.calibrate == "off":
+        return document, "off: the defaults"
+    config = parse_config(document)
+    name = engine_node(config)
+    node = config.nodes[name]
+    keys = open_keys(node)
+    if settings.config is None:
+        keys = [key for key in FILLED_IN if not _is_overridden(key, node, settings.overrides)]
+    if not keys:
+        return document, f"nothing to decide: [{name}] has its {' and '.join(FILLED_IN)}"
+    if model is None:
+        model = open_model(node.settings["model"])
+    values, line = calibrated(node, keys, settings.engine, model)
+    return _merged(document, {name: values}), line
+
+
+def _is_overridden(key: str, node: NodeConfig, overrides: Mapping[str, str]) -> bool:
+    is_global = node.origins[key] == "global" and key in overrides
+    return is_global or f"{node.name}.{key}" in overrides
+
+
+def _document(settings: HandlerSettings) -> tuple[dict[str, Any], OnnxModel | None]:
+    """The document, and the model where it was opened for it."""
     is_template = settings.config is None
     document = _file(settings)
     # A mistake in the file is reported before a model is exported, which may take minutes.
     node = engine_node(parse_config(document))
     choice = choose_engine(settings.engine, settings.precision)
     overrides = settings.overrides
+    model = None
     if is_template or settings.model is not None or settings.weights is not None:
         assigned = _assigned_texts(node, overrides)
         model = open_model(assigned.get("model", settings.model), settings.weights)
@@ -60,7 +100,7 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
         document = _merged(document, {node: {"output": AUTO}})
     if settings.reduced_decoding:
         document = _with_reduced_decoding(document)
-    return apply_overrides(_merged(document, _options(node, settings)), overrides)
+    return apply_overrides(_merged(document, _options(node, settings)), overrides), model
 
 
 def outline_document(settings: HandlerSettings) -> dict[str, Any]:

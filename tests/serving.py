@@ -148,10 +148,15 @@ class ServerProcess:
             return False
 
 
+def _quickly(arguments: Sequence[str]) -> Sequence[str]:
+    """Options with which a start takes no time for a measurement, and batches are the same."""
+    return ("--calibrate", "off") if "pipeline" in arguments else ()
+
+
 @contextmanager
 def service(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A server on a free port: the port, and the process. It must end by itself on SIGTERM."""
-    server = ServerProcess(["-m", "service", *OPTIONS, *arguments])
+    server = ServerProcess(["-m", "service", *OPTIONS, *_quickly(arguments), *arguments])
     try:
         port = server.port()
         # To its end: a server whose log is not read would wait for its reader.
@@ -171,7 +176,7 @@ def service(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
 @contextmanager
 def service_here(*arguments: str) -> Iterator[int]:
     """The same server in a thread of this process, which need not import torch again: the port."""
-    options = parse_arguments([*OPTIONS, *arguments])
+    options = parse_arguments([*OPTIONS, *_quickly(arguments), *arguments])
     settings = server_settings(options)
     arrivals = PortListener(settings)
 

@@ -6,25 +6,16 @@ forwards and backwards by turns, so that what changes on the machine meanwhile c
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
+from engine.calibration.side_by_side import SideBySide, made_up_items, rows_per_s
 from engine.cpu.cores import threads_per_context
 from engine.errors import EngineError
-from engine.interface import Engine, ExecutionContext
 from engine.normalization import IMAGENET_NORMALIZATION
 from engine.onnx_graph.model import OnnxModel
-from engine.onnx_graph.trial_run import made_up_rows
 from engine.options import EngineOptions
 from engine.registry import EngineChoice, load_engine, suggested_instances
 from interfaces.error_text import what_it_says
@@ -142,15 +133,12 @@ def measure_throughput(
 
 
 class _Loaded:
-    """An engine loaded for one row, and a thread for each of its instances."""
+    """An engine loaded for one row, and its instances."""
 
     def __init__(self, model: OnnxModel, row: Row, plan: Plan) -> None:
         self.row = row
-        self._engine: Engine | None = None
-        self._contexts: list[ExecutionContext] = []
-        # A context is used by the thread that has made it, as in the pipeline.
-        self._threads = [ThreadPoolExecutor(1) for _ in range(row.instances)]
-        self._items = _items(model, row.batch)
+        self._resources = ExitStack()
+        self._items = made_up_items(model, row.batch)
         options = EngineOptions(
             precision=row.choice.precision,
             max_batch_size=row.batch,
@@ -163,71 +151,24 @@ class _Loaded:
         try:
             if row.batch > 1 and (why := model.trial.only_alone):
                 raise EngineError(f"the file fixes batches of one row: {why}")
-            self._engine = load_engine(row.choice, model, options)
-            # One after the other: a GPU cannot capture a graph while another thread allocates.
-            for thread in self._threads:
-                self._contexts.append(thread.submit(self._engine.create_context).result())
+            engine = load_engine(row.choice, model, options)
+            self._resources.callback(engine.close)
+            self._instances = SideBySide(engine, row.instances)
+            self._resources.callback(self._instances.close)
         except EngineError as error:
             row.failure = str(error)
 
     def measure(self, window_s: float) -> None:
         """Add a window to the row, unless it has failed."""
-        self._run_for(_WARM_UP_SHARE * window_s)
-        rates, times_s = self._run_for(window_s)
+        try:
+            self._instances.run(self._items, _WARM_UP_SHARE * window_s)
+            took_s = self._instances.run(self._items, window_s)
+        except Exception as error:  # noqa: BLE001 (libraries' errors have no common base)
+            self.row.failure = what_it_says(error)
         if not self.row.failure:
-            self.row.images_per_s.append(sum(rates))
-            self.row.batch_ms += [1000 * batch_s for batch_s in times_s]
-
-    def _run_for(self, duration_s: float) -> tuple[list[float], list[float]]:
-        """Images a second of each instance, and the seconds of every batch."""
-        rates, times_s = [], []
-        pairs = zip(self._threads, self._contexts, strict=False)
-        running = [
-            thread.submit(_run, context, self._items, duration_s) for thread, context in pairs
-        ]
-        for instance in running:
-            try:
-                took_s = instance.result()
-            except Exception as error:  # noqa: BLE001 (libraries' errors have no common base)
-                self.row.failure = what_it_says(error)
-                continue
-            rates.append(len(took_s) * self.row.batch / sum(took_s))
-            times_s += took_s
-        return rates, times_s
+            self.row.images_per_s.append(rows_per_s(self.row.batch, took_s))
+            self.row.batch_ms += [1000 * batch_s for times_s in took_s for batch_s in times_s]
 
     def close(self) -> None:
-        """End the threads, and free the engine."""
-        for thread in self._threads:
-            thread.shutdown()
-        for context in self._contexts:
-            context.close()
-        if self._engine is not None:
-            self._engine.close()
-
-
-def _run(
-    context: ExecutionContext, items: Sequence[Sequence[torch.Tensor]], duration_s: float
-) -> list[float]:
-    """Seconds of each batch that one instance runs, at least one, until the time is over."""
-    took_s: list[float] = []
-    start_s = now_s = time.perf_counter()
-    while now_s - start_s < duration_s or not took_s:
-        begin_s = now_s
-        context.run(items)
-        now_s = time.perf_counter()
-        took_s.append(now_s - begin_s)
-    return took_s
-
-
-def _items(model: OnnxModel, batch: int) -> list[list[torch.Tensor]]:
-    """Made-up items of one row each, with a tensor for each input."""
-    rows = [
-        [torch.from_numpy(_known_to_torch(feeds[spec.name])) for spec in model.inputs]
-        for feeds in made_up_rows(model.proto)
-    ]
-    return list(islice(cycle(rows), batch))
-
-
-def _known_to_torch(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The values in a type that torch reads; engines take them from there."""
-    return values if values.dtype.kind in "biuf" else values.astype(np.float32)
+        """End the instances, and free the engine."""
+        self._resources.close()

@@ -264,6 +264,17 @@ class HandlerSettings:
         metavar="DIR",
         default_text="the configuration's",
     )
+    calibrate: str = _option(
+        "auto",
+        "at the first start on a CPU, measure which batches and how many instances of the engine "
+        "are fastest, for what the configuration leaves open; it takes some 3 s and is kept",
+        one_of(("auto", "off")),
+        refused={
+            **_NULL_HAS_NO_MODEL,
+            "baseline": "the baseline has no instances, and --max-batch-size sets its batches; it "
+            "is for --handler pipeline",
+        },
+    )
     lock: bool = _option(
         True,
         "run the baseline without its lock, where the engine allows it",

@@ -27,7 +27,9 @@ from tests.engines import CPU_ENGINES
 
 @pytest.fixture(scope="module", params=CPU_ENGINES)
 def handler(request: pytest.FixtureRequest) -> PipelineHandler:
-    return create_handler(HandlerSettings(engine=request.param, model="efficientnet_lite0"))
+    return create_handler(
+        HandlerSettings(engine=request.param, model="efficientnet_lite0", calibrate="off")
+    )
 
 
 def scores(outcome: object) -> np.ndarray:
@@ -118,7 +120,9 @@ def test_info_says_what_runs(handler: PipelineHandler) -> None:
 
 def test_a_worker_counts_on_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CORES_VARIABLE, "1")
-    handler = create_handler(HandlerSettings(engine="onnxruntime", model="efficientnet_lite0"))
+    handler = create_handler(
+        HandlerSettings(engine="onnxruntime", model="efficientnet_lite0", calibrate="off")
+    )
     settings = handler.info().settings
     handler.close()
     assert settings["cpu_decoder.instances"] == settings["resnet50.instances"] == "1"
@@ -134,7 +138,10 @@ def test_int8_runs_with_the_calibration_images_that_are_given(
         (tmp_path / f"{index}.jpg").write_bytes(data)
     handler = create_handler(
         HandlerSettings(
-            precision="int8", model="efficientnet_lite0", calibration_images=str(tmp_path)
+            precision="int8",
+            model="efficientnet_lite0",
+            calibration_images=str(tmp_path),
+            calibrate="off",
         )
     )
     outcomes = handler.classify([data for data, _ in labelled_photographs], None)

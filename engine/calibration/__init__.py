@@ -1,0 +1,1 @@
+"""How many rows and contexts suit a model on this machine: measured once, and kept."""

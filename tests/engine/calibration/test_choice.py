@@ -1,0 +1,78 @@
+"""What is chosen from rates, and how many rounds a time has room for."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.calibration.choice import SIZES, choose_batch, choose_contexts, plan
+
+STEADY = [100.0] * 8
+
+
+def times(factor: float) -> list[float]:
+    """The steady rates, each so many times as high."""
+    return [factor * rate for rate in STEADY]
+
+
+@pytest.mark.parametrize(
+    ("gains", "chosen"),
+    [
+        ({}, 1),
+        ({2: 0.9, 4: 0.8, 8: 0.7}, 1),
+        ({2: 1.02, 4: 1.02, 8: 1.02}, 1),
+        ({2: 1.05, 4: 1.06, 8: 1.07}, 2),
+        ({2: 1.05, 4: 1.10, 8: 1.12}, 4),
+        ({2: 1.05, 4: 1.10, 8: 1.15}, 8),
+        # 3 % for each doubling, also where one is left out.
+        ({2: 1.00, 4: 1.05}, 1),
+        ({2: 1.00, 4: 1.07}, 4),
+        ({2: 1.00, 4: 1.02, 8: 1.08}, 1),
+        ({2: 1.00, 4: 1.02, 8: 1.10}, 8),
+    ],
+)
+def test_a_larger_batch_has_to_gain(gains: dict[int, float], chosen: int) -> None:
+    rates = {1: STEADY, **{size: times(gain) for size, gain in gains.items()}}
+    assert choose_batch(rates) == chosen
+
+
+def test_a_median_is_not_enough() -> None:
+    """Six rounds of eight have to be faster."""
+    lucky = [120.0] * 5 + [90.0] * 3
+    assert choose_batch({1: STEADY, 2: lucky}) == 1
+    assert choose_batch({1: STEADY, 2: [120.0] * 6 + [90.0] * 2}) == 2
+
+
+def test_rounds_are_compared_with_themselves() -> None:
+    """A machine that gets slower and slower changes both."""
+    slower = [100.0 / (1 + round_number) for round_number in range(8)]
+    assert choose_batch({1: slower, 2: [1.05 * rate for rate in slower]}) == 2
+    assert choose_batch({1: slower, 2: [1.01 * rate for rate in slower]}) == 1
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(0.9, 3), (1.0, 3), (1.02, 3), (1.04, 2), (1.5, 2)])
+def test_the_usual_number_of_contexts_stays_unless_another_one_gains(
+    gain: float, chosen: int
+) -> None:
+    assert choose_contexts({3: STEADY, 2: times(gain)}) == chosen
+
+
+@pytest.mark.parametrize(
+    ("row_s", "sizes", "window_s", "rounds"),
+    [
+        (0.0001, (1, 2, 4, 8), 0.02, 15),
+        (0.008, (1, 2, 4, 8), 0.064, 9),
+        (0.02, (1, 2, 4), 0.08, 10),
+        (0.05, (1, 2), 0.1, 12),
+        (0.2, (), 0.0, 0),
+    ],
+)
+def test_slow_models_are_measured_in_fewer_sizes(
+    row_s: float, sizes: tuple[int, ...], window_s: float, rounds: int
+) -> None:
+    planned = plan(SIZES, row_s, 2.5)
+    assert (*planned,) == (sizes, pytest.approx(window_s), rounds)
+
+
+def test_one_size_is_measured_where_it_is_the_only_one() -> None:
+    assert plan((4,), 0.05, 2.5) == ((4,), 0.2, 12)
+    assert plan((4,), 0.2, 2.5) == ((), 0.0, 0)

@@ -1,0 +1,174 @@
+"""Real measurements of a small model, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.cache.checksummed_file import write_kept
+from engine.calibration import choice, measurement
+from engine.calibration.kept import kept_or_measured
+from engine.calibration.measurement import CannotMeasureError, Open
+from engine.calibration.side_by_side import SideBySide, made_up_items
+from engine.errors import EngineError
+from engine.interface import Engine
+from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
+from engine.registry import choose_engine, load_engine
+from tests.engines import CPU_ENGINES
+
+ASKED = Open((1, 2, 4, 8), (2,))
+KEY = {"model": "small"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, and short measurements for which there is always time."""
+    monkeypatch.setenv("THRIFTPIPE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "SHORTEST_WINDOW_S", 0.001)
+    monkeypatch.setattr(measurement, "_LEAST_S", 30.0)
+    return tmp_path / "cache"
+
+
+class Loader:
+    """Loads a model, and counts how often."""
+
+    def __init__(self, model: OnnxModel, engine: str = "onnxruntime") -> None:
+        self.count = 0
+        self._model = model
+        self._engine = engine
+
+    def __call__(self, rows: int, contexts: int) -> Engine:
+        self.count += 1
+        options = EngineOptions(max_batch_size=rows, num_contexts=contexts)
+        return load_engine(choose_engine(self._engine, "fp32"), self._model, options)
+
+
+@pytest.fixture
+def load(small_model: OnnxModel) -> Loader:
+    return Loader(small_model)
+
+
+def kept_file(cache: Path) -> Path:
+    (path,) = cache.glob("calibration-*.json")
+    return path
+
+
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+def test_every_engine_is_measured_once(cache: Path, small_model: OnnxModel, engine: str) -> None:
+    load = Loader(small_model, engine)
+    asked = Open((1, 2), (3, 2))
+    found = kept_or_measured(asked, KEY, load)
+    assert found.batch in asked.sizes
+    assert found.contexts in asked.contexts
+    first, second = found.reason.split("; ")
+    assert re.match(r"(batches of 2: |single images: batches of 2 )\d+\.\d\d x", first)
+    assert re.search(r"instances.* \d\.\d\d x .*, measured here on \d{4}-\d\d-\d\d$", second)
+    assert kept_or_measured(asked, KEY, load) == found
+    assert load.count == 1
+    assert json.loads(kept_file(cache).read_text())["key"]["model"] == "small"
+
+
+def test_another_key_or_question_is_measured_by_itself(cache: Path, load: Loader) -> None:
+    kept_or_measured(ASKED, KEY, load)
+    kept_or_measured(ASKED, {"model": "another"}, load)
+    kept_or_measured(Open((1, 2), (2,)), KEY, load)
+    assert load.count == len(list(cache.glob("calibration-*.json"))) == 3
+
+
+def test_a_damaged_file_is_measured_again(
+    cache: Path,
+    load: Loader,
+    damage: Callable[[bytes], bytes],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept_or_measured(ASKED, KEY, load)
+    path = kept_file(cache)
+    path.write_bytes(damage(path.read_bytes()))
+    again = kept_or_measured(ASKED, KEY, load)
+    assert load.count == 2
+    assert f"measuring batches again: {path} cannot be used" in caplog.text
+    assert again.batch in ASKED.sizes
+    assert kept_or_measured(ASKED, KEY, load) == again
+    assert load.count == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no JSON", "it is no measurement"),
+        (b"[]", "it is no measurement"),
+        (b'{"batch": 2, "contexts": 2, "reason": "no key"}', "it is no measurement"),
+        (b'{"key": {"model": "another"}}', "it was measured for something else"),
+    ],
+)
+def test_a_file_with_another_content_is_measured_again(
+    content: bytes, reason: str, cache: Path, load: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_or_measured(ASKED, KEY, load)
+    write_kept(kept_file(cache), content)
+    assert kept_or_measured(ASKED, KEY, load).batch in ASKED.sizes
+    assert load.count == 2
+    assert reason in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"batch": 3}, {"contexts": 1}])
+def test_only_what_was_asked_for_is_taken_from_a_file(
+    change: dict[str, int], cache: Path, load: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_or_measured(ASKED, KEY, load)
+    path = kept_file(cache)
+    write_kept(path, json.dumps({**json.loads(path.read_bytes()), **change}).encode())
+    kept_or_measured(ASKED, KEY, load)
+    assert load.count == 2
+    assert "other batches or instances than were to be measured" in caplog.text
+
+
+@pytest.mark.usefixtures("cache")
+def test_three_starts_try_in_vain(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("_LIMIT_S", "_LEAST_S"):
+        monkeypatch.setattr(measurement, limit, 0.0)
+    for attempts in (1, 2, 3):
+        with pytest.raises(CannotMeasureError, match=r"no time for 5 rounds.*, on \d{4}-"):
+            kept_or_measured(ASKED, KEY, load)
+        assert load.count == attempts
+    with pytest.raises(CannotMeasureError, match="the last of 3 attempts"):
+        kept_or_measured(ASKED, KEY, load)
+    assert load.count == 3
+
+
+def test_a_folder_that_cannot_be_written_costs_no_time(cache: Path, load: Loader) -> None:
+    cache.write_text("a file")
+    with pytest.raises(CannotMeasureError, match=r"cannot be written .*THRIFTPIPE_CACHE_DIR"):
+        kept_or_measured(ASKED, KEY, load)
+    assert load.count == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(EngineError("no such thing"), CannotMeasureError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_what_ends_a_measurement_leaves_nothing_behind(
+    raised: BaseException, told: type[BaseException], cache: Path
+) -> None:
+    def load(*_: int) -> Engine:
+        raise raised
+
+    with pytest.raises(told, match=re.escape(str(raised)) + "$"):
+        kept_or_measured(ASKED, KEY, load)
+    assert not list(cache.iterdir())
+
+
+def test_what_one_context_raises_is_raised_when_all_have_ended(small_model: OnnxModel) -> None:
+    engine = Loader(small_model)(2, 2)
+    contexts = SideBySide(engine, 2)
+    with pytest.raises(EngineError, match="a batch holds at most 2 rows, got 3"):
+        contexts.run(made_up_items(small_model, 3), 0.0)
+    took_s = contexts.run(made_up_items(small_model, 2), 0.0)
+    assert [len(times_s) for times_s in took_s] == [1, 1]
+    assert len(contexts.run(made_up_items(small_model, 2), 0.0, 1)) == 1
+    contexts.close()
