@@ -156,13 +156,13 @@ def _about_sizes(chosen: int, rates: Mapping[int, Sequence[float]]) -> str:
     if chosen > 1:
         return f"batches of {chosen}: {gains[chosen]} the images a second of single ones"
     others = ", ".join(f"of {size} {gain}" for size, gain in gains.items())
-    return f"single images: batches {others} their images a second"
+    return f"single images: no larger batches are clearly faster ({others})"
 
 
 def _about_contexts(chosen: int, rates: Mapping[int, Sequence[float]]) -> str:
-    usual, *others = rates
-    if chosen == usual:
-        texts = [f"{number} {faster_by(rates[number], rates[usual]):.2f} x" for number in others]
-        return f"{usual} instances ({', '.join(texts)} their images a second)"
-    gain = faster_by(rates[chosen], rates[usual])
-    return f"{chosen} instances: {gain:.2f} x the images a second of {usual}"
+    usual = next(iter(rates))
+    gains = {number: f"{faster_by(rates[number], rates[usual]):.2f} x" for number in rates}
+    if chosen != usual:
+        return f"{chosen} instances: {gains[chosen]} the images a second of {usual}"
+    others = ", ".join(f"{number} {gains[number]}" for number in rates if number != usual)
+    return f"{usual} instances: no other number is clearly faster ({others})"
