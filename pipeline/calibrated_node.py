@@ -69,7 +69,7 @@ def calibrated(
     asked = _asked(node, keys, settings, choice, model)
     if asked.is_decided:
         return _values(keys, settings, asked.sizes[0], asked.contexts[0]), (
-            f"nothing to measure: batches of {asked.sizes[0]}, {asked.contexts[0]} instances"
+            f"nothing to measure: {asked.contexts[0]} instances, as suits the engine and the cores"
         )
 
     def load(rows: int, contexts: int) -> Engine:
@@ -99,7 +99,8 @@ def _asked(
     model: OnnxModel,
 ) -> Open:
     if _MAX not in keys:
-        sizes: tuple[int, ...] = (_most_rows(settings[_MAX]),)
+        # Larger ones take longer to measure, and tell the same of the contexts.
+        sizes: tuple[int, ...] = (min(_most_rows(settings[_MAX]), SIZES[-1]),)
     elif model.trial.only_alone:
         sizes = (1,)
     else:

@@ -92,7 +92,9 @@ class _Measurement:
     def verdict(self, asked: Open) -> Verdict:
         batch, usual = asked.sizes[0], asked.contexts[0]
         # The first run may compile, or allocate.
-        self._rate(batch, usual, 0.0)
+        row_s = usual / self._rate(batch, usual, 0.0)
+        if time.monotonic() > self._end_s:
+            raise _no_time(row_s)
         row_s = usual / self._rate(batch, usual, SHORTEST_WINDOW_S)
         reasons = []
         if len(asked.sizes) > 1:
@@ -141,14 +143,17 @@ class _Measurement:
             if time.monotonic() > end_s:
                 break
         if min(map(len, measured.values()), default=0) < FEWEST_ROUNDS:
-            raise CannotMeasureError(
-                f"there was no time for {FEWEST_ROUNDS} rounds: an image takes "
-                f"{row_s * 1000:.0f} ms"
-            )
+            raise _no_time(row_s)
         return measured
 
     def _rate(self, batch: int, contexts: int, window_s: float) -> float:
         return rows_per_s(batch, self._contexts.run(self._items[:batch], window_s, contexts))
+
+
+def _no_time(row_s: float) -> CannotMeasureError:
+    return CannotMeasureError(
+        f"there was no time for {FEWEST_ROUNDS} rounds: an image takes {row_s * 1000:.0f} ms"
+    )
 
 
 def _about_sizes(chosen: int, rates: Mapping[int, Sequence[float]]) -> str:

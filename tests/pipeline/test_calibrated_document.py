@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,17 @@ def test_a_model_that_cannot_be_measured_is_served_with_the_defaults(
     assert line.startswith("the defaults: nothing is measured, because ")
     assert "cannot be written" in line
     assert line in caplog.text
+
+
+def test_the_instances_of_an_engine_that_likes_more_are_measured_by_themselves(
+    settings: HandlerSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With small batches, however large the file's are."""
+    openvino = replace(settings, engine="openvino")
+    given = with_file(openvino, tmp_path / "file.toml", table="max = 4096")
+    document, line = calibrated_document(given)
+    cores = available_cores()
+    assert document["node"]["instance_num"] in (cores, math.ceil(1.5 * cores))
+    assert document["node"]["max"] == 4096
+    assert caplog.text.count(MEASURING) == 1
+    assert line.startswith(f"{document['node']['instance_num']} instances: ")
