@@ -82,24 +82,33 @@ def stopped_by_signals(server: Lifecycle, *, is_native: bool) -> Iterator[None]:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def ended_by_signals(end_wait: Callable[[], None]) -> Iterator[None]:
     """Raise SystemExit in the main thread on a signal that stops a server.
 
     For what a start does before there is a server. The exit code is the usual one.
+
+    Args:
+        end_wait: ends what the main thread waits for; called by another thread, since a signal that
+            comes just before a wait does not end it.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         del frame
         raise SystemExit(128 + number)
 
+    def note(number: int) -> None:
+        if number in _STOPPING:
+            end_wait()
+
     handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(_stopping(), end)
     handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), _do_nothing))
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
+    with _read_by_thread(note):
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, before in previous.items():
+                signal.signal(number, before)
 
 
 class _StopBySignals:

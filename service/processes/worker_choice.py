@@ -73,24 +73,35 @@ class _UnknownLoadError(Exception):
 
 def _process_load(module: str, for_handler: HandlerSettings) -> ProcessLoad:
     """What the module says, which runs in a process of its own: a supervisor loads no engine."""
-    try:
-        with ended_by_signals():
-            done = subprocess.run(  # noqa: S603 (this project's own module)
-                [sys.executable, "-m", module],
-                input=to_json(for_handler),
-                capture_output=True,
-                text=True,
-                timeout=_LONGEST_S,
-                check=False,
-            )
-    except subprocess.TimeoutExpired as error:
-        raise _UnknownLoadError(f"not told within {_LONGEST_S:g} s") from error
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        is_mistake = done.returncode == MISTAKE_EXIT_CODE
+    children: list[subprocess.Popen[str]] = []
+
+    def end_wait() -> None:
+        for child in children:
+            child.kill()
+
+    with (
+        ended_by_signals(end_wait),
+        subprocess.Popen(  # noqa: S603 (this project's own module)
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child,
+    ):
+        children.append(child)
+        try:
+            answer, told = child.communicate(to_json(for_handler), _LONGEST_S)
+        except subprocess.TimeoutExpired as error:
+            raise _UnknownLoadError(f"not told within {_LONGEST_S:g} s") from error
+        finally:
+            child.kill()
+    if child.returncode != 0:
+        lines = told.strip().splitlines() or [f"exit code {child.returncode}"]
+        is_mistake = child.returncode == MISTAKE_EXIT_CODE
         raise _UnknownLoadError(lines[-1], is_told_by_start=is_mistake)
     try:
-        load: ProcessLoad = from_json(done.stdout.splitlines()[-1], [ProcessLoad])
+        load: ProcessLoad = from_json(answer.splitlines()[-1], [ProcessLoad])
     except (IndexError, ValueError) as error:
         raise _UnknownLoadError(f"{module} gave no answer") from error
     return load
