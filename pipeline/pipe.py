@@ -36,7 +36,7 @@ from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 logger = logging.getLogger(__name__)
 
 CallItem: TypeAlias = MutableMapping[str, Any]
-OUTCOME_KEYS = (TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY)
+OUTCOME_KEYS = frozenset((TASK_RESULT_KEY, TASK_RESULTS_KEY, TASK_ERROR_KEY, TASK_STAGE_TIMES_KEY))
 
 
 def pipe(
@@ -314,9 +314,9 @@ def _without_outcome(item: CallItem) -> dict[str, Any]:
 
 
 def _remove_outcome(item: CallItem) -> None:
-    for key in OUTCOME_KEYS:
-        if key in item:
-            del item[key]
+    if not OUTCOME_KEYS.isdisjoint(item):
+        for key in OUTCOME_KEYS:
+            item.pop(key, None)
 
 
 def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:

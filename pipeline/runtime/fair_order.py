@@ -71,9 +71,12 @@ class FairOrder:
 
     def take(self, largest: int) -> list[Task]:
         """Remove the items of the next batch: `largest` rows at most, but at least one item."""
+        fresh = self._fresh
+        if len(fresh) == 1 and not self._ring and fresh[0].call.is_alone:
+            self.rows = 0
+            return [fresh.popleft()]
         batch: list[Task] = []
         left = largest
-        fresh = self._fresh
         if not self._ring:
             # The common case, which looks nothing up: callers of one item each.
             while fresh and (task := fresh[0]).call.is_alone and (task.rows <= left or not batch):

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from interfaces.error_text import in_one_line
 from pipeline.backends.interface import Item
@@ -47,8 +47,12 @@ class Call(ABC):
         return self.deadline_s is not None and time.monotonic() >= self.deadline_s
 
 
-def tell_of_batch(batch: Iterable[Task]) -> None:
+def tell_of_batch(batch: Sequence[Task]) -> None:
     """Call what is to be called once after a batch."""
+    if len(batch) == 1:
+        if (after_batch := batch[0].call.after_batch) is not None:
+            after_batch()
+        return
     told = []
     for task in batch:
         after_batch = task.call.after_batch
