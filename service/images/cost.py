@@ -173,6 +173,10 @@ def _jpeg(data: bytes | memoryview, header: JpegHeader) -> _Rates:
     if not scanned:
         return _PLAIN_JPEG
     samples = sum(samples for _, samples in header.samples)
+    if not samples:
+        raise InvalidImageError(
+            "the JPEG is damaged: its header names no component that has samples"
+        )
     return _Rates(
         _SCANS_WORK + _SCANS_WORK_OF_SAMPLE * scanned,
         _SCANS_WORK_OF_BYTE,

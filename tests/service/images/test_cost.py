@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from service.handlers.interface import InvalidImageError
 from service.images.cost import image_cost, largest_image_bytes
 from service.images.formats import DEFAULT_FORMATS, FORMATS
 from service.images.limit import ImageLimit
@@ -72,6 +75,49 @@ def test_no_other_format_takes_more_memory_than_its_header_tells(
 def test_every_format_is_measured() -> None:
     assert {name.partition(",")[0] for name in WORST} == set(DEFAULT_FORMATS)
     assert {*DEFAULT_FORMATS, *OTHERS} == set(FORMATS)
+
+
+SMALL = [
+    cv2.imencode(suffix, np.full((20, 20, 3), 77, np.uint8), flags)[1].tobytes()
+    for suffix, flags in (
+        (".jpg", ()),
+        (".jpg", (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+        (".png", ()),
+        (".webp", (cv2.IMWRITE_WEBP_QUALITY, 90)),
+        (".webp", (cv2.IMWRITE_WEBP_QUALITY, 101)),
+        (".gif", ()),
+        (".bmp", ()),
+        (".avif", ()),
+    )
+]
+
+
+@given(
+    st.sampled_from(SMALL),
+    st.lists(st.tuples(st.integers(2, 400), st.binary(max_size=6) | st.just(bytes(3))), max_size=4),
+    st.integers(0, 700),
+)
+def test_damaged_ones_have_a_cost_or_are_bad_images(
+    image: bytes, changes: list[tuple[int, bytes]], length: int
+) -> None:
+    data = bytearray(image)
+    for position, replacement in changes:
+        data[position : position + len(replacement)] = replacement
+    for damaged in (bytes(data), bytes(data[:length])):
+        try:
+            image_cost(damaged)
+        except InvalidImageError:
+            continue
+
+
+@pytest.mark.parametrize("components", [b"\0", b"\3\7\0\0\7\0\0\7\0\0"])
+def test_a_jpeg_without_samples_is_a_bad_image(components: bytes) -> None:
+    """There are none, or factors of 0 and scans of others."""
+    data = bytearray(SMALL[1])
+    count = data.index(b"\xff\xc2") + 9
+    data[count : count + len(components)] = components
+    with pytest.raises(InvalidImageError, match="no component that has samples"):
+        image_cost(bytes(data))
 
 
 def camera_export(height: int, width: int, quality: int, progressive: int) -> bytes:
