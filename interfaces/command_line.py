@@ -39,9 +39,7 @@ class Parser(argparse.ArgumentParser):
         Args:
             words: the command line; None for this process's own.
         """
-        given = list(sys.argv[1:] if words is None else words)
-        end = given.index("--") if "--" in given else len(given)
-        given[:end] = map(self._spelled, given[:end])
+        given = self.spelled(sys.argv[1:] if words is None else words)
         chosen = self
         if self.commands:
             place = next((i for i, word in enumerate(given) if not word.startswith("-")), None)
@@ -61,6 +59,11 @@ class Parser(argparse.ArgumentParser):
 
     def _written(self, name: str) -> str:
         return name.replace("-", "_") if self.writes_underscores else dashed(name)
+
+    def spelled(self, words: Sequence[str]) -> list[str]:
+        """A command line with the names of options as the parser has them."""
+        end = words.index("--") if "--" in words else len(words)
+        return [*map(self._spelled, words[:end]), *words[end:]]
 
     def _spelled(self, word: str) -> str:
         if not word.startswith("--"):

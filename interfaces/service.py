@@ -12,6 +12,9 @@ MAX_FRAME_BYTES = 16_384_000
 NOTE = "note"
 """The key of `settings` with what users of the model's answers have to know."""
 
+OPTIONS_GIVEN = "options"
+"""The key of `settings` with the options that are no defaults, and where each is from."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:

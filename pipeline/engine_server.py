@@ -30,8 +30,9 @@ from pipeline.errors import PipelineConfigError
 from pipeline.pipe import Pipe
 from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
+from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
-from service.processes.process import CLOSING_S, end_within, leave, log_to_stderr
+from service.processes.process import CLOSING_S, end_within, leave
 from service.processes.shared_folder import when_owner_ends
 from service.processes.signals import leave_stop_to_supervisor
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     inherit_decode_memory()
     settings: EngineProcessSettings = from_json(sys.stdin.read(), [EngineProcessSettings])
-    log_to_stderr(settings.log_level, "engine process ")
+    start_log(settings.log, "engine process")
     workers = Workers(socket.socket(fileno=int(arguments[0])))
     is_loaded = threading.Event()
     when_owner_ends(int(arguments[1]), lambda: _end_alone(is_loaded))

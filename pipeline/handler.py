@@ -48,6 +48,7 @@ from service.handlers.interface import (
     was_worked_on,
 )
 from service.handlers.restart_policy import RestartPolicy
+from service.logs.start import used_log_settings
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +254,7 @@ def _engine_process(
         settings.engine,
         settings.backends,
         settings.hang_timeout_s,
-        logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+        used_log_settings(),
     )
     return connect_or_start(Path(str(settings.shared_folder)), wanted)
 

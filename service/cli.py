@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from interfaces.options import settings_from
 from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
 from service.handlers.table import create_handler
 from service.images.decode_memory import limit_decode_memory
 from service.images.limit import prepare_opencv
+from service.logs.log_settings import LogSettings
+from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
+from service.options.given import gather
 from service.options.server_arguments import parse_arguments
 from service.options.validation import handler_settings, server_settings
 from service.processes.placement import Placement
-from service.processes.process import error_line, log_to_stderr, write_error
+from service.processes.process import error_line, write_error
 from service.processes.signals import stopped_by_signals
 from service.processes.supervisor import Supervisor, WorkerError
 from service.processes.worker_choice import choose_worker_count
@@ -33,9 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after an orderly stop, 1 if the server could not listen or requests were
         cut off, 2 for a setting that cannot work.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parse_arguments(given)
-    log_to_stderr(options.log_level)
+    try:
+        given = gather(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except ConfigurationError as error:
+        return _fail(*error_line(error))
+    options = parse_arguments(given.words)
+    try:
+        start_log(settings_from(LogSettings, options))
+    except OSError as error:
+        return _fail(given.traced(f"--log-file: {error.filename}: {error.strerror}"), 2)
     try:
         for_handler = handler_settings(options)
         settings = server_settings(options)
@@ -54,14 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.handler,
                 lambda: create_handler(options.handler, for_handler),
                 PortListener(settings),
-                Placement(why=count.reason),
+                Placement(why=count.reason, options_given=str(given)),
             )
         with server, stopped_by_signals(server, is_native=count.workers == 1):
             cut_off = server.run()
     except WorkerError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(given.traced(str(error)), error.exit_code)
     except (ConfigurationError, OSError) as error:
-        return _fail(*error_line(error))
+        line, code = error_line(error)
+        return _fail(given.traced(line), code)
     return 1 if cut_off else 0
 
 

@@ -113,6 +113,7 @@ class Server(Lifecycle):
         runs = f"{info.engine}, {info.precision}, {info.model}"
         if self._placement.supervisor_pid is None:
             _log.info("workers: 1 (%s)", self._placement.why)
+            _log.info("options: %s", self._placement.options_given or "none given")
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, f"{self._handler_name} handler ({runs})")

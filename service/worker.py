@@ -13,20 +13,27 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from interfaces.options import settings_from
 from service.errors import ConfigurationError
 from service.handlers.table import create_handler
 from service.images.decode_memory import DECODE_MEMORY
+from service.logs.log_settings import LogSettings
+from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
 from service.options.server_arguments import parse_arguments
 from service.options.validation import handler_settings, server_settings
 from service.processes.control_channel import ControlChannel
 from service.processes.heartbeats import BEATS, Heartbeats
 from service.processes.placement import Placement
-from service.processes.process import error_line, leave, log_to_stderr
+from service.processes.process import error_line, leave
 from service.processes.signals import leave_stop_to_supervisor
 from service.processes.worker_listener import WorkerListener
 from service.processes.worker_messages import WORKER_MESSAGES, Drained, StartFailure
-from service.processes.worker_process import SHARED_FOLDER_VARIABLE, WHY_SO_MANY_VARIABLE
+from service.processes.worker_process import (
+    OPTIONS_GIVEN_VARIABLE,
+    SHARED_FOLDER_VARIABLE,
+    WHY_SO_MANY_VARIABLE,
+)
 from service.server import Server
 
 _log = logging.getLogger(__name__)
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     control = ControlChannel.inherited(int(arguments[0]), WORKER_MESSAGES)
     index = int(arguments[1])
     options = parse_arguments(arguments[2:])
-    log_to_stderr(options.log_level, f"worker {index} ")
+    start_log(settings_from(LogSettings, options), f"worker {index}")
     listener = WorkerListener(control)
     watch = SupervisorWatch(control, listener, options.hang_timeout_s)
     watch.start()
@@ -55,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             os.getppid(),
             os.environ.get(SHARED_FOLDER_VARIABLE),
             os.environ[WHY_SO_MANY_VARIABLE],
+            os.environ[OPTIONS_GIVEN_VARIABLE],
         )
         settings = placement.handler_settings(handler_settings(options))
         own = placement.server_settings(whole)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine_process.engine_facts import EngineFacts
+from service.logs.log_settings import LogSettings
 
 _SLOT_TYPE = "I"
 # As many as a worker has slots, of which each is named once.
@@ -25,7 +26,7 @@ class EngineProcessSettings:
         engine: a provider's name or "auto".
         backends: file of backends in Python, or None.
         hang_timeout_s: how long it may give no sign of life; 0 for ever.
-        log_level: the name of the lowest level that is logged.
+        log: level, format and file of its log.
     """
 
     document: Mapping[str, Any]
@@ -33,7 +34,7 @@ class EngineProcessSettings:
     engine: str
     backends: str | None
     hang_timeout_s: float
-    log_level: str
+    log: LogSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from service.accepting.listening_socket import address_text, bind, listen
-from service.logs import RateLimitedWarnings
+from service.logs.rate_limited import RateLimitedWarnings
 from service.options.server_settings import ServerSettings
 
 _log = logging.getLogger(__name__)

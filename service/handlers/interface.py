@@ -210,7 +210,8 @@ class HandlerSettings:
     weights: str | None = _option(None, "state dict for the zoo's model", FILE)
     config: str | None = _option(
         None,
-        "the pipeline's graph",
+        "the pipeline's graph; a file whose only table is [server] has options of the service, for "
+        "any handler, and may be given beside a graph",
         FILE,
         metavar="FILE.toml",
         default_text="the shipped one",

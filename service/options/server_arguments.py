@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from interfaces.command_line import Parser
-from interfaces.kinds import one_of
 from interfaces.options import REQUIRED, Option, option, options_of
 from service.handlers.interface import HandlerSettings
 from service.handlers.table import HANDLERS
+from service.logs.log_settings import LogSettings
 from service.options.server_settings import ServerSettings
+
+PROGRAM = "python -m service"
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,17 @@ class ProcessSettings:
         "that answers at once and so shows the cost of the server itself",
         metavar=f"{{{','.join(HANDLERS)}}}",
     )
-    log_level: str = option(
-        "info",
-        "least severe log lines; the ready line is an info line",
-        one_of(("debug", "info", "warning", "error")),
-        group="server",
-    )
 
 
 def server_options() -> list[Option]:
     """What the command line takes."""
     for_server = (replace(o, group=o.group or "server") for o in options_of(ServerSettings))
-    return [*options_of(ProcessSettings), *options_of(HandlerSettings), *for_server]
+    return [
+        *options_of(ProcessSettings),
+        *options_of(LogSettings),
+        *options_of(HandlerSettings),
+        *for_server,
+    ]
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -45,7 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     A mistake is told in one line, and ends the process with exit code 2.
     """
     parser = Parser(
-        prog="python -m service",
+        prog=PROGRAM,
         description="Serve image classification over Thrift (binary protocol, framed or not).",
     )
     groups = {name: parser.add_argument_group(name) for name in ("model", "server")}

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from service.accepting.listener import Listener
 from service.options.server_settings import ServerSettings
 from service.processes.process import LEAVING_S
+from service.processes.service_manager import READY, STOPPING, tell_service_manager
 from service.processes.subreaper import wait_for_children
 from service.processes.wakeup_pipe import WakeupPipe
 
@@ -81,7 +82,10 @@ class Lifecycle(ABC):
         """
         try:
             self.startup()
+            if self.ready:
+                tell_service_manager(READY)
             self.serve()
+            tell_service_manager(STOPPING)
             return self.drain()
         finally:
             self.shutdown()

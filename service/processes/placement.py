@@ -19,6 +19,7 @@ class Placement:
         supervisor_pid: pid of their parent; None where one process is the server.
         shared_folder: a folder for the workers alone; None likewise.
         why: why so many serve, in words.
+        options_given: the options that are no defaults, and where each is from, in words.
     """
 
     worker: int = 0
@@ -26,6 +27,7 @@ class Placement:
     supervisor_pid: int | None = None
     shared_folder: str | None = None
     why: str = "--workers"
+    options_given: str = ""
 
     def server_settings(self, whole: ServerSettings) -> ServerSettings:
         """The settings of this process by itself.

@@ -1,4 +1,4 @@
-"""What every process of a server does alike: log, tell why it failed, leave."""
+"""What every process of a server does alike: tell why it failed, leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import NoReturn
 
 from service.errors import ConfigurationError
-from service.logs import StderrLog, let_native_messages_pass
 
 STDERR_FD = 2
 # After --drain-timeout-s, for what a server has to do between its last reply and its end.
@@ -24,37 +23,6 @@ CLOSING_S = 2.0
 _FLUSHING_S = 1.0
 # For the stacks of a process that is ended.
 _DUMPING_S = 1.0
-
-
-def log_to_stderr(level: str, speaker: str = "") -> None:
-    """Write log lines to stderr; no thread waits for their reader.
-
-    Args:
-        level: name of the least severe level that is written.
-        speaker: precedes each logger's name, to tell several processes apart.
-    """
-    _open_standard_streams()
-    if not logging.root.handlers:
-        logging.root.addHandler(StderrLog(speaker))
-        logging.root.setLevel(level.upper())
-        let_native_messages_pass()
-
-
-def _open_standard_streams() -> None:
-    """Put nothing where a standard stream is closed.
-
-    A connection that got the number of stderr would have log lines and native libraries' messages
-    written into it.
-    """
-    for fd in range(STDERR_FD + 1):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # The lowest number that is free, which is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.dup(STDERR_FD), "w"))
 
 
 def error_line(error: ConfigurationError | OSError) -> tuple[str, int]:

@@ -3,7 +3,8 @@
 | signal | server | its workers and engine process |
 |---|---|---|
 | SIGTERM, SIGINT, SIGQUIT | drains; the second one ends it at once | nothing |
-| SIGHUP | drains, unless it was ignored when the server was started (`nohup`) | nothing |
+| SIGHUP with --log-file | opens that file anew, if it was moved away | the same |
+| SIGHUP without it | drains, unless it was ignored at the start (`nohup`) | nothing |
 | SIGUSR1 | writes the stacks of all threads to stderr | the same |
 | SIGUSR2 | one log line | the same |
 
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from service.logs.start import reopen_log, used_log_settings
 from service.processes.lifecycle import Lifecycle
 from service.processes.process import STDERR_FD, end_at_will, end_within
 
@@ -97,11 +99,12 @@ def ended_by_signals(end_wait: Callable[[], None]) -> Iterator[None]:
         raise SystemExit(128 + number)
 
     def note(number: int) -> None:
-        if number in _STOPPING:
+        if number in stopping:
             end_wait()
 
-    handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(_stopping(), end)
-    handlers.update(dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2), _do_nothing))
+    stopping = _stopping()
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(stopping, end)
+    handlers.update(dict.fromkeys(_noted(), _do_nothing))
     with _read_by_thread(note):
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
@@ -122,6 +125,7 @@ class _StopBySignals:
     def __init__(self, server: Lifecycle, *, is_native: bool) -> None:
         self._server = server
         self._is_native = is_native
+        self._stopping = _stopping()
         self._came: list[int] = []
         self._is_stopping = threading.Event()
         self._is_over, self._is_abandoned = threading.Event(), threading.Event()
@@ -141,7 +145,7 @@ class _StopBySignals:
 
     def note(self, number: int) -> None:
         """Run by the thread that reads which signals come."""
-        if number in _STOPPING:
+        if number in self._stopping:
             if self._is_native and number in _ENDING:
                 _end_by_the_next(number)
             self._came.append(number)
@@ -204,14 +208,27 @@ def leave_stop_to_supervisor() -> None:
 
 
 def _stopping() -> list[signal.Signals]:
-    """The signals that stop a server; without SIGHUP where it was started to outlive that."""
+    """The signals that stop a server; without SIGHUP where that has another use.
+
+    It was started to outlive that one, or has a file for its log.
+    """
     hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return [one for one in _STOPPING if not (one == signal.SIGHUP and hangup_ignored)]
+    return [*_ENDING, *([] if hangup_ignored or _reopens_log() else [signal.SIGHUP])]
+
+
+def _noted() -> list[signal.Signals]:
+    """The signals of a user that end nothing, and do something here."""
+    reopening = [signal.SIGHUP] if _reopens_log() else []
+    return [signal.SIGUSR1, signal.SIGUSR2, *reopening]
+
+
+def _reopens_log() -> bool:
+    return used_log_settings().log_file is not None
 
 
 def _settle_the_others() -> None:
     """Die of no signal of a user, but of that of `end_within`, whatever was inherited."""
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in _noted():
         signal.signal(number, _do_nothing)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
@@ -259,6 +276,8 @@ def _keep_reading(note: Callable[[int], None]) -> socket.socket:
                 for number in numbers:
                     if number == signal.SIGUSR1:
                         _log_stacks()
+                    if number == signal.SIGHUP and _reopens_log():
+                        reopen_log()
                     if number == signal.SIGUSR2:
                         _log.info("SIGUSR2 does nothing; SIGUSR1 writes all stacks to stderr")
                     note(number)

@@ -15,10 +15,10 @@ import math
 import selectors
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from service.accepting.listener import Arrival, PortListener
+from service.options.given import GivenOptions
 from service.options.server_settings import ServerSettings
 from service.processes.exit_reasons import how_it_ended, oom_kills
 from service.processes.heartbeats import BEATS, Heartbeats
@@ -56,15 +56,15 @@ class Supervisor(Lifecycle):
 
     Args:
         settings: the whole server's.
-        arguments: the command line, from which each worker takes its own settings.
+        given: the options, from which each worker takes its own settings.
         why: why there are so many workers, in words.
     """
 
     _listener: PortListener
 
-    def __init__(self, settings: ServerSettings, arguments: Sequence[str], why: str) -> None:
+    def __init__(self, settings: ServerSettings, given: GivenOptions, why: str) -> None:
         super().__init__(settings, PortListener(settings))
-        self._arguments = arguments
+        self._given = given
         self._why_so_many = why
         self._shared_folder = SharedFolder()
         self._slots = [WorkerSlot(index) for index in range(settings.processes)]
@@ -107,6 +107,7 @@ class Supervisor(Lifecycle):
                 return
         running = self._serving()[0].running
         _log.info("workers: %d (%s)", len(self._slots), self._why_so_many)
+        _log.info("options: %s", self._given)
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, f"{running} in {len(self._slots)} workers")
@@ -231,7 +232,7 @@ class Supervisor(Lifecycle):
                 slot.index,
                 len(self._slots),
                 self._why_so_many,
-                self._arguments,
+                self._given,
                 self._shared_folder.path,
             )
         except OSError as error:

@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cpu.cores import CORES_VARIABLE, available_cores
 from service.accepting.listener import Arrival, DrainNotice, StopRequest
+from service.options.given import GivenOptions
 from service.processes.control_channel import ControlChannel
 from service.processes.exit_reasons import how_it_ended, oom_kills
 from service.processes.placement import share_of_cores
+from service.processes.service_manager import SOCKET_VARIABLE
 from service.processes.signals import STACKS_OF_THE_HUNG, held_back
 from service.processes.worker_messages import (
     WORKER_MESSAGES,
@@ -25,6 +26,7 @@ from service.processes.worker_messages import (
 
 SHARED_FOLDER_VARIABLE = "THRIFTPIPE_SHARED_FOLDER"
 WHY_SO_MANY_VARIABLE = "THRIFTPIPE_WHY_SO_MANY_WORKERS"
+OPTIONS_GIVEN_VARIABLE = "THRIFTPIPE_OPTIONS_GIVEN"
 # A worker that does not even take what it was given gets no more.
 _MOST_UNTAKEN = 16
 # A process that is killed ends at once, unless the kernel itself is at work for it.
@@ -38,7 +40,7 @@ class WorkerProcess:
         index: its number, from 0.
         workers: how many there are.
         why: why there are so many, in words.
-        arguments: the server's own command line.
+        given: the server's own options.
         shared_folder: a folder that all workers have in common.
 
     Attributes:
@@ -59,7 +61,7 @@ class WorkerProcess:
         index: int,
         workers: int,
         why: str,
-        arguments: Sequence[str],
+        given: GivenOptions,
         shared_folder: Path,
     ) -> None:
         self.control, theirs = ControlChannel.pair(WORKER_MESSAGES)
@@ -82,13 +84,14 @@ class WorkerProcess:
             # A signal for all of the server must not end it before it can know better.
             with held_back():
                 self._process = subprocess.Popen(  # noqa: S603 (the server's own command line)
-                    [*command, *arguments, "--workers", str(workers)],
+                    [*command, *given.words, "--workers", str(workers)],
                     stdin=subprocess.DEVNULL,
                     env={
-                        **os.environ,
+                        **{k: v for k, v in os.environ.items() if k != SOCKET_VARIABLE},
                         CORES_VARIABLE: str(cores),
                         SHARED_FOLDER_VARIABLE: str(shared_folder),
                         WHY_SO_MANY_VARIABLE: why,
+                        OPTIONS_GIVEN_VARIABLE: str(given),
                     },
                     pass_fds=[theirs.fileno()],
                 )

@@ -9,7 +9,7 @@ import time
 from operator import itemgetter
 from typing import Protocol
 
-from service.logs import RateLimitedWarnings
+from service.logs.rate_limited import RateLimitedWarnings
 from service.malloc_arenas import trim_arenas
 from service.wire.scanner import LimitError, ProtocolError
 

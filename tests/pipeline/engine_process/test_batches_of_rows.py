@@ -13,6 +13,7 @@ from pipeline.engine_process.launcher import connect_or_start
 from pipeline.engine_process.messages import EngineProcessSettings
 from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.runtime.task import Task, WaitingCall
+from service.logs.log_settings import LogSettings
 from service.processes.shared_folder import SharedFolder
 from tests.robustness.colour_model import SIDE, write_colour_model
 
@@ -59,7 +60,9 @@ def test_rows_of_items_that_wait_never_exceed_max(tmp_path: Path) -> None:
             "gate": str(gate),
         }
     }
-    settings = EngineProcessSettings(document, "colours", "onnxruntime", str(backends), 0, "INFO")
+    settings = EngineProcessSettings(
+        document, "colours", "onnxruntime", str(backends), 0, LogSettings()
+    )
     folder = SharedFolder()
     node = RemoteNode("colours", partial(connect_or_start, folder.path, settings))
     sizes = (1, 3, 3, 3)

@@ -19,6 +19,7 @@ from pipeline.engine_process.messages import (
     SharedSlots,
     SlotNumbers,
 )
+from service.logs.log_settings import LogSettings
 from service.processes.control_channel import ControlChannel
 
 Ends = tuple[socket.socket, socket.socket]
@@ -33,9 +34,9 @@ def ends() -> Iterator[Ends]:
 
 def test_settings_are_the_same_text_in_each_worker() -> None:
     document = {"node": {"backend": "DecodeMat", "max": 4}, "device_id": "0,1"}
-    settings = EngineProcessSettings(document, "node", "auto", None, 2.5, "INFO")
+    settings = EngineProcessSettings(document, "node", "auto", None, 2.5, LogSettings())
     other_order = EngineProcessSettings(
-        dict(reversed(document.items())), "node", "auto", None, 2.5, "INFO"
+        dict(reversed(document.items())), "node", "auto", None, 2.5, LogSettings()
     )
     assert to_json(settings) == to_json(other_order)
     assert from_json(to_json(settings), [EngineProcessSettings]) == settings

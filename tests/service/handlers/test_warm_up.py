@@ -86,13 +86,13 @@ def arguments(handler: str, model: str) -> list[str]:
 )
 def test_a_model_without_an_end_fails_the_start(more: tuple[str, ...], endless: str) -> None:
     handler, *options = more
-    mark = f"THRIFTPIPE_TEST={uuid.uuid4()}"
+    mark = f"WARM_UP_TEST={uuid.uuid4()}"
     result = subprocess.run(
         [*arguments(handler, endless), "--start-timeout-s", "0.2", *options],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        env={**os.environ, "THRIFTPIPE_TEST": mark.partition("=")[2]},
+        env={**os.environ, "WARM_UP_TEST": mark.partition("=")[2]},
     )
     assert result.returncode == 2, result.stderr
     line = result.stderr.splitlines()[-1]

@@ -128,8 +128,10 @@ def test_it_serves_and_stops_while_its_log_is_not_read(start: Start, workers: st
 def test_lines_that_were_not_read_are_counted() -> None:
     code = (
         "import logging, sys\n"
-        "from service.processes.process import leave, log_to_stderr\n"
-        "log_to_stderr('info')\n"
+        "from service.logs.log_settings import LogSettings\n"
+        "from service.logs.start import start_log\n"
+        "from service.processes.process import leave\n"
+        "start_log(LogSettings())\n"
         "for _ in range(5000): logging.info('one of many')\n"
         "print(flush=True)\n"
         "(handler,) = logging.root.handlers\n"
@@ -147,7 +149,7 @@ def test_lines_that_were_not_read_are_counted() -> None:
     assert 1000 < len(lines) < 5000
     dropped = 5000 - len(lines)
     assert told.endswith(
-        f"WARNING service.logs: {dropped} log lines were dropped: stderr was not read"
+        f"WARNING service.logs.queued: {dropped} log lines were dropped: they were not read"
     )
     assert last.endswith("INFO root: the last one")
 
@@ -155,8 +157,10 @@ def test_lines_that_were_not_read_are_counted() -> None:
 def test_a_fork_logs_too() -> None:
     code = (
         "import logging, os\n"
-        "from service.processes.process import leave, log_to_stderr\n"
-        "log_to_stderr('info', 'worker 0 ')\n"
+        "from service.logs.log_settings import LogSettings\n"
+        "from service.logs.start import start_log\n"
+        "from service.processes.process import leave\n"
+        "start_log(LogSettings(), 'worker 0')\n"
         "if not os.fork(): logging.info('here'); os._exit(0)\n"
         "os.wait()\n"
         "leave(0)\n"
@@ -174,9 +178,10 @@ def test_a_fork_logs_too() -> None:
 def test_stacks_that_are_asked_for_are_logged_at_any_level() -> None:
     code = (
         "import os, signal, threading\n"
-        "from service.processes.process import log_to_stderr\n"
+        "from service.logs.log_settings import LogSettings\n"
+        "from service.logs.start import start_log\n"
         "from service.processes.signals import leave_stop_to_supervisor\n"
-        "log_to_stderr('critical')\n"
+        "start_log(LogSettings('critical'))\n"
         "leave_stop_to_supervisor()\n"
         "os.kill(os.getpid(), signal.SIGUSR1)\n"
         "threading.Event().wait()\n"
@@ -212,8 +217,10 @@ def test_a_closed_stream_is_replaced_by_what_is_no_connection() -> None:
     code = (
         "import os, sys\n"
         "os.close(0); os.close(2); sys.stderr = None\n"
-        "from service.processes.process import leave, log_to_stderr\n"
-        "log_to_stderr('info')\n"
+        "from service.logs.log_settings import LogSettings\n"
+        "from service.logs.start import start_log\n"
+        "from service.processes.process import leave\n"
+        "start_log(LogSettings())\n"
         "import logging; logging.error('this is not read')\n"
         "print(os.readlink('/proc/self/fd/0'), os.readlink('/proc/self/fd/2'))\n"
         "leave(0)\n"

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from service.logs import RateLimitedWarnings
+from service.logs.rate_limited import RateLimitedWarnings
 
 STARTED = """
 import ctypes, os
-from service.processes.process import log_to_stderr
-log_to_stderr("info")
+from service.logs.log_settings import LogSettings
+from service.logs.start import start_log
+start_log(LogSettings())
 libc = ctypes.CDLL(None)
 stderr = ctypes.c_void_p.in_dll(libc, "stderr")
 """

@@ -1,0 +1,1 @@
+"""The log: text or JSON, to stderr or a file, written without blocking any other thread."""

@@ -1,0 +1,188 @@
+"""The log of a server process: JSON, a file, a file that is moved or cannot be written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service.cli import main
+from service.logs.formats import Event, formatter
+from service.logs.line_writer import LineWriter
+
+TIMEOUT_S = 30
+NULL = ("-m", "service", "--handler", "null", "--port", "0")
+
+Start = Callable[..., Any]
+
+
+def record(message: object, *arguments: object, **others: Any) -> logging.LogRecord:
+    exc_info = others.get("exc_info")
+    return logging.LogRecord("a.b", logging.INFO, "", 0, message, arguments, exc_info)
+
+
+def cause_a_line(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while sock.recv(4096):
+            pass
+
+
+@contextmanager
+def follow(path: Path) -> Iterator[Callable[[str], str]]:
+    """Gives the next line of a file that has a text, once it is there."""
+    with path.open() as file:
+
+        def until(text: str) -> str:
+            line = ""
+            while text not in line or not line.endswith("\n"):
+                line = line * (not line.endswith("\n")) + file.readline()
+            return line
+
+        yield until
+
+
+def test_json_has_a_field_for_each_thing() -> None:
+    json_lines = formatter("json", "worker 0")
+    try:
+        raise ValueError("no way\non")
+    except ValueError as error:
+        line = json_lines.format(record("%s is “bad”", 3, exc_info=(ValueError, error, None)))
+    assert "\n" not in line
+    told = json.loads(line)
+    assert datetime.fromisoformat(told.pop("time").replace("Z", "+00:00")).year > 2000
+    assert told == {
+        "level": "INFO",
+        "process": "worker 0",
+        "pid": os.getpid(),
+        "logger": "a.b",
+        "message": "3 is “bad”",
+        "exception": "ValueError: no way\non",
+    }
+
+
+def test_an_event_is_text_and_fields() -> None:
+    event = Event("request", {"method": "ping", "images": None, "ms": 1.5})
+    told = json.loads(formatter("json", "").format(record(event)))
+    assert (told["message"], told["method"], told["ms"]) == ("request", "ping", 1.5)
+    assert "images" not in told
+    assert told["process"] == "server"
+    line = formatter("text", "worker 1").format(record(event))
+    assert line.endswith(" INFO worker 1 a.b: request: method=ping ms=1.5")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_each_line_of_a_server_is_json(start: Start, workers: str) -> None:
+    server = start(*NULL, "--workers", workers, "--log-format", "json")
+    ready = json.loads(server.read_until("ready: "))
+    cause_a_line(int(ready["message"].rpartition(":")[2]))
+    server.process.terminate()
+    assert server.wait() == 0
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    (closed,) = (line for line in lines if line["message"].startswith("closed "))
+    expected = "server" if workers == "1" else "worker "
+    assert closed["process"].startswith(expected)
+    assert (closed["level"], closed["logger"]) == ("WARNING", "service.wire.connection")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_opens_the_log_file_anew(start: Start, tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "server.log"
+    server = start(*NULL, "--workers", workers, "--log-file", "server.log", "--log-level", "debug")
+    port = read_port(server, path)
+    moved = path.rename(tmp_path / "server.log.1")
+    os.killpg(server.process.pid, signal.SIGHUP)
+    while not path.exists():
+        os.sched_yield()
+    with follow(path) as until:
+        for _ in range(1 + (0 if workers == "1" else int(workers))):
+            until("the log file is open")
+        cause_a_line(port)
+        until("HTTP")
+    server.process.terminate()
+    assert server.wait() == 0
+    assert server.log == ""
+    assert "stopping (SIGTERM)" in path.read_text()
+    assert "the log file is open" not in moved.read_text()
+    assert oct(path.stat().st_mode & 0o007) == "0o0"
+
+
+def read_port(server: Any, path: Path) -> int:
+    while not path.exists():
+        assert server.process.poll() is None
+        os.sched_yield()
+    with follow(path) as until:
+        return int(until("ready: ").rpartition(":")[2])
+
+
+def test_workers_follow_a_file_that_was_moved_without_a_signal(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "server.log"
+    server = start(*NULL, "--workers", "2", "--log-file", "server.log")
+    port = read_port(server, path)
+    path.rename(tmp_path / "server.log.1")
+    cause_a_line(port)
+    while not path.exists():
+        os.sched_yield()
+    with follow(path) as until:
+        assert "worker " in until("HTTP")
+    children = psutil.Process(server.process.pid).children()
+    assert len(children) == 2
+    server.process.terminate()
+    assert server.wait() == 0
+
+
+def test_a_log_file_that_cannot_be_opened_is_a_mistake(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    assert main(["--handler", "null", "--port", "0", "--log-file", f"{tmp_path}/no/x"]) == 2
+    told = capfd.readouterr().err
+    assert told == f"error: --log-file: {tmp_path}/no/x: No such file or directory\n"
+    assert logging.root.handlers == []
+
+
+def test_lines_that_cannot_be_written_are_counted_and_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "folder" / "server.log"
+    writer = LineWriter(str(path), lambda: False)
+    for number in range(3):
+        writer.emit(record("lost %d", number))
+    told = capfd.readouterr().err
+    assert told == f"log lines are lost: {path}: No such file or directory\n"
+    path.parent.mkdir()
+    writer.emit(record("written"))
+    assert path.read_text() == "3 log lines were lost: No such file or directory\nwritten\n"
+    path.parent.rename(tmp_path / "moved")
+    writer.emit(record("lost"))
+    path.parent.mkdir()
+    writer.emit(record("again"))
+    assert path.read_text() == "1 log lines were lost: No such file or directory\nagain\n"
+
+
+def test_lines_that_come_together_are_written_with_one_call(tmp_path: Path) -> None:
+    path, more = tmp_path / "server.log", [True, True, False]
+    writer = LineWriter(str(path), lambda: more.pop(0))
+    for number in range(3):
+        assert not path.exists()
+        writer.emit(record("line %d", number))
+    assert path.read_text() == "line 0\nline 1\nline 2\n"
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    writer = LineWriter("/dev/full", lambda: False)
+    for _ in range(2):
+        writer.emit(record("lost"))
+    assert capfd.readouterr().err == "log lines are lost: /dev/full: No space left on device\n"
