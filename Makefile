@@ -93,11 +93,12 @@ regression: $(STAMP) ## throughput beside another commit: make regression ARGS="
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
 
-lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts and the audit
+lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts, hadolint and the audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Containerfile; fi
 
 audit: $(STAMP) ## ask for known vulnerabilities in the pinned packages
 	$(BIN)/python .ci/audit.py
