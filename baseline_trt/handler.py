@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -73,9 +73,15 @@ class BaselineHandler:
     Args:
         settings: what the command line says.
         rebuild: when the engine counts as broken, and how often it is rebuilt.
+        locked: what runs batches where there is the lock; a trace has one that records them.
     """
 
-    def __init__(self, settings: HandlerSettings, rebuild: RestartPolicy = DEFAULT_POLICY) -> None:
+    def __init__(
+        self,
+        settings: HandlerSettings,
+        rebuild: RestartPolicy = DEFAULT_POLICY,
+        locked: Callable[[Engine], Inference] = LockedInference,
+    ) -> None:
         rebuild = replace(rebuild, stuck_s=settings.hang_timeout_s)
         choice = choose_engine(settings.engine, settings.precision)
         model = classifier_output(open_model(settings.model, settings.weights), settings.output)
@@ -103,7 +109,7 @@ class BaselineHandler:
         name = settings.model or DEFAULT_MODEL
         self._engine = RecoveringEngine(
             lambda: load_baseline_engine(choice, model, options, name, settings.weights),
-            lambda engine: _inference(engine, settings.lock),
+            locked if settings.lock else _without_lock,
             rebuild,
         )
         self._max_batch_size = self._engine.engine.options.max_batch_size
@@ -240,9 +246,7 @@ class BaselineHandler:
         ]
 
 
-def _inference(engine: Engine, lock: bool) -> Inference:
-    if lock:
-        return LockedInference(engine)
+def _without_lock(engine: Engine) -> Inference:
     if not engine.thread_safe:
         raise ConfigurationError(
             f"--no-lock: engine {engine.name!r} is not thread-safe and needs the lock"

@@ -72,12 +72,16 @@ class LockedInference:
                 raise EngineUnavailableError("the engine broke while the call waited for the lock")
             started_s = time.monotonic()
             self._clock.begin(started_s)
-            scores = self._context.run([(on_device,)])[0].clone()
+            scores = self._scores(on_device)
         finally:
             self._clock.end(time.monotonic())
             self._lock.release()
         ran_s = time.monotonic() - started_s + arrived_s - copying_since_s
         return scores, (started_s - arrived_s) * 1000, ran_s * 1000
+
+    def _scores(self, on_device: torch.Tensor) -> torch.Tensor:
+        """Run a batch, with the lock held."""
+        return self._context.run([(on_device,)])[0].clone()
 
     def stuck_s(self, least_s: float) -> float:
         """Of the batch that has the lock."""

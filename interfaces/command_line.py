@@ -86,6 +86,8 @@ class Parser(argparse.ArgumentParser):
         details: dict[str, Any] = {"help": text.replace("`", "").replace("%", "%%")}
         names: Iterable[str] = (described.name, *described.aliases)
         names = [f"--{self._written(name)}" for name in names]
+        if described.short:
+            names.append(f"-{described.short}")
         if not described.is_positional:
             details.update(dest=dest, default=described.default)
         if is_left_out:

@@ -27,6 +27,7 @@ class Option:
         help: what it is.
         metavar: what `--help` calls its value, unless its kind says.
         aliases: other names.
+        short: a letter that stands for it after one dash, or "".
         default_text: what is used where it is not given, unless its default says.
         dest: the attribute that gets the value, where it is not the name.
         is_positional: whether it is a word that has its place, and no name before it; it may be
@@ -44,6 +45,7 @@ class Option:
     help: str
     metavar: str | None = None
     aliases: tuple[str, ...] = ()
+    short: str = ""
     default_text: str = ""
     dest: str = ""
     is_positional: bool = False
@@ -125,7 +127,8 @@ def option_table(options: Iterable[Option]) -> str:
         if shown.isdigit() and int(shown) >= _GROUPED:
             shown = f"{int(shown):,}"
         aliases = "".join(f", earlier `--{dashed(alias)}`" for alias in described.aliases)
-        spelling = f"`--{dashed(described.name)}`{aliases}"
+        short = f", `-{described.short}`" if described.short else ""
+        spelling = f"`--{dashed(described.name)}`{short}{aliases}"
         lines.append(f"| {spelling} | {shown} | {described.text}{beyond} |")
     return "\n".join(lines) + "\n"
 

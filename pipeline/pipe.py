@@ -30,6 +30,7 @@ from pipeline.runtime.batch_source import BatchSource
 from pipeline.runtime.instance import Loading
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
+from pipeline.runtime.parts import PLAIN_PARTS, Parts
 from pipeline.runtime.task import StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
@@ -91,6 +92,7 @@ class Pipe:
         readiness_changed: Callable[[], None] = lambda: None,
         loading: Loading = nullcontext,
         check_result: ResultCheck | None = None,
+        parts: Parts = PLAIN_PARTS,
     ) -> None:
         """Start all instances.
 
@@ -105,6 +107,7 @@ class Pipe:
             loading: entered in the instance's thread while an instance is built.
             check_result: raises if callers cannot use a result; that fails the item and counts
                 against the instance, as an exception of its backend does.
+            parts: make what the nodes of this process consist of.
 
         Raises:
             PipelineConfigError: a node cannot run; all that was started is stopped.
@@ -121,6 +124,7 @@ class Pipe:
                 loading,
                 # What another node gets may be anything.
                 None if config.leads_on(name) else check_result,
+                parts,
             )
             for name, node in config.with_instances.items()
             if name not in self.elsewhere and not node.is_jump

@@ -9,12 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 
+class _Printed(io.StringIO):
+    # As that of a pipe.
+    encoding = "utf-8"
+
+
 def run_here(
     main: Callable[[Sequence[str]], int], *arguments: object
 ) -> subprocess.CompletedProcess[str]:
     """What it printed, and its exit code."""
     words = [*map(str, arguments)]
-    stdout, stderr = io.StringIO(), io.StringIO()
+    stdout, stderr = _Printed(), _Printed()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with redirect_stdout(stdout), redirect_stderr(stderr):

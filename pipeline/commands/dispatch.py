@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.backends.backend_file import load_backends
 from pipeline.commands.check import check
@@ -64,10 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: see each command's `--help`.
     """
     options = command_parser().parse(arguments)
+    return run_command(_COMMANDS[options.command], options)
+
+
+def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
+    """Run one command, with the backends that its options name.
+
+    Returns:
+        The command's exit code, or what a shell says of a program that was interrupted.
+    """
     try:
         if getattr(options, "backends", None) is not None:
             load_backends(options.backends)
-        return _COMMANDS[options.command](options)
+        return command(options)
     except PipelineConfigError as error:
         complain(f"error: {error}")
         return 2

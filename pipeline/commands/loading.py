@@ -19,15 +19,19 @@ from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides
 from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
+from pipeline.runtime.parts import PLAIN_PARTS, Parts
 
 
 @contextmanager
-def loaded_pipe(options: Namespace, *, profile: bool = False) -> Iterator[Pipe]:
+def loaded_pipe(
+    options: Namespace, *, profile: bool = False, parts: Parts = PLAIN_PARTS
+) -> Iterator[Pipe]:
     """The pipe of a command line's file, `--set` and `--engine`.
 
     Args:
         options: the command line.
         profile: whether every backend waits for its own work, whose time is then one of an item's.
+        parts: as for a `Pipe`.
 
     Raises:
         PipelineConfigError, EngineError: it cannot be loaded; what else is wrong went to stderr.
@@ -45,15 +49,15 @@ def loaded_pipe(options: Namespace, *, profile: bool = False) -> Iterator[Pipe]:
     count = len(config.nodes)
     complain(f"loading {options.file} ({count} node{'s' if count > 1 else ''}) ...")
     started_s = time.monotonic()
-    with _pipe(config, options.engine) as loaded:
+    with _pipe(config, options.engine, parts) as loaded:
         running = ", ".join(_running(loaded, name) for name in loaded.local_nodes)
         complain(f"loaded in {time.monotonic() - started_s:.1f} s: {running}")
         yield loaded
 
 
-def _pipe(config: PipelineConfig, engine: str) -> Pipe:
+def _pipe(config: PipelineConfig, engine: str, parts: Parts) -> Pipe:
     try:
-        return Pipe(config, engine=engine)
+        return Pipe(config, engine=engine, parts=parts)
     except PipelineConfigError:
         findings = Findings()
         check_nodes(config.with_instances.values(), engine, findings)

@@ -28,11 +28,14 @@ class BatchQueue:
 
     Args:
         timeout_ms: longest wait of an item for others, `batching_timeout`.
+        make_rule: makes the rule by which batches leave, of the items that wait and `timeout_ms`.
     """
 
-    def __init__(self, timeout_ms: float) -> None:
+    def __init__(
+        self, timeout_ms: float, make_rule: Callable[[FairOrder, float], BatchRule] = BatchRule
+    ) -> None:
         self._order = FairOrder()
-        self._rule = BatchRule(self._order, timeout_ms)
+        self._rule = make_rule(self._order, timeout_ms)
         self._idle: list[IdleInstance] = []
         self._lock = Lock()
         self._refused: Callable[[Sequence[Task]], None] | None = None

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from interfaces.error_text import in_one_line
 from pipeline.runtime.availability import Availability
-from pipeline.runtime.batch_runner import BatchRunner, RunPlan
+from pipeline.runtime.batch_runner import BatchRunner
 from pipeline.runtime.batch_source import BatchSource, Sink
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
@@ -39,7 +39,6 @@ class InstancePlan:
     """What the threads of a node's instances have in common.
 
     Attributes:
-        run: what they do with a batch.
         source: where batches come from.
         sink: where results go; None if their way ends here.
         availability: counts those that work.
@@ -48,7 +47,6 @@ class InstancePlan:
         stopping: set when nothing is to be rebuilt any more.
     """
 
-    run: RunPlan
     source: BatchSource
     sink: Sink | None
     availability: Availability
@@ -62,15 +60,16 @@ class Instance:
 
     Args:
         plan: what it has in common with the others.
+        runner: what it runs batches with.
         device: where it works.
         label: its name in the log.
     """
 
-    def __init__(self, plan: InstancePlan, device: Device, label: str) -> None:
+    def __init__(self, plan: InstancePlan, runner: BatchRunner, device: Device, label: str) -> None:
         self._plan = plan
         self._device = device
         self._label = label
-        self._runner = BatchRunner(plan.run, device)
+        self._runner = runner
         # The batch at work, later what of it is not handed on.
         self._held: list[Task] = []
 

@@ -22,6 +22,7 @@ from pipeline.runtime.batch_source import BatchSource, Sink
 from pipeline.runtime.counts import NodeCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.instance import Instance, InstancePlan, Loading
+from pipeline.runtime.parts import PLAIN_PARTS, Parts
 from pipeline.runtime.task import Task
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
@@ -39,6 +40,7 @@ class Node:
         changed: called after the last instance has gone out of service, and after one is back.
         loading: entered while an instance is built.
         check_result: as that of a `RunPlan`.
+        parts: make its queue's rule and its instances' runners.
 
     Attributes:
         name: the node's name.
@@ -56,6 +58,7 @@ class Node:
         changed: Callable[[], None] = lambda: None,
         loading: Loading = nullcontext,
         check_result: ResultCheck | None = None,
+        parts: Parts = PLAIN_PARTS,
     ) -> None:
         self.name = config.name
         self._config = config
@@ -63,7 +66,8 @@ class Node:
         self._policy = policy
         self._loading = loading
         self._check_result = check_result
-        self._queue = BatchQueue(config.batching_timeout_ms)
+        self._parts = parts
+        self._queue = BatchQueue(config.batching_timeout_ms, parts.rule)
         self._source: BatchSource = self._queue if source is None else source
         self._sink: Sink | None = None
         self._jump: Jump | None = None
@@ -163,7 +167,6 @@ class Node:
             jump=self._jump,
         )
         plan = InstancePlan(
-            run,
             self._source,
             self._sink,
             self._availability,
@@ -174,7 +177,8 @@ class Node:
         for device in self._devices:
             for index in range(self.instance_num):
                 name = f"{self.name}-{device.number}-{index}"
-                instance = Instance(plan, device, name)
+                runner = self._parts.runner(run, device, name)
+                instance = Instance(plan, runner, device, name)
                 thread = threading.Thread(
                     target=instance.run, args=(outcomes,), name=name, daemon=True
                 )
