@@ -18,6 +18,7 @@ import org.apache.thrift.protocol.TProtocol;
 import org.apache.thrift.transport.TSocket;
 import org.apache.thrift.transport.TTransport;
 import org.apache.thrift.transport.layered.TFramedTransport;
+import thriftpipe.inference.*;
 
 /**
  * The calls of tests/interop/scenario.py with Apache Thrift's Java library: InteropClient HOST PORT

@@ -19,11 +19,23 @@ all_structs = []
 
 
 class Iface(object):
+    """
+    Image classification.
+
+    """
     def ping(self):
+        """
+        Returns once the server has answered.
+
+        """
         pass
 
     def infer_batch(self, params):
         """
+        One image in, its best label and score out.
+
+        @param params - The image.
+
         Parameters:
          - params
 
@@ -32,6 +44,14 @@ class Iface(object):
 
     def infer_images(self, requests, options):
         """
+        Several images in, one result for each of them out, in the order of the requests.
+
+        An image that fails carries its own `error` and its neighbours keep their results; an
+        exception means that the call as a whole was refused.
+
+        @param requests - The images.
+        @param options - How to answer; unset for one class and the server's own time limit.
+
         Parameters:
          - requests
          - options
@@ -40,13 +60,25 @@ class Iface(object):
         pass
 
     def server_info(self):
+        """
+        Who answers: a benchmark checks this before it times anything.
+
+        """
         pass
 
     def health(self):
+        """
+        For load balancers and orchestrators: not ready while it drains, or while no engine works.
+
+        """
         pass
 
 
 class Client(Iface):
+    """
+    Image classification.
+
+    """
     def __init__(self, iprot, oprot=None):
         self._iprot = self._oprot = iprot
         if oprot is not None:
@@ -54,6 +86,10 @@ class Client(Iface):
         self._seqid = 0
 
     def ping(self):
+        """
+        Returns once the server has answered.
+
+        """
         self.send_ping()
         self.recv_ping()
 
@@ -79,6 +115,10 @@ class Client(Iface):
 
     def infer_batch(self, params):
         """
+        One image in, its best label and score out.
+
+        @param params - The image.
+
         Parameters:
          - params
 
@@ -121,6 +161,14 @@ class Client(Iface):
 
     def infer_images(self, requests, options):
         """
+        Several images in, one result for each of them out, in the order of the requests.
+
+        An image that fails carries its own `error` and its neighbours keep their results; an
+        exception means that the call as a whole was refused.
+
+        @param requests - The images.
+        @param options - How to answer; unset for one class and the server's own time limit.
+
         Parameters:
          - requests
          - options
@@ -160,6 +208,10 @@ class Client(Iface):
         raise TApplicationException(TApplicationException.MISSING_RESULT, "infer_images failed: unknown result")
 
     def server_info(self):
+        """
+        Who answers: a benchmark checks this before it times anything.
+
+        """
         self.send_server_info()
         return self.recv_server_info()
 
@@ -186,6 +238,10 @@ class Client(Iface):
         raise TApplicationException(TApplicationException.MISSING_RESULT, "server_info failed: unknown result")
 
     def health(self):
+        """
+        For load balancers and orchestrators: not ready while it drains, or while no engine works.
+
+        """
         self.send_health()
         return self.recv_health()
 

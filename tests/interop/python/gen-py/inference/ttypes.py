@@ -17,6 +17,10 @@ all_structs = []
 
 
 class ErrorCode(object):
+    """
+    Why one image has no result.
+
+    """
     INVALID_IMAGE = 1
     OVERLOADED = 2
     DEADLINE_EXCEEDED = 3
@@ -39,9 +43,11 @@ class ErrorCode(object):
 
 class InferenceParams(object):
     """
+    One image to classify.
+
     Attributes:
-     - uuid
-     - data
+     - uuid: The client's name for the image, which comes back with its result.
+     - data: An encoded image: JPEG, PNG, ...
 
     """
 
@@ -111,10 +117,12 @@ class InferenceParams(object):
 
 class ImageError(object):
     """
+    Why an image has no result.
+
     Attributes:
-     - code
-     - message
-     - error_id
+     - code: The reason, for programs.
+     - message: The reason, for people.
+     - error_id: Set with INTERNAL: under which the cause stands in the server's log.
 
     """
 
@@ -194,10 +202,12 @@ class ImageError(object):
 
 class ClassScore(object):
     """
+    One class, and how sure the model is of it.
+
     Attributes:
-     - class_id
-     - label
-     - score
+     - class_id: The class's number, from 0.
+     - label: The class's name.
+     - score: Its probability, 0 to 1.
 
     """
 
@@ -279,14 +289,19 @@ class ClassScore(object):
 
 class InferenceResult(object):
     """
+    What is in one image.
+
+    Fields 3 to 7 are set in replies of infer_images only; infer_batch replies exactly as upstream
+    does.
+
     Attributes:
-     - label
-     - score
-     - uuid
-     - class_id
-     - top_k
-     - error
-     - stage_times_ms
+     - label: The best class's name; "" where `error` is set.
+     - score: Its probability, 0 to 1; 0.0 where `error` is set.
+     - uuid: That of the request.
+     - class_id: The best class's number; unset where `error` is set.
+     - top_k: The best classes, best first, `top_k` of them; unset where `error` is set.
+     - error: Why there is no result; unset where there is one.
+     - stage_times_ms: Milliseconds by stage; unset unless with_stage_times asked for them.
 
     """
 
@@ -426,10 +441,13 @@ class InferenceResult(object):
 
 class InferOptions(object):
     """
+    How a call of infer_images is to be answered.
+
     Attributes:
-     - top_k
-     - timeout_ms
-     - with_stage_times
+     - top_k: How many classes to return, 1 to the number of classes; 1 where unset.
+     - timeout_ms: Longest stay in the server, in milliseconds: what is not finished by then is dropped. The
+    server's limit where unset, and at most that.
+     - with_stage_times: Whether results tell their stage_times_ms; false where unset.
 
     """
 
@@ -505,19 +523,22 @@ class InferOptions(object):
 
 class ServerInfo(object):
     """
+    Which server answers, and what it runs.
+
     Attributes:
-     - handler
-     - engine
-     - precision
-     - model
-     - model_sha256
-     - config_sha256
-     - pid
-     - versions
-     - settings
-     - worker
-     - workers
-     - supervisor_pid
+     - handler: "baseline" or "pipeline".
+     - engine: The provider that runs, such as "onnxruntime".
+     - precision: The precision that runs, such as "fp32".
+     - model: File name of the model.
+     - model_sha256: SHA-256 of the model's file, in hexadecimal.
+     - config_sha256: SHA-256 of the effective configuration, in hexadecimal.
+     - pid: Of the process that answers.
+     - versions: Package name to version.
+     - settings: What else shapes the speed: instances, threads, lock, ... `classes` is the number of the
+    model's classes; `note`, where it is set, is what users of the answers have to know.
+     - worker: Which of the server's workers answers, from 0.
+     - workers: How many workers the server has; 1 where one process is the server.
+     - supervisor_pid: Of the workers' parent; unset where one process is the server.
 
     """
 
@@ -721,9 +742,11 @@ class ServerInfo(object):
 
 class Health(object):
     """
+    Whether the server can take requests. That it answers at all says that it lives.
+
     Attributes:
-     - ready
-     - reason
+     - ready: Whether it can.
+     - reason: Why not; "" where it is ready.
 
     """
 
@@ -793,9 +816,11 @@ class Health(object):
 
 class InvalidImage(TException):
     """
+    The image cannot be decoded, or passes a limit; sent again, it fails again.
+
     Attributes:
-     - message
-     - uuid
+     - message: What is wrong with it.
+     - uuid: That of the request.
 
     """
 
@@ -883,8 +908,10 @@ class InvalidImage(TException):
 
 class InvalidRequest(TException):
     """
+    The call as a whole passes a limit or makes no sense; sent again, it fails again.
+
     Attributes:
-     - message
+     - message: The limit, the server's option for it, and what was given.
 
     """
 
@@ -958,9 +985,11 @@ class InvalidRequest(TException):
 
 class Overloaded(TException):
     """
+    Refused before any work, since too much is waiting: retry later.
+
     Attributes:
-     - message
-     - retry_after_ms
+     - message: What there is too much of.
+     - retry_after_ms: When to try again, in milliseconds from now.
 
     """
 
@@ -1048,9 +1077,11 @@ class Overloaded(TException):
 
 class DeadlineExceeded(TException):
     """
+    The image was not finished within its time, and was dropped.
+
     Attributes:
-     - message
-     - timeout_ms
+     - message: Where it was by then.
+     - timeout_ms: The time that it had, in milliseconds.
 
     """
 
@@ -1138,9 +1169,11 @@ class DeadlineExceeded(TException):
 
 class InternalError(TException):
     """
+    The server failed; its log has the cause.
+
     Attributes:
-     - message
-     - error_id
+     - message: Says so. The cause is no client's business.
+     - error_id: Under which the cause stands in the server's log.
 
     """
 
