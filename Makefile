@@ -7,7 +7,7 @@ REFERENCE_VENV := .venv-reference
 REFERENCE_STAMP := $(REFERENCE_VENV)/.installed
 # torchpipe, in the version that setup.cfg has for the extra `reference`.
 REFERENCE := $(shell sed -n 's/^ *\(torchpipe==.*\)/\1/p' setup.cfg)
-EXTRAS := openvino,zoo,bench,test,lint
+EXTRAS := server,openvino,zoo,bench,test,lint
 # The oldest first. The classifiers of setup.cfg say on which of them the suite has run.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 comma := ,
@@ -16,7 +16,8 @@ CONSTRAINTS_HEADER := \# The versions that the project is built and measured wit
 BENCH_DIR ?= results/local
 GPU_DIR ?= results/gpu
 TEST_PROCESSES ?= 3
-INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java
+INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java \
+	golang-go golang-thrift-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints clean
@@ -53,15 +54,17 @@ test: $(STAMP) ## run the tests
 test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
 
-test-interop: $(STAMP) ## Apache Thrift's clients in Python, C++ and Java; installs their Debian packages
+test-interop: $(STAMP) ## clients in Python, C++, Java, Node and Go; installs their packages
 	@if ! command -v apt-get >/dev/null; then \
-		echo "no apt-get here: install $(INTEROP_PACKAGES) and a JDK in this system's own way"; \
+		echo "no apt-get here: install $(INTEROP_PACKAGES), a JDK and npm in this system's own way"; \
 	else \
-		packages="$(INTEROP_PACKAGES) $$(command -v javac >/dev/null || echo default-jdk-headless)"; \
+		packages="$(INTEROP_PACKAGES) $$(command -v javac >/dev/null || echo default-jdk-headless) \
+			$$(command -v npm >/dev/null || echo nodejs npm)"; \
 		root=$$(test "$$(id -u)" = 0 || echo sudo); \
 		dpkg -s $$packages >/dev/null 2>&1 || { $$root apt-get update --quiet && \
 			$$root apt-get install --quiet --yes --no-install-recommends $$packages; }; \
 	fi
+	npm install --silent --no-package-lock --prefix docs/clients/node
 	THRIFTPIPE_REQUIRE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the same on the same pipes
@@ -117,4 +120,4 @@ constraints: $(STAMP) ## pin again what setup.cfg allows: make constraints ARGS=
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and all caches
-	rm -rf $(VENV) $(REFERENCE_VENV) .peers .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(REFERENCE_VENV) build docs/clients/node/node_modules docs/clients/node/gen-nodejs .peers .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -33,7 +33,7 @@ PROVIDERS = (
         "onnxruntime",
         "engine.providers.onnxruntime:OnnxRuntimeEngine",
         package="onnxruntime",
-        install="thriftpipe",
+        install="thriftpipe[server]",
         precisions=("fp32", "int8"),
     ),
     Provider(
@@ -50,7 +50,7 @@ PROVIDERS = (
         "torch",
         "engine.providers.torch:TorchEngine",
         package="torch",
-        install="thriftpipe",
+        install="thriftpipe[server]",
         precisions=("fp32", "bf16"),
     ),
     Provider(
@@ -65,7 +65,7 @@ PROVIDERS = (
         "torch",
         "engine.providers.torch_cuda:TorchCudaEngine",
         package="torch",
-        install="thriftpipe",
+        install="thriftpipe[server]",
         precisions=("fp32", "fp16", "bf16"),
         device="cuda",
     ),

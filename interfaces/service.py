@@ -15,6 +15,9 @@ NOTE = "note"
 OPTIONS_GIVEN = "options"
 """The key of `settings` with the options that are no defaults, and where each is from."""
 
+CLASSES = "classes"
+"""The key of `settings` with the number of the model's classes."""
+
 
 @dataclass(frozen=True)
 class ServerInfo:
@@ -40,3 +43,15 @@ class ServerInfo:
     def note(self) -> str:
         """The setting of that name, or ""."""
         return self.settings.get(NOTE, "")
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model has; None where the server does not say."""
+        return number_of_classes(self.settings)
+
+
+def number_of_classes(settings: Mapping[str, str]) -> int | None:
+    """The setting of that name; None where there is none, or no number."""
+    text = settings.get(CLASSES, "")
+    # An i32 has no more digits.
+    return int(text) if text.isdecimal() and len(text) <= 10 else None

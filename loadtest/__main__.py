@@ -2,19 +2,15 @@
 
 import sys
 
+from interfaces.extras import packages_of
+
 
 def _start() -> int:
     try:
-        from loadtest.command_line import main
+        with packages_of("server", "bench"):
+            from loadtest.command_line import main
 
-        return main()
-    except ModuleNotFoundError as error:
-        print(
-            f"loadtest: error: the package {error.name!r} is not installed; "
-            "install thriftpipe with its 'bench' extra",
-            file=sys.stderr,
-        )
-        return 1
+            return main()
     except KeyboardInterrupt:
         print("loadtest: interrupted", file=sys.stderr)
         return 130

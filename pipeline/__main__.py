@@ -1,8 +1,12 @@
 """`python -m pipeline COMMAND`."""
 
-from pipeline.commands.dispatch import main
-from service.processes.process import leave
+from interfaces.extras import packages_of
 
 if __name__ == "__main__":
+    with packages_of("server"):
+        from pipeline.commands.dispatch import main
+        from service.processes.process import leave
+
+        code = main()
     # A pager may take its time.
-    leave(main(), patience_s=None)
+    leave(code, patience_s=None)

@@ -14,7 +14,7 @@ from thriftpy2.thrift import TType
 
 from engine.cpu.cores import available_cores
 from idl import inference
-from interfaces.service import NOTE, OPTIONS_GIVEN
+from interfaces.service import CLASSES, NOTE, OPTIONS_GIVEN
 from interfaces.versions import package_versions
 from service.admission import Admission, Place
 from service.call_limits import CallLimits
@@ -178,6 +178,7 @@ class InferenceService:
             },
             settings={
                 **info.settings,
+                CLASSES: str(len(self._labels.names)),
                 "workers": f"{self._placement.workers} ({self._placement.why})",
                 **({OPTIONS_GIVEN: given} if (given := self._placement.options_given) else {}),
                 **({NOTE: info.note} if info.note else {}),

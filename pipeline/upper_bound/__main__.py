@@ -14,18 +14,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cpu.cores import available_cores
-from engine.errors import EngineError
 from interfaces.command_line import Parser
+from interfaces.extras import packages_of
 from interfaces.kinds import COUNTS, DURATION, TEXT, one_of
 from interfaces.options import REQUIRED, Option, options_of, picked, settings_from
 from interfaces.upper_bound import UpperBound
-from pipeline.errors import PipelineConfigError
-from pipeline.image_files import image_files
-from pipeline.upper_bound.processes import measure_processes, process_counts
-from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
-from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings
+
+with packages_of("server"):
+    from engine.cpu.cores import available_cores
+    from engine.errors import EngineError
+    from pipeline.errors import PipelineConfigError
+    from pipeline.image_files import image_files
+    from pipeline.upper_bound.processes import measure_processes, process_counts
+    from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
+    from service.errors import ConfigurationError
+    from service.handlers.interface import HandlerSettings
 
 _OF_SERVICE = (
     "model weights mean std output output_activation config decode engine precision "

@@ -1,6 +1,10 @@
-"""A client that is safe by design: `from service.client import Client`."""
+"""Clients that are safe by design: `from service.client import Client, AsyncClient`.
+
+Both need thriftpy2 alone. `from thriftpipe import Client, AsyncClient` gives the same.
+"""
 
 from interfaces.service import ServerInfo
+from service.client.async_client import AsyncClient
 from service.client.client import Client
 from service.client.errors import (
     ClientClosedError,
@@ -18,6 +22,7 @@ from service.client.images import Image
 from service.client.results import Classification, ClassScore, Health
 
 __all__ = [
+    "AsyncClient",
     "ClassScore",
     "Classification",
     "Client",

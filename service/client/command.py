@@ -1,5 +1,7 @@
 """The command line: `python -m service.client classify IMAGE...`, and ping, health and info.
 
+The image `-` is what standard input gives.
+
 Exit codes: 0 all went well; 1 some image failed, or the server is not ready; 2 the command line
 cannot work; 3 the server could not be reached, or it refused a call.
 """
@@ -14,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from interfaces.command_line import build_parser
-from interfaces.kinds import FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
+from interfaces.kinds import COUNT, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
 from interfaces.options import Command, Option
-from interfaces.service import PORT
+from interfaces.service import MAX_FRAME_BYTES, PORT
 from service.client.client import Client
 from service.client.errors import ClientError
 from service.client.images import calls_of_bounded_size
@@ -26,7 +28,7 @@ from service.images.formats import IMAGE_SUFFIXES
 _IMAGES_PER_CALL = 32
 _BYTES_PER_CALL = 8_000_000
 _INTERRUPTED = 130
-
+_STDIN = "-"
 
 _OPTIONS = (
     Option("host", TEXT, "127.0.0.1", "the server"),
@@ -53,16 +55,17 @@ _OPTIONS = (
         "images",
         TEXT,
         None,
-        "image file, or a folder of them",
+        "image file, a folder of them, or - for one on standard input",
         "IMAGE",
         is_positional=True,
         is_repeated=True,
     ),
-    Option("top_k", WHOLE_NUMBER, 1, "classes to name"),
+    Option("top_k", COUNT, 1, "classes to name; all of them where there are fewer"),
+    Option("stage_times", SWITCH, False, "how long each stage of the server took"),
 )
 _SERVER = "host port timeout_s tls_ca tls_cert tls_key tls_server_name json"
 _COMMANDS = {
-    "classify": Command("say what is in images", f"images top_k {_SERVER}"),
+    "classify": Command("say what is in images", f"images top_k stage_times {_SERVER}"),
     "ping": Command("see whether a server answers", _SERVER),
     "health": Command("see whether it can take requests", _SERVER),
     "info": Command("see which model and engine it runs", _SERVER),
@@ -108,27 +111,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _classify(client: Client, options: argparse.Namespace) -> int:
+    try:
+        given = list(_images(options.images))
+    except _UnusableInputError as error:
+        return _fail(error, 2)
     failed = False
-    images, sizes_bytes = [], []
-    for path in _files(map(Path, options.images)):
+    images: list[tuple[str, Path | bytes]] = []
+    sizes_bytes = []
+    for name, image in given:
         try:
-            size_bytes = path.stat().st_size
+            size_bytes = len(image) if isinstance(image, bytes) else image.stat().st_size
         except OSError as error:
-            failed = _report(path, f"cannot read {path}: {error.strerror}", options.json)
+            failed = _report(name, f"cannot read {name}: {error.strerror}", options.json)
             continue
-        images.append(path)
+        images.append((name, image))
         sizes_bytes.append(size_bytes)
-    width = max((len(str(path)) for path in images), default=0)
+    width = max((len(name) for name, _ in images), default=0)
     for call in calls_of_bounded_size(sizes_bytes, _IMAGES_PER_CALL, _BYTES_PER_CALL):
-        paths = [images[index] for index in call]
-        outcomes = client.classify_batch(paths, top_k=options.top_k)
-        for path, outcome in zip(paths, outcomes, strict=True):
+        some = images[call.start : call.stop]
+        outcomes = client.classify_batch(
+            [image for _, image in some],
+            top_k=options.top_k,
+            with_stage_times=options.stage_times,
+        )
+        for (name, _), outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, ClientError):
-                failed = _report(path, str(outcome), options.json)
+                failed = _report(name, str(outcome), options.json)
             elif options.json:
-                _print_json({"image": str(path), **asdict(outcome)})
+                _print_json({"image": name, **asdict(outcome)})
             else:
-                _print_rows(path, outcome, width)
+                _print_rows(name, outcome, width)
     _tell_note(client)
     return 1 if failed else 0
 
@@ -143,32 +155,47 @@ def _tell_note(client: Client) -> None:
         sys.stderr.write(f"note: {_one_line(note)}\n")
 
 
-def _files(given: Iterable[Path]) -> Iterator[Path]:
-    """The images, with those of a folder in the order of their names."""
-    for path in given:
-        if path.is_dir():
-            yield from sorted(
-                entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES
-            )
+class _UnusableInputError(Exception):
+    """Standard input is asked for, and is no file or pipe."""
+
+
+def _images(given: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+    """The images by their names, with those of a folder in the order of their names."""
+    for name in given:
+        path = Path(name)
+        if name == _STDIN:
+            if sys.stdin is None or sys.stdin.isatty():
+                raise _UnusableInputError(
+                    "- is an image on standard input, which is a terminal here; give it a file: "
+                    "classify - < photo.jpg"
+                )
+            yield name, sys.stdin.buffer.read(MAX_FRAME_BYTES + 1)
+        elif path.is_dir():
+            for entry in sorted(path.iterdir()):
+                if entry.suffix.lower() in IMAGE_SUFFIXES:
+                    yield str(entry), entry
         else:
-            yield path
+            yield str(path), path
 
 
-def _print_rows(path: Path, outcome: Classification, width: int) -> None:
+def _print_rows(name: str, outcome: Classification, width: int) -> None:
     for entry in outcome.top_k:
-        sys.stdout.write(f"{path!s:{width}}  {entry.score:.4f}  {entry.label}\n")
+        sys.stdout.write(f"{name:{width}}  {entry.score:.4f}  {entry.label}\n")
+    if outcome.stage_times_ms:
+        told = ", ".join(f"{stage} {ms:.1f}" for stage, ms in outcome.stage_times_ms.items())
+        sys.stdout.write(f"{name:{width}}  ms: {told}\n")
 
 
 def _print_json(values: dict[str, object]) -> None:
     sys.stdout.write(f"{json.dumps(values, ensure_ascii=False)}\n")
 
 
-def _report(path: Path, reason: str, as_json: bool) -> bool:
+def _report(name: str, reason: str, as_json: bool) -> bool:
     """Tell why an image has no result; True, for that one has failed."""
     line = _one_line(reason)
     if as_json:
-        _print_json({"image": str(path), "error": line})
-    sys.stderr.write(f"error: {path}: {line}\n")
+        _print_json({"image": name, "error": line})
+    sys.stderr.write(f"error: {name}: {line}\n")
     return True
 
 

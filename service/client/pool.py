@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from service.client.connection import ClientConnection, Endpoint
+from service.client.connection import ClientConnection
 from service.client.deadline import CallDeadline
 from service.client.errors import ClientClosedError
+from service.client.exchange import ConnectionState, Endpoint
 
 
 class ConnectionPool:
@@ -34,13 +35,16 @@ class ConnectionPool:
         self.closed = threading.Event()
 
     def call(
-        self, method: str, arguments: Callable[[], dict[str, Any]], deadline: CallDeadline
+        self,
+        method: str,
+        arguments: Callable[[ConnectionState], dict[str, Any]],
+        deadline: CallDeadline,
     ) -> Any:
         """Make a call on a connection that is free, or on a fresh one.
 
         Args:
             method: its name in the IDL.
-            arguments: makes them, once a connection is there.
+            arguments: makes them for the connection, once it is there.
             deadline: when the reply has to be complete.
 
         Returns:
@@ -56,7 +60,7 @@ class ConnectionPool:
         try:
             self._check_open()
             connection = self._take() or ClientConnection(self._endpoint, deadline)
-            return connection.call(method, arguments(), deadline)
+            return connection.call(method, arguments(connection), deadline)
         finally:
             if connection is not None:
                 self._give_back(connection)

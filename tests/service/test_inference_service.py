@@ -162,7 +162,7 @@ def test_server_info_says_who_answers(client: Any) -> None:
     )
     assert info.pid == os.getpid()
     assert (info.worker, info.workers, info.supervisor_pid) == (0, 1, None)
-    assert info.settings == {"lock": "none", "workers": "1 (--workers)"}
+    assert info.settings == {"lock": "none", "classes": "5", "workers": "1 (--workers)"}
     assert info.versions["scripted"] == "1.2"
     assert info.versions["python"] == platform.python_version()
     assert set(info.versions) >= {"thriftpipe", "thriftpy2", "numpy"}

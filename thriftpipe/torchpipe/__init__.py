@@ -8,40 +8,43 @@ torchpipe itself is not installed, later imports of `torchpipe` and what is in i
 from thriftpipe.torchpipe import own_packages as _own_packages  # noqa: F401 (before all others)
 
 # isort: split
-from pipeline.backends.filters import Status
-from thriftpipe.torchpipe import backends, libipipe, tool, utils
-from thriftpipe.torchpipe.absent import Absent
-from thriftpipe.torchpipe.configuration import parse_toml
-from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, NotHereError
-from thriftpipe.torchpipe.event import Event
-from thriftpipe.torchpipe.facts import (
-    WITH_CUDA,
-    WITH_OPENVINO,
-    WITH_TENSORRT,
-    get_sm,
-    infer_shape,
-    is_registered,
-    list_backends,
-    supported_opset,
-)
-from thriftpipe.torchpipe.item import Dict
-from thriftpipe.torchpipe.keys import *  # noqa: F403 (its names are constants that it lists)
-from thriftpipe.torchpipe.keys import __all__ as _keys
-from thriftpipe.torchpipe.naming import lend_names
-from thriftpipe.torchpipe.omniback import (
-    Backend,
-    Queue,
-    create,
-    default_queue,
-    get,
-    init,
-    init_from_file,
-    parse,
-    parse_group,
-)
-from thriftpipe.torchpipe.pipes import Interpreter, pipe
-from thriftpipe.torchpipe.registration import register, register_backend, register_filter
-from thriftpipe.torchpipe.utils.visual import Visual
+from interfaces.extras import is_being_started, packages_of
+
+with packages_of("server", is_program=is_being_started()):
+    from pipeline.backends.filters import Status
+    from thriftpipe.torchpipe import backends, libipipe, tool, utils
+    from thriftpipe.torchpipe.absent import Absent
+    from thriftpipe.torchpipe.configuration import parse_toml
+    from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, NotHereError
+    from thriftpipe.torchpipe.event import Event
+    from thriftpipe.torchpipe.facts import (
+        WITH_CUDA,
+        WITH_OPENVINO,
+        WITH_TENSORRT,
+        get_sm,
+        infer_shape,
+        is_registered,
+        list_backends,
+        supported_opset,
+    )
+    from thriftpipe.torchpipe.item import Dict
+    from thriftpipe.torchpipe.keys import *  # noqa: F403 (its names are constants that it lists)
+    from thriftpipe.torchpipe.keys import __all__ as _keys
+    from thriftpipe.torchpipe.naming import lend_names
+    from thriftpipe.torchpipe.omniback import (
+        Backend,
+        Queue,
+        create,
+        default_queue,
+        get,
+        init,
+        init_from_file,
+        parse,
+        parse_group,
+    )
+    from thriftpipe.torchpipe.pipes import Interpreter, pipe
+    from thriftpipe.torchpipe.registration import register, register_backend, register_filter
+    from thriftpipe.torchpipe.utils.visual import Visual
 
 # The newest of the line that has most of these names; programs compare it with what they need.
 __version__ = "0.6.7"

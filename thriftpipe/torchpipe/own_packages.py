@@ -11,12 +11,13 @@ _ROOT = str(Path(__file__).parents[2])
 sys.path.insert(0, _ROOT)
 try:
     import engine
+    import interfaces
     import pipeline
     import service
 finally:
     sys.path.remove(_ROOT)
 
-for _package in (engine, pipeline, service):
+for _package in (engine, interfaces, pipeline, service):
     if not hasattr(_package, "__path__"):
         raise ImportError(
             f"{_package.__name__!r} is {_package.__file__}, and thriftpipe has a package of that "

@@ -4,23 +4,20 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from interfaces.command_line import Parser
-from pipeline.commands.console import complain
-from pipeline.commands.dispatch import run_command
-from service.processes.process import leave
-from thriftpipe.trace.options import COMMAND, OPTIONS
+from interfaces.extras import packages_of
+
+with packages_of("server", "bench"):
+    from pipeline.commands.dispatch import run_command
+    from service.processes.process import leave
+    from thriftpipe.trace.options import COMMAND, OPTIONS
 
 
 def trace(options: Namespace) -> int:
-    """Run the command, which needs the packages of the extra 'bench'."""
-    try:
+    """Run the command."""
+    with packages_of("server", "bench"):
         from thriftpipe.trace.command import run_trace
-    except ModuleNotFoundError as error:
-        complain(
-            f"error: trace needs the package {error.name!r}; install thriftpipe with its 'bench' "
-            "extra"
-        )
-        return 2
-    return run_trace(options)
+
+        return run_trace(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

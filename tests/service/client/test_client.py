@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
-import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+import PIL.Image
 import pytest
 
 from service.client import (
+    AsyncClient,
     Classification,
     Client,
     ClientClosedError,
@@ -29,13 +33,15 @@ from service.client import (
 from service.client.backoff import delay_s
 from service.client.command import main
 from service.client.images import calls_of_bounded_size, image_bytes
+from tests.service.client.clients import BOTH, LoopClient
 
 HOST = "127.0.0.1"
 
 
-@pytest.fixture
-def client(scripted_server: Any) -> Iterator[Client]:
-    with Client(HOST, scripted_server.port) as client:
+@pytest.fixture(params=[Client, LoopClient], ids=["blocking", "asyncio"])
+def client(request: pytest.FixtureRequest, scripted_server: Any) -> Iterator[Any]:
+    """One client, and then the other."""
+    with request.param(HOST, scripted_server.port) as client:
         yield client
 
 
@@ -45,30 +51,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_the_readmes_example_runs(
-    scripted_server: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    example = next(block for block in blocks if "service.client" in block)
-    monkeypatch.chdir(tmp_path)
-    # Of the three images that it names one is not there, and its neighbour is answered.
-    (tmp_path / "photo.jpg").write_bytes(b"best=3")
-    (tmp_path / "a.jpg").write_bytes(b"best=1")
-    exec(example.replace("8095", str(scripted_server.port)), {})  # noqa: S102 (the README is ours)
-    first, second, third = capsys.readouterr().out.splitlines()
-    assert first.startswith("class_3 0.6")
-    assert second == "class_1"
-    assert "b.png" in third
-
-
 class TestCalls:
+    @BOTH
     @pytest.mark.parametrize("transport", ["framed", "unframed"])
-    def test_every_method_answers(self, scripted_server: Any, transport: str) -> None:
-        with Client(HOST, scripted_server.port, transport=transport) as client:
+    def test_every_method_answers(self, kind: Any, scripted_server: Any, transport: str) -> None:
+        with kind(HOST, scripted_server.port, transport=transport) as client:
             client.ping()
             assert client.health().ready
             info = client.server_info()
@@ -92,15 +79,28 @@ class TestCalls:
                 assert isinstance(outcome, Classification)
                 assert len({entry.class_id for entry in outcome.top_k}) == 1000
 
-    def test_a_path_bytes_and_text_are_the_same_image(self, client: Client, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("transport", ["framed", "unframed"])
+    def test_large_replies_arrive_in_an_event_loop(self, null_server: Any, transport: str) -> None:
+        with LoopClient(HOST, null_server.port, transport=transport) as client:
+            for images, top_k in ((1, 400), (20, 1000), (1, 1)):
+                for outcome in client.classify_batch([b"x"] * images, top_k=top_k):
+                    assert len({entry.class_id for entry in outcome.top_k}) == top_k
+
+    def test_a_path_bytes_and_files_are_the_same_image(self, client: Any, tmp_path: Path) -> None:
         path = tmp_path / "image"
         path.write_bytes(b"best=2")
         for image in (path, str(path), b"best=2", bytearray(b"best=2"), memoryview(b"best=2")):
             assert client.classify(image).class_id == 2
+        with path.open("rb") as file:
+            assert client.classify(file).class_id == 2
+            assert not file.closed
+            # It was read to its end.
+            with pytest.raises(InvalidImageError, match="has no bytes"):
+                client.classify(file)
+        images = [path, io.BytesIO(b"best=3"), b"best=4"]
+        assert [result.class_id for result in client.classify_batch(images)] == [2, 3, 4]
 
-    def test_a_failed_image_leaves_its_neighbours_alone(
-        self, client: Client, tmp_path: Path
-    ) -> None:
+    def test_a_failed_image_leaves_its_neighbours_alone(self, client: Any, tmp_path: Path) -> None:
         missing = tmp_path / "none.jpg"
         outcomes = client.classify_batch([b"best=1", b"invalid", missing, b"late", b"best=4"])
         assert isinstance(outcomes[0], Classification)
@@ -112,27 +112,47 @@ class TestCalls:
         assert isinstance(outcomes[4], Classification)
         assert outcomes[4].class_id == 4
 
-    def test_errors_have_types_and_name_the_server(
-        self, client: Client, scripted_server: Any
-    ) -> None:
+    def test_errors_have_types_and_name_the_server(self, client: Any, scripted_server: Any) -> None:
         with pytest.raises(InvalidImageError, match=f"{HOST}:{scripted_server.port}: no image"):
             client.classify(b"invalid")
         with pytest.raises(InternalServerError) as caught:
             client.classify(b"broken")
         assert caught.value.error_id in str(caught.value)
-        with pytest.raises(InvalidRequestError, match="top_k must be 1 to 5, got 6"):
+        with pytest.raises(InvalidRequestError, match="top_k must be 1 to 5, got 0"):
+            client.classify(b"x", top_k=0)
+
+    def test_more_classes_than_there_are_are_all_of_them(self, client: Any, scripted: Any) -> None:
+        """The server refuses the first call, and says then how many there are."""
+        for top_k in (6, 10**12):
+            result = client.classify(b"best=2", top_k=top_k)
+            assert [entry.class_id for entry in result.top_k] == [2, 0, 1, 3, 4]
+        # A connection that knows does not ask again.
+        seen = len(scripted.deadlines)
+        assert len(client.classify_batch([b"x", b"y"], top_k=9)[1].top_k) == 5
+        assert len(scripted.deadlines) == seen + 1
+
+    @BOTH
+    def test_a_server_that_does_not_say_how_many_classes_it_has(
+        self, kind: Any, scripted_server: Any
+    ) -> None:
+        del scripted_server.server._methods[b"server_info"]
+        with (
+            kind(HOST, scripted_server.port) as client,
+            pytest.raises(InvalidRequestError, match="top_k must be 1 to 5, got 6"),
+        ):
             client.classify(b"x", top_k=6)
 
-    def test_the_remaining_time_goes_along(self, client: Client, scripted: Any) -> None:
+    def test_the_remaining_time_goes_along(self, client: Any, scripted: Any) -> None:
         client.classify(b"x", timeout_s=5)
         deadline = scripted.deadlines[-1]
         assert deadline is not None
         assert 0 < deadline.timeout_ms <= 5000
 
+    @BOTH
     def test_connections_are_used_again_and_a_closed_one_is_noticed(
-        self, serve: Any, scripted: Any
+        self, kind: Any, serve: Any, scripted: Any
     ) -> None:
-        with Client(HOST, (first := serve(scripted)).port) as client:
+        with kind(HOST, (first := serve(scripted)).port) as client:
             client.ping()
             kept = client._pool._idle[-1]
             client.ping()
@@ -143,18 +163,22 @@ class TestCalls:
             # It was not sent into the connection that the server had closed.
             assert caught.value.refused
 
-    def test_one_that_was_idle_too_long_is_not_used_again(self, scripted_server: Any) -> None:
-        with Client(HOST, scripted_server.port, idle_timeout_s=1e-6) as client:
+    @BOTH
+    def test_one_that_was_idle_too_long_is_not_used_again(
+        self, kind: Any, scripted_server: Any
+    ) -> None:
+        with kind(HOST, scripted_server.port, idle_timeout_s=1e-6) as client:
             client.ping()
             kept = client._pool._idle[-1]
             client.ping()
             assert client._pool._idle[-1] is not kept
             assert not kept.sound
 
+    @BOTH
     def test_a_call_beyond_the_pool_waits_no_longer_than_its_time(
-        self, scripted_server: Any, scripted: Any
+        self, kind: Any, scripted_server: Any, scripted: Any
     ) -> None:
-        with Client(HOST, scripted_server.port, max_connections=1) as client:
+        with kind(HOST, scripted_server.port, max_connections=1) as client:
             with ThreadPoolExecutor(1) as threads:
                 first = threads.submit(client.classify, b"wait")
                 scripted.entered.acquire()
@@ -164,32 +188,36 @@ class TestCalls:
                 assert first.result().class_id == 0
             client.ping()
 
-    def test_a_port_without_listener_is_tried_again_then_told(self, free_port: int) -> None:
+    @BOTH
+    def test_a_port_without_listener_is_tried_again_then_told(
+        self, kind: Any, free_port: int
+    ) -> None:
         message = f"{HOST}:{free_port}.*no server listens"
         with (
-            Client(HOST, free_port, retries=2) as client,
+            kind(HOST, free_port, retries=2) as client,
             pytest.raises(ConnectionFailedError, match=message),
         ):
             client.ping()
 
-    def test_use_after_close(self, client: Client) -> None:
+    def test_use_after_close(self, client: Any) -> None:
         client.ping()
         client.close()
         client.close()
         with pytest.raises(ClientClosedError, match="is closed"):
             client.ping()
 
-    def test_a_forked_child_cannot_use_its_parents_connections(self, client: Client) -> None:
-        client.ping()
-        child = os.fork()
-        if child == 0:
-            try:
-                client.ping()
-            except ClientClosedError:
-                os._exit(0)
-            os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        client.ping()
+    def test_a_forked_child_cannot_use_its_parents_connections(self, scripted_server: Any) -> None:
+        with Client(HOST, scripted_server.port) as client:
+            client.ping()
+            child = os.fork()
+            if child == 0:
+                try:
+                    client.ping()
+                except ClientClosedError:
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            client.ping()
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -204,12 +232,14 @@ class TestCalls:
         ],
     )
     def test_settings_that_cannot_work(self, settings: dict[str, Any], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            Client(**settings)
+        for kind in (Client, AsyncClient):
+            with pytest.raises(ValueError, match=message):
+                kind(**settings)
 
 
+@BOTH
 def test_each_of_many_threads_gets_its_own_answer_while_connections_are_cut(
-    scripted_server: Any,
+    kind: Any, scripted_server: Any
 ) -> None:
     """Connections break at any point of a call, and no answer ever reaches another one."""
     chance = random.Random(5)  # noqa: S311 (guards no secret)
@@ -233,7 +263,7 @@ def test_each_of_many_threads_gets_its_own_answer_while_connections_are_cut(
                 assert got == wanted
                 right.append(wanted)
 
-    with Client(HOST, scripted_server.port, max_connections=4) as client:
+    with kind(HOST, scripted_server.port, max_connections=4) as client:
         cutter = threading.Thread(target=cut_some)
         cutter.start()
         try:
@@ -246,13 +276,18 @@ def test_each_of_many_threads_gets_its_own_answer_while_connections_are_cut(
     assert right
 
 
+def decode(encoded: bytes) -> npt.NDArray[np.uint8]:
+    """As the server does it."""
+    pixels: npt.NDArray[np.uint8] = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    return pixels
+
+
 class TestImages:
     PIXELS = np.random.default_rng(3).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 
     def test_an_array_arrives_pixel_by_pixel(self) -> None:
         for order, expected in (("bgr", self.PIXELS), ("rgb", self.PIXELS[:, :, ::-1])):
-            png = np.frombuffer(image_bytes(self.PIXELS, order, 10**6), np.uint8)
-            assert np.array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR), expected)
+            assert np.array_equal(decode(image_bytes(self.PIXELS, order, 10**6)), expected)
 
     def test_arrays_and_orders_that_make_no_sense(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(height, width, 3\), got uint8 in \(7, 9\)"):
@@ -261,6 +296,61 @@ class TestImages:
             image_bytes(self.PIXELS, "gbr", 10**6)
         with pytest.raises(TypeError, match="got int"):
             image_bytes(5, "bgr", 10**6)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3), (40, 30, 3)])
+    def test_arrays_of_every_shape_arrive(self, shape: tuple[int, int, int]) -> None:
+        pixels = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
+        for view in (pixels, pixels[::-1, ::-1]):
+            assert np.array_equal(decode(image_bytes(view, "bgr", 10**6)), view)
+
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
+    def test_an_image_of_pillows_arrives_with_its_own_pixels(self, mode: str) -> None:
+        image = PIL.Image.fromarray(self.PIXELS).convert(mode)
+        decoded = decode(image_bytes(image, "bgr", 10**6))
+        assert np.array_equal(decoded[:, :, ::-1], np.asarray(image.convert("RGB")))
+
+    def test_exif_does_not_turn_an_image_of_pillows(self) -> None:
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        file = io.BytesIO()
+        PIL.Image.fromarray(self.PIXELS).save(file, "PNG", exif=exif)
+        # The file itself is turned, as every viewer does.
+        assert decode(file.getvalue()).shape == (9, 7, 3)
+        assert decode(image_bytes(PIL.Image.open(file), "bgr", 10**6)).shape == (7, 9, 3)
+
+    def test_images_of_pillows_that_make_no_sense(self) -> None:
+        with pytest.raises(ValueError, match="got mode 'I;16'"):
+            image_bytes(PIL.Image.new("I;16", (4, 4)), "bgr", 10**6)
+        file = io.BytesIO()
+        PIL.Image.fromarray(self.PIXELS).resize((200, 200)).save(file, "JPEG")
+        damaged = PIL.Image.open(io.BytesIO(file.getvalue()[:900]))
+        with pytest.raises(InvalidImageError, match="Pillow cannot read the image"):
+            image_bytes(damaged, "bgr", 10**6)
+
+    def test_file_objects_that_make_no_sense(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"x" * 101)
+        with (
+            (tmp_path / "a.jpg").open() as text,
+            pytest.raises(TypeError, match=r"a.jpg is open as text; open it in binary mode, 'rb'"),
+        ):
+            image_bytes(text, "bgr", 100)  # type: ignore[arg-type]
+        with (
+            (tmp_path / "a.jpg").open("rb") as file,
+            pytest.raises(InvalidImageError, match="max_request_bytes allows 100"),
+        ):
+            image_bytes(file, "bgr", 100)
+        with pytest.raises(InvalidImageError, match=r"cannot read .*a\.jpg: read of closed"):
+            image_bytes(file, "bgr", 100)
+
+    def test_a_pipe_is_read_piece_by_piece(self) -> None:
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            for piece in (b"one, ", b"two"):
+                os.write(writer, piece)
+                if piece == b"one, ":
+                    assert pipe.read(3) == b"one"
+            os.close(writer)
+            assert image_bytes(pipe, "bgr", 100) == b", two"
 
     def test_a_pipe_a_folder_and_a_large_file_are_not_read(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
@@ -314,6 +404,39 @@ class TestCommand:
         assert '"label": "class_3"' in out
         assert err.count("\n") == 1
         assert "no image at all" in err
+
+    def test_an_image_on_standard_input(
+        self,
+        scripted_server: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        port = ("--port", str(scripted_server.port))
+        (tmp_path / "a.jpg").write_bytes(b"best=1")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"best=3")))
+        code, out, _ = self.run(capsys, "classify", "-", str(tmp_path / "a.jpg"), *port)
+        assert code == 0
+        assert [line.split()[2] for line in out.splitlines()] == ["class_3", "class_1"]
+        leader, terminal = os.openpty()
+        with os.fdopen(terminal) as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            code, out, err = self.run(capsys, "classify", "-", *port)
+        os.close(leader)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "which is a terminal here" in err
+
+    def test_stage_times_and_more_classes_than_there_are(
+        self, scripted_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"best=3")
+        options = ("--port", str(scripted_server.port), "--stage-times", "--top-k", "7")
+        code, out, err = self.run(capsys, "classify", str(tmp_path), *options)
+        assert (code, err) == (0, "")
+        assert len(out.splitlines()) == 6
+        assert out.splitlines()[-1].endswith("  ms: decode 0.5, infer 2.5")
+        out = self.run(capsys, "classify", str(tmp_path), *options, "--json")[1]
+        assert json.loads(out)["stage_times_ms"] == {"decode": 0.5, "infer": 2.5}
 
     def test_a_note_on_the_model_stands_beside_the_results(
         self,

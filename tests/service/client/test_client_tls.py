@@ -14,6 +14,7 @@ import pytest
 from service.client import Client, ConnectionFailedError
 from service.client.command import main
 from tests.service.certificates import Authority
+from tests.service.client.clients import BOTH
 
 HOST = "127.0.0.1"
 
@@ -40,11 +41,12 @@ def tls_server(serve: Any, scripted: Any, authority: Authority) -> Any:
     )
 
 
+@BOTH
 @pytest.mark.parametrize("transport", ["framed", "unframed"])
 def test_a_client_with_a_certificate_is_served(
-    tls_server: Any, shown: dict[str, Path], transport: str
+    kind: Any, tls_server: Any, shown: dict[str, Path], transport: str
 ) -> None:
-    with Client(HOST, tls_server.port, transport=transport, **shown) as client:  # type: ignore[arg-type]
+    with kind(HOST, tls_server.port, transport=transport, **shown) as client:
         for class_id in (3, 1):
             image = b"best=%d" % class_id
             assert client.classify(image).class_id == class_id
@@ -52,28 +54,33 @@ def test_a_client_with_a_certificate_is_served(
         assert len(client._pool._idle) == 1
 
 
-def test_without_a_certificate_nothing_is_answered(tls_server: Any, authority: Authority) -> None:
+@BOTH
+def test_without_a_certificate_nothing_is_answered(
+    kind: Any, tls_server: Any, authority: Authority
+) -> None:
     with (
-        Client(HOST, tls_server.port, tls_ca=authority.certificate) as client,
+        kind(HOST, tls_server.port, tls_ca=authority.certificate) as client,
         pytest.raises(ConnectionFailedError),
     ):
         client.ping()
 
 
+@BOTH
 def test_a_server_of_another_authority_or_name_is_not_talked_to(
-    tls_server: Any, shown: dict[str, Path], tmp_path: Path
+    kind: Any, tls_server: Any, shown: dict[str, Path], tmp_path: Path
 ) -> None:
     other = Authority(tmp_path, "other").certificate
     for change, reason in (({"tls_ca": other}, "certificate"), ({"tls_server_name": "a.b"}, "a.b")):
         with (
-            Client(HOST, tls_server.port, **{**shown, **change}) as client,  # type: ignore[arg-type]
+            kind(HOST, tls_server.port, **{**shown, **change}) as client,
             pytest.raises(ConnectionFailedError, match=f"is not accepted .*{reason}"),
         ):
             client.ping()
 
 
-def test_a_plain_client_is_told_that_the_connection_ended(tls_server: Any) -> None:
-    with Client(HOST, tls_server.port) as client, pytest.raises(ConnectionFailedError):
+@BOTH
+def test_a_plain_client_is_told_that_the_connection_ended(kind: Any, tls_server: Any) -> None:
+    with kind(HOST, tls_server.port) as client, pytest.raises(ConnectionFailedError):
         client.ping()
 
 

@@ -28,6 +28,7 @@ from service.client import (
     OverloadedError,
     RefusedCallError,
 )
+from tests.service.client.clients import BOTH
 from tests.serving import TIMEOUT_S
 
 HOST = "127.0.0.1"
@@ -155,6 +156,7 @@ def strange_string(call: Call) -> bytes:
     return bytes(reply)
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("script", "error", "message"),
     [
@@ -181,9 +183,9 @@ def strange_string(call: Call) -> bytes:
     ],
 )
 def test_after_a_bad_reply_the_next_call_gets_its_own(
-    script: Script, error: type[ClientError], message: str
+    kind: Any, script: Script, error: type[ClientError], message: str
 ) -> None:
-    with peer(script) as server, Client(HOST, server.port) as client:
+    with peer(script) as server, kind(HOST, server.port) as client:
         timeout_s = SHORT_S if error is DeadlineExceededError else None
         with pytest.raises(error, match=message) as caught:
             client.classify(b"first", timeout_s=timeout_s)
@@ -193,7 +195,8 @@ def test_after_a_bad_reply_the_next_call_gets_its_own(
         assert server.calls == 2
 
 
-def test_a_late_reply_reaches_no_call() -> None:
+@BOTH
+def test_a_late_reply_reaches_no_call(kind: Any) -> None:
     late = threading.Event()
     sent = threading.Event()
 
@@ -203,7 +206,7 @@ def test_a_late_reply_reaches_no_call() -> None:
         sent.set()
         return reply
 
-    with peer(answer_late) as server, Client(HOST, server.port, max_connections=1) as client:
+    with peer(answer_late) as server, kind(HOST, server.port, max_connections=1) as client:
         with pytest.raises(DeadlineExceededError):
             client.classify(b"first", timeout_s=SHORT_S)
         late.set()
@@ -267,18 +270,20 @@ def declared(**fields: Any) -> Script:
     return answer
 
 
-def test_overload_is_tried_again_on_the_same_connection() -> None:
+@BOTH
+def test_overload_is_tried_again_on_the_same_connection(kind: Any) -> None:
     busy = declared(overloaded=inference.Overloaded("full", 1))
-    with peer(busy, busy) as server, Client(HOST, server.port) as client:
+    with peer(busy, busy) as server, kind(HOST, server.port) as client:
         assert client.classify(b"first").label == "first"
         assert server.calls == 3
         assert len(server._sockets) == 1
 
 
-def test_overload_is_told_once_the_retries_or_the_time_are_used_up() -> None:
+@BOTH
+def test_overload_is_told_once_the_retries_or_the_time_are_used_up(kind: Any) -> None:
     with (
         peer(declared(overloaded=inference.Overloaded("full", 60_000))) as server,
-        Client(HOST, server.port) as client,
+        kind(HOST, server.port) as client,
     ):
         with pytest.raises(OverloadedError, match="full") as caught:
             client.classify(b"first")
@@ -287,26 +292,29 @@ def test_overload_is_told_once_the_retries_or_the_time_are_used_up() -> None:
         assert client.classify(b"second").label == "second"
 
 
-def test_a_failed_server_is_not_asked_again() -> None:
+@BOTH
+def test_a_failed_server_is_not_asked_again(kind: Any) -> None:
     failed = declared(internal_error=inference.InternalError("failed", "abc"))
-    with peer(failed) as server, Client(HOST, server.port) as client:
+    with peer(failed) as server, kind(HOST, server.port) as client:
         with pytest.raises(InternalServerError, match="failed abc") as caught:
             client.classify(b"first")
         assert caught.value.error_id == "abc"
         assert server.calls == 1
 
 
-def test_a_refusal_of_a_real_server_is_told(serve: Any) -> None:
+@BOTH
+def test_a_refusal_of_a_real_server_is_told(kind: Any, serve: Any) -> None:
     server = serve(max_frame_bytes=1000)
-    with Client(HOST, server.port) as client:
+    with kind(HOST, server.port) as client:
         with pytest.raises(ClientError, match="--max-frame-bytes"):
             client.classify(bytes(2000))
         assert client.classify(b"x").label == "tench"
 
 
-def test_a_method_that_the_server_does_not_have(scripted_server: Any) -> None:
+@BOTH
+def test_a_method_that_the_server_does_not_have(kind: Any, scripted_server: Any) -> None:
     del scripted_server.server._methods[b"health"]
-    with Client(HOST, scripted_server.port) as client:
+    with kind(HOST, scripted_server.port) as client:
         with pytest.raises(RefusedCallError, match="unknown method 'health'"):
             client.health()
         client.ping()
