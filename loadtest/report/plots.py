@@ -1,47 +1,111 @@
-"""Plots of a workload: throughput and latency, latency distribution, utilisation over time."""
+"""Charts of a workload: throughput, latency and its distribution, utilisation over time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle, pairwise
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from loadtest.records.metrics import METRICS, Metric
 from loadtest.records.run import Window, WorkloadRun
-from loadtest.report.style import PALETTE, draw_dots, draw_limit, name_ticks, picture, write_value
+from loadtest.report.charts import Chart
+from loadtest.report.style import (
+    BOUND,
+    CHART_WIDTH_IN,
+    INK,
+    MARK,
+    PALETTE,
+    REPEATS,
+    make_room,
+    rows_of_bars,
+    write_beside,
+)
 from loadtest.report.summary import Row
-from loadtest.servers.variants import VARIANTS
+from loadtest.servers.variants import IN_PROCESS, VARIANTS
 from measurement.statistics import Interval
 
 # The rows of every comparison have the same colour in all reports.
-_COLOURS = dict(zip(VARIANTS, PALETTE, strict=False))
+_COLOURS = {**dict(zip(VARIANTS, PALETTE, strict=False)), IN_PROCESS: BOUND}
+# Lines differ in their dashes, too.
+_DASHES = ("-", "--", "-.", ":")
 # A span of a few clock ticks has no meaningful mean.
 _SHORTEST_SPAN_S = 0.1
+# Of a distribution: as many as the eye can tell apart.
+_POINTS = 120
+# A scale on which the slowest request is this many times the usual one is logarithmic.
+_LONG_TAIL = 12
 
 
-def draw(folder: Path, workload: WorkloadRun, rows: Sequence[Row]) -> list[str]:
-    """Write the plots of one workload.
-
-    Returns:
-        Their file names.
-    """
+def first_charts(workload: WorkloadRun, rows: Sequence[Row]) -> list[Chart]:
+    """Throughput and latency."""
     colours = _colours(workload)
     served = [row for row in rows if row.latencies_ms]
-
-    figures: dict[str, Callable[[], Figure]] = {
-        "throughput-and-latency": lambda: _bars(workload, rows, served, colours)
-    }
-    if served:
-        figures["latency-distribution"] = lambda: _distribution(workload, served, colours)
-        figures["utilisation"] = lambda: _utilisation(workload, served, colours)
-    return [
-        picture(folder, f"{workload.name}-{suffix}.png", figure)
-        for suffix, figure in figures.items()
+    rates = "; ".join(f"{row.name} {row.qps.median:.1f}" for row in rows)
+    charts = [
+        Chart(
+            f"{workload.name}-throughput",
+            workload.title,
+            "throughput",
+            f"Images per second, median of the repeats: {rates}.",
+            lambda: _throughput(rows, colours),
+        )
     ]
+    if served:
+        tails = "; ".join(
+            f"{row.name} {row.tp_ms(0.50) or 0:.1f} and {row.tp_ms(0.99) or 0:.1f}"
+            for row in served
+        )
+        charts.append(
+            Chart(
+                f"{workload.name}-latency",
+                workload.title,
+                "response time",
+                f"TP50 and TP99 in ms: {tails}.",
+                lambda: _latency(served, colours),
+            )
+        )
+    return charts
+
+
+def distribution_chart(workload: WorkloadRun, rows: Sequence[Row]) -> Chart | None:
+    """How many requests took longer than so long; None without requests."""
+    served = [row for row in rows if row.latencies_ms]
+    if not served:
+        return None
+    slowest = "; ".join(f"{row.name} {row.latencies_ms[-1]:.1f}" for row in served)
+    return Chart(
+        f"{workload.name}-latency-distribution",
+        workload.title,
+        "latency of all repeats",
+        f"Distribution of latencies with its slow tail; the slowest in ms: {slowest}.",
+        lambda: _distribution(served, _colours(workload)),
+    )
+
+
+def utilisation_chart(workload: WorkloadRun, rows: Sequence[Row]) -> Chart | None:
+    """Every metric over the time of the windows; None where none was sampled."""
+    names = {row.name for row in rows if row.latencies_ms}
+    windows = [w for w in workload.windows if w.variant in names and len(w.samples) > 1]
+    metrics = [
+        metric
+        for metric in METRICS
+        if metric.axis and any(_line(window, metric)[0] for window in windows)
+    ]
+    if not metrics:
+        return None
+    metrics.sort(key=lambda metric: metric.top or 0.0)
+    return Chart(
+        f"{workload.name}-utilisation",
+        workload.title,
+        "utilisation, one line per repeat",
+        f"Over the time of the windows: {', '.join(metric.axis for metric in metrics)}.",
+        lambda: _utilisation(windows, metrics, _colours(workload)),
+    )
 
 
 def _colours(workload: WorkloadRun) -> dict[str, str]:
@@ -52,86 +116,96 @@ def _colours(workload: WorkloadRun) -> dict[str, str]:
     return {name: colours.get(name) or next(free) for name in names}
 
 
-def _bars(
-    workload: WorkloadRun, rows: Sequence[Row], served: Sequence[Row], colours: dict[str, str]
-) -> Figure:
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    figure.suptitle(workload.title)
-    left, right = figure.subplots(1, 2)
-    for position, row in enumerate(rows):
-        left.bar(position, row.qps.median, 0.6, color=colours[row.name])
-        draw_dots(left, position, [*row.rates.values()])
-        write_value(left, position, row.qps.high, f"{row.qps.median:.1f}")
-    name_ticks(left, [_wrapped(row.name) for row in rows])
-    left.set_ylabel("images per second")
-    left.set_title("Throughput: median; dots are repeats", fontsize=10)
-    # Where nothing was answered right there is nothing to scale.
-    left.set_ylim(0, max(row.qps.high for row in rows) * 1.12 or 1)
+def _rows_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(CHART_WIDTH_IN, 0.6 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    rows_of_bars(axes, [row.name for row in rows])
+    return figure, axes
 
-    for offset, q, alpha in ((-0.2, 0.50, 0.55), (0.2, 0.99, 1.0)):
-        for position, row in enumerate(served):
+
+def _throughput(rows: Sequence[Row], colours: dict[str, str]) -> Figure:
+    figure, axes = _rows_figure(rows)
+    for position, row in enumerate(rows):
+        axes.barh(position, row.qps.median, 0.42, color=colours[row.name], gid=MARK)
+        axes.plot([*row.rates.values()], [position] * len(row.rates), "o", **REPEATS)
+        write_beside(axes, position, row.qps.high, f"{row.qps.median:.1f}")
+    axes.set_xlabel("images per second: median, dots are repeats")
+    make_room(figure, axes)
+    return figure
+
+
+def _latency(served: Sequence[Row], colours: dict[str, str]) -> Figure:
+    figure, axes = _rows_figure(served)
+    for position, row in enumerate(served):
+        for offset, q, alpha in ((-0.11, 0.50, 0.55), (0.11, 0.99, 1.0)):
             if (value := row.tp_ms(q)) is not None:
-                place = (position + offset, value)
-                _latency_bar(right, place, row.tp_interval(q), colours[row.name], alpha)
-    name_ticks(right, [_wrapped(row.name) for row in served])
-    right.set_ylabel("latency in ms")
-    right.set_title("TP50 (pale) and TP99 with 95 % intervals", fontsize=10)
-    right.margins(y=0.12)
+                place = (value, position + offset)
+                _latency_bar(axes, place, row.tp_interval(q), colours[row.name], alpha)
+    axes.set_xlabel("ms: TP50 (pale) and TP99, with 95 % intervals")
+    make_room(figure, axes)
     return figure
 
 
 def _latency_bar(
     axes: Axes, place: tuple[float, float], bounds: Interval | None, colour: str, alpha: float
 ) -> None:
-    position, value = place
+    value, position = place
     low = value if bounds is None or bounds.low is None else bounds.low
     high = value if bounds is None or bounds.high is None else bounds.high
     # The percentile is a rank of its own and may lie a rank outside of a narrow interval.
     errors = [[max(0.0, value - low)], [max(0.0, high - value)]]
-    axes.bar(position, value, 0.36, color=colour, alpha=alpha)
-    axes.errorbar(position, value, yerr=errors, color="black", capsize=3, linewidth=1)
-    write_value(axes, position, max(value, high), f"{value:.1f}")
+    axes.barh(position, value, 0.2, color=colour, alpha=alpha, gid=MARK)
+    axes.errorbar(value, position, xerr=errors, color=INK, capsize=2, linewidth=1)
+    write_beside(axes, position, max(value, high), f"{value:.1f}")
 
 
-def _wrapped(name: str) -> str:
-    """A long name on two lines."""
-    return name.replace("-", "-\n", 1) if len(name) > 12 else name
-
-
-def _distribution(workload: WorkloadRun, served: Sequence[Row], colours: dict[str, str]) -> Figure:
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+def _distribution(served: Sequence[Row], colours: dict[str, str]) -> Figure:
+    figure = Figure(figsize=(CHART_WIDTH_IN, 3.6), layout="constrained")
     axes = figure.subplots()
-    for row in served:
-        axes.ecdf(
-            row.latencies_ms,
+    for index, row in enumerate(served):
+        latencies, slower = _tail(row.latencies_ms)
+        axes.plot(
+            latencies,
+            slower,
             color=colours[row.name],
+            linestyle=_DASHES[index % len(_DASHES)],
             linewidth=1.6,
             label=f"{row.name} (n = {len(row.latencies_ms)})",
+            gid=MARK,
         )
-    for share, name in ((0.50, "TP50"), (0.99, "TP99")):
-        draw_limit(axes, share, name, colour="black")
-    axes.set_xlim(left=0)
-    axes.set_ylim(0, 1.06)
+    axes.set_yscale("log")
+    axes.set_ylim(1.15, 0.5 / max(len(row.latencies_ms) for row in served))
+    ticks = [0.5, 0.1, 0.01, 0.001, 0.0001, 0.00001]
+    shown = [tick for tick in ticks if tick >= axes.get_ylim()[1]]
+    axes.set_yticks(shown, [f"TP{100 * (1 - tick):.5g}" for tick in shown])
+    axes.minorticks_off()
+    usual_ms = min(row.tp_ms(0.50) or 0.0 for row in served)
+    if max(row.latencies_ms[-1] for row in served) > _LONG_TAIL * usual_ms > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axes.set_xlim(left=0)
     axes.set_xlabel("latency in ms")
     axes.set_ylabel("share of requests answered within")
-    axes.set_title(f"{workload.title}: latency of all repeats", fontsize=11)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=1 if len(served) < 3 else 2)
     return figure
 
 
-def _utilisation(workload: WorkloadRun, served: Sequence[Row], colours: dict[str, str]) -> Figure:
+def _tail(latencies_ms: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Latencies, and the share of requests that took longer: every one of the slowest."""
+    n = len(latencies_ms)
+    slower_than = np.unique(np.geomspace(1, n, _POINTS).round().astype(int))
+    ranks = [n - int(count) for count in reversed(slower_than)]
+    return [latencies_ms[rank] for rank in ranks], [(n - rank - 0.5) / n for rank in ranks]
+
+
+def _utilisation(
+    windows: Sequence[Window], metrics: Sequence[Metric], colours: dict[str, str]
+) -> Figure:
     """A panel a metric, a line a window."""
-    names = {row.name for row in served}
-    windows = [w for w in workload.windows if w.variant in names and len(w.samples) > 1]
-    metrics = [
-        metric
-        for metric in METRICS
-        if metric.axis and any(_line(window, metric)[0] for window in windows)
-    ]
-    metrics.sort(key=lambda metric: metric.top or 0.0)
-    figure = Figure(figsize=(8, 2.6 * max(1, len(metrics))), layout="constrained")
-    panels = figure.subplots(max(1, len(metrics)), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, metric in zip(panels, metrics, strict=False):
+    figure = Figure(figsize=(CHART_WIDTH_IN, 0.4 + 1.3 * len(metrics)), layout="constrained")
+    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, metric in zip(panels, metrics, strict=True):
         for window in windows:
             times, values = _line(window, metric)
             panel.plot(
@@ -141,16 +215,15 @@ def _utilisation(workload: WorkloadRun, served: Sequence[Row], colours: dict[str
                 linewidth=1.1,
                 alpha=0.7,
                 label=window.variant,
+                gid=MARK,
             )
-        panel.set_ylabel(metric.axis)
+        panel.set_title(metric.axis.replace("\n", " "), loc="left", fontsize=9.5)
         panel.set_ylim(0, 1.15 * (metric.top or panel.get_ylim()[1]))
     panels[-1].set_xlabel("time in the window, in s")
-    panels[0].set_title(f"{workload.title}: one line per repeat", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     first = dict(zip(reversed(labels), reversed(handles), strict=True))
-    if first:
-        shown = [*dict.fromkeys(labels)]
-        panels[0].legend([first[n] for n in shown], shown, loc="lower center", ncols=len(shown))
+    shown = [*dict.fromkeys(labels)]
+    figure.legend([first[n] for n in shown], shown, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -14,7 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from loadtest.report.style import PALETTE, draw_limit, picture, scale_logarithmically
+from loadtest.report.charts import Chart
+from loadtest.report.style import (
+    CHART_WIDTH_IN,
+    MARK,
+    PALETTE,
+    PAPER,
+    draw_limit,
+    picture,
+    scale_logarithmically,
+)
 from loadtest.report.summary import Row
 
 _MARKERS = "osD^vP*X"
@@ -46,16 +55,37 @@ class _Point:
 
 
 def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: float | None) -> str:
-    """Write the plot.
+    """Write a large plot, for many variants.
 
     Returns:
         The file's name.
     """
-    return picture(folder, f"{name}-clients.png", lambda: _lines(title, rows, limit_ms))
+
+    def figure() -> Figure:
+        drawn = _lines(rows, limit_ms, (10, 6), is_large=True)
+        drawn.suptitle(f"{title}: numbers are closed-loop clients", fontsize=11)
+        return drawn
+
+    return picture(folder, f"{name}-clients.png", figure)
 
 
-def _lines(title: str, rows: Sequence[Row], limit_ms: float | None) -> Figure:
-    figure = Figure(figsize=(10, 6), layout="constrained")
+def chart(name: str, title: str, rows: Sequence[Row], limit_ms: float) -> Chart:
+    """The chart of a workload."""
+    most = {row.name: row for row in sorted(rows, key=lambda row: row.qps.median)}
+    told = "; ".join(f"{row.name} {row.qps.median:.1f}" for row in most.values())
+    return Chart(
+        f"{name}-clients",
+        title,
+        "TP99 over throughput; numbers are closed-loop clients",
+        f"TP99 over throughput; the most images per second: {told}.",
+        lambda: _lines(rows, limit_ms, (CHART_WIDTH_IN, 4.4), is_large=False),
+    )
+
+
+def _lines(
+    rows: Sequence[Row], limit_ms: float | None, size_in: tuple[float, float], *, is_large: bool
+) -> Figure:
+    figure = Figure(figsize=size_in, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     drawn: list[_Point] = []
@@ -76,6 +106,7 @@ def _lines(title: str, rows: Sequence[Row], limit_ms: float | None) -> Figure:
             markersize=5,
             linewidth=1.4,
             label=variant,
+            gid=MARK,
         )
         drawn += points
     if limit_ms is not None:
@@ -85,8 +116,10 @@ def _lines(title: str, rows: Sequence[Row], limit_ms: float | None) -> Figure:
     axes.margins(x=0.08, y=0.12)
     axes.set_xlabel("throughput in images per second")
     axes.set_ylabel("TP99 in ms (logarithmic)")
-    axes.set_title(f"{title}: numbers are closed-loop clients", fontsize=11)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if is_large:
+        figure.legend(loc="outside right upper")
+    else:
+        figure.legend(loc="outside lower center", ncols=2)
     figure.draw_without_rendering()
     _label(axes, drawn)
     return figure
@@ -132,4 +165,4 @@ def _write(axes: Axes, point: _Point, place: tuple[float, float]) -> None:
         fontsize=8,
         color=point.colour,
     )
-    text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    text.set_path_effects([withStroke(linewidth=2, foreground=PAPER)])
