@@ -64,6 +64,12 @@ class Row:
         return int(told or split_workers(self.name)[1] or 1)
 
     @property
+    def batches(self) -> bool:
+        """False where its server says that every image runs alone."""
+        settings = (self.variant.server or {}).get("settings", {})
+        return bool(settings.get("max_batch_size") != "1")
+
+    @property
     def processes_text(self) -> str:
         """The same in words."""
         return server_processes(self.processes)
@@ -148,11 +154,20 @@ class Row:
         """QPS against another variant's; None for itself and where a repeat answered nothing."""
         if name == self.name or name not in self._rows:
             return None
-        own, other = self.rates, self._rows[name].rates
+        return self.ratio_to_row(self._rows[name])
+
+    def ratio_to_row(self, row: Row) -> Ratio | None:
+        """The same against any row of the run, such as one with another number of clients."""
+        own, other = self.rates, row.rates
         pairs = [(own[repeat], other[repeat]) for repeat in sorted(own.keys() & other.keys())]
         if not pairs or min(map(min, pairs)) <= 0:
             return None
         return paired_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    def ratios_to(self, name: str) -> list[float]:
+        """The ratios of `ratio_to`, repeat by repeat; those repeats that both have."""
+        own, other = self.rates, self._rows[name].rates
+        return [own[repeat] / other[repeat] for repeat in sorted(own.keys() & other.keys())]
 
     @cached_property
     def ratio(self) -> Ratio | None:
@@ -205,11 +220,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a reader must know before trusting a row."""
+    """What a reader must know before trusting a row.
+
+    Attributes:
+        name: as tables have it.
+        applies: whether it is so.
+        warning: what is so, in full.
+        doubt: the same of rows with these `{names}`, in a few plain words.
+    """
 
     name: str
     applies: Callable[[Row], bool]
     warning: str
+    doubt: str
 
 
 MARKS = (
@@ -217,19 +240,27 @@ MARKS = (
         "unstable",
         lambda row: not row.qps.within(_STABLE_SHARE),
         "QPS of at least one repeat is more than 10 % off the median",
+        "repeats of {names} differ by more than 10 %",
     ),
     Mark(
         "noisy",
         lambda row: row.is_noisy,
         "processes outside of the measurement used more than 10 % of a core in at least one window",
+        "other programs used the machine while {names} ran",
     ),
     Mark(
         "off Little's law",
         lambda row: row.is_off_littles_law,
         "QPS x mean latency is more than 5 % off the number of clients, so time passes outside of "
         "the calls; where the client CPU is near 100 %, take more --client_processes",
+        "the load generator may have held {names} back",
     ),
-    Mark("errors", lambda row: bool(row.failed_images), "images without a right answer"),
+    Mark(
+        "errors",
+        lambda row: bool(row.failed_images),
+        "images without a right answer",
+        "images to {names} got no right answer",
+    ),
 )
 
 

@@ -12,8 +12,9 @@ from loadtest.servers.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, P
 from loadtest.servers.variants import server_processes as in_words
 from measurement.statistics import Ratio
 
-_LOCK = "its lock away"
+LOCK = "its lock away"
 _BATCHING = "batching and instances"
+_INSTANCES = "instances without batching"
 _DECODER = "decoder on the GPU"
 
 
@@ -129,12 +130,12 @@ def _changes(before: Row, after: Row) -> list[str]:
     pipelines = {PIPELINE, PIPELINE_GPU}
     changes = []
     if before.base == BASELINE != after.base:
-        changes.append(_LOCK)
+        changes.append(LOCK)
     if before.processes != after.processes:
         others = "" if before.processes == 1 else f" instead of {before.processes}"
         changes.append(f"{in_words(after.processes)}{others}")
     if after.base in pipelines and before.base not in pipelines:
-        changes.append(_BATCHING)
+        changes.append(_BATCHING if after.batches else _INSTANCES)
     if after.base == PIPELINE_GPU != before.base:
         changes.append(_DECODER)
     return changes
@@ -145,7 +146,7 @@ def _notes(
 ) -> Iterator[str]:
     """Why a change has no step of its own."""
     alone = {step.changes[0] for step in steps if len(step.changes) == 1}
-    if _LOCK not in alone:
+    if LOCK not in alone:
         why = "an engine on a GPU needs it" if on_gpu else f"`{CONTROL}` was not measured"
         yield f"No step takes away the lock alone: {why}."
     if all(row.processes == 1 for row in known.values() if row.base != IN_PROCESS):
