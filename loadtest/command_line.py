@@ -32,7 +32,7 @@ from interfaces.kinds import (
 from interfaces.options import REQUIRED, Command, Option
 from interfaces.peers import PEERS
 from interfaces.service import PORT
-from loadtest.errors import LoadTestError, Terminated
+from loadtest.errors import BelowLimitError, LoadTestError, Terminated, UsageError
 from loadtest.progress import Progress
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
 from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE, WINDOW_S
@@ -47,6 +47,8 @@ _BY_PRECISION = ", ".join(f"{name} {most:g}" for name, most in SCORE_TOLERANCE.i
 _TOLERANCES = f"{_BY_PRECISION}, between decoders {DECODER_TOLERANCE:g}"
 _REFERENCE = "interpreter that has torchpipe (this one)"
 _PEERS = ", ".join(peer.name for peer in PEERS)
+# Of a command that is to judge and could not; 1 is its verdict.
+_NOT_JUDGED = 3
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -57,6 +59,15 @@ OPTIONS = (
     Option("out", TEXT, REQUIRED, "folder for the folders of all measurements", "DIR"),
     Option("archive", TEXT, None, "pack the folders into this .tar.gz file, too", "FILE"),
     Option("folder", TEXT, REQUIRED, "a measured folder", "FOLDER", is_positional=True),
+    Option(
+        "folders",
+        TEXT,
+        REQUIRED,
+        "a measured folder, or the word `diff` and two of them, the older one first",
+        "FOLDER",
+        is_positional=True,
+        is_repeated=True,
+    ),
     # the load
     Option("host", TEXT, "localhost", "where the server is"),
     Option("port", PORT_NUMBER, PORT, "the server's port"),
@@ -91,6 +102,13 @@ OPTIONS = (
     Option("clients", COUNTS, "1,2,4,10,20,40,64,128", "numbers of closed-loop clients to sweep"),
     Option("stages_s", DURATION_OR_0, 2.0, "window that tells where a request's time goes"),
     Option("tp99_limit_ms", MILLISECONDS, 15.0, "within which the most throughput is named"),
+    Option(
+        "fail_below",
+        MULTIPLE,
+        None,
+        "exit with 1 unless the pipeline's ratio to the baseline is at least that in all "
+        "workloads, with its whole 95 % interval; 3 where it could not be measured",
+    ),
     # the servers
     Option("engine", TEXT, AUTO, "the service's --engine"),
     Option(
@@ -147,7 +165,7 @@ COMMANDS = {
     "compare": Command(
         "compare the handlers on this machine",
         f"name|output_dir workloads variants {_LOAD} request_client duration_s repeats stages_s "
-        f"{_SERVERS}",
+        f"fail_below {_SERVERS}",
         {"duration_s": None},
         {"total_number": None},
     ),
@@ -194,7 +212,7 @@ COMMANDS = {
         "items threads instances sample_s output_dir",
         {"output_dir": REQUIRED},
     ),
-    "report": Command("rebuild report and plots from the raw files", "folder"),
+    "report": Command("rebuild the reports from the raw files, or compare two of them", "folders"),
     "thin": Command("leave of latencies what the tables need", "folder"),
 }
 
@@ -209,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM. Of a
+        command with --fail_below 1 is its verdict, and an error is 3.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse(words)
@@ -233,8 +252,13 @@ def run_command(
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         command(options, str(line), progress)
+    except BelowLimitError as error:
+        return _fail(progress, f"{program}: {error}", 1)
+    except UsageError as error:
+        return _fail(progress, f"{program}: error: {error}", 2)
     except LoadTestError as error:
-        return _fail(progress, f"{program}: error: {error}", 1)
+        is_judge = getattr(options, "fail_below", None) is not None
+        return _fail(progress, f"{program}: error: {error}", _NOT_JUDGED if is_judge else 1)
     except KeyboardInterrupt:
         return _fail(progress, f"{program}: interrupted", _INTERRUPTED)
     except Terminated:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.load import images
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
@@ -27,8 +27,16 @@ from loadtest.runtime.integrity import measure_integrity
 from loadtest.runtime.parts import Part, batching_parts, overhead_parts
 from loadtest.runtime.sides import measure_sides
 from loadtest.servers.environments import install
-from loadtest.servers.variants import may_use_gpu, parse_launch_prefix
+from loadtest.servers.variants import (
+    BASELINE,
+    PIPELINE,
+    PIPELINE_GPU,
+    may_use_gpu,
+    parse_launch_prefix,
+    split_workers,
+)
 
+_DIFF = "diff"
 _REPORT_PACKAGES = ("matplotlib", "scipy", "jinja2")
 
 
@@ -69,7 +77,15 @@ def _null_request(options: argparse.Namespace, command: str, progress: Progress)
 
 
 def _compare(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    _measure_into_folder(chosen.compare_settings(options), options, command, progress)
+    settings = chosen.compare_settings(options)
+    least = options.fail_below
+    if least is not None:
+        require_judged([variant.name for variant in settings.compared])
+    folder = _measure_into_folder(settings, options, command, progress)
+    if least is not None:
+        from loadtest.report.limit import require_gain
+
+        print(require_gain(raw_files.read(folder), least))
 
 
 def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -78,12 +94,17 @@ def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> Non
 
 def _measure_into_folder(
     settings: ComparisonSettings, options: argparse.Namespace, command: str, progress: Progress
-) -> None:
-    """Measure, and report what was measured even where the measurement ends before its time."""
+) -> Path:
+    """Measure, and report what was measured even where the measurement ends before its time.
+
+    Returns:
+        The measured folder.
+    """
     folder = _prepared(options.output_dir or f"results/{options.name}")
     assert folder is not None  # noqa: S101 (one of the two was given)
     writer = raw_files.RawWriter(folder)
     _reported(Comparison(settings, command, writer, progress).run, writer)
+    return folder
 
 
 def _reported(measure: Callable[[], object], writer: raw_files.RawWriter) -> None:
@@ -95,7 +116,7 @@ def _reported(measure: Callable[[], object], writer: raw_files.RawWriter) -> Non
             build_report(writer.folder)
         raise
     print(build_report(writer.folder))
-    print(f"results: {writer.folder}")
+    print(report_link(writer.folder))
 
 
 def _peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -166,9 +187,22 @@ def _integrity(options: argparse.Namespace, command: str, progress: Progress) ->
 
 def _report(options: argparse.Namespace, command: str, progress: Progress) -> None:
     del command, progress  # nothing is measured
-    folder = Path(options.folder)
-    print(build_report(folder))
-    print(f"written: {folder / 'report.md'}")
+    words: list[str] = options.folders
+    if words[0] == _DIFF and len(words) > 1:
+        if len(words) != 3:
+            raise UsageError(f"report {_DIFF} takes two measured folders, got {len(words) - 1}")
+        from loadtest.report.difference import difference
+
+        before, after = map(Path, words[1:])
+        print(difference(before, after))
+        return
+    if len(words) > 1:
+        raise UsageError(
+            f"report takes one measured folder, got {len(words)}; two are compared by "
+            f"`report {_DIFF} {words[0]} {words[1]}`"
+        )
+    print(build_report(Path(words[0])))
+    print(report_link(Path(words[0])))
 
 
 def _thin(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -190,6 +224,26 @@ def build_report(folder: Path) -> str:
 
     run = build(folder, PAGES)
     return PAGES[run.kind].terminal(run)
+
+
+def report_link(folder: Path) -> str:
+    """Where the report is, as a terminal makes a link of it."""
+    from loadtest.report.document import HTML_FILE, REPORT_FILE
+
+    page = folder / HTML_FILE
+    if page.exists():
+        return f"report: {page.absolute().as_uri()}"
+    return f"written: {folder / REPORT_FILE}"
+
+
+def require_judged(names: Sequence[str]) -> None:
+    """Raise UsageError where the rows have no ratio that --fail_below could judge."""
+    bases = {split_workers(name)[0] for name in names}
+    if BASELINE not in names or not bases & {PIPELINE, PIPELINE_GPU}:
+        raise UsageError(
+            f"--fail_below judges the ratio of a pipeline to {BASELINE!r}, and --variants has "
+            f"{', '.join(names)}; add {BASELINE!r} and {PIPELINE!r}"
+        )
 
 
 def _save(run: Run, folder: Path | None, progress: Progress, *, shows: bool = False) -> None:

@@ -37,6 +37,14 @@ class Interval:
         )
         return f"[{low}, {high}]"
 
+    def is_below(self, other: Interval) -> bool:
+        """True if it lies below another one without touching it."""
+        return self.high is not None and other.low is not None and self.high < other.low
+
+    def excludes(self, value: float) -> bool:
+        """True if it has both bounds and the value lies outside of them."""
+        return self.low is not None and self.high is not None and not self.low <= value <= self.high
+
 
 def percentile_interval(
     ordered: Sequence[float], q: float, confidence: float = CONFIDENCE
@@ -111,8 +119,7 @@ class Ratio:
     @property
     def is_distinct(self) -> bool:
         """True if the interval excludes 1, that is, the repeats show a difference."""
-        low, high = self.interval.low, self.interval.high
-        return low is not None and high is not None and (low > 1 or high < 1)
+        return self.interval.excludes(1)
 
 
 def paired_ratio(
@@ -139,6 +146,34 @@ def paired_ratio(
         float(special.stdtrit(n - 1, (1 + confidence) / 2)) * statistics.stdev(logs) / math.sqrt(n)
     )
     return Ratio(Spread.of(ratios), Interval(math.exp(center - half), math.exp(center + half)), n)
+
+
+def unpaired_ratio(
+    values: Sequence[float], references: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, Interval]:
+    """Ratio of the geometric means of values that were not measured in turns.
+
+    Returns:
+        The ratio, and Welch's t interval of the difference of the mean logs, which does not assume
+        that both scatter alike; its bounds are None where one side has a single value.
+
+    Raises:
+        ValueError: no values, or one that is not positive.
+    """
+    if not values or not references or min(*values, *references) <= 0:
+        raise ValueError("a ratio needs positive values on both sides")
+    logs = [[math.log(value) for value in side] for side in (values, references)]
+    center = statistics.fmean(logs[0]) - statistics.fmean(logs[1])
+    if min(map(len, logs)) < 2:
+        return math.exp(center), Interval(None, None)
+    shares = [statistics.variance(side) / len(side) for side in logs]
+    if (whole := sum(shares)) == 0:
+        return math.exp(center), Interval(math.exp(center), math.exp(center))
+    freedom = whole**2 / sum(
+        share**2 / (len(side) - 1) for share, side in zip(shares, logs, strict=True)
+    )
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(whole)
+    return math.exp(center), Interval(math.exp(center - half), math.exp(center + half))
 
 
 def concurrency(requests: int, mean_latency_ms: float, length_s: float) -> float:

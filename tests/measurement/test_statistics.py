@@ -17,6 +17,7 @@ from measurement.statistics import (
     paired_ratio,
     percentile,
     percentile_interval,
+    unpaired_ratio,
 )
 
 
@@ -118,3 +119,18 @@ def test_stability_is_measured_from_the_median() -> None:
 @pytest.mark.parametrize("probability", [0.025, 0.975])
 def test_ranks_are_those_of_the_binomial_distribution(n: int, q: float, probability: float) -> None:
     assert _binomial_quantile(probability, n, q) == stats.binom.ppf(probability, n, q)
+
+
+def test_an_unpaired_ratio_has_the_interval_of_welchs_t_test() -> None:
+    values, references = [110.0, 118.0, 123.0, 109.0], [100.0, 103.0, 99.0]
+    ratio, interval = unpaired_ratio(values, references)
+    logs = [[math.log(value) for value in side] for side in (values, references)]
+    expected = stats.ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
+    assert ratio == pytest.approx(stats.gmean(values) / stats.gmean(references))
+    assert interval.low == pytest.approx(math.exp(expected.low))
+    assert interval.high == pytest.approx(math.exp(expected.high))
+    assert interval.excludes(1)
+    assert unpaired_ratio([2.0], references)[1] == Interval(None, None)
+    assert unpaired_ratio([2.0, 2.0], [1.0, 1.0]) == (pytest.approx(2.0), Interval(2.0, 2.0))
+    with pytest.raises(ValueError, match="positive"):
+        unpaired_ratio([1.0], [])
