@@ -1,19 +1,27 @@
-"""report.md and the plots of a measured folder, made from the raw files alone."""
+"""The reports of a measured folder, made from the raw files alone.
+
+report.md with its pictures is for terminals and repositories, report.html is one file for a
+browser, summary.json is for programs: docs/summary.schema.json describes it.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
 from loadtest.records.run import Run
 
 REPORT_FILE = "report.md"
+HTML_FILE = "report.html"
+SUMMARY_FILE = "summary.json"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -24,9 +32,11 @@ class Page:
     Attributes:
         title: its heading.
         template: file below a folder of templates.
-        values: what the template shows; draws the plots into the folder, too.
+        values: what the templates show; draws the plots into the folder, too.
         terminal: what a terminal shows at the end of a run.
         templates: the folder.
+        html: template of the page for a browser, or "" where there is none.
+        summary: makes the summary for programs of the same values; None where there is none.
     """
 
     title: str
@@ -34,10 +44,12 @@ class Page:
     values: Callable[[Run, Path], Mapping[str, Any]]
     terminal: Callable[[Run], str]
     templates: Path = TEMPLATES
+    html: str = ""
+    summary: Callable[[Run, Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
 def build(folder: Path, pages: Mapping[str, Page]) -> Run:
-    """Read a measured folder and write its report.md and plots.
+    """Read a measured folder and write its reports and plots.
 
     Returns:
         What the raw files hold.
@@ -65,6 +77,22 @@ def build(folder: Path, pages: Mapping[str, Page]) -> Run:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        text = environment.get_template(page.template).render(run=run, title=page.title, **values)
-        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        environment.filters["coded"] = coded
+        for name, template in ((REPORT_FILE, page.template), (HTML_FILE, page.html)):
+            if template:
+                made = environment.get_template(template)
+                text = made.render(run=run, title=page.title, **values)
+                (folder / name).write_text(text, encoding="utf-8")
+        if page.summary is not None:
+            text = json.dumps(page.summary(run, values), indent=1) + "\n"
+            (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
     return run
+
+
+def coded(text: str) -> Markup:
+    """A sentence for a page: what stands in backticks is code."""
+    parts = str(text).replace("**", "").split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )

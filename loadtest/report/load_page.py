@@ -11,11 +11,16 @@ from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.run import Run, WorkloadRun
-from loadtest.report import plots, stage_plot, sweep_plot, tables, waterfall_plot
+from loadtest.report import batch_plot, plots, stage_plot, sweep_plot, tables, waterfall_plot
+from loadtest.report.batch_summary import REASONS, batch_remarks, batch_table, node_batches
+from loadtest.report.charts import Chart, DrawnChart, drawn
 from loadtest.report.document import Page
 from loadtest.report.findings import findings
 from loadtest.report.stage_summary import by_kind, stage_parts
-from loadtest.report.summary import Row, best_row, summarise, sweep_rows
+from loadtest.report.style import THEME
+from loadtest.report.summary import MARKS, Row, best_row, summarise, sweep_rows
+from loadtest.report.summary_document import summary_document
+from loadtest.report.verdict import ENOUGH_REPEATS, Decision, Verdict, verdict
 from loadtest.report.waterfall import Waterfall, waterfall
 from loadtest.servers.variants import may_use_gpu
 
@@ -28,18 +33,40 @@ _PUBLISHED = tables.markdown(
     ),
 )
 
+# Of verdicts in the page; the others are open.
+_TONES = {
+    Decision.SWITCH: "good",
+    Decision.SLOWER: "bad",
+    Decision.WRONG_ANSWERS: "bad",
+}
+
 
 def _values(run: Run, folder: Path) -> Mapping[str, Any]:
-    """What the template shows of every kind of load."""
-    chapters = _sweep_chapter if run.kind == "sweep" else _chapter
+    """What the templates show of every kind of load."""
+    make = _sweep_chapter if run.kind == "sweep" else _chapter
+    chapters = [found for w in run.workloads if (found := make(run, w, folder))]
     return {
+        "verdict": [line for chapter in chapters for line in _verdict_lines(chapter)],
         "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
         "repeats": _least_repeats(run),
+        "enough_repeats": ENOUGH_REPEATS,
         "cpu_us": cpu_us_per_request(run) if run.kind == "null_request" else None,
-        "workloads": [found for w in run.workloads if (found := chapters(run, w, folder))],
+        "workloads": chapters,
         "published": _PUBLISHED,
         "files": raw_files,
+        "reasons": REASONS,
+        "theme": THEME,
+        "tones": {decision.value: _TONES.get(decision, "") for decision in Decision},
     }
+
+
+def _verdict_lines(chapter: Mapping[str, Any]) -> list[str]:
+    """The verdict on a workload for report.md, in one paragraph."""
+    told: Verdict | None = chapter["verdict"]
+    if told is None:
+        return []
+    name = chapter["workload"].name
+    return [f"**{name}: {told.decision.title}.** {' '.join(told.sentences)}"]
 
 
 def _least_repeats(run: Run) -> int | None:
@@ -57,53 +84,88 @@ def _least_repeats(run: Run) -> int | None:
 def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | None:
     if not (rows := summarise(run, workload)):
         return None
+    name, title = workload.name, workload.title
     stages = {stages.variant: stage_parts(stages) for stages in workload.stages}
-    told = {name: by_kind(found) for name, found in stages.items() if found}
-    steps = _waterfall(run, workload, rows)
+    told = {variant: by_kind(found) for variant, found in stages.items() if found}
+    nodes = node_batches(rows)
+    steps = found_waterfall(run, workload, rows)
+
+    def draw(chart: Chart | None) -> DrawnChart | None:
+        return None if chart is None else drawn(folder, chart)
+
     return {
         "workload": workload,
         "rows": rows,
+        "verdict": found_verdict(run, workload, rows) if run.kind == "compare" else None,
         "findings": findings(rows, workload.parts),
         "waterfall": steps,
-        "waterfall_table": tables.waterfall_table(steps.steps) if steps else "",
-        "waterfall_pictures": [waterfall_plot.draw(folder, workload.name, workload.title, steps)]
-        if steps
-        else [],
+        "waterfall_table": tables.waterfall_table(steps.steps) if steps else None,
+        "waterfall_chart": draw(waterfall_plot.chart(name, title, steps) if steps else None),
+        "first_charts": [drawn(folder, chart) for chart in plots.first_charts(workload, rows)],
+        "distribution": draw(plots.distribution_chart(workload, rows)),
+        "utilisation": draw(plots.utilisation_chart(workload, rows)),
+        "quick": tables.short_tables(rows, _memory_bytes(run)),
         "qps": tables.qps_table(rows),
         "latency": tables.latency_table(rows),
         "usage": tables.usage_table(rows, _memory_bytes(run)),
-        "pictures": plots.draw(folder, workload, rows),
-        "parts": tables.parts_table(workload.parts) if workload.parts else "",
-        "stages": tables.stages_table(stages) if stages else "",
-        "stage_pictures": [stage_plot.draw(folder, workload.name, workload.title, told)]
-        if told
-        else [],
+        "parts": tables.parts_table(workload.parts) if workload.parts else None,
+        "stages": tables.stages_table(stages) if stages else None,
+        "stage_chart": draw(stage_plot.chart(name, title, told) if told else None),
+        "batches": batch_table(nodes) if nodes else None,
+        "batch_chart": draw(batch_plot.chart(name, title, nodes) if nodes else None),
+        "batch_nodes": nodes,
+        "batch_remarks": [*batch_remarks(rows, nodes)],
+        "warnings": _warnings(rows),
     }
 
 
-def _waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:
-    has_gpu = run.machine["gpus"] != NOT_AVAILABLE
-    return waterfall(rows, on_gpu=may_use_gpu(workload.engine, has_gpu=has_gpu))
+def _warnings(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Of each mark that a row has: its name, the rows, and what it means."""
+    return [
+        (mark.name, ", ".join(names), mark.warning)
+        for mark in MARKS
+        if (names := [row.name for row in rows if mark.applies(row)])
+    ]
 
 
-def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any]:
-    rows = sweep_rows(run, workload)
+def found_waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:
+    """The waterfall of a workload, where there is one."""
+    return waterfall(rows, on_gpu=_on_gpu(run, workload))
+
+
+def found_verdict(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Verdict:
+    """The verdict on a workload of a comparison."""
+    steps = found_waterfall(run, workload, rows)
+    return verdict(run, workload, rows, steps, on_gpu=_on_gpu(run, workload))
+
+
+def _on_gpu(run: Run, workload: WorkloadRun) -> bool:
+    return may_use_gpu(workload.engine, has_gpu=run.machine["gpus"] != NOT_AVAILABLE)
+
+
+def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | None:
+    if not (rows := sweep_rows(run, workload)):
+        return None
     limit_ms = float(run.settings["tp99_limit_ms"])
-    drawn = (folder, workload.name, workload.title, rows, limit_ms)
+    chart = sweep_plot.chart(workload.name, workload.title, rows, limit_ms)
     return {
         "workload": workload,
-        "sweep": _sweep_text(run, workload),
-        "pictures": [sweep_plot.draw(*drawn)] if rows else [],
+        "rows": rows,
+        "verdict": None,
+        "waterfall": None,
+        "sentences": _sweep_sentences(run, workload, rows),
+        "sweep": tables.sweep_table(rows),
+        "chart": drawn(folder, chart),
+        "warnings": _warnings(rows),
     }
 
 
-def _sweep_text(run: Run, workload: WorkloadRun) -> str:
-    """What each variant does best within the limit, and the table of all points."""
-    rows = sweep_rows(run, workload)
+def _sweep_sentences(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> list[str]:
+    """What each variant does best within the limit."""
     limit_ms = float(run.settings["tp99_limit_ms"])
     best = best_row(rows, limit_ms)
-    lines = [
-        f"- Best with TP99 <= {limit_ms:g} ms: "
+    sentences = [
+        f"Best with TP99 <= {limit_ms:g} ms: "
         + (
             "no point."
             if best is None
@@ -115,11 +177,11 @@ def _sweep_text(run: Run, workload: WorkloadRun) -> str:
         own = [row for row in rows if row.name == variant.name]
         if own:
             most = max(own, key=lambda row: row.qps.median)
-            lines.append(
-                f"- `{variant.name}`: at most {most.qps.median:.1f} images per second, with "
+            sentences.append(
+                f"`{variant.name}`: at most {most.qps.median:.1f} images per second, with "
                 f"{_count(most.clients)} (TP99 {number(most.tp_ms(0.99), 2)} ms)."
             )
-    return "\n".join([*lines, "", tables.sweep_table(rows)])
+    return sentences
 
 
 def _count(clients: int) -> str:
@@ -131,13 +193,16 @@ def _memory_bytes(run: Run) -> int:
 
 
 def _terminal(run: Run) -> str:
-    """The tables of every workload."""
-    parts = []
+    """The tables of every workload; the verdict of all comes last, where it is seen."""
+    parts: list[str] = []
+    verdicts: list[str] = []
     for workload in run.workloads:
         if run.kind == "sweep":
-            parts.append(_sweep_text(run, workload))
+            rows = sweep_rows(run, workload)
+            parts += [f"- {told}" for told in _sweep_sentences(run, workload, rows)]
+            parts += ["", tables.sweep_table(rows)]
         elif rows := summarise(run, workload):
-            found = _waterfall(run, workload, rows)
+            found = found_waterfall(run, workload, rows)
             parts += [
                 f"{workload.name} ({workload.engine} {workload.precision}), "
                 f"{rows[0].clients} clients\n",
@@ -148,14 +213,17 @@ def _terminal(run: Run) -> str:
                 *findings(rows, workload.parts),
                 "",
             ]
-    return "\n".join(parts)
+            if run.kind == "compare":
+                told = found_verdict(run, workload, rows)
+                verdicts += [f"{workload.name}: {told.decision.title}", *told.sentences, ""]
+    return "\n".join([*parts, *verdicts])
 
 
 def quick_tables(run: Run) -> str:
     """The quick start's tables of a run with one server, its counts and its first errors."""
     row = summarise(run, run.workloads[0])[0]
     lines = [
-        tables.short_tables(row, _memory_bytes(run)),
+        *tables.short_tables([row], _memory_bytes(run)),
         f"{row.requests} requests in {row.windows[0].length_s:.2f} s, {row.failed_images} images "
         f"failed; QPS x mean latency = {number(row.concurrency, 2)} for {row.clients} clients; "
         f"client CPU {percent(row.usage['clients_cpu_percent'], 1)}, "
@@ -179,11 +247,11 @@ def cpu_us_per_request(run: Run) -> float:
 
 
 PAGES = {
-    kind: Page(title, "load.md", _values, _terminal)
+    kind: Page(title, "load.md", _values, _terminal, html="load.html", summary=summary_document)
     for kind, title in (
         ("compare", "Comparison of the handlers"),
         ("sweep", "Throughput and latency over the number of clients"),
         ("run", "Load on a running server"),
-        ("null_request", "Server CPU time per null request"),
     )
 }
+PAGES["null_request"] = Page("Server CPU time per null request", "load.md", _values, _terminal)

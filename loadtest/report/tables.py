@@ -19,8 +19,20 @@ _T = TypeVar("_T")
 Columns = Sequence[tuple[str, Callable[[_T], str]]]
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table with aligned columns; all but the first are right-aligned."""
+class Table(str):
+    """A table in Markdown that also knows its cells, for pages that show them otherwise.
+
+    Attributes:
+        header: the headings.
+        rows: the cells as text.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table with aligned columns; all but the first are right-aligned."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(3, *(len(row[i]) for row in (header, *texts))) for i in range(len(header))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -29,10 +41,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    made = Table("\n".join(lines) + "\n")
+    made.header, made.rows = header, texts
+    return made
 
 
-def table(columns: Columns[_T], rows: Sequence[_T]) -> str:
+def table(columns: Columns[_T], rows: Sequence[_T]) -> Table:
     """The table of these rows."""
     return markdown(
         [heading for heading, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
@@ -79,7 +93,7 @@ _CHECKS: Columns[Check] = (
 )
 
 
-def check_table(checks: Sequence[Check]) -> str:
+def check_table(checks: Sequence[Check]) -> Table:
     """A row a requirement, with its verdict."""
     return table(_CHECKS, checks)
 
@@ -97,7 +111,7 @@ def _of_ratio(show: Callable[[Ratio], str]) -> Callable[[Row], str]:
     return lambda row: NOT_AVAILABLE if row.ratio is None else show(row.ratio)
 
 
-def qps_table(rows: Sequence[Row]) -> str:
+def qps_table(rows: Sequence[Row]) -> Table:
     """Throughput, its ratio to the reference, and what bounds it."""
     columns: Columns[Row] = (
         _NAME,
@@ -122,7 +136,7 @@ def qps_table(rows: Sequence[Row]) -> str:
     return table(columns, rows)
 
 
-def latency_table(rows: Sequence[Row]) -> str:
+def latency_table(rows: Sequence[Row]) -> Table:
     """TP50 and TP99 in ms, pooled with intervals and over the repeats, and Little's law."""
     columns: Columns[Row] = (
         _NAME,
@@ -141,7 +155,7 @@ def latency_table(rows: Sequence[Row]) -> str:
     return table(columns, [row for row in rows if row.requests])
 
 
-def waterfall_table(steps: Sequence[Step]) -> str:
+def waterfall_table(steps: Sequence[Step]) -> Table:
     """A row a change: its factor, whether that is beyond chance, and its share of the gain."""
 
     def of_ratio(show: Callable[[Ratio], str]) -> Callable[[Step], str]:
@@ -186,12 +200,12 @@ def usage_columns(memory_bytes: int) -> dict[str, Callable[[Row], str]]:
     }
 
 
-def usage_table(rows: Sequence[Row], memory_bytes: int) -> str:
+def usage_table(rows: Sequence[Row], memory_bytes: int) -> Table:
     """GPU, CPU and memory of the server; CPU of the clients and of everything else."""
     return table((_NAME, *usage_columns(memory_bytes).items()), rows)
 
 
-def sweep_table(rows: Sequence[Row]) -> str:
+def sweep_table(rows: Sequence[Row]) -> Table:
     """Throughput, latency and utilisation of every variant and number of clients."""
     columns: Columns[Row] = (
         _NAME,
@@ -212,7 +226,7 @@ def sweep_table(rows: Sequence[Row]) -> str:
     return table(columns, rows)
 
 
-def parts_table(parts: Sequence[PartRun]) -> str:
+def parts_table(parts: Sequence[PartRun]) -> Table:
     """Images per second of every part alone, by batch size."""
 
     def rate(size: int) -> Callable[[PartRun], str]:
@@ -229,7 +243,7 @@ def parts_table(parts: Sequence[PartRun]) -> str:
     return table(columns, parts)
 
 
-def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> str:
+def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> Table:
     """Median, mean and share of every part of a request's time."""
     header = ("Variant", "stage", "kind", "median ms", "mean ms", "share")
     rows: list[tuple[str, ...]] = []
@@ -248,8 +262,8 @@ def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> str:
     return markdown(header, rows)
 
 
-def short_tables(row: Row, memory_bytes: int) -> str:
-    """The quick start's three tables for one server."""
+def short_tables(rows: Sequence[Row], memory_bytes: int) -> list[Table]:
+    """The quick start's three tables: throughput, response time, utilisation."""
     usage = usage_columns(memory_bytes)
     name = ("Method", lambda row: row.name)
     groups: tuple[Columns[Row], ...] = (
@@ -257,4 +271,4 @@ def short_tables(row: Row, memory_bytes: int) -> str:
         (name, _TP50, _TP99),
         (name, *((heading, usage[heading]) for heading in ("GPU", "CPU", "memory"))),
     )
-    return "\n".join(table(columns, [row]) for columns in groups)
+    return [table(columns, rows) for columns in groups]

@@ -43,7 +43,8 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
     pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert sorted(pictures) == [
         "tiny-latency-distribution.png",
-        "tiny-throughput-and-latency.png",
+        "tiny-latency.png",
+        "tiny-throughput.png",
         "tiny-utilisation.png",
         "tiny-waterfall.png",
     ]
@@ -52,10 +53,13 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
         picture = cv2.imread(str(tmp_path / name))
         assert picture is not None
         assert picture.std() > 5  # not a blank page
-    for name in (report.REPORT_FILE, *pictures):
+    page, summary = (tmp_path / name for name in (report.HTML_FILE, report.SUMMARY_FILE))
+    before = [page.read_bytes(), summary.read_bytes()]
+    for name in (report.REPORT_FILE, page.name, summary.name, *pictures):
         (tmp_path / name).unlink()
     report.build(tmp_path, PAGES)
     assert (tmp_path / report.REPORT_FILE).read_text() == text
+    assert [page.read_bytes(), summary.read_bytes()] == before
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == pictures
 
 

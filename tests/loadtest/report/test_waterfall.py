@@ -148,7 +148,7 @@ def test_it_is_the_first_chart_of_the_report(compared: Compare, tmp_path: Path) 
     raw_files.write(tmp_path, run)
     report.build(tmp_path, PAGES)
     text = (tmp_path / report.REPORT_FILE).read_text()
-    assert text.split("![")[1].startswith("tiny-waterfall.png]")
+    assert text.split("![")[1].split("(")[1].startswith("tiny-waterfall.png)")
     picture = cv2.imread(str(tmp_path / "tiny-waterfall.png"))
     assert picture is not None
     assert picture.std() > 5  # not a blank page
