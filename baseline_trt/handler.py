@@ -21,6 +21,7 @@ from typing import TypeAlias
 import torch
 
 from baseline_trt.baseline_engine import load_baseline_engine
+from baseline_trt.engine_counts import EngineCounts
 from baseline_trt.inference import Inference, LockedInference, LockFreeInference
 from baseline_trt.preprocessing import Preprocessor
 from baseline_trt.recovering_engine import RecoveringEngine
@@ -45,6 +46,7 @@ from service.handlers.interface import (
     Deadline,
     HandlerInfo,
     HandlerSettings,
+    HandlerStats,
     ImageFailure,
     Scores,
     was_worked_on,
@@ -113,6 +115,7 @@ class BaselineHandler:
             rebuild,
         )
         self._max_batch_size = self._engine.engine.options.max_batch_size
+        self._counts = EngineCounts()
         self._settings = {
             "lock": "on" if settings.lock else "off",
             "max_batch_size": str(self._max_batch_size),
@@ -136,7 +139,10 @@ class BaselineHandler:
                 outcomes[index] = failure
         for start in range(0, len(prepared), self._max_batch_size):
             portion = prepared[start : start + self._max_batch_size]
-            for index, outcome in self._infer(portion, deadline):
+            inferred = self._infer(portion, deadline)
+            failed = sum(isinstance(outcome, ImageFailure) for _, outcome in inferred)
+            self._counts.items_done(len(inferred), failed)
+            for index, outcome in inferred:
                 outcomes[index] = outcome
                 if image_done is not None:
                     image_done(worked_on=was_worked_on(outcome))
@@ -160,6 +166,17 @@ class BaselineHandler:
             images_at_work=self._contexts * self._max_batch_size,
             note=model.note,
         )
+
+    def stats(self) -> HandlerStats:
+        """The engine as the one node; without the lock it has a context for each core."""
+        engine = self._engine
+        counts = self._counts.read(
+            rebuilds=engine.rebuilds,
+            instances=self._contexts,
+            working_instances=self._contexts if engine.works else 0,
+            stuck_instances=int(engine.is_stuck),
+        )
+        return HandlerStats({"engine": counts})
 
     def why_not_ready(self) -> str:
         """Since when and why the engine is broken; "" where it is not."""
@@ -237,6 +254,7 @@ class BaselineHandler:
     ) -> list[tuple[int, Scores | ImageFailure]]:
         batch = torch.cat([tensor for _, tensor, _ in portion])
         output, waited_ms, ran_ms = inference.run(batch, deadline)
+        self._counts.batch_done(len(portion), waited_ms, ran_ms)
         if deadline is not None:
             deadline.check()
         rows = self._scoring.scores(output)

@@ -29,6 +29,7 @@ class RecoveringEngine:
 
     Attributes:
         engine: the one in service, or the last one that was.
+        rebuilds: how often it was broken and is back.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RecoveringEngine:
         self._rebuilding = RebuildLoop("the engine", rule, self._stopping)
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self.rebuilds = 0
         self._why = ""
         # The first image that worked; in a server the warm-up image.
         self._proven: torch.Tensor | None = None
@@ -59,11 +61,19 @@ class RecoveringEngine:
             raise EngineUnavailableError(self._why)
         return inference
 
+    @property
+    def works(self) -> bool:
+        """Whether it is in service, stuck or not."""
+        return self._inference is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is at work on a batch for far longer than usual."""
+        return self._stuck_s() > 0
+
     def why_not_ready(self) -> str:
         """Since when and why the engine is broken or stuck; "" where it works."""
-        inference = self._inference
-        stuck_s = 0.0 if inference is None else inference.stuck_s(self._rule.stuck_s)
-        if stuck_s:
+        if stuck_s := self._stuck_s():
             return (
                 f"the engine has been at work on one batch for {stuck_s:.0f} s, far beyond the "
                 "usual time"
@@ -124,6 +134,10 @@ class RecoveringEngine:
             self._inference.close()
             self.engine.close()
 
+    def _stuck_s(self) -> float:
+        inference = self._inference
+        return 0.0 if inference is None else inference.stuck_s(self._rule.stuck_s)
+
     def _still_works(self, inference: Inference) -> bool:
         if self._proven is None:
             return False
@@ -150,3 +164,4 @@ class RecoveringEngine:
         with self._lock:
             self.engine, self._failures = engine, 0
             self._inference, self._why = inference, ""
+            self.rebuilds += 1

@@ -129,6 +129,133 @@ struct Health {
     2: required string reason,
 }
 
+/** How long things of one kind took, counted by their length. */
+struct Histogram {
+    /**
+     * counts[i] took at most Stats.bounds_ms[i], and longer than the bound before. The last count,
+     * one more than there are bounds, is of those that took longer than the last bound.
+     */
+    1: required list<i64> counts,
+    /** How long all of them took together, in milliseconds. */
+    2: required double sum_ms,
+}
+
+/** A node of the pipeline, or the engine of the baseline: what it has done, and how it is now. */
+struct NodeStats {
+    /** Items that it was given. */
+    1: required i64 items,
+    /** Items of these that failed there, or were dropped by it. */
+    2: required i64 failed_items,
+    /** How long its items have waited for it, added up, in milliseconds. */
+    3: required double queue_ms,
+    /** How long its instances have run batches, added up, in milliseconds. */
+    4: required double forward_ms,
+    /** Rows of a batch to the number of such batches. */
+    5: required map<i32, i64> batches_by_size,
+    /** Why a batch left ("full", "idle", "timeout") to the number of such batches. */
+    6: required map<string, i64> batches_by_reason,
+    /** How often an instance was broken and is back in service. */
+    7: required i64 rebuilds,
+    /** Now: instances that there are to be. */
+    8: required i32 instances,
+    /** Now: instances of these that are in service. */
+    9: required i32 working_instances,
+    /** Now: instances of these that are at work on a batch for far longer than usual. */
+    10: required i32 stuck_instances,
+}
+
+/** One of the processes that serve, as it is now. */
+struct WorkerStats {
+    /** Its number, from 0. */
+    1: required i32 worker,
+    /** Its process id. */
+    2: required i32 pid,
+    /** Why it can take no requests; "" where it can. */
+    3: required string why_not_ready,
+    /** Its open connections. */
+    4: required i64 connections,
+    /** Images that it was let in and that are not answered. */
+    5: required i64 images_in_flight,
+    /** Calls that it has answered. */
+    6: required i64 calls,
+    /** How old these numbers are, in seconds; 0 unless the worker does not answer. */
+    7: required double report_age_s,
+}
+
+/** The process that computes for all workers. */
+struct EngineProcessStats {
+    /** Whether it is there now. */
+    1: required bool alive,
+    /** Its process id. */
+    2: required i32 pid,
+    /** When it was started, in seconds since 1970. */
+    3: required double started_at_s,
+    /** How often another one took its place. */
+    4: required i64 restarts,
+}
+
+/** A GPU of the host as NVIDIA's driver shows it, with what all processes do there. */
+struct GpuStats {
+    /** Its number, in the order of the PCI bus. */
+    1: required i32 index,
+    /** What tells it from all others. */
+    2: required string uuid,
+    /** What it is. */
+    3: required string name,
+    /** The share of the last moment in which it computed, 0 to 1. */
+    4: required double utilization,
+    /** Its memory that is taken. */
+    5: required i64 memory_used_bytes,
+    /** Its memory. */
+    6: required i64 memory_total_bytes,
+}
+
+/**
+ * What the server, with all of its workers, has done since it was started, and does. What is not
+ * marked "now" only grows, also where a worker ends. docs/operations-metrics.md has the words that
+ * outcomes, reasons and stages may be.
+ */
+struct Stats {
+    /** Time since the server was started. */
+    1: required double uptime_s,
+    /** Calls that were answered: method to outcome to their number. */
+    2: required map<string, map<string, i64>> calls,
+    /** Images of calls that were let in: outcome to their number. */
+    3: required map<string, i64> images,
+    /** Calls that were refused as Overloaded: reason to their number. */
+    4: required map<string, i64> refusals,
+    /** The bounds of all histograms, in milliseconds. */
+    5: required list<double> bounds_ms,
+    /** Method to the times of its calls, from the last byte to the encoded reply. */
+    6: required map<string, Histogram> latencies,
+    /** Stage to the times that classified images were in it. */
+    7: required map<string, Histogram> stages,
+    /** Now: calls that were let in and are not answered. */
+    8: required i64 calls_in_flight,
+    /** Now: images of these calls. */
+    9: required i64 images_in_flight,
+    /** Now: images of these beyond what the handler works on at once. */
+    10: required i64 images_waiting,
+    /** Now: open connections. */
+    11: required i64 connections,
+    /** Now: connections of these beyond --max-connections. */
+    12: required i64 reserve_connections,
+    /** Now: the setting --max-connections. */
+    13: required i64 max_connections,
+    /** Connections that were taken up. */
+    14: required i64 connections_opened,
+    /** Name to node. */
+    15: required map<string, NodeStats> nodes,
+    /** Now: the processes that serve. */
+    16: required list<WorkerStats> workers,
+    /** How often a worker ended and was to be replaced. */
+    17: required i64 worker_restarts,
+    /** Now: unset where each worker computes for itself. */
+    18: optional EngineProcessStats engine_process,
+    /** Now: empty where the server cannot see any. */
+    19: required list<GpuStats> gpus,
+}
+
 /** The image cannot be decoded, or passes a limit; sent again, it fails again. */
 exception InvalidImage {
     /** What is wrong with it. */
@@ -205,4 +332,13 @@ service InferenceService {
 
     /** For load balancers and orchestrators: not ready while it drains, or while no engine works. */
     Health health(),
+
+    /**
+     * What the whole server has done and does, whichever worker answers.
+     *
+     * InternalError: another process of the server does not answer.
+     */
+    Stats stats() throws (
+        1: InternalError internal_error,
+    ),
 }

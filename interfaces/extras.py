@@ -12,6 +12,8 @@ MODULES = {
         *("locust", "gevent", "psutil", "pynvml", "matplotlib", "jinja2", "scipy"),
         *("skimage", "sklearn"),
     ),
+    "metrics": ("prometheus_client", "pynvml"),
+    "top": ("rich",),
 }
 """What is imported of the packages that an extra installs."""
 

@@ -12,11 +12,13 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from engine.errors import EngineError
 from engine.scoring import check_results
 from interfaces.messages import from_json
+from interfaces.stats import EngineProcessStats, Stats
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
@@ -27,6 +29,7 @@ from pipeline.engine_process.split import back_part
 from pipeline.engine_process.submission_queue import SubmissionQueue
 from pipeline.engine_process.workers import Workers
 from pipeline.errors import PipelineConfigError
+from pipeline.node_stats import nodes_stats
 from pipeline.pipe import Pipe
 from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
@@ -35,6 +38,7 @@ from service.malloc_arenas import limit_arenas
 from service.processes.process import CLOSING_S, end_within, leave
 from service.processes.shared_folder import when_owner_ends
 from service.processes.signals import leave_stop_to_supervisor
+from service.processes.stats_report import encode_stats
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +81,12 @@ def main(arguments: Sequence[str]) -> int:
                 check_result=check_results,
             ) as pipe,
         ):
-            workers.follow(pipe.why_not_ready, submissions.suspect_done)
+            started_at_s = time.time()
+
+            def counts() -> bytes:
+                return encode_stats(_stats(pipe, started_at_s))
+
+            workers.follow(pipe.why_not_ready, submissions.suspect_done, counts)
             pause_s = min(_LONGEST_PAUSE_S, settings.hang_timeout_s / _BEATS or _LONGEST_PAUSE_S)
             threading.Thread(
                 target=workers.beat, args=(pause_s,), name="heartbeat", daemon=True
@@ -101,6 +110,15 @@ def _facts(config: PipelineConfig, pipe: Pipe) -> EngineFacts:
             engine = node.shared.get(ENGINE)
             return EngineFacts.of(engine, settings_of(ENGINE_BACKEND, expression, settings))
     raise PipelineConfigError(f"no node of the engine process has {ENGINE_BACKEND}")
+
+
+def _stats(pipe: Pipe, started_at_s: float) -> Stats:
+    """What this process has done for all workers."""
+    return Stats(
+        uptime_s=time.time() - started_at_s,
+        nodes=nodes_stats(pipe.local_nodes),
+        engine_process=EngineProcessStats(alive=True, pid=os.getpid(), started_at_s=started_at_s),
+    )
 
 
 def _end_alone(is_loaded: threading.Event) -> None:

@@ -35,6 +35,7 @@ from pipeline.keys import (
     TASK_RESULT_KEY,
     TASK_STAGE_TIMES_KEY,
 )
+from pipeline.node_stats import nodes_stats
 from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
 from service.errors import ConfigurationError
@@ -42,6 +43,7 @@ from service.handlers.interface import (
     Deadline,
     HandlerInfo,
     HandlerSettings,
+    HandlerStats,
     ImageDone,
     ImageFailure,
     Scores,
@@ -138,6 +140,13 @@ class PipelineHandler:
             },
             images_at_work=self._images_at_work(),
             note=facts.note,
+        )
+
+    def stats(self) -> HandlerStats:
+        """What the nodes of this process and those of the engine process have done."""
+        elsewhere = [node.stats() for node in self._pipe.elsewhere.values()]
+        return HandlerStats(
+            nodes_stats(self._pipe.local_nodes), elsewhere[0] if elsewhere else None
         )
 
     def why_not_ready(self) -> str:

@@ -5,15 +5,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from idl import inference
+from service.call_counts import DEADLINE, QUEUE_FULL, QUEUE_WAIT
 from service.departure_rate import DepartureRate
 from service.handlers.interface import Deadline
+from service.refusals import overloaded
 
 _LEAST_RETRY_MS = 10
 _MOST_RETRY_MS = 10_000
 # How many times what a call takes alone it may wait for others, beside --max-queue-ms.
 _PATIENCE = 4
+
+
+class Load(NamedTuple):
+    """What is in the server at a moment.
+
+    Attributes:
+        calls: that were let in and are not answered.
+        images: of these calls.
+        waiting: of these images: more than the handler works on at once.
+    """
+
+    calls: int
+    images: int
+    waiting: int
 
 
 class Place:
@@ -88,6 +105,13 @@ class Admission:
         self._without_turn = 0
         self._rate = DepartureRate(at_work, first_guess_s, clock())
 
+    @property
+    def load(self) -> Load:
+        """What is in the server now."""
+        with self._lock:
+            waiting = max(0, self._in_server - self._at_work)
+            return Load(len(self._places), self._in_server, waiting)
+
     def admit(self, images: int, deadline: Deadline | None = None) -> Place:
         """Places for `images` images, until the context is left.
 
@@ -133,7 +157,8 @@ class Admission:
         self._rate.pass_time(self._in_server, self._clock())
         missing = self._in_server + images - self._limit
         if missing > 0:
-            raise inference.Overloaded(
+            raise overloaded(
+                QUEUE_FULL,
                 f"{max(0, self._in_server - self._at_work)} images wait already, and "
                 f"--max-queue allows {self._max_queue} here; {images} more do not fit",
                 _retry_after_ms(missing * self._rate.between_s),
@@ -157,14 +182,16 @@ class Admission:
             least_s = self._at_work * between_s
             allowed_s = max(self._max_queue_ms / 1000, least_s) + _PATIENCE * own_s
             if wait_s > allowed_s:
-                raise inference.Overloaded(
+                raise overloaded(
+                    QUEUE_WAIT,
                     f"a call of {_counted(images)} would wait for others for about "
                     f"{wait_s * 1000:.0f} ms; --max-queue-ms = {self._max_queue_ms} allows "
                     f"{allowed_s * 1000:.0f}",
                     _retry_after_ms(wait_s - allowed_s),
                 )
         if deadline is not None and wait_s and wait_s + own_s > deadline.remaining_s():
-            raise inference.Overloaded(
+            raise overloaded(
+                DEADLINE,
                 f"a call of {_counted(images)} would take about {(wait_s + own_s) * 1000:.0f} ms, "
                 f"and has timeout_ms = {deadline.timeout_ms}",
                 _retry_after_ms(min(wait_s, wait_s + own_s - deadline.remaining_s())),

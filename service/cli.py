@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from interfaces.options import settings_from
@@ -17,7 +19,8 @@ from service.images.limit import prepare_opencv
 from service.logs.log_settings import LogSettings
 from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
-from service.options.given import gather
+from service.metrics.endpoint import http_endpoint
+from service.options.given import GivenOptions, gather
 from service.options.server_arguments import parse_arguments
 from service.options.validation import handler_settings, server_settings
 from service.processes.placement import Placement
@@ -47,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_log(settings_from(LogSettings, options))
     except OSError as error:
         return _fail(given.traced(f"--log-file: {error.filename}: {error.strerror}"), 2)
+    with ExitStack() as started:
+        return _serve(options, given, started)
+
+
+def _serve(options: Namespace, given: GivenOptions, started: ExitStack) -> int:
+    """Run the server; what stands beside it ends with `started`."""
     try:
         for_handler = handler_settings(options)
         settings = server_settings(options)
@@ -54,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_opencv(settings.max_image_pixels)
         limit_decode_memory(settings.max_decoded_bytes)
         limit_arenas()
+        # Before the slow part, so that a port in use is told at once, and probes are answered.
+        endpoint = started.enter_context(http_endpoint(settings))
         count = choose_worker_count(options.handler, for_handler, settings)
         settings = replace(settings, workers=count.workers)
         server: Server | Supervisor
@@ -67,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 PortListener(settings),
                 Placement(why=count.reason, options_given=str(given)),
             )
+        if endpoint is not None:
+            endpoint.server = server
         with server, stopped_by_signals(server, is_native=count.workers == 1):
             cut_off = server.run()
     except WorkerError as error:

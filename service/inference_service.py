@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,11 @@ from thriftpy2.thrift import TType
 from engine.cpu.cores import available_cores
 from idl import inference
 from interfaces.service import CLASSES, NOTE, OPTIONS_GIVEN
+from interfaces.stats import Stats
+from interfaces.structs import to_struct
 from interfaces.versions import package_versions
 from service.admission import Admission, Place
+from service.call_counts import CallCounts
 from service.call_limits import CallLimits
 from service.errors import forget_frames
 from service.handlers.interface import (
@@ -57,6 +60,17 @@ class InferenceService:
     """Implements the IDL's methods; called from many threads at once.
 
     A parameter without a default is a required argument of the call.
+
+    Args:
+        handler_name: as in ServerInfo.
+        handler: classifies.
+        labels: of its classes.
+        admission: lets calls in.
+        limits: what a call may cost.
+        placement: this process's among the server's.
+        readiness: what `health` says.
+        counts: where the outcome of each image is counted.
+        whole_stats: the numbers of the whole server; TimeoutError where it does not give them.
     """
 
     def __init__(
@@ -68,6 +82,8 @@ class InferenceService:
         limits: CallLimits,
         placement: Placement,
         readiness: Readiness,
+        counts: CallCounts,
+        whole_stats: Callable[[], Stats],
     ) -> None:
         self._handler_name = handler_name
         self._handler = handler
@@ -78,6 +94,8 @@ class InferenceService:
         self._limits = limits
         self._placement = placement
         self._readiness = readiness
+        self._counts = counts
+        self._whole_stats = whole_stats
         # Held for each costly image that the handler has.
         self._costly_lock = TurnLock(max(1, available_cores() - 1))
 
@@ -193,6 +211,18 @@ class InferenceService:
         reason = self._readiness.why_not()
         return inference.Health(ready=not reason, reason=reason)
 
+    def stats(self) -> Any:
+        """What the whole server has done and does: Stats.
+
+        Raises:
+            InternalError: another process of the server does not answer.
+        """
+        try:
+            return to_struct(self._whole_stats(), inference)
+        except TimeoutError as error:
+            error_id = _logged("stats", error)
+            raise inference.InternalError(str(error), error_id) from error
+
     def _classify(
         self, images: Sequence[bytes], deadline: Deadline, place: Place
     ) -> list[Scores | ImageFailure]:
@@ -230,7 +260,10 @@ class InferenceService:
             finally:
                 for _ in range(held):
                     self._costly_lock.release()
-        return [outcomes[index] for index in range(len(images))]
+        in_order = [outcomes[index] for index in range(len(images))]
+        for outcome in in_order:
+            self._counts.image_done(outcome.outcome, outcome.stage_times_ms)
+        return in_order
 
     def _classify_some(
         self,
@@ -301,8 +334,9 @@ def _image_error(failure: ImageFailure) -> Any:
     return inference.ImageError(codes.INTERNAL, INTERNAL_ERROR_MESSAGE, error_id)
 
 
-def _logged(method: str, failure: ImageFailure) -> str:
+def _logged(method: str, failure: ImageFailure | TimeoutError) -> str:
     """Log what the client must not see; return the id under which it is in the log."""
     error_id = new_error_id()
-    _log.error("%s: an image failed, error_id %s", method, error_id, exc_info=failure)
+    what = "an image failed" if isinstance(failure, ImageFailure) else "no answer"
+    _log.error("%s: %s, error_id %s", method, what, error_id, exc_info=failure)
     return error_id

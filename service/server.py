@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from idl import inference
+from interfaces.stats import Stats, WorkerStats, added
 from service.accepting.connection_threads import ConnectionThreads
 from service.accepting.listener import (
     Arrival,
@@ -20,7 +23,9 @@ from service.accepting.listener import (
 )
 from service.accepting.reserve import ReserveTerms
 from service.admission import Admission
+from service.call_counts import CallCounts
 from service.call_limits import CallLimits
+from service.gpus import gpus
 from service.handlers.interface import Handler
 from service.handlers.readiness import Readiness
 from service.handlers.slow_start import told_while_slow
@@ -28,9 +33,10 @@ from service.handlers.warm_up import WarmUp
 from service.inference_service import InferenceService
 from service.labels import Labels
 from service.options.server_settings import ServerSettings
-from service.processes.lifecycle import Lifecycle
+from service.processes.lifecycle import STARTING, Lifecycle
 from service.processes.placement import Placement
 from service.processes.process import CLOSING_S, is_done_within
+from service.processes.stats_report import Report
 from service.wire.buffer_budget import BufferBudget
 from service.wire.connection import Connection
 from service.wire.processor import MethodTable, Processor, method_table
@@ -51,6 +57,7 @@ class Server(Lifecycle):
         load_handler: makes the handler; the slow part of a start.
         listener: where its connections come from.
         placement: its place among the server's processes.
+        whole_stats: the stats of the whole server; None where this process is the server.
     """
 
     def __init__(
@@ -60,8 +67,14 @@ class Server(Lifecycle):
         load_handler: Callable[[], Handler],
         listener: Listener,
         placement: Placement = _ALONE,
+        whole_stats: Callable[[], Stats] | None = None,
     ) -> None:
         super().__init__(settings, listener)
+        self._started_s = time.monotonic()
+        self._counts = CallCounts()
+        self._whole_stats = whole_stats or self.stats
+        self._admission: Admission | None = None
+        self._service: InferenceService | None = None
         self._placement = placement
         self._handler_name = handler_name
         self._load_handler = load_handler
@@ -91,21 +104,24 @@ class Server(Lifecycle):
         self._warm_up = WarmUp(self._handler, self._settings.start_timeout_s)
         between_images_s = self._warm_up.run()
         self._readiness = Readiness(self._handler)
-        service = InferenceService(
+        self._admission = Admission(
+            info.images_at_work,
+            self._settings.max_queue,
+            self._settings.max_queue_ms,
+            between_images_s,
+        )
+        self._service = InferenceService(
             self._handler_name,
             self._handler,
             labels,
-            Admission(
-                info.images_at_work,
-                self._settings.max_queue,
-                self._settings.max_queue_ms,
-                between_images_s,
-            ),
+            self._admission,
             CallLimits(self._settings),
             self._placement,
             self._readiness,
+            self._counts,
+            self._whole_stats,
         )
-        self._methods = method_table(inference.InferenceService, service)
+        self._methods = method_table(inference.InferenceService, self._service)
         self._reserve = ReserveTerms(self._methods, self._timeouts, self._settings.max_connections)
         # What start-up made stays for good; collections that pass over it would stall requests.
         gc.collect()
@@ -117,6 +133,53 @@ class Server(Lifecycle):
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, f"{self._handler_name} handler ({runs})")
+
+    def stats(self) -> Stats:
+        """Those of this process as a whole server."""
+        report = self.report(with_info=False)
+        if report is None:
+            return Stats(uptime_s=time.monotonic() - self._started_s)
+        elsewhere = report.elsewhere or Stats()
+        return replace(added(report.own, elsewhere), uptime_s=report.own.uptime_s, gpus=gpus())
+
+    def report(self, *, with_info: bool) -> Report | None:
+        """What this process tells the one that adds up; None before it can serve."""
+        service, handler, admission = self._service, self._handler, self._admission
+        if service is None or handler is None or admission is None:
+            return None
+        of_handler, load = handler.stats(), admission.load
+        open_connections = self._connections.open()
+        counted = self._counts.read()
+        worker = WorkerStats(
+            self._placement.worker,
+            os.getpid(),
+            self.why_not_ready(),
+            len(open_connections),
+            load.images,
+            sum(counted.calls_by_outcome().values()),
+        )
+        own = replace(
+            counted,
+            uptime_s=time.monotonic() - self._started_s,
+            calls_in_flight=load.calls,
+            images_in_flight=load.images,
+            images_waiting=load.waiting,
+            connections=len(open_connections),
+            reserve_connections=sum(connection.is_reserve for connection in open_connections),
+            max_connections=self._settings.max_connections,
+            connections_opened=self._connections.opened,
+            nodes=of_handler.nodes,
+            workers=[worker],
+        )
+        return Report(own, of_handler.elsewhere, service.server_info() if with_info else None)
+
+    def info(self) -> Any:
+        """That of this process."""
+        return None if self._service is None else self._service.server_info()
+
+    def why_not_ready(self) -> str:
+        """That of this process."""
+        return STARTING if self._readiness is None else self._readiness.why_not()
 
     def trouble(self, reason: str) -> None:
         """Say through `health` that it is not ready, until the reason is ""; for any thread."""
@@ -181,12 +244,13 @@ class Server(Lifecycle):
         sock, address, is_reserve = arrival
         if is_reserve and (terms := self._reserve) is not None:
             transport = self._transport(sock, terms.timeouts)
-            processor = Processor(terms.methods)
+            processor = Processor(terms.methods, self._counts)
             return Connection(
                 transport, address, processor, self._limits, terms.memory, is_reserve=True
             )
         transport = self._transport(sock, self._timeouts)
-        return Connection(transport, address, Processor(self._methods), self._limits, self._memory)
+        processor = Processor(self._methods, self._counts)
+        return Connection(transport, address, processor, self._limits, self._memory)
 
     def _on_readable(self, data: Any) -> None:
         del data

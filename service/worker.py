@@ -34,6 +34,7 @@ from service.processes.worker_process import (
     SHARED_FOLDER_VARIABLE,
     WHY_SO_MANY_VARIABLE,
 )
+from service.processes.worker_stats import WorkerStatsLine
 from service.server import Server
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     index = int(arguments[1])
     options = parse_arguments(arguments[2:])
     start_log(settings_from(LogSettings, options), f"worker {index}")
-    listener = WorkerListener(control)
+    stats = WorkerStatsLine(control)
+    listener = WorkerListener(control, stats)
     watch = SupervisorWatch(control, listener, options.hang_timeout_s)
     watch.start()
     try:
@@ -73,13 +75,16 @@ def main(arguments: Sequence[str]) -> int:
             lambda: create_handler(options.handler, settings),
             listener,
             placement,
+            stats.whole,
         ) as server:
             watch.server = server
+            stats.source = server.report
             cut_off = server.run()
     except (ConfigurationError, OSError) as error:
         failure = StartFailure(*error_line(error))
         control.send(failure)
         return failure.exit_code
+    stats.report()
     control.send(Drained(cut_off))
     return 1 if cut_off else 0
 

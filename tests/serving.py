@@ -205,18 +205,18 @@ def service_here(*arguments: str) -> Iterator[int]:
             assert not thread.is_alive()
 
 
-def refusal(*arguments: str) -> str:
+def refusal(*arguments: str, exit_code: int = 2) -> str:
     """The line with which `python -m service`, run in this process, refuses to start."""
     environment, limit_bytes = dict(os.environ), DECODE_MEMORY.limit_bytes
     with redirect_stderr(io.StringIO()) as written:
         try:
-            exit_code = main(["--port", "0", "--workers", "1", *arguments])
+            found = main(["--port", "0", "--workers", "1", *arguments])
         finally:
             # What a server sets for its own process and its children.
             os.environ.clear()
             os.environ.update(environment)
             DECODE_MEMORY.limit_bytes = limit_bytes
-    assert exit_code == 2
+    assert found == exit_code
     (line,) = written.getvalue().splitlines()
     assert line.startswith("error: ")
     return line

@@ -131,11 +131,18 @@ class Worker:
         self._memory.put_status(self._status_slot, self._status)
         self._numbers.send(array("I", [self._status_slot]))
 
-    def beat(self, pulse: Pulse) -> None:
-        """Give a sign of life."""
+    def beat(self, pulse: Pulse, counts: bytes = b"") -> None:
+        """Give a sign of life.
+
+        Args:
+            pulse: the sign.
+            counts: what this process has counted, as bytes; none where that has not been read.
+        """
         with self._lock:
             if not self._closed:
                 self._memory.put_pulse(self._status_slot, pulse)
+                if counts:
+                    self._memory.put_counts(self._status_slot, counts)
 
     def task(self, slot: int) -> Task | None:
         """The item in a slot, or None if the worker has gone."""

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 
+from interfaces.stats import Stats
 from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.messages import TO_WORKER, CannotRun, SharedSlots, SlotNumbers
 from pipeline.engine_process.pending_items import PendingItem
@@ -19,6 +20,7 @@ from pipeline.engine_process.watchdog import Watchdog
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.keys import TASK_RESULT_KEY
 from service.processes.control_channel import ControlChannel
+from service.processes.stats_report import decode_stats
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class EngineConnection:
         self._waiting = select.poll()
         self._waiting.register(sock, select.POLLIN)
         self.why_not_ready = ""
+        self._stats = Stats()
         self._submissions = -1
         self._number = 0
         self._lock = threading.Lock()
@@ -226,6 +229,14 @@ class EngineConnection:
                 self._watchdog.kill()
                 raise EOFError("the engine process hung")
         self._watchdog.lives()
+
+    @property
+    def stats(self) -> Stats:
+        """What the other process has done for all workers, as of its last heartbeat."""
+        # While a heartbeat is written, what was read before is the newest.
+        if counts := self._memory.counts(_STATUS_SLOT):
+            self._stats = decode_stats(counts)
+        return self._stats
 
     def wait_for_end(self) -> None:
         """Wait until the other process is gone: until then its socket could be connected to."""

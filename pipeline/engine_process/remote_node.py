@@ -7,8 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from interfaces.error_text import in_one_line
+from interfaces.stats import Stats
 from pipeline.engine_process import semaphore
 from pipeline.engine_process.engine_connection import EngineConnection
 from pipeline.engine_process.engine_facts import EngineFacts
@@ -72,6 +74,8 @@ class RemoteNode:
         # While there is no connection: what waits for one, and why nothing does any more.
         self._pending = PendingItems()
         self._refusal: Exception | None = None
+        # The last ones of the engine process.
+        self._stats = Stats()
         self._stopped = threading.Event()
         self._listener = threading.Thread(target=self._listen, name=f"{name}-remote", daemon=True)
 
@@ -93,6 +97,16 @@ class RemoteNode:
         return (
             f"node {self.name!r}: {_RESTARTED}" if connection is None else connection.why_not_ready
         )
+
+    def stats(self) -> Stats:
+        """What the engine process has done for all workers; of one that is gone, what it had."""
+        with self._lock:
+            if self._connection is not None:
+                self._stats = self._connection.stats
+                return self._stats
+            process = self._stats.engine_process
+            gone = None if process is None else replace(process, alive=False)
+            return replace(self._stats, engine_process=gone)
 
     def stop(self) -> None:
         """Hang up; nothing is under way any more."""
@@ -214,7 +228,7 @@ class RemoteNode:
         """Use that connection no more."""
         with self._lock:
             if self._connection is connection:
-                self._connection = None
+                self._connection, self._stats = None, connection.stats
 
     def _reconnect(self) -> None:
         logger.error("%s: the engine process ended; looking for another one", self.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,9 @@ _MOST_STATUS_BYTES = 2048
 # Behind the status: how many heartbeats there were, and whether an instance loads.
 _PULSE = struct.Struct("<Q?")
 _PULSE_OFFSET = _TEXT_OFFSET + _MOST_STATUS_BYTES
+# In the next page: checksum and length of what the process has counted, and then that.
+_COUNTS_HEADER = struct.Struct("<IQ")
+_COUNTS_OFFSET = mmap.PAGESIZE
 _MOST_ERROR_CHARACTERS = 4096
 CALLERS = 2**16
 """Callers of one worker have numbers below this."""
@@ -332,6 +336,24 @@ class SlotMemory:
     def pulse(self, slot: int) -> Pulse:
         """The last sign of life."""
         return Pulse(*_PULSE.unpack_from(self._memory, slot * self.slot_bytes + _PULSE_OFFSET))
+
+    def put_counts(self, slot: int, data: bytes) -> None:
+        """Leave bytes behind the status and the pulse, for a reader that may read meanwhile."""
+        start = slot * self.slot_bytes + _COUNTS_OFFSET
+        end = start + _COUNTS_HEADER.size + len(data)
+        if end <= (slot + 1) * self.slot_bytes:
+            _COUNTS_HEADER.pack_into(self._memory, start, zlib.crc32(data), len(data))
+            self._memory[start + _COUNTS_HEADER.size : end] = data
+
+    def counts(self, slot: int) -> bytes:
+        """The bytes that were left there; none before that, and while they are being replaced."""
+        start, end = slot * self.slot_bytes + _COUNTS_OFFSET, (slot + 1) * self.slot_bytes
+        if start + _COUNTS_HEADER.size > end:
+            return b""
+        checksum, data_bytes = _COUNTS_HEADER.unpack_from(self._memory, start)
+        start += _COUNTS_HEADER.size
+        data = bytes(self._memory[start : min(start + data_bytes, end)])
+        return data if zlib.crc32(data) == checksum else b""
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""

@@ -33,17 +33,25 @@ class Workers:
         self._telling = threading.Lock()
         self._why_not_ready: Callable[[], str] = lambda: ""
         self._suspect_done: Callable[[], None] = lambda: None
+        self._counts: Callable[[], bytes] = bytes
         self._told = ""
         self._beats = 0
         self._loads = 0
 
-    def follow(self, why_not_ready: Callable[[], str], suspect_done: Callable[[], None]) -> None:
+    def follow(
+        self,
+        why_not_ready: Callable[[], str],
+        suspect_done: Callable[[], None],
+        counts: Callable[[], bytes] = bytes,
+    ) -> None:
         """Begin, before the first worker connects.
 
         Args:
             why_not_ready: what every worker is told now, and whenever `tell` is called.
             suspect_done: called when a suspect is done.
+            counts: what this process has counted, which goes with each heartbeat.
         """
+        self._counts = counts
         self._why_not_ready = why_not_ready
         self._suspect_done = suspect_done
 
@@ -57,7 +65,7 @@ class Workers:
     def beat(self, pause_s: float) -> None:
         """Give all of them signs of life for ever, and tell them what time alone has changed."""
         while True:
-            self._beat()
+            self._beat(counts=self._counts())
             if self._why_not_ready() != self._told:
                 self.tell()
             time.sleep(pause_s)
@@ -71,12 +79,12 @@ class Workers:
         finally:
             self._beat(-1)
 
-    def _beat(self, more_loads: int = 0) -> None:
+    def _beat(self, more_loads: int = 0, counts: bytes = b"") -> None:
         with self._telling:
             self._loads += more_loads
             self._beats += 1
             for worker in list(self._workers.values()):
-                worker.beat(self._pulse)
+                worker.beat(self._pulse, counts)
 
     @property
     def _pulse(self) -> Pulse:
@@ -127,7 +135,7 @@ class Workers:
             with self._telling:
                 self._workers[worker.number] = worker
                 worker.tell(self._why_not_ready())
-                worker.beat(self._pulse)
+                worker.beat(self._pulse, self._counts())
             worker.welcome(facts, submissions)
         except (EOFError, OSError) as error:
             logger.warning("a worker hung up at once: %s", error)

@@ -21,10 +21,14 @@ class ConnectionThreads:
 
     Args:
         on_close: called by a thread at its end, when its connection is gone.
+
+    Attributes:
+        opened: how many there have been.
     """
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._on_close = on_close
+        self.opened = 0
         self._lock = threading.Lock()
         # In the order in which they came.
         self._open: dict[Connection, None] = {}
@@ -41,6 +45,7 @@ class ConnectionThreads:
         """
         with self._lock:
             self._open[connection] = None
+            self.opened += 1
         thread = threading.Thread(
             target=self._serve,
             args=(connection, sock),

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import NamedTuple
 
 
-def bind(host: str, port: int) -> socket.socket:
+class AddressOptions(NamedTuple):
+    """The options of the command line that an address comes from, for messages."""
+
+    host: str
+    port: str
+
+
+_ADDRESS = AddressOptions("--host", "--port")
+
+
+def bind(host: str, port: int, options: AddressOptions = _ADDRESS) -> socket.socket:
     """A socket bound to an address but not yet listening: clients are refused until it does.
 
     Never with SO_REUSEPORT, which lets two servers share a port and its clients unnoticed.
@@ -14,6 +25,7 @@ def bind(host: str, port: int) -> socket.socket:
     Args:
         host: name or address to listen on.
         port: 0 picks a free one.
+        options: that the two come from.
 
     Raises:
         OSError: the address cannot be had; the message is one line for the user.
@@ -23,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
-        raise OSError(f"cannot resolve --host {host!r}: {error.strerror}") from error
+        raise OSError(f"cannot resolve {options.host} {host!r}: {error.strerror}") from error
     family, kind, protocol, _, address = candidates[0]
     try:
         try:
@@ -34,7 +46,7 @@ def bind(host: str, port: int) -> socket.socket:
             # Perhaps only connections of an earlier server linger there.
             return _bind(family, kind, protocol, address, reuse=True)
     except OSError as error:
-        raise _explained(error, host, port) from error
+        raise _explained(error, host, port, options) from error
 
 
 def listen(sock: socket.socket, backlog: int) -> None:
@@ -72,16 +84,19 @@ def _bind(
     return sock
 
 
-def _explained(error: OSError, host: str, port: int) -> OSError:
+def _explained(error: OSError, host: str, port: int, options: AddressOptions = _ADDRESS) -> OSError:
     if error.errno == errno.EADDRINUSE:
         text = (
             f"port {port} on {host} is in use by another process; "
-            "stop it or choose another with --port"
+            f"stop it or choose another with {options.port}"
         )
     elif error.errno == errno.EACCES:
-        text = f"port {port} on {host} may not be used by this user; choose another with --port"
+        text = (
+            f"port {port} on {host} may not be used by this user; "
+            f"choose another with {options.port}"
+        )
     elif error.errno == errno.EADDRNOTAVAIL:
-        text = f"{host} is not an address of this machine; choose another with --host"
+        text = f"{host} is not an address of this machine; choose another with {options.host}"
     else:
         text = f"cannot listen on {host}, port {port}: {error.strerror}"
     return OSError(error.errno, text)

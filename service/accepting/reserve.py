@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from idl import inference
+from service.call_counts import CONNECTIONS
+from service.refusals import overloaded
 from service.wire.buffer_budget import BufferBudget, MemoryFullError
 from service.wire.processor import MethodTable
 from service.wire.transport import Timeouts
@@ -18,8 +20,8 @@ _LONGEST_S = 2.0
 class ReserveTerms:
     """The terms on which reserve connections are served; the same for all of them.
 
-    What declares Overloaded is refused with it. What does not (`ping`, `health`, `server_info`)
-    needs no engine, and is answered. Large messages are refused before they are received.
+    What declares Overloaded is refused with it. What does not (`ping`, `health`, `server_info`,
+    `stats`) needs no engine, and is answered. Large messages are refused before they are received.
 
     Args:
         methods: those of the other connections.
@@ -40,7 +42,7 @@ class ReserveTerms:
 
         def refuse(*arguments: Any) -> NoReturn:
             del arguments
-            raise inference.Overloaded(told, _RETRY_AFTER_MS)
+            raise overloaded(CONNECTIONS, told, _RETRY_AFTER_MS)
 
         self.methods = {
             name: replace(method, call=refuse, check=None)
@@ -66,4 +68,4 @@ class _NoMemory(BufferBudget):
     def take(self, count_bytes: int, held_bytes: int = 0, whole_bytes: int = 0) -> NoReturn:
         """Refuse."""
         del count_bytes, held_bytes, whole_bytes
-        raise MemoryFullError(self._told, _RETRY_AFTER_MS)
+        raise MemoryFullError(self._told, _RETRY_AFTER_MS, CONNECTIONS)

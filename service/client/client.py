@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from interfaces.service import ServerInfo
+from interfaces.stats import Stats
 from service.client.base import BaseClient
 from service.client.classify_call import METHOD, ClassifyCall
 from service.client.deadline import CallDeadline
@@ -115,6 +116,10 @@ class Client(BaseClient):
     def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Which server answers; ClientError if none does."""
         return self._server_info(self._deadline(timeout_s))
+
+    def stats(self, *, timeout_s: float | None = None) -> Stats:
+        """What the whole server has done and does; ClientError if it does not answer."""
+        return self._replies.stats(self._call("stats", _nothing, self._deadline(timeout_s)))
 
     def close(self) -> None:
         """Close the connections; those of calls under way when these are done. May be repeated."""

@@ -1,4 +1,4 @@
-"""The command line: `python -m service.client classify IMAGE...`, and ping, health and info.
+"""The command line: `python -m service.client classify IMAGE...`, and ping, health, info and top.
 
 The image `-` is what standard input gives.
 
@@ -12,11 +12,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from interfaces.command_line import build_parser
-from interfaces.kinds import COUNT, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
+from interfaces.extras import install_command
+from interfaces.kinds import COUNT, DURATION, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
 from interfaces.options import Command, Option
 from interfaces.service import MAX_FRAME_BYTES, PORT
 from service.client.client import Client
@@ -62,6 +64,8 @@ _OPTIONS = (
     ),
     Option("top_k", COUNT, 1, "classes to name; all of them where there are fewer"),
     Option("stage_times", SWITCH, False, "how long each stage of the server took"),
+    Option("interval_s", DURATION, 2.0, "from one picture to the next"),
+    Option("once", SWITCH, False, "end after the first picture"),
 )
 _SERVER = "host port timeout_s tls_ca tls_cert tls_key tls_server_name json"
 _COMMANDS = {
@@ -69,6 +73,7 @@ _COMMANDS = {
     "ping": Command("see whether a server answers", _SERVER),
     "health": Command("see whether it can take requests", _SERVER),
     "info": Command("see which model and engine it runs", _SERVER),
+    "top": Command("watch what the server and all of its workers do", f"interval_s once {_SERVER}"),
 }
 _EXIT_CODES = (
     "Exit codes: 0 all went well, 1 some image failed or the server is not ready, 2 the command "
@@ -230,15 +235,34 @@ def _info(client: Client, options: argparse.Namespace) -> int:
     return 0
 
 
+def _top(client: Client, options: argparse.Namespace) -> int:
+    try:
+        from service.client.top import watch
+    except ImportError as error:
+        return _fail(f"top needs the package rich ({error}): {install_command('top')}", 2)
+    # Its usual end.
+    with suppress(KeyboardInterrupt):
+        watch(
+            client.stats,
+            f"{options.host}:{options.port}",
+            sys.stdout,
+            interval_s=options.interval_s,
+            once=options.once,
+            as_json=options.json,
+        )
+    return 0
+
+
 _RUN: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
     "classify": _classify,
     "ping": _ping,
     "health": _health,
     "info": _info,
+    "top": _top,
 }
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: Exception | str, code: int) -> int:
     sys.stderr.write(f"error: {_one_line(str(error))}\n")
     return code
 

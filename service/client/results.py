@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from idl import inference
 from interfaces.service import ServerInfo
+from interfaces.stats import Stats
+from interfaces.structs import from_struct
 from service.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -119,6 +121,13 @@ class ReplyReader:
         """The Health of a reply; InvalidReplyError if a part is missing."""
         field = self._fields(health)
         return Health(ready=field("ready", bool), reason=field("reason", str))
+
+    def stats(self, stats: Any) -> Stats:
+        """The Stats of a reply; InvalidReplyError if a part is missing."""
+        try:
+            return from_struct(Stats, stats)
+        except ValueError as error:
+            raise self._invalid(f"the reply's stats cannot be read: {error}") from error
 
     def _outcome(self, result: Any, uuid: str, top_k: int) -> Classification | ClientError:
         field = self._fields(result)

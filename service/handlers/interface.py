@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,23 +31,45 @@ from interfaces.kinds import (
 )
 from interfaces.options import option
 from interfaces.service import MAX_FRAME_BYTES
+from interfaces.stats import NodeStats, Stats
+from service.call_counts import (
+    DEADLINE_EXCEEDED,
+    DISCONNECTED,
+    INTERNAL_ERROR,
+    INVALID_IMAGE,
+    OK,
+)
 from service.wire.peer import Peer
 
 
 class ImageFailure(Exception):  # noqa: N818 (an outcome that is returned, not an error that is raised)
-    """Why one image has no scores; its neighbours in the call are not affected."""
+    """Why one image has no scores; its neighbours in the call are not affected.
+
+    Attributes:
+        outcome: the word under which it is counted.
+        stage_times_ms: none; as of `Scores`.
+    """
+
+    outcome: ClassVar[str] = INTERNAL_ERROR
+    stage_times_ms: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
 
 class InvalidImageError(ImageFailure):
     """The bytes are not an image that can be decoded."""
 
+    outcome = INVALID_IMAGE
+
 
 class DeadlineExceededError(ImageFailure):
     """The image was not finished within the time that its call may stay."""
 
+    outcome = DEADLINE_EXCEEDED
+
 
 class ClientDisconnectedError(DeadlineExceededError):
     """The image was dropped: the client has closed its connection."""
+
+    outcome = DISCONNECTED
 
 
 class ImageDone(Protocol):
@@ -110,8 +133,10 @@ class Scores:
     Attributes:
         probabilities: float32 array of shape (classes,).
         stage_times_ms: stage name to milliseconds, in the order the stages ran.
+        outcome: the word under which it is counted.
     """
 
+    outcome: ClassVar[str] = OK
     probabilities: npt.NDArray[np.float32]
     stage_times_ms: dict[str, float] = field(default_factory=dict)
 
@@ -149,6 +174,20 @@ class HandlerInfo:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class HandlerStats:
+    """What a handler has done.
+
+    Attributes:
+        nodes: the parts of it that run in this process.
+        elsewhere: what a process that computes for several workers has done for all of them, with
+            its `engine_process`; None where there is none.
+    """
+
+    nodes: dict[str, NodeStats] = field(default_factory=dict)
+    elsewhere: Stats | None = None
+
+
 class Handler(Protocol):
     """Classifies images; called from many threads at once."""
 
@@ -162,6 +201,9 @@ class Handler(Protocol):
 
     def info(self) -> HandlerInfo:
         """What runs."""
+
+    def stats(self) -> HandlerStats:
+        """What it has done so far."""
 
     def why_not_ready(self) -> str:
         """Why no image can be classified just now; "" where they can."""

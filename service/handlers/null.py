@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.handlers.interface import Deadline, HandlerInfo, HandlerSettings, ImageFailure, Scores
+from service.handlers.interface import (
+    Deadline,
+    HandlerInfo,
+    HandlerSettings,
+    HandlerStats,
+    ImageFailure,
+    Scores,
+)
 
 NUM_CLASSES = 1000
 CLASS_ID = 0
@@ -44,6 +51,10 @@ class NullHandler:
             versions={},
             settings={},
         )
+
+    def stats(self) -> HandlerStats:
+        """It has no nodes."""
+        return HandlerStats()
 
     def why_not_ready(self) -> str:
         """Nothing keeps it from classifying."""

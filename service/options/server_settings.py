@@ -53,6 +53,14 @@ class ServerSettings:
     )
     host: str = option("127.0.0.1", "name or address to listen on")
     port: int = option(PORT, "port to listen on; 0 picks a free one", PORT_OR_0)
+    metrics_port: int | None = option(
+        None,
+        "port for HTTP with `/metrics` for Prometheus, `/livez`, `/readyz` and `/info`, one for "
+        "all workers; 0 picks a free one",
+        PORT_OR_0,
+        default_text="no HTTP",
+    )
+    metrics_host: str = option("127.0.0.1", "name or address to listen on for that HTTP")
     max_frame_bytes: int = option(
         _LIMITS.frame_bytes,
         "size of the largest message",

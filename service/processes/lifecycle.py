@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import selectors
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from interfaces.stats import Stats
 from service.accepting.listener import Listener
 from service.options.server_settings import ServerSettings
 from service.processes.process import LEAVING_S
@@ -17,6 +21,11 @@ from service.processes.subreaper import wait_for_children
 from service.processes.wakeup_pipe import WakeupPipe
 
 _log = logging.getLogger(__name__)
+
+STARTING = "the server starts: it loads and warms up its model"
+"""Why it is not ready before it is."""
+# A serving thread that does not turn for so long hangs.
+_TURN_S = 5.0
 
 _Self = TypeVar("_Self", bound="Lifecycle")
 
@@ -44,6 +53,8 @@ class Lifecycle(ABC):
         self._wakeup = WakeupPipe()
         self._selector.register(self._wakeup.receiver, selectors.EVENT_READ)
         self.ready = False
+        # What other threads want done in the serving one.
+        self._errands: deque[Callable[[], None]] = deque()
 
     @property
     def stop_limit_s(self) -> float:
@@ -53,6 +64,35 @@ class Lifecycle(ABC):
     def wake(self) -> None:
         """Let the serving thread look what has happened; any thread may call this."""
         self._wakeup.set()
+
+    def soon(self, errand: Callable[[], None]) -> None:
+        """Have the serving thread do something short; any thread may call this."""
+        self._errands.append(errand)
+        self._wakeup.set()
+
+    def lives(self) -> bool:
+        """Whether the serving thread does what it is asked, or still starts up; for any other."""
+        if not self.ready:
+            return True
+        has_turned = threading.Event()
+        self.soon(has_turned.set)
+        return has_turned.wait(_TURN_S) or not self.ready
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """What the whole server does and has done; for other threads than the serving one.
+
+        Raises:
+            TimeoutError: the serving thread does not come to it.
+        """
+
+    @abstractmethod
+    def info(self) -> Any:
+        """The IDL's ServerInfo, None while there is none; otherwise as `stats`."""
+
+    @abstractmethod
+    def why_not_ready(self) -> str:
+        """Why the server as a whole can take no requests, "" where it can; as `stats`."""
 
     def stop(self, reason: str = "stop was called") -> None:
         """Let `serve` return. Safe in any thread and in a signal handler."""
@@ -132,6 +172,8 @@ class Lifecycle(ABC):
         for key, _ in self._selector.select(None if wait_s == math.inf else max(0.0, wait_s)):
             if key.fileobj is self._wakeup.receiver:
                 self._wakeup.clear()
+                while self._errands:
+                    self._errands.popleft()()
                 self._on_wakeup()
             else:
                 self._on_readable(key.data)

@@ -12,23 +12,41 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import selectors
 import time
 from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from interfaces.stats import Stats
 from service.accepting.listener import Arrival, PortListener
+from service.gpus import gpus
 from service.options.given import GivenOptions
 from service.options.server_settings import ServerSettings
 from service.processes.exit_reasons import how_it_ended, oom_kills
 from service.processes.heartbeats import BEATS, Heartbeats
-from service.processes.lifecycle import Lifecycle
+from service.processes.lifecycle import STARTING, Lifecycle
 from service.processes.process import LEAVING_S
 from service.processes.shared_folder import SharedFolder
+from service.processes.stats_of_workers import StatsOfWorkers
+from service.processes.stats_report import encode_stats, file_with, read_report
 from service.processes.subreaper import become_subreaper, reap_orphans, wait_for_children
-from service.processes.worker_messages import ConnectionCounts, Drained, Ready, StartFailure
+from service.processes.worker_messages import (
+    ConnectionCounts,
+    Drained,
+    Ready,
+    StartFailure,
+    StatsReport,
+    WholeStats,
+    WholeStatsRequest,
+)
 from service.processes.worker_process import WorkerProcess
 from service.processes.worker_slot import WorkerSlot
+from service.processes.worker_stats import in_time
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +86,7 @@ class Supervisor(Lifecycle):
         self._why_so_many = why
         self._shared_folder = SharedFolder()
         self._slots = [WorkerSlot(index) for index in range(settings.processes)]
+        self._stats = StatsOfWorkers(self._serving_by_index, settings.max_connections)
         # Accepted, but not handed over: no worker has room, or the one that was to have it died.
         self._waiting: deque[Arrival] = deque()
         self._handed_out = 0
@@ -169,12 +188,37 @@ class Supervisor(Lifecycle):
             else:
                 _log.warning("process %d, which a backend had started, was left and is killed", pid)
 
+    def stats(self) -> Stats:
+        """The sum over all workers."""
+        answer: Future[Stats] = Future()
+        self.soon(lambda: self._stats.ask(answer.set_result))
+        return replace(in_time(answer), gpus=gpus())
+
+    def info(self) -> Any:
+        """That of one of the workers."""
+        answer: Future[Any] = Future()
+        self.soon(lambda: self._stats.ask(lambda _: answer.set_result(self._stats.info)))
+        return in_time(answer)
+
+    def why_not_ready(self) -> str:
+        """That of one of the workers where none of them can."""
+        if self._stop_reason:
+            return f"the server stops: {self._stop_reason}"
+        if not self.ready:
+            return STARTING
+        workers = self.stats().workers
+        if not workers:
+            return "no worker serves; they are being replaced"
+        return "" if any(not one.why_not_ready for one in workers) else workers[0].why_not_ready
+
     def _announce_stop(self) -> None:
         for worker in self._serving():
             worker.announce_stop(self._stop_reason)
 
     def _next_due_s(self) -> float:
-        return min(self._heartbeats.next_s, *(slot.start_at_s for slot in self._slots))
+        return min(
+            self._heartbeats.next_s, self._stats.due_s, *(slot.start_at_s for slot in self._slots)
+        )
 
     def _on_readable(self, data: Any) -> None:
         if isinstance(data, WorkerSlot):
@@ -190,6 +234,7 @@ class Supervisor(Lifecycle):
         # After all that was received in this turn.
         if self._heartbeats.is_due() and not self._draining:
             self._check_heartbeats()
+        self._stats.end_overdue()
         if self.ready and not self._draining:
             self._hand_out()
 
@@ -261,6 +306,11 @@ class Supervisor(Lifecycle):
             _log.info("worker %d is warm (pid %d)", slot.index, worker.pid)
         elif isinstance(content, ConnectionCounts):
             self._listener.count_closed(*worker.update_counts(content))
+        elif isinstance(content, StatsReport):
+            with suppress(OSError):
+                self._stats.take(worker, content.number, read_report(message.descriptor()))
+        elif isinstance(content, WholeStatsRequest):
+            self._stats.ask(partial(_answer, worker))
         elif isinstance(content, StartFailure):
             worker.failure = content
         elif isinstance(content, Drained):
@@ -271,6 +321,7 @@ class Supervisor(Lifecycle):
         # It may be on its way out still, or have closed its end without leaving.
         worker.kill()
         status = self._reap(slot, worker)
+        self._stats.ended(worker, is_replaced=bool(worker.running) and not self._draining)
         lost = worker.connections - len(worker.untaken)
         self._waiting.extendleft(reversed(worker.untaken))
         untaken_reserve = sum(arrival.is_reserve for arrival in worker.untaken)
@@ -366,7 +417,24 @@ class Supervisor(Lifecycle):
     def _serving(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers() if worker.running]
 
+    def _serving_by_index(self) -> list[tuple[int, WorkerProcess]]:
+        return [
+            (slot.index, slot.worker)
+            for slot in self._slots
+            if slot.worker is not None and slot.worker.running
+        ]
+
     def _drop_waiting(self) -> None:
         for arrival in self._waiting:
             arrival.sock.close()
         self._waiting.clear()
+
+
+def _answer(worker: WorkerProcess, stats: Stats) -> None:
+    """Send the server's stats to a worker that has asked."""
+    with suppress(OSError):
+        fd = file_with(encode_stats(replace(stats, gpus=gpus())))
+        try:
+            worker.control.send(WholeStats(), [fd])
+        finally:
+            os.close(fd)

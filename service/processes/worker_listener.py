@@ -13,7 +13,10 @@ from service.processes.worker_messages import (
     HeartbeatRequest,
     NewConnection,
     Ready,
+    StatsRequest,
+    WholeStats,
 )
+from service.processes.worker_stats import WorkerStatsLine
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +26,15 @@ class WorkerListener:
 
     Args:
         control: the channel to the supervisor.
+        stats: answers its questions.
 
     Attributes:
         beats: how many signs of life the supervisor has asked for; None once none are to come.
     """
 
-    def __init__(self, control: ControlChannel) -> None:
+    def __init__(self, control: ControlChannel, stats: WorkerStatsLine | None = None) -> None:
         self._control = control
+        self._stats = stats
         self._selector: selectors.BaseSelector | None = None
         self._taken = 0
         self._closed = 0
@@ -58,6 +63,10 @@ class WorkerListener:
             # From the thread that takes connections: while it answers, this worker can serve.
             self.beats = 1 if self.beats is None else self.beats + 1
             self._report()
+            if self._stats is not None:
+                self._stats.report()
+        elif self._stats is not None and isinstance(content, StatsRequest | WholeStats):
+            self._stats.receive(message)
         elif isinstance(content, StopRequest):
             self.beats = None
             return content

@@ -26,6 +26,38 @@ class HeartbeatRequest:
 
 
 @dataclass(frozen=True)
+class StatsRequest:
+    """To a worker: answer with a `StatsReport`.
+
+    Attributes:
+        number: of the question.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class StatsReport:
+    """From a worker: what it has done; a descriptor of the report comes with the message.
+
+    Attributes:
+        number: of the question; 0 if it was not asked.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class WholeStatsRequest:
+    """From a worker: answer with `WholeStats`."""
+
+
+@dataclass(frozen=True)
+class WholeStats:
+    """To a worker: what the server has done; a descriptor of that comes with the message."""
+
+
+@dataclass(frozen=True)
 class Ready:
     """From a worker: it can serve.
 
@@ -78,4 +110,5 @@ class Drained:
 WORKER_MESSAGES = (
     *(NewConnection, HeartbeatRequest, StopRequest, DrainNotice),
     *(Ready, ConnectionCounts, StartFailure, Drained),
+    *(StatsRequest, StatsReport, WholeStatsRequest, WholeStats),
 )

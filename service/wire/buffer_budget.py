@@ -9,6 +9,7 @@ import time
 from operator import itemgetter
 from typing import Protocol
 
+from service.call_counts import MEMORY
 from service.logs.rate_limited import RateLimitedWarnings
 from service.malloc_arenas import trim_arenas
 from service.wire.scanner import LimitError, ProtocolError
@@ -35,11 +36,15 @@ class MemoryFullError(ProtocolError):
 
     Attributes:
         retry_after_ms: when its client may try again.
+        reason: what there is no room in, in one word.
     """
 
-    def __init__(self, message: str, retry_after_ms: int = _RETRY_AFTER_MS) -> None:
+    def __init__(
+        self, message: str, retry_after_ms: int = _RETRY_AFTER_MS, reason: str = MEMORY
+    ) -> None:
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
+        self.reason = reason
 
 
 class Arriving(Protocol):

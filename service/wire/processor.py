@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,18 @@ from thriftpy2.thrift import TApplicationException, TException, TMessageType, TT
 from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
+from service.call_counts import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_IMAGE,
+    INVALID_REQUEST,
+    OK,
+    OVERLOADED,
+    PROTOCOL_ERROR,
+    CallCounts,
+)
 from service.errors import forget_frames
+from service.refusals import refusal_reason
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
 from service.wire.framing import BUFFER_BYTES, Message
 from service.wire.large_strings import restore
@@ -30,6 +42,16 @@ _BinaryProtocol: Any = TCyBinaryProtocol
 # has grown with the largest message it has had.
 _idle_decoders: list[tuple[Any, Any]] = []
 _MOST_IDLE_DECODERS = 4
+
+UNKNOWN_METHOD = "unknown"
+"""What calls are counted under that name no method of the service."""
+_OUTCOMES = {
+    inference.InvalidImage: INVALID_IMAGE,
+    inference.InvalidRequest: INVALID_REQUEST,
+    inference.Overloaded: OVERLOADED,
+    inference.DeadlineExceeded: DEADLINE_EXCEEDED,
+    inference.InternalError: INTERNAL_ERROR,
+}
 
 INTERNAL_ERROR_MESSAGE = "the server failed; its log has the cause under this error_id"
 
@@ -99,10 +121,16 @@ def method_table(service: type[Any], implementation: object) -> MethodTable:
 
 
 class Processor:
-    """Answers the calls of one connection, one at a time; its buffers are used again."""
+    """Answers the calls of one connection, one at a time; its buffers are used again.
 
-    def __init__(self, methods: MethodTable) -> None:
+    Args:
+        methods: by wire name.
+        counts: where each call is counted before its reply is sent; None for nowhere.
+    """
+
+    def __init__(self, methods: MethodTable, counts: CallCounts | None = None) -> None:
         self._methods = methods
+        self._counts = counts or CallCounts()
         self._new_output()
 
     def _new_output(self) -> None:
@@ -114,8 +142,10 @@ class Processor:
 
         Never raises: whatever fails is answered with an exception that the client understands.
         """
+        began_s = time.monotonic()
         method = self._methods.get(message.name)
         if method is None:
+            self._counts.call_done(UNKNOWN_METHOD, PROTOCOL_ERROR, 0.0)
             known = ", ".join(name.decode() for name in self._methods)
             given = message.name.decode("utf-8", "replace")
             return self.encode_exception(
@@ -125,14 +155,16 @@ class Processor:
                 f"unknown method {given!r}; this service has {known}",
             )
         try:
-            reply = self._answer(method, message)
+            reply, outcome = self._answer(method, message)
         except TApplicationException as error:
             reply = self.encode_exception(message.name, message.sequence_id, error.type, str(error))
+            outcome = PROTOCOL_ERROR
         except ProtocolError as error:
-            reply = self.refuse(message.name, message.sequence_id, error)
+            reply, outcome = self._refusal(message.name, message.sequence_id, error)
         # Native libraries raise things that are no Exception, such as Rust's panics in Python.
         except BaseException as error:  # noqa: BLE001 (the connection and its neighbours must live)
-            reply = self._internal_error(method, message, error)
+            reply, outcome = self._internal_error(method, message, error), INTERNAL_ERROR
+        self._counts.call_done(method.name, outcome, time.monotonic() - began_s)
         if len(reply) > BUFFER_BYTES:
             self._new_output()
         return reply
@@ -148,19 +180,28 @@ class Processor:
             sequence_id: the client's number for it.
             error: what is wrong with it.
         """
+        reply, outcome = self._refusal(name, sequence_id, error)
+        method = self._methods.get(name)
+        self._counts.call_done(UNKNOWN_METHOD if method is None else method.name, outcome, 0.0)
+        return reply
+
+    def _refusal(self, name: bytes, sequence_id: int, error: ProtocolError) -> tuple[bytes, str]:
+        """That answer, and the outcome of the call."""
         method = self._methods.get(name)
         declared: TException | None = None
+        outcome = PROTOCOL_ERROR
         if isinstance(error, LimitError):
-            declared = inference.InvalidRequest(str(error))
+            declared, outcome = inference.InvalidRequest(str(error)), INVALID_REQUEST
         elif isinstance(error, MemoryFullError):
-            declared = inference.Overloaded(str(error), error.retry_after_ms)
+            declared, outcome = inference.Overloaded(str(error), error.retry_after_ms), OVERLOADED
+            self._counts.refused(error.reason)
         if method is not None and declared is not None:
             field = method.exceptions.get(type(declared))
             if field is not None:
                 result = method.result()
                 setattr(result, field, declared)
-                return self._encode(name, TMessageType.REPLY, sequence_id, result)
-        return self.encode_exception(name, sequence_id, error.exception_type, str(error))
+                return self._encode(name, TMessageType.REPLY, sequence_id, result), outcome
+        return self.encode_exception(name, sequence_id, error.exception_type, str(error)), outcome
 
     def encode_exception(
         self, name: bytes, sequence_id: int, exception_type: int, text: str
@@ -173,8 +214,9 @@ class Processor:
             TApplicationException(exception_type, text),
         )
 
-    def _answer(self, method: Method, message: Message) -> bytes:
-        result = method.result()
+    def _answer(self, method: Method, message: Message) -> tuple[bytes, str]:
+        """The encoded reply, and the outcome of the call."""
+        result, told = method.result(), OK
         try:
             if method.check is not None and len(message.body) > BUFFER_BYTES:
                 method.check(message.body)
@@ -184,13 +226,15 @@ class Processor:
             if field is None:
                 raise
             forget_frames(error)
+            told = _OUTCOMES[type(error)]
             if isinstance(error, inference.Overloaded):
+                self._counts.refused(refusal_reason(error))
                 hold_back(error.retry_after_ms)
             setattr(result, field, error)
         else:
             if outcome is not None:
                 result.success = outcome
-        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result), told
 
     def _decode(self, method: Method, message: Message) -> list[Any]:
         args = method.args()

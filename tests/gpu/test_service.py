@@ -49,6 +49,12 @@ def test_labels_are_right_under_load(
                 assert any(word in result.label.lower() for word in words), result
         for result in classify(port, list(odd_images.values())):
             assert result.error is None
+        client = connect(port)
+        stats = client.stats()
+        client.close()
+        assert stats.gpus
+        assert all(0 < gpu.memory_used_bytes <= gpu.memory_total_bytes for gpu in stats.gpus)
+        assert all(node.working_instances == node.instances for node in stats.nodes.values())
 
 
 def test_decoding_on_the_gpu_changes_no_label(shipped_images: list[bytes]) -> None:

@@ -21,7 +21,8 @@ def test_every_package_of_these_extras_is_in_the_table() -> None:
         lines = config["options.extras_require"][extra].splitlines()
         wanted = {re.split(r"[<>=]", line)[0] for line in lines if line and line[0] != "#"}
         distributions = packages_distributions()
-        found = {name.lower() for module in modules for name in distributions[module]}
+        names = {name for module in modules for name in distributions[module]}
+        found = {name.lower().replace("_", "-") for name in names}
         assert wanted <= found
         # locust's own, which is imported by name.
         assert found - wanted <= {"gevent"}

@@ -13,7 +13,7 @@ from interfaces.options import Command, Option, settings_from
 from loadtest.command_line import OPTIONS, run_command
 from loadtest.commands import require_writable
 from loadtest.progress import Progress
-from tests.robustness import chaos, fuzz, regression, results, soak
+from tests.robustness import chaos, fuzz, observing, regression, results, soak
 
 PHASES = (
     "killed-clients",
@@ -66,6 +66,11 @@ _COMMANDS = {
         f"{_ALL} clients against rows pairs",
         {"duration_s": 6.0},
     ),
+    "observing": Command(
+        "CPU time that counting takes of a request, by itself and beside another commit",
+        "port output_dir against pairs requests",
+        {"requests": 2000, "pairs": 10},
+    ),
     "report": Command("rebuild report and plot from the raw files", "folder"),
 }
 
@@ -93,6 +98,10 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
     elif options.command == "regression":
         regression.regression(
             settings_from(regression.RegressionSettings, options), folder, command, progress
+        )
+    elif options.command == "observing":
+        observing.observing(
+            settings_from(observing.ObservingSettings, options), folder, command, progress
         )
     else:
         options.requests = None if options.duration_s else options.requests

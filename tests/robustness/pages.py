@@ -84,6 +84,17 @@ def _regression(run: Run, folder: Path) -> Sections:
     return [("Pairs", text + markdown(header, rows))]
 
 
+def _observing(run: Run, folder: Path) -> Sections:
+    pairs = read_table(folder, "pairs")
+    rows = [[_rounded(cell) for cell in pair.values()] for pair in pairs]
+    text = (
+        "CPU time of a request in microseconds: of counting one of one image and four stages, "
+        "in a loop, and of the whole server with the null handler, this checkout beside "
+        f"{run.settings['against']}, {run.settings['requests']} requests of one client each.\n\n"
+    )
+    return [("Pairs", text + markdown(("pair", "counting", "this server", "the other"), rows))]
+
+
 def _outcomes(run: Run) -> str:
     """Images of each phase by outcome."""
     phases = run.results["phases"]
@@ -155,4 +166,5 @@ PAGES = {
     "chaos": _page("Chaos", _chaos),
     "soak": _page("Soak", _soak),
     "regression": _page("Regression", _regression),
+    "observing": _page("What observing a request costs", _observing),
 }

@@ -31,7 +31,7 @@ ROWS = (ITEM, NULL, *MODELS)
 _LEAST_RATIO = 0.98
 _HOST = "127.0.0.1"
 _TIMEOUT_S = 180.0
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 COLUMNS = ("row", "pair", "this_per_s", "other_per_s")
 
 Measure = Callable[[float], float]
@@ -64,12 +64,12 @@ def regression(
     """
     run = new_run("regression", command, asdict(settings))
     rows: list[tuple[str, int, float, float]] = []
-    with _checkout(settings.against) as old:
+    with checkout(settings.against) as old:
         for name, start in _rows(settings):
             with ExitStack() as running:
                 sides: list[Measure] = [
                     running.enter_context(start(tree, settings.port + number))
-                    for number, tree in enumerate((_ROOT, old))
+                    for number, tree in enumerate((ROOT, old))
                 ]
                 for side in sides:
                     side(settings.duration_s)  # warm-up
@@ -101,10 +101,10 @@ def _checks(rows: Sequence[tuple[str, int, float, float]]) -> list[Check]:
 
 
 @contextmanager
-def _checkout(ref: str) -> Iterator[Path]:
+def checkout(ref: str) -> Iterator[Path]:
     """The files of that commit, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="loadtest-") as temporary:
-        archive = ["git", "-C", str(_ROOT), "archive", "--format=tar", f"{ref}^{{commit}}"]
+        archive = ["git", "-C", str(ROOT), "archive", "--format=tar", f"{ref}^{{commit}}"]
         found = subprocess.run(archive, capture_output=True)
         if found.returncode != 0:
             raise LoadTestError(f"--against {ref}: {found.stderr.decode().strip()}")
@@ -126,7 +126,7 @@ def _rows(settings: RegressionSettings) -> Iterator[tuple[str, Start]]:
                 yield f"{model}, {handler}", start
 
 
-def _in_tree(tree: Path, words: Sequence[str]) -> list[str]:
+def in_tree(tree: Path, words: Sequence[str]) -> list[str]:
     """The command with that checkout as its working directory and first place of imports."""
     return ["env", "-C", str(tree), f"PYTHONPATH={tree}", *words]
 
@@ -136,7 +136,7 @@ def _item_side(tree: Path, port: int) -> Iterator[Measure]:
     del port
     script = str(Path(__file__).with_name("item_overhead.py"))
     with subprocess.Popen(
-        _in_tree(tree, [sys.executable, script]),
+        in_tree(tree, [sys.executable, script]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -161,7 +161,7 @@ def _served_side(
     arguments: list[str], images: list[bytes], settings: RegressionSettings, tree: Path, port: int
 ) -> Iterator[Measure]:
     require_free_port(_HOST, port)
-    command = _in_tree(tree, service_command(arguments, _HOST, port))
+    command = in_tree(tree, service_command(arguments, _HOST, port))
     with ServerProcess(command, f"the server of {tree}", _TIMEOUT_S) as server:
         server.wait_ready()
         known = overload.learn_labels(port, images, _TIMEOUT_S)

@@ -112,6 +112,17 @@ def test_regression_alternates_this_checkout_and_another_commit(
     assert "item: a second, over the other commit's" in done.stdout
 
 
+def test_observing_measures_both_sides(robustness_here: Command, port: int, tmp_path: Path) -> None:
+    done = robustness_here(
+        *("observing", "--pairs", 2, "--requests", 20, "--port", port, "--output_dir", "out")
+    )
+    assert done.returncode in (0, 1), done.stderr
+    pairs = read_table(tmp_path / "out", "pairs")
+    assert len(pairs) == 2
+    assert all(float(value) > 0 for row in pairs for value in row.values())
+    assert "counting a request of one image by itself: CPU time" in done.stdout
+
+
 def test_a_commit_that_is_none_is_one_line(robustness_here: Command) -> None:
     done = robustness_here("regression", "--against", "no-such-commit")
     assert done.returncode == 1

@@ -23,6 +23,7 @@ from service.handlers.interface import (
     DeadlineExceededError,
     Handler,
     HandlerInfo,
+    HandlerStats,
     ImageFailure,
     InvalidImageError,
     Scores,
@@ -85,6 +86,9 @@ class ScriptedHandler:
             settings={"lock": "none"},
             note=self.note,
         )
+
+    def stats(self) -> HandlerStats:
+        return HandlerStats()
 
     def why_not_ready(self) -> str:
         return ""

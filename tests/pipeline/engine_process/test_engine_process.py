@@ -118,6 +118,33 @@ def test_workers_share_one(server: tuple[int, psutil.Process]) -> None:
     assert len(engine_processes(process)) == 1
 
 
+def test_its_nodes_are_in_the_stats_once(
+    server: tuple[int, psutil.Process], photographs: list[bytes]
+) -> None:
+    port, process = server
+    clients = [connect(port) for _ in range(2)]
+
+    def node_items() -> tuple[int, int]:
+        nodes = clients[0].stats().nodes
+        return nodes["cpu_decoder"].items, nodes["resnet50"].items
+
+    before = node_items()
+    for client in clients:
+        client.infer_batch(inference.InferenceParams("u", photographs[0]))
+    # Both workers have the numbers of the engine process, as of its last heartbeat.
+    wait_until(lambda: node_items() == (before[0] + 2, before[1] + 2))
+    stats = clients[1].stats()
+    (engine,) = engine_processes(process)
+    assert (stats.engine_process.pid, stats.engine_process.alive) == (engine.pid, True)
+    assert stats.engine_process.restarts == 0
+    node = stats.nodes["resnet50"]
+    assert node.items == sum(size * n for size, n in node.batches_by_size.items())
+    assert node.working_instances == node.instances
+    assert stats.stages["resnet50.forward"].counts
+    for client in clients:
+        client.close()
+
+
 def test_labels_are_right_and_bad_images_fail_alone(
     server: tuple[int, psutil.Process], labelled_photographs: list[tuple[bytes, tuple[str, ...]]]
 ) -> None:
@@ -161,6 +188,11 @@ def test_another_takes_the_place_of_one_that_dies(
         first.kill()
         assert psutil.wait_procs([first], TIMEOUT_S)[0]
         load.wait_for(32)
+    client = connect(port)
+    wait_until(lambda: client.stats().engine_process.pid != first.pid)
+    engine = client.stats().engine_process
+    assert (engine.alive, engine.restarts) == (True, 1)
+    client.close()
     # Nothing was lost: what it had, and what came meanwhile, has run in the new one.
     assert [answer.error for answer in load.answers if answer.error is not None] == []
     assert {child.pid for child in process.children()} == workers

@@ -73,6 +73,15 @@ class Iface(object):
         """
         pass
 
+    def stats(self):
+        """
+        What the whole server has done and does, whichever worker answers.
+
+        InternalError: another process of the server does not answer.
+
+        """
+        pass
+
 
 class Client(Iface):
     """
@@ -267,6 +276,40 @@ class Client(Iface):
             return result.success
         raise TApplicationException(TApplicationException.MISSING_RESULT, "health failed: unknown result")
 
+    def stats(self):
+        """
+        What the whole server has done and does, whichever worker answers.
+
+        InternalError: another process of the server does not answer.
+
+        """
+        self.send_stats()
+        return self.recv_stats()
+
+    def send_stats(self):
+        self._oprot.writeMessageBegin('stats', TMessageType.CALL, self._seqid)
+        args = stats_args()
+        args.write(self._oprot)
+        self._oprot.writeMessageEnd()
+        self._oprot.trans.flush()
+
+    def recv_stats(self):
+        iprot = self._iprot
+        (fname, mtype, rseqid) = iprot.readMessageBegin()
+        if mtype == TMessageType.EXCEPTION:
+            x = TApplicationException()
+            x.read(iprot)
+            iprot.readMessageEnd()
+            raise x
+        result = stats_result()
+        result.read(iprot)
+        iprot.readMessageEnd()
+        if result.success is not None:
+            return result.success
+        if result.internal_error is not None:
+            raise result.internal_error
+        raise TApplicationException(TApplicationException.MISSING_RESULT, "stats failed: unknown result")
+
 
 class Processor(Iface, TProcessor):
     def __init__(self, handler):
@@ -277,6 +320,7 @@ class Processor(Iface, TProcessor):
         self._processMap["infer_images"] = Processor.process_infer_images
         self._processMap["server_info"] = Processor.process_server_info
         self._processMap["health"] = Processor.process_health
+        self._processMap["stats"] = Processor.process_stats
         self._on_message_begin = None
 
     def on_message_begin(self, func):
@@ -434,6 +478,32 @@ class Processor(Iface, TProcessor):
             msg_type = TMessageType.EXCEPTION
             result = TApplicationException(TApplicationException.INTERNAL_ERROR, 'Internal error')
         oprot.writeMessageBegin("health", msg_type, seqid)
+        result.write(oprot)
+        oprot.writeMessageEnd()
+        oprot.trans.flush()
+
+    def process_stats(self, seqid, iprot, oprot):
+        args = stats_args()
+        args.read(iprot)
+        iprot.readMessageEnd()
+        result = stats_result()
+        try:
+            result.success = self._handler.stats()
+            msg_type = TMessageType.REPLY
+        except TTransport.TTransportException:
+            raise
+        except InternalError as internal_error:
+            msg_type = TMessageType.REPLY
+            result.internal_error = internal_error
+        except TApplicationException as ex:
+            logging.exception('TApplication exception in handler')
+            msg_type = TMessageType.EXCEPTION
+            result = ex
+        except Exception:
+            logging.exception('Unexpected exception in handler')
+            msg_type = TMessageType.EXCEPTION
+            result = TApplicationException(TApplicationException.INTERNAL_ERROR, 'Internal error')
+        oprot.writeMessageBegin("stats", msg_type, seqid)
         result.write(oprot)
         oprot.writeMessageEnd()
         oprot.trans.flush()
@@ -737,11 +807,11 @@ class infer_images_args(object):
             if fid == 1:
                 if ftype == TType.LIST:
                     self.requests = []
-                    (_etype37, _size34) = iprot.readListBegin()
-                    for _i38 in range(_size34):
-                        _elem39 = InferenceParams()
-                        _elem39.read(iprot)
-                        self.requests.append(_elem39)
+                    (_etype146, _size143) = iprot.readListBegin()
+                    for _i147 in range(_size143):
+                        _elem148 = InferenceParams()
+                        _elem148.read(iprot)
+                        self.requests.append(_elem148)
                     iprot.readListEnd()
                 else:
                     iprot.skip(ftype)
@@ -764,8 +834,8 @@ class infer_images_args(object):
         if self.requests is not None:
             oprot.writeFieldBegin('requests', TType.LIST, 1)
             oprot.writeListBegin(TType.STRUCT, len(self.requests))
-            for iter40 in self.requests:
-                iter40.write(oprot)
+            for iter149 in self.requests:
+                iter149.write(oprot)
             oprot.writeListEnd()
             oprot.writeFieldEnd()
         if self.options is not None:
@@ -825,11 +895,11 @@ class infer_images_result(object):
             if fid == 0:
                 if ftype == TType.LIST:
                     self.success = []
-                    (_etype44, _size41) = iprot.readListBegin()
-                    for _i45 in range(_size41):
-                        _elem46 = InferenceResult()
-                        _elem46.read(iprot)
-                        self.success.append(_elem46)
+                    (_etype153, _size150) = iprot.readListBegin()
+                    for _i154 in range(_size150):
+                        _elem155 = InferenceResult()
+                        _elem155.read(iprot)
+                        self.success.append(_elem155)
                     iprot.readListEnd()
                 else:
                     iprot.skip(ftype)
@@ -861,8 +931,8 @@ class infer_images_result(object):
         if self.success is not None:
             oprot.writeFieldBegin('success', TType.LIST, 0)
             oprot.writeListBegin(TType.STRUCT, len(self.success))
-            for iter47 in self.success:
-                iter47.write(oprot)
+            for iter156 in self.success:
+                iter156.write(oprot)
             oprot.writeListEnd()
             oprot.writeFieldEnd()
         if self.invalid_request is not None:
@@ -1109,6 +1179,123 @@ class health_result(object):
 all_structs.append(health_result)
 health_result.thrift_spec = (
     (0, TType.STRUCT, 'success', [Health, None], None, ),  # 0
+)
+
+
+class stats_args(object):
+
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('stats_args')
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+all_structs.append(stats_args)
+stats_args.thrift_spec = (
+)
+
+
+class stats_result(object):
+    """
+    Attributes:
+     - success
+     - internal_error
+
+    """
+
+
+    def __init__(self, success=None, internal_error=None,):
+        self.success = success
+        self.internal_error = internal_error
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 0:
+                if ftype == TType.STRUCT:
+                    self.success = Stats()
+                    self.success.read(iprot)
+                else:
+                    iprot.skip(ftype)
+            elif fid == 1:
+                if ftype == TType.STRUCT:
+                    self.internal_error = InternalError.read(iprot)
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('stats_result')
+        if self.success is not None:
+            oprot.writeFieldBegin('success', TType.STRUCT, 0)
+            self.success.write(oprot)
+            oprot.writeFieldEnd()
+        if self.internal_error is not None:
+            oprot.writeFieldBegin('internal_error', TType.STRUCT, 1)
+            self.internal_error.write(oprot)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+all_structs.append(stats_result)
+stats_result.thrift_spec = (
+    (0, TType.STRUCT, 'success', [Stats, None], None, ),  # 0
+    (1, TType.STRUCT, 'internal_error', [InternalError, None], None, ),  # 1
 )
 fix_spec(all_structs)
 del all_structs

@@ -814,6 +814,1047 @@ class Health(object):
         return not (self == other)
 
 
+class Histogram(object):
+    """
+    How long things of one kind took, counted by their length.
+
+    Attributes:
+     - counts: counts[i] took at most Stats.bounds_ms[i], and longer than the bound before. The last count,
+    one more than there are bounds, is of those that took longer than the last bound.
+     - sum_ms: How long all of them took together, in milliseconds.
+
+    """
+
+
+    def __init__(self, counts=None, sum_ms=None,):
+        self.counts = counts
+        self.sum_ms = sum_ms
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.LIST:
+                    self.counts = []
+                    (_etype37, _size34) = iprot.readListBegin()
+                    for _i38 in range(_size34):
+                        _elem39 = iprot.readI64()
+                        self.counts.append(_elem39)
+                    iprot.readListEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.DOUBLE:
+                    self.sum_ms = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('Histogram')
+        if self.counts is not None:
+            oprot.writeFieldBegin('counts', TType.LIST, 1)
+            oprot.writeListBegin(TType.I64, len(self.counts))
+            for iter40 in self.counts:
+                oprot.writeI64(iter40)
+            oprot.writeListEnd()
+            oprot.writeFieldEnd()
+        if self.sum_ms is not None:
+            oprot.writeFieldBegin('sum_ms', TType.DOUBLE, 2)
+            oprot.writeDouble(self.sum_ms)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.counts is None:
+            raise TProtocolException(message='Required field counts is unset!')
+        if self.sum_ms is None:
+            raise TProtocolException(message='Required field sum_ms is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
+class NodeStats(object):
+    """
+    A node of the pipeline, or the engine of the baseline: what it has done, and how it is now.
+
+    Attributes:
+     - items: Items that it was given.
+     - failed_items: Items of these that failed there, or were dropped by it.
+     - queue_ms: How long its items have waited for it, added up, in milliseconds.
+     - forward_ms: How long its instances have run batches, added up, in milliseconds.
+     - batches_by_size: Rows of a batch to the number of such batches.
+     - batches_by_reason: Why a batch left ("full", "idle", "timeout") to the number of such batches.
+     - rebuilds: How often an instance was broken and is back in service.
+     - instances: Now: instances that there are to be.
+     - working_instances: Now: instances of these that are in service.
+     - stuck_instances: Now: instances of these that are at work on a batch for far longer than usual.
+
+    """
+
+
+    def __init__(self, items=None, failed_items=None, queue_ms=None, forward_ms=None, batches_by_size=None, batches_by_reason=None, rebuilds=None, instances=None, working_instances=None, stuck_instances=None,):
+        self.items = items
+        self.failed_items = failed_items
+        self.queue_ms = queue_ms
+        self.forward_ms = forward_ms
+        self.batches_by_size = batches_by_size
+        self.batches_by_reason = batches_by_reason
+        self.rebuilds = rebuilds
+        self.instances = instances
+        self.working_instances = working_instances
+        self.stuck_instances = stuck_instances
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.I64:
+                    self.items = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.I64:
+                    self.failed_items = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.DOUBLE:
+                    self.queue_ms = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.DOUBLE:
+                    self.forward_ms = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.MAP:
+                    self.batches_by_size = {}
+                    (_ktype42, _vtype43, _size41) = iprot.readMapBegin()
+                    for _i45 in range(_size41):
+                        _key46 = iprot.readI32()
+                        _val47 = iprot.readI64()
+                        self.batches_by_size[_key46] = _val47
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 6:
+                if ftype == TType.MAP:
+                    self.batches_by_reason = {}
+                    (_ktype49, _vtype50, _size48) = iprot.readMapBegin()
+                    for _i52 in range(_size48):
+                        _key53 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val54 = iprot.readI64()
+                        self.batches_by_reason[_key53] = _val54
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 7:
+                if ftype == TType.I64:
+                    self.rebuilds = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 8:
+                if ftype == TType.I32:
+                    self.instances = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 9:
+                if ftype == TType.I32:
+                    self.working_instances = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 10:
+                if ftype == TType.I32:
+                    self.stuck_instances = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('NodeStats')
+        if self.items is not None:
+            oprot.writeFieldBegin('items', TType.I64, 1)
+            oprot.writeI64(self.items)
+            oprot.writeFieldEnd()
+        if self.failed_items is not None:
+            oprot.writeFieldBegin('failed_items', TType.I64, 2)
+            oprot.writeI64(self.failed_items)
+            oprot.writeFieldEnd()
+        if self.queue_ms is not None:
+            oprot.writeFieldBegin('queue_ms', TType.DOUBLE, 3)
+            oprot.writeDouble(self.queue_ms)
+            oprot.writeFieldEnd()
+        if self.forward_ms is not None:
+            oprot.writeFieldBegin('forward_ms', TType.DOUBLE, 4)
+            oprot.writeDouble(self.forward_ms)
+            oprot.writeFieldEnd()
+        if self.batches_by_size is not None:
+            oprot.writeFieldBegin('batches_by_size', TType.MAP, 5)
+            oprot.writeMapBegin(TType.I32, TType.I64, len(self.batches_by_size))
+            for kiter55, viter56 in self.batches_by_size.items():
+                oprot.writeI32(kiter55)
+                oprot.writeI64(viter56)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.batches_by_reason is not None:
+            oprot.writeFieldBegin('batches_by_reason', TType.MAP, 6)
+            oprot.writeMapBegin(TType.STRING, TType.I64, len(self.batches_by_reason))
+            for kiter57, viter58 in self.batches_by_reason.items():
+                oprot.writeString(kiter57.encode('utf-8') if sys.version_info[0] == 2 else kiter57)
+                oprot.writeI64(viter58)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.rebuilds is not None:
+            oprot.writeFieldBegin('rebuilds', TType.I64, 7)
+            oprot.writeI64(self.rebuilds)
+            oprot.writeFieldEnd()
+        if self.instances is not None:
+            oprot.writeFieldBegin('instances', TType.I32, 8)
+            oprot.writeI32(self.instances)
+            oprot.writeFieldEnd()
+        if self.working_instances is not None:
+            oprot.writeFieldBegin('working_instances', TType.I32, 9)
+            oprot.writeI32(self.working_instances)
+            oprot.writeFieldEnd()
+        if self.stuck_instances is not None:
+            oprot.writeFieldBegin('stuck_instances', TType.I32, 10)
+            oprot.writeI32(self.stuck_instances)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.items is None:
+            raise TProtocolException(message='Required field items is unset!')
+        if self.failed_items is None:
+            raise TProtocolException(message='Required field failed_items is unset!')
+        if self.queue_ms is None:
+            raise TProtocolException(message='Required field queue_ms is unset!')
+        if self.forward_ms is None:
+            raise TProtocolException(message='Required field forward_ms is unset!')
+        if self.batches_by_size is None:
+            raise TProtocolException(message='Required field batches_by_size is unset!')
+        if self.batches_by_reason is None:
+            raise TProtocolException(message='Required field batches_by_reason is unset!')
+        if self.rebuilds is None:
+            raise TProtocolException(message='Required field rebuilds is unset!')
+        if self.instances is None:
+            raise TProtocolException(message='Required field instances is unset!')
+        if self.working_instances is None:
+            raise TProtocolException(message='Required field working_instances is unset!')
+        if self.stuck_instances is None:
+            raise TProtocolException(message='Required field stuck_instances is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
+class WorkerStats(object):
+    """
+    One of the processes that serve, as it is now.
+
+    Attributes:
+     - worker: Its number, from 0.
+     - pid: Its process id.
+     - why_not_ready: Why it can take no requests; "" where it can.
+     - connections: Its open connections.
+     - images_in_flight: Images that it was let in and that are not answered.
+     - calls: Calls that it has answered.
+     - report_age_s: How old these numbers are, in seconds; 0 unless the worker does not answer.
+
+    """
+
+
+    def __init__(self, worker=None, pid=None, why_not_ready=None, connections=None, images_in_flight=None, calls=None, report_age_s=None,):
+        self.worker = worker
+        self.pid = pid
+        self.why_not_ready = why_not_ready
+        self.connections = connections
+        self.images_in_flight = images_in_flight
+        self.calls = calls
+        self.report_age_s = report_age_s
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.I32:
+                    self.worker = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.I32:
+                    self.pid = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.STRING:
+                    self.why_not_ready = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I64:
+                    self.connections = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.I64:
+                    self.images_in_flight = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 6:
+                if ftype == TType.I64:
+                    self.calls = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 7:
+                if ftype == TType.DOUBLE:
+                    self.report_age_s = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('WorkerStats')
+        if self.worker is not None:
+            oprot.writeFieldBegin('worker', TType.I32, 1)
+            oprot.writeI32(self.worker)
+            oprot.writeFieldEnd()
+        if self.pid is not None:
+            oprot.writeFieldBegin('pid', TType.I32, 2)
+            oprot.writeI32(self.pid)
+            oprot.writeFieldEnd()
+        if self.why_not_ready is not None:
+            oprot.writeFieldBegin('why_not_ready', TType.STRING, 3)
+            oprot.writeString(self.why_not_ready.encode('utf-8') if sys.version_info[0] == 2 else self.why_not_ready)
+            oprot.writeFieldEnd()
+        if self.connections is not None:
+            oprot.writeFieldBegin('connections', TType.I64, 4)
+            oprot.writeI64(self.connections)
+            oprot.writeFieldEnd()
+        if self.images_in_flight is not None:
+            oprot.writeFieldBegin('images_in_flight', TType.I64, 5)
+            oprot.writeI64(self.images_in_flight)
+            oprot.writeFieldEnd()
+        if self.calls is not None:
+            oprot.writeFieldBegin('calls', TType.I64, 6)
+            oprot.writeI64(self.calls)
+            oprot.writeFieldEnd()
+        if self.report_age_s is not None:
+            oprot.writeFieldBegin('report_age_s', TType.DOUBLE, 7)
+            oprot.writeDouble(self.report_age_s)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.worker is None:
+            raise TProtocolException(message='Required field worker is unset!')
+        if self.pid is None:
+            raise TProtocolException(message='Required field pid is unset!')
+        if self.why_not_ready is None:
+            raise TProtocolException(message='Required field why_not_ready is unset!')
+        if self.connections is None:
+            raise TProtocolException(message='Required field connections is unset!')
+        if self.images_in_flight is None:
+            raise TProtocolException(message='Required field images_in_flight is unset!')
+        if self.calls is None:
+            raise TProtocolException(message='Required field calls is unset!')
+        if self.report_age_s is None:
+            raise TProtocolException(message='Required field report_age_s is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
+class EngineProcessStats(object):
+    """
+    The process that computes for all workers.
+
+    Attributes:
+     - alive: Whether it is there now.
+     - pid: Its process id.
+     - started_at_s: When it was started, in seconds since 1970.
+     - restarts: How often another one took its place.
+
+    """
+
+
+    def __init__(self, alive=None, pid=None, started_at_s=None, restarts=None,):
+        self.alive = alive
+        self.pid = pid
+        self.started_at_s = started_at_s
+        self.restarts = restarts
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.BOOL:
+                    self.alive = iprot.readBool()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.I32:
+                    self.pid = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.DOUBLE:
+                    self.started_at_s = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I64:
+                    self.restarts = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('EngineProcessStats')
+        if self.alive is not None:
+            oprot.writeFieldBegin('alive', TType.BOOL, 1)
+            oprot.writeBool(self.alive)
+            oprot.writeFieldEnd()
+        if self.pid is not None:
+            oprot.writeFieldBegin('pid', TType.I32, 2)
+            oprot.writeI32(self.pid)
+            oprot.writeFieldEnd()
+        if self.started_at_s is not None:
+            oprot.writeFieldBegin('started_at_s', TType.DOUBLE, 3)
+            oprot.writeDouble(self.started_at_s)
+            oprot.writeFieldEnd()
+        if self.restarts is not None:
+            oprot.writeFieldBegin('restarts', TType.I64, 4)
+            oprot.writeI64(self.restarts)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.alive is None:
+            raise TProtocolException(message='Required field alive is unset!')
+        if self.pid is None:
+            raise TProtocolException(message='Required field pid is unset!')
+        if self.started_at_s is None:
+            raise TProtocolException(message='Required field started_at_s is unset!')
+        if self.restarts is None:
+            raise TProtocolException(message='Required field restarts is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
+class GpuStats(object):
+    """
+    A GPU of the host as NVIDIA's driver shows it, with what all processes do there.
+
+    Attributes:
+     - index: Its number, in the order of the PCI bus.
+     - uuid: What tells it from all others.
+     - name: What it is.
+     - utilization: The share of the last moment in which it computed, 0 to 1.
+     - memory_used_bytes: Its memory that is taken.
+     - memory_total_bytes: Its memory.
+
+    """
+
+
+    def __init__(self, index=None, uuid=None, name=None, utilization=None, memory_used_bytes=None, memory_total_bytes=None,):
+        self.index = index
+        self.uuid = uuid
+        self.name = name
+        self.utilization = utilization
+        self.memory_used_bytes = memory_used_bytes
+        self.memory_total_bytes = memory_total_bytes
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.I32:
+                    self.index = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.STRING:
+                    self.uuid = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.STRING:
+                    self.name = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.DOUBLE:
+                    self.utilization = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.I64:
+                    self.memory_used_bytes = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 6:
+                if ftype == TType.I64:
+                    self.memory_total_bytes = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('GpuStats')
+        if self.index is not None:
+            oprot.writeFieldBegin('index', TType.I32, 1)
+            oprot.writeI32(self.index)
+            oprot.writeFieldEnd()
+        if self.uuid is not None:
+            oprot.writeFieldBegin('uuid', TType.STRING, 2)
+            oprot.writeString(self.uuid.encode('utf-8') if sys.version_info[0] == 2 else self.uuid)
+            oprot.writeFieldEnd()
+        if self.name is not None:
+            oprot.writeFieldBegin('name', TType.STRING, 3)
+            oprot.writeString(self.name.encode('utf-8') if sys.version_info[0] == 2 else self.name)
+            oprot.writeFieldEnd()
+        if self.utilization is not None:
+            oprot.writeFieldBegin('utilization', TType.DOUBLE, 4)
+            oprot.writeDouble(self.utilization)
+            oprot.writeFieldEnd()
+        if self.memory_used_bytes is not None:
+            oprot.writeFieldBegin('memory_used_bytes', TType.I64, 5)
+            oprot.writeI64(self.memory_used_bytes)
+            oprot.writeFieldEnd()
+        if self.memory_total_bytes is not None:
+            oprot.writeFieldBegin('memory_total_bytes', TType.I64, 6)
+            oprot.writeI64(self.memory_total_bytes)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.index is None:
+            raise TProtocolException(message='Required field index is unset!')
+        if self.uuid is None:
+            raise TProtocolException(message='Required field uuid is unset!')
+        if self.name is None:
+            raise TProtocolException(message='Required field name is unset!')
+        if self.utilization is None:
+            raise TProtocolException(message='Required field utilization is unset!')
+        if self.memory_used_bytes is None:
+            raise TProtocolException(message='Required field memory_used_bytes is unset!')
+        if self.memory_total_bytes is None:
+            raise TProtocolException(message='Required field memory_total_bytes is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
+class Stats(object):
+    """
+    What the server, with all of its workers, has done since it was started, and does. What is not
+    marked "now" only grows, also where a worker ends. docs/operations-metrics.md has the words that
+    outcomes, reasons and stages may be.
+
+    Attributes:
+     - uptime_s: Time since the server was started.
+     - calls: Calls that were answered: method to outcome to their number.
+     - images: Images of calls that were let in: outcome to their number.
+     - refusals: Calls that were refused as Overloaded: reason to their number.
+     - bounds_ms: The bounds of all histograms, in milliseconds.
+     - latencies: Method to the times of its calls, from the last byte to the encoded reply.
+     - stages: Stage to the times that classified images were in it.
+     - calls_in_flight: Now: calls that were let in and are not answered.
+     - images_in_flight: Now: images of these calls.
+     - images_waiting: Now: images of these beyond what the handler works on at once.
+     - connections: Now: open connections.
+     - reserve_connections: Now: connections of these beyond --max-connections.
+     - max_connections: Now: the setting --max-connections.
+     - connections_opened: Connections that were taken up.
+     - nodes: Name to node.
+     - workers: Now: the processes that serve.
+     - worker_restarts: How often a worker ended and was to be replaced.
+     - engine_process: Now: unset where each worker computes for itself.
+     - gpus: Now: empty where the server cannot see any.
+
+    """
+
+
+    def __init__(self, uptime_s=None, calls=None, images=None, refusals=None, bounds_ms=None, latencies=None, stages=None, calls_in_flight=None, images_in_flight=None, images_waiting=None, connections=None, reserve_connections=None, max_connections=None, connections_opened=None, nodes=None, workers=None, worker_restarts=None, engine_process=None, gpus=None,):
+        self.uptime_s = uptime_s
+        self.calls = calls
+        self.images = images
+        self.refusals = refusals
+        self.bounds_ms = bounds_ms
+        self.latencies = latencies
+        self.stages = stages
+        self.calls_in_flight = calls_in_flight
+        self.images_in_flight = images_in_flight
+        self.images_waiting = images_waiting
+        self.connections = connections
+        self.reserve_connections = reserve_connections
+        self.max_connections = max_connections
+        self.connections_opened = connections_opened
+        self.nodes = nodes
+        self.workers = workers
+        self.worker_restarts = worker_restarts
+        self.engine_process = engine_process
+        self.gpus = gpus
+
+    def read(self, iprot):
+        if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
+            iprot._fast_decode(self, iprot, [self.__class__, self.thrift_spec])
+            return
+        iprot.readStructBegin()
+        while True:
+            (fname, ftype, fid) = iprot.readFieldBegin()
+            if ftype == TType.STOP:
+                break
+            if fid == 1:
+                if ftype == TType.DOUBLE:
+                    self.uptime_s = iprot.readDouble()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 2:
+                if ftype == TType.MAP:
+                    self.calls = {}
+                    (_ktype60, _vtype61, _size59) = iprot.readMapBegin()
+                    for _i63 in range(_size59):
+                        _key64 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val65 = {}
+                        (_ktype67, _vtype68, _size66) = iprot.readMapBegin()
+                        for _i70 in range(_size66):
+                            _key71 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                            _val72 = iprot.readI64()
+                            _val65[_key71] = _val72
+                        iprot.readMapEnd()
+                        self.calls[_key64] = _val65
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.MAP:
+                    self.images = {}
+                    (_ktype74, _vtype75, _size73) = iprot.readMapBegin()
+                    for _i77 in range(_size73):
+                        _key78 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val79 = iprot.readI64()
+                        self.images[_key78] = _val79
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.MAP:
+                    self.refusals = {}
+                    (_ktype81, _vtype82, _size80) = iprot.readMapBegin()
+                    for _i84 in range(_size80):
+                        _key85 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val86 = iprot.readI64()
+                        self.refusals[_key85] = _val86
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.LIST:
+                    self.bounds_ms = []
+                    (_etype90, _size87) = iprot.readListBegin()
+                    for _i91 in range(_size87):
+                        _elem92 = iprot.readDouble()
+                        self.bounds_ms.append(_elem92)
+                    iprot.readListEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 6:
+                if ftype == TType.MAP:
+                    self.latencies = {}
+                    (_ktype94, _vtype95, _size93) = iprot.readMapBegin()
+                    for _i97 in range(_size93):
+                        _key98 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val99 = Histogram()
+                        _val99.read(iprot)
+                        self.latencies[_key98] = _val99
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 7:
+                if ftype == TType.MAP:
+                    self.stages = {}
+                    (_ktype101, _vtype102, _size100) = iprot.readMapBegin()
+                    for _i104 in range(_size100):
+                        _key105 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val106 = Histogram()
+                        _val106.read(iprot)
+                        self.stages[_key105] = _val106
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 8:
+                if ftype == TType.I64:
+                    self.calls_in_flight = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 9:
+                if ftype == TType.I64:
+                    self.images_in_flight = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 10:
+                if ftype == TType.I64:
+                    self.images_waiting = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 11:
+                if ftype == TType.I64:
+                    self.connections = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 12:
+                if ftype == TType.I64:
+                    self.reserve_connections = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 13:
+                if ftype == TType.I64:
+                    self.max_connections = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 14:
+                if ftype == TType.I64:
+                    self.connections_opened = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 15:
+                if ftype == TType.MAP:
+                    self.nodes = {}
+                    (_ktype108, _vtype109, _size107) = iprot.readMapBegin()
+                    for _i111 in range(_size107):
+                        _key112 = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                        _val113 = NodeStats()
+                        _val113.read(iprot)
+                        self.nodes[_key112] = _val113
+                    iprot.readMapEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 16:
+                if ftype == TType.LIST:
+                    self.workers = []
+                    (_etype117, _size114) = iprot.readListBegin()
+                    for _i118 in range(_size114):
+                        _elem119 = WorkerStats()
+                        _elem119.read(iprot)
+                        self.workers.append(_elem119)
+                    iprot.readListEnd()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 17:
+                if ftype == TType.I64:
+                    self.worker_restarts = iprot.readI64()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 18:
+                if ftype == TType.STRUCT:
+                    self.engine_process = EngineProcessStats()
+                    self.engine_process.read(iprot)
+                else:
+                    iprot.skip(ftype)
+            elif fid == 19:
+                if ftype == TType.LIST:
+                    self.gpus = []
+                    (_etype123, _size120) = iprot.readListBegin()
+                    for _i124 in range(_size120):
+                        _elem125 = GpuStats()
+                        _elem125.read(iprot)
+                        self.gpus.append(_elem125)
+                    iprot.readListEnd()
+                else:
+                    iprot.skip(ftype)
+            else:
+                iprot.skip(ftype)
+            iprot.readFieldEnd()
+        iprot.readStructEnd()
+
+    def write(self, oprot):
+        if oprot._fast_encode is not None and self.thrift_spec is not None:
+            oprot.trans.write(oprot._fast_encode(self, [self.__class__, self.thrift_spec]))
+            return
+        oprot.writeStructBegin('Stats')
+        if self.uptime_s is not None:
+            oprot.writeFieldBegin('uptime_s', TType.DOUBLE, 1)
+            oprot.writeDouble(self.uptime_s)
+            oprot.writeFieldEnd()
+        if self.calls is not None:
+            oprot.writeFieldBegin('calls', TType.MAP, 2)
+            oprot.writeMapBegin(TType.STRING, TType.MAP, len(self.calls))
+            for kiter126, viter127 in self.calls.items():
+                oprot.writeString(kiter126.encode('utf-8') if sys.version_info[0] == 2 else kiter126)
+                oprot.writeMapBegin(TType.STRING, TType.I64, len(viter127))
+                for kiter128, viter129 in viter127.items():
+                    oprot.writeString(kiter128.encode('utf-8') if sys.version_info[0] == 2 else kiter128)
+                    oprot.writeI64(viter129)
+                oprot.writeMapEnd()
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.images is not None:
+            oprot.writeFieldBegin('images', TType.MAP, 3)
+            oprot.writeMapBegin(TType.STRING, TType.I64, len(self.images))
+            for kiter130, viter131 in self.images.items():
+                oprot.writeString(kiter130.encode('utf-8') if sys.version_info[0] == 2 else kiter130)
+                oprot.writeI64(viter131)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.refusals is not None:
+            oprot.writeFieldBegin('refusals', TType.MAP, 4)
+            oprot.writeMapBegin(TType.STRING, TType.I64, len(self.refusals))
+            for kiter132, viter133 in self.refusals.items():
+                oprot.writeString(kiter132.encode('utf-8') if sys.version_info[0] == 2 else kiter132)
+                oprot.writeI64(viter133)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.bounds_ms is not None:
+            oprot.writeFieldBegin('bounds_ms', TType.LIST, 5)
+            oprot.writeListBegin(TType.DOUBLE, len(self.bounds_ms))
+            for iter134 in self.bounds_ms:
+                oprot.writeDouble(iter134)
+            oprot.writeListEnd()
+            oprot.writeFieldEnd()
+        if self.latencies is not None:
+            oprot.writeFieldBegin('latencies', TType.MAP, 6)
+            oprot.writeMapBegin(TType.STRING, TType.STRUCT, len(self.latencies))
+            for kiter135, viter136 in self.latencies.items():
+                oprot.writeString(kiter135.encode('utf-8') if sys.version_info[0] == 2 else kiter135)
+                viter136.write(oprot)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.stages is not None:
+            oprot.writeFieldBegin('stages', TType.MAP, 7)
+            oprot.writeMapBegin(TType.STRING, TType.STRUCT, len(self.stages))
+            for kiter137, viter138 in self.stages.items():
+                oprot.writeString(kiter137.encode('utf-8') if sys.version_info[0] == 2 else kiter137)
+                viter138.write(oprot)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.calls_in_flight is not None:
+            oprot.writeFieldBegin('calls_in_flight', TType.I64, 8)
+            oprot.writeI64(self.calls_in_flight)
+            oprot.writeFieldEnd()
+        if self.images_in_flight is not None:
+            oprot.writeFieldBegin('images_in_flight', TType.I64, 9)
+            oprot.writeI64(self.images_in_flight)
+            oprot.writeFieldEnd()
+        if self.images_waiting is not None:
+            oprot.writeFieldBegin('images_waiting', TType.I64, 10)
+            oprot.writeI64(self.images_waiting)
+            oprot.writeFieldEnd()
+        if self.connections is not None:
+            oprot.writeFieldBegin('connections', TType.I64, 11)
+            oprot.writeI64(self.connections)
+            oprot.writeFieldEnd()
+        if self.reserve_connections is not None:
+            oprot.writeFieldBegin('reserve_connections', TType.I64, 12)
+            oprot.writeI64(self.reserve_connections)
+            oprot.writeFieldEnd()
+        if self.max_connections is not None:
+            oprot.writeFieldBegin('max_connections', TType.I64, 13)
+            oprot.writeI64(self.max_connections)
+            oprot.writeFieldEnd()
+        if self.connections_opened is not None:
+            oprot.writeFieldBegin('connections_opened', TType.I64, 14)
+            oprot.writeI64(self.connections_opened)
+            oprot.writeFieldEnd()
+        if self.nodes is not None:
+            oprot.writeFieldBegin('nodes', TType.MAP, 15)
+            oprot.writeMapBegin(TType.STRING, TType.STRUCT, len(self.nodes))
+            for kiter139, viter140 in self.nodes.items():
+                oprot.writeString(kiter139.encode('utf-8') if sys.version_info[0] == 2 else kiter139)
+                viter140.write(oprot)
+            oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.workers is not None:
+            oprot.writeFieldBegin('workers', TType.LIST, 16)
+            oprot.writeListBegin(TType.STRUCT, len(self.workers))
+            for iter141 in self.workers:
+                iter141.write(oprot)
+            oprot.writeListEnd()
+            oprot.writeFieldEnd()
+        if self.worker_restarts is not None:
+            oprot.writeFieldBegin('worker_restarts', TType.I64, 17)
+            oprot.writeI64(self.worker_restarts)
+            oprot.writeFieldEnd()
+        if self.engine_process is not None:
+            oprot.writeFieldBegin('engine_process', TType.STRUCT, 18)
+            self.engine_process.write(oprot)
+            oprot.writeFieldEnd()
+        if self.gpus is not None:
+            oprot.writeFieldBegin('gpus', TType.LIST, 19)
+            oprot.writeListBegin(TType.STRUCT, len(self.gpus))
+            for iter142 in self.gpus:
+                iter142.write(oprot)
+            oprot.writeListEnd()
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+    def validate(self):
+        if self.uptime_s is None:
+            raise TProtocolException(message='Required field uptime_s is unset!')
+        if self.calls is None:
+            raise TProtocolException(message='Required field calls is unset!')
+        if self.images is None:
+            raise TProtocolException(message='Required field images is unset!')
+        if self.refusals is None:
+            raise TProtocolException(message='Required field refusals is unset!')
+        if self.bounds_ms is None:
+            raise TProtocolException(message='Required field bounds_ms is unset!')
+        if self.latencies is None:
+            raise TProtocolException(message='Required field latencies is unset!')
+        if self.stages is None:
+            raise TProtocolException(message='Required field stages is unset!')
+        if self.calls_in_flight is None:
+            raise TProtocolException(message='Required field calls_in_flight is unset!')
+        if self.images_in_flight is None:
+            raise TProtocolException(message='Required field images_in_flight is unset!')
+        if self.images_waiting is None:
+            raise TProtocolException(message='Required field images_waiting is unset!')
+        if self.connections is None:
+            raise TProtocolException(message='Required field connections is unset!')
+        if self.reserve_connections is None:
+            raise TProtocolException(message='Required field reserve_connections is unset!')
+        if self.max_connections is None:
+            raise TProtocolException(message='Required field max_connections is unset!')
+        if self.connections_opened is None:
+            raise TProtocolException(message='Required field connections_opened is unset!')
+        if self.nodes is None:
+            raise TProtocolException(message='Required field nodes is unset!')
+        if self.workers is None:
+            raise TProtocolException(message='Required field workers is unset!')
+        if self.worker_restarts is None:
+            raise TProtocolException(message='Required field worker_restarts is unset!')
+        if self.gpus is None:
+            raise TProtocolException(message='Required field gpus is unset!')
+        return
+
+    def __repr__(self):
+        L = ['%s=%r' % (key, value)
+             for key, value in self.__dict__.items()]
+        return '%s(%s)' % (self.__class__.__name__, ', '.join(L))
+
+    def __eq__(self, other):
+        return isinstance(other, self.__class__) and self.__dict__ == other.__dict__
+
+    def __ne__(self, other):
+        return not (self == other)
+
+
 class InvalidImage(TException):
     """
     The image cannot be decoded, or passes a limit; sent again, it fails again.
@@ -1316,6 +2357,78 @@ Health.thrift_spec = (
     None,  # 0
     (1, TType.BOOL, 'ready', None, None, ),  # 1
     (2, TType.STRING, 'reason', 'UTF8', None, ),  # 2
+)
+all_structs.append(Histogram)
+Histogram.thrift_spec = (
+    None,  # 0
+    (1, TType.LIST, 'counts', (TType.I64, None, False), None, ),  # 1
+    (2, TType.DOUBLE, 'sum_ms', None, None, ),  # 2
+)
+all_structs.append(NodeStats)
+NodeStats.thrift_spec = (
+    None,  # 0
+    (1, TType.I64, 'items', None, None, ),  # 1
+    (2, TType.I64, 'failed_items', None, None, ),  # 2
+    (3, TType.DOUBLE, 'queue_ms', None, None, ),  # 3
+    (4, TType.DOUBLE, 'forward_ms', None, None, ),  # 4
+    (5, TType.MAP, 'batches_by_size', (TType.I32, None, TType.I64, None, False), None, ),  # 5
+    (6, TType.MAP, 'batches_by_reason', (TType.STRING, 'UTF8', TType.I64, None, False), None, ),  # 6
+    (7, TType.I64, 'rebuilds', None, None, ),  # 7
+    (8, TType.I32, 'instances', None, None, ),  # 8
+    (9, TType.I32, 'working_instances', None, None, ),  # 9
+    (10, TType.I32, 'stuck_instances', None, None, ),  # 10
+)
+all_structs.append(WorkerStats)
+WorkerStats.thrift_spec = (
+    None,  # 0
+    (1, TType.I32, 'worker', None, None, ),  # 1
+    (2, TType.I32, 'pid', None, None, ),  # 2
+    (3, TType.STRING, 'why_not_ready', 'UTF8', None, ),  # 3
+    (4, TType.I64, 'connections', None, None, ),  # 4
+    (5, TType.I64, 'images_in_flight', None, None, ),  # 5
+    (6, TType.I64, 'calls', None, None, ),  # 6
+    (7, TType.DOUBLE, 'report_age_s', None, None, ),  # 7
+)
+all_structs.append(EngineProcessStats)
+EngineProcessStats.thrift_spec = (
+    None,  # 0
+    (1, TType.BOOL, 'alive', None, None, ),  # 1
+    (2, TType.I32, 'pid', None, None, ),  # 2
+    (3, TType.DOUBLE, 'started_at_s', None, None, ),  # 3
+    (4, TType.I64, 'restarts', None, None, ),  # 4
+)
+all_structs.append(GpuStats)
+GpuStats.thrift_spec = (
+    None,  # 0
+    (1, TType.I32, 'index', None, None, ),  # 1
+    (2, TType.STRING, 'uuid', 'UTF8', None, ),  # 2
+    (3, TType.STRING, 'name', 'UTF8', None, ),  # 3
+    (4, TType.DOUBLE, 'utilization', None, None, ),  # 4
+    (5, TType.I64, 'memory_used_bytes', None, None, ),  # 5
+    (6, TType.I64, 'memory_total_bytes', None, None, ),  # 6
+)
+all_structs.append(Stats)
+Stats.thrift_spec = (
+    None,  # 0
+    (1, TType.DOUBLE, 'uptime_s', None, None, ),  # 1
+    (2, TType.MAP, 'calls', (TType.STRING, 'UTF8', TType.MAP, (TType.STRING, 'UTF8', TType.I64, None, False), False), None, ),  # 2
+    (3, TType.MAP, 'images', (TType.STRING, 'UTF8', TType.I64, None, False), None, ),  # 3
+    (4, TType.MAP, 'refusals', (TType.STRING, 'UTF8', TType.I64, None, False), None, ),  # 4
+    (5, TType.LIST, 'bounds_ms', (TType.DOUBLE, None, False), None, ),  # 5
+    (6, TType.MAP, 'latencies', (TType.STRING, 'UTF8', TType.STRUCT, [Histogram, None], False), None, ),  # 6
+    (7, TType.MAP, 'stages', (TType.STRING, 'UTF8', TType.STRUCT, [Histogram, None], False), None, ),  # 7
+    (8, TType.I64, 'calls_in_flight', None, None, ),  # 8
+    (9, TType.I64, 'images_in_flight', None, None, ),  # 9
+    (10, TType.I64, 'images_waiting', None, None, ),  # 10
+    (11, TType.I64, 'connections', None, None, ),  # 11
+    (12, TType.I64, 'reserve_connections', None, None, ),  # 12
+    (13, TType.I64, 'max_connections', None, None, ),  # 13
+    (14, TType.I64, 'connections_opened', None, None, ),  # 14
+    (15, TType.MAP, 'nodes', (TType.STRING, 'UTF8', TType.STRUCT, [NodeStats, None], False), None, ),  # 15
+    (16, TType.LIST, 'workers', (TType.STRUCT, [WorkerStats, None], False), None, ),  # 16
+    (17, TType.I64, 'worker_restarts', None, None, ),  # 17
+    (18, TType.STRUCT, 'engine_process', [EngineProcessStats, None], None, ),  # 18
+    (19, TType.LIST, 'gpus', (TType.STRUCT, [GpuStats, None], False), None, ),  # 19
 )
 all_structs.append(InvalidImage)
 InvalidImage.thrift_spec = (

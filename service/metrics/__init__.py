@@ -1,0 +1,1 @@
+"""HTTP beside the Thrift port: metrics for Prometheus, and probes for orchestrators."""

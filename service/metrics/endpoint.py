@@ -1,0 +1,187 @@
+"""HTTP for Prometheus and for orchestrators: /metrics, /livez, /readyz and /info."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from interfaces.extras import install_command
+from interfaces.stats import Stats
+from service.accepting.listening_socket import AddressOptions, address_text, bind
+from service.errors import ConfigurationError
+from service.metrics.metric_table import Snapshot
+from service.options.server_settings import ServerSettings
+from service.processes.lifecycle import STARTING, Lifecycle
+
+_log = logging.getLogger(__name__)
+
+_OPTIONS = AddressOptions("--metrics-host", "--metrics-port")
+# A client that is slower, and requests beyond so many at once, are cut off.
+_TIMEOUT_S = 5.0
+_MOST_REQUESTS = 16
+_TEXT = "text/plain; charset=utf-8"
+
+
+@contextmanager
+def http_endpoint(settings: ServerSettings) -> Iterator[HttpEndpoint | None]:
+    """Answers HTTP while the context is entered; None, and nothing listens, where it is off.
+
+    Raises:
+        ConfigurationError: the extra `metrics` is missing.
+        OSError: the address cannot be had.
+    """
+    if settings.metrics_port is None:
+        yield None
+        return
+    try:
+        from service.metrics.exposition import exposition
+    except ImportError as error:
+        raise ConfigurationError(
+            f"--metrics-port needs the package prometheus-client ({error}): "
+            f"{install_command('metrics')}"
+        ) from error
+    sock = bind(settings.metrics_host, settings.metrics_port, _OPTIONS)
+    endpoint = HttpEndpoint(sock, exposition)
+    thread = threading.Thread(target=endpoint.serve, name="http", daemon=True)
+    thread.start()
+    _log.info("metrics on http://%s/metrics", address_text(endpoint.server_address))
+    try:
+        yield endpoint
+    finally:
+        endpoint.stop()
+        thread.join()
+        endpoint.server_close()
+
+
+class HttpEndpoint(ThreadingHTTPServer):
+    """Listens, and answers each request in a thread of its own.
+
+    Args:
+        sock: bound already.
+        exposition: makes the text of /metrics.
+
+    Attributes:
+        server: what is told of; None until there is one.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, sock: socket.socket, exposition: Callable[..., tuple[bytes, str]]) -> None:
+        super().__init__(sock.getsockname(), _RequestHandler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = sock
+        self.exposition = exposition
+        self.server: Lifecycle | None = None
+        self._is_stopping = False
+        self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self.server_activate()
+
+    def serve(self) -> None:
+        """Answer until `stop` is called."""
+        while not self._is_stopping:
+            self.handle_request()
+
+    def stop(self) -> None:
+        """Let `serve` return."""
+        self._is_stopping = True
+        # Which ends the wait for a client; other than `serve_forever`, nothing looks at a clock.
+        self.socket.shutdown(socket.SHUT_RDWR)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin with a request, unless too many are under way."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer a request."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone costs a line at the level DEBUG."""
+        del request
+        _log.debug("a request of %s was not answered", client_address, exc_info=True)
+
+
+class _RequestHandler(BaseHTTPRequestHandler):
+    timeout = _TIMEOUT_S
+    server_version = "thriftpipe"
+    sys_version = ""
+    server: HttpEndpoint
+
+    def do_GET(self) -> None:
+        answers = {
+            "/metrics": self._metrics,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/info": self._info,
+        }
+        answer = answers.get(self.path.partition("?")[0])
+        if answer is None:
+            self._send(HTTPStatus.NOT_FOUND, f"not found; there are {', '.join(answers)}\n")
+            return
+        try:
+            answer()
+        except TimeoutError as error:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+
+    do_HEAD = do_GET  # noqa: N815 (the base class looks for this name)
+
+    def _metrics(self) -> None:
+        server = self.server.server
+        if server is None:
+            snapshot = Snapshot(Stats(), None, STARTING)
+        else:
+            snapshot = Snapshot(server.stats(), server.info(), server.why_not_ready())
+        text, content_type = self.server.exposition(snapshot, self.headers.get("Accept", ""))
+        self._send(HTTPStatus.OK, text, content_type)
+
+    def _livez(self) -> None:
+        server = self.server.server
+        if server is None or server.lives():
+            self._send(HTTPStatus.OK, "alive\n")
+        else:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "the serving thread hangs\n")
+
+    def _readyz(self) -> None:
+        server = self.server.server
+        if reason := STARTING if server is None else server.why_not_ready():
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n")
+        else:
+            self._send(HTTPStatus.OK, "ready\n")
+
+    def _info(self) -> None:
+        server = self.server.server
+        info = None if server is None else server.info()
+        if info is None:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, f"{STARTING}\n")
+        else:
+            text = json.dumps(vars(info), indent=2, sort_keys=True) + "\n"
+            self._send(HTTPStatus.OK, text, "application/json")
+
+    def _send(self, status: HTTPStatus, content: str | bytes, content_type: str = _TEXT) -> None:
+        body = content.encode() if isinstance(content, str) else content
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """A request is a line at the level DEBUG."""
+        _log.debug("%s: " + format, self.address_string(), *arguments)

@@ -1,0 +1,115 @@
+"""HTTP beside the Thrift port."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from service.metrics.endpoint import HttpEndpoint, http_endpoint
+from service.options.server_settings import ServerSettings
+from service.processes.lifecycle import Lifecycle
+from tests.serving import refusal
+
+
+@contextmanager
+def served(server: Any = None) -> Iterator[tuple[HttpEndpoint, int]]:
+    with http_endpoint(ServerSettings(metrics_port=0)) as endpoint:
+        assert endpoint is not None
+        endpoint.server = server
+        yield endpoint, endpoint.server_address[1]
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers["Content-Type"]
+    finally:
+        connection.close()
+
+
+def test_before_there_is_a_server_it_lives_and_is_not_ready() -> None:
+    with served() as (_, port):
+        assert ask(port, "/livez")[:2] == (200, "alive\n")
+        status, text, _ = ask(port, "/readyz")
+        assert (status, text) == (503, "the server starts: it loads and warms up its model\n")
+        assert ask(port, "/info")[0] == 503
+        assert "\nthriftpipe_ready 0.0\n" in ask(port, "/metrics")[1]
+
+
+def test_one_process_tells_of_itself(scripted_server: Any) -> None:
+    client = scripted_server.client()
+    client.ping()
+    with served(scripted_server.server) as (_, port):
+        status, text, kind = ask(port, "/metrics?a=b")
+        assert (status, kind.startswith("text/plain")) == (200, True)
+        assert '\nthriftpipe_requests_total{method="ping",outcome="ok"} 1.0\n' in text
+        assert 'engine="scripted",handler="null",model="model.onnx"' in text
+        assert "\nthriftpipe_ready 1.0\n" in text
+        open_metrics = ask(port, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+        assert open_metrics[2].startswith("application/openmetrics-text")
+        assert open_metrics[1].endswith("# EOF\n")
+        assert ask(port, "/readyz")[:2] == (200, "ready\n")
+        scripted_server.server.trouble("the engine is broken")
+        assert ask(port, "/readyz")[:2] == (503, "the engine is broken\n")
+        assert "\nthriftpipe_ready 0.0\n" in ask(port, "/metrics")[1]
+        scripted_server.server.trouble("")
+        assert ask(port, "/livez", "HEAD")[:2] == (200, "")
+        assert ask(port, "/livez", "POST")[0] == 501
+        assert ask(port, "/")[0] == 404
+    client.close()
+
+
+def test_a_serving_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.processes.lifecycle._TURN_S", 0.01)
+
+    class Hung:
+        ready = True
+        lives = Lifecycle.lives
+
+        def soon(self, errand: Any) -> None:
+            """Never."""
+
+    with served(Hung()) as (_, port):
+        assert ask(port, "/livez")[:2] == (503, "the serving thread hangs\n")
+
+
+def test_only_so_many_requests_are_under_way_at_once() -> None:
+    with served() as (endpoint, port), ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(16)
+        ]
+        for sock in silent:
+            sock.sendall(b"GET /livez HTTP/1.1\r\n")
+        # All are taken up in the order in which they came, so this one is beyond them.
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as one_more:
+            assert one_more.recv(1) == b""
+        silent[0].sendall(b"\r\n")
+        assert silent[0].recv(12) == b"HTTP/1.0 200"
+        del endpoint
+
+
+def test_a_port_in_use_is_told_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refusal("--handler", "null", "--metrics-port", str(port), exit_code=1)
+    assert line == (
+        f"error: port {port} on 127.0.0.1 is in use by another process; stop it or choose another "
+        "with --metrics-port"
+    )
+
+
+def test_what_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
+    monkeypatch.delitem(sys.modules, "service.metrics.exposition", raising=False)
+    line = refusal("--handler", "null", "--metrics-port", "0")
+    assert "--metrics-port needs the package prometheus-client" in line
+    assert "pip install 'thriftpipe[metrics]'" in line

@@ -1,0 +1,127 @@
+"""`stats` and HTTP of a server with several workers: one sum, whoever answers, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from thriftpy2.rpc import make_client
+
+from idl import inference
+from interfaces.stats import Stats
+from interfaces.structs import from_struct
+from service.metrics.metric_table import METRICS, series_names
+
+TIMEOUT_S = 30
+Params = inference.InferenceParams
+NULL = ("-m", "service", "--handler", "null", "--port", "0", "--metrics-port", "0")
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[int], Any]]:
+    with ExitStack() as stack:
+
+        def make(port: int) -> Any:
+            client = make_client(
+                inference.InferenceService, "127.0.0.1", port, timeout=TIMEOUT_S * 1000
+            )
+            return stack.enter_context(closing(client))
+
+        yield make
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 (of this test alone)
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """Name and values of the labels to value."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any) -> None:
+    server = start(*NULL, "--workers", "2", "--drain-delay-s", "20")
+    address = re.search(r"http://\S+/", server.read_until("metrics on http"))
+    assert address
+    http = address[0].rstrip("/")
+    # The address answers from the start on, though no worker does yet.
+    assert get(f"{http}/livez") == (200, "alive\n")
+    status, text = get(f"{http}/readyz")
+    assert (status, "the server starts" in text) in ((503, True), (200, False))
+    assert samples(get(f"{http}/metrics")[1])["thriftpipe_workers",] <= 2
+    port = server.port()
+    clients = {client.server_info().worker: client for client in (connect(port), connect(port))}
+
+    def stats(worker: int) -> Stats:
+        return from_struct(Stats, clients[worker].stats())
+
+    for worker, calls in ((0, 3), (1, 4)):
+        for _ in range(calls):
+            clients[worker].infer_batch(Params("u", b"x"))
+        clients[worker].infer_images([Params("u", b"x")] * 2)
+    for worker in (0, 1):
+        found = stats(worker)
+        assert (found.calls["infer_batch"]["ok"], found.calls["infer_images"]["ok"]) == (7, 2)
+        assert found.images["ok"] == 11
+        assert found.latencies["infer_batch"].count == 7
+        assert (found.connections, found.connections_opened, found.max_connections) == (2, 2, 1024)
+        assert [one.worker for one in found.workers] == [0, 1]
+        assert [one.report_age_s for one in found.workers] == [0.0, 0.0]
+        assert found.worker_restarts == 0
+
+    status, text = get(f"{http}/metrics")
+    scraped = samples(text)
+    assert status == 200
+    assert scraped["thriftpipe_requests_total", "infer_batch", "ok"] == 7
+    assert scraped["thriftpipe_images_total", "ok"] == 11
+    assert scraped["thriftpipe_request_duration_seconds_count", "infer_batch"] == 7
+    assert (scraped["thriftpipe_workers",], scraped["thriftpipe_ready",]) == (2, 1)
+    assert {name for name, *_ in scraped} <= series_names()
+    assert text.count("# TYPE ") == len(METRICS)
+    assert get(f"{http}/livez") == (200, "alive\n")
+    assert get(f"{http}/readyz") == (200, "ready\n")
+    status, text = get(f"{http}/info")
+    assert (status, json.loads(text)["handler"]) == (200, "null")
+    status, text = get(f"{http}/metric")
+    assert (status, "/metrics, /livez, /readyz, /info" in text) == (404, True)
+
+    # A worker that hangs is left out of no sum, and its part is said to be old.
+    pids = [one.pid for one in stats(0).workers]
+    os.kill(pids[1], signal.SIGSTOP)
+    found = stats(0)
+    assert found.images["ok"] == 11
+    assert found.workers[0].report_age_s == 0
+    assert found.workers[1].report_age_s > 0
+    # What one that is killed has told of stays.
+    os.kill(pids[1], signal.SIGKILL)
+    server.read_until("is replaced")
+    server.read_until("worker 1 is warm")
+    found = stats(0)
+    assert found.worker_restarts == 1
+    assert found.images["ok"] == 11
+    assert found.connections_opened == 2
+    assert pids[1] not in [one.pid for one in found.workers]
+    assert samples(get(f"{http}/metrics")[1])["thriftpipe_worker_restarts_total",] == 1
+
+    server.process.terminate()
+    server.read_until("serving on for --drain-delay-s")
+    assert get(f"{http}/readyz") == (503, "the server stops: SIGTERM\n")
+    assert samples(get(f"{http}/metrics")[1])["thriftpipe_ready",] == 0
+    assert get(f"{http}/livez") == (200, "alive\n")
