@@ -21,7 +21,7 @@ const (
 )
 
 // classify returns the results of the requests; what the server refuses as overload is tried again.
-func classify(client *inference.InferenceServiceClient, requests []*inference.InferenceParams) ([]*inference.InferenceResult, error) {
+func classify(client *inference.InferenceServiceClient, requests []*inference.InferenceParams) ([]*inference.InferenceResult_, error) {
 	end := time.Now().Add(timeout)
 	for {
 		left := time.Until(end)

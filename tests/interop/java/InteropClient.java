@@ -18,7 +18,18 @@ import org.apache.thrift.protocol.TProtocol;
 import org.apache.thrift.transport.TSocket;
 import org.apache.thrift.transport.TTransport;
 import org.apache.thrift.transport.layered.TFramedTransport;
-import thriftpipe.inference.*;
+import thriftpipe.inference.ClassScore;
+import thriftpipe.inference.DeadlineExceeded;
+import thriftpipe.inference.Health;
+import thriftpipe.inference.InferOptions;
+import thriftpipe.inference.InferenceParams;
+import thriftpipe.inference.InferenceResult;
+import thriftpipe.inference.InferenceService;
+import thriftpipe.inference.InternalError;
+import thriftpipe.inference.InvalidImage;
+import thriftpipe.inference.InvalidRequest;
+import thriftpipe.inference.Overloaded;
+import thriftpipe.inference.ServerInfo;
 
 /**
  * The calls of tests/interop/scenario.py with Apache Thrift's Java library: InteropClient HOST PORT
