@@ -38,6 +38,9 @@ def operators(options: Namespace) -> int:
     if options.torchpipe:
         say(torchpipe_tables())
         return 0
+    if options.markdown:
+        say(operator_reference())
+        return 0
     if not options.name:
         say("\n\n".join(_lists()))
         return 0
@@ -57,20 +60,20 @@ def _lists() -> Iterator[str]:
     width = terminal_width()
     operators_ = [
         (", ".join(names), ", ".join(s.name for s in cls.settings) or "-", summary(cls))
-        for cls, names in sorted(_names_of(registered_backends()).items(), key=lambda it: it[1])
+        for cls, names in sorted(names_of(registered_backends()).items(), key=lambda it: it[1])
     ]
     yield table(("operator", "keys", "what it does"), operators_, width)
     filters = [
         (", ".join(names), summary(function))
-        for function, names in _names_of(registered_filters()).items()
+        for function, names in names_of(registered_filters()).items()
     ]
     yield table(("filter", "what it does"), filters, width)
-    keys = [_setting_row(setting) for setting in SCHEDULING]
+    keys = [setting_row(setting) for setting in SCHEDULING]
     yield table(("key of every node", "default", "unit", "what it says"), keys, width)
     yield "python -m pipeline operators NAME tells more of one, also of a name of torchpipe's."
 
 
-def _names_of(registered: Mapping[str, Any]) -> dict[Any, list[str]]:
+def names_of(registered: Mapping[str, Any]) -> dict[Any, list[str]]:
     """All names of each object."""
     names: dict[Any, list[str]] = {}
     for name, value in registered.items():
@@ -80,10 +83,11 @@ def _names_of(registered: Mapping[str, Any]) -> dict[Any, list[str]]:
 
 def summary(described: Any) -> str:
     """The first paragraph of a class's or function's description, in one line."""
-    return _paragraphs(described)[0]
+    return paragraphs(described)[0]
 
 
-def _paragraphs(described: Any) -> list[str]:
+def paragraphs(described: Any) -> list[str]:
+    """All paragraphs of it, each in one line."""
     # Of a class written in Python its own words; those of a class without are object's.
     described = getattr(described, "adapted", described)
     text = inspect.cleandoc(described.__doc__ or "without a description").replace("`", "")
@@ -99,22 +103,22 @@ def _descriptions(name: str) -> Iterator[str]:
         yield _describe_operator(name, registered_backends()[name])
     if name in registered_filters():
         function = registered_filters()[name]
-        text = _wrapped(_paragraphs(function))
-        yield f"filter {', '.join(_names_of(registered_filters())[function])}\n{text}"
+        text = _wrapped(paragraphs(function))
+        yield f"filter {', '.join(names_of(registered_filters())[function])}\n{text}"
     found = [setting for setting in _settings() if setting.name == name]
     if found:
-        readers = [cls for cls in _names_of(registered_backends()) if _reads(cls, name)]
-        names = [_names_of(registered_backends())[cls][0] for cls in readers]
+        readers = [cls for cls in names_of(registered_backends()) if _reads(cls, name)]
+        names = [names_of(registered_backends())[cls][0] for cls in readers]
         by = ", ".join(names) if names else "every node"
         header = ("key", "default", "unit", "what it says")
         yield (
-            f"{table(header, [_setting_row(found[0])], terminal_width())}\n\n"
+            f"{table(header, [setting_row(found[0])], terminal_width())}\n\n"
             f"{_wrapped([f'expected: {found[0].expected}', f'read by: {by}'])}"
         )
 
 
 def _settings() -> list[Setting]:
-    backends = _names_of(registered_backends())
+    backends = names_of(registered_backends())
     return [*SCHEDULING, *(setting for cls in backends for setting in cls.settings)]
 
 
@@ -123,14 +127,14 @@ def _reads(cls: type[Backend], key: str) -> bool:
 
 
 def _describe_operator(name: str, cls: type[Backend]) -> str:
-    names = _names_of(registered_backends())[cls]
+    names = names_of(registered_backends())[cls]
     others = [other for other in names if other != name]
     title = f"operator {name}" + (f", also {', '.join(others)}" if others else "")
-    parts = [f"{title}\n{_wrapped(_paragraphs(cls))}"]
+    parts = [f"{title}\n{_wrapped(paragraphs(cls))}"]
     if (counterpart := getattr(cls, "cpu_counterpart", None)) is not None:
         parts.append(f"It needs an NVIDIA GPU; on a CPU use {counterpart}.")
     if cls.settings:
-        rows = [(*_setting_row(setting), setting.expected) for setting in cls.settings]
+        rows = [(*setting_row(setting), setting.expected) for setting in cls.settings]
         header = ("key", "default", "unit", "what it says", "expected")
         parts.append(table(header, rows, terminal_width()))
     parts.append("An example:\n\n" + textwrap.indent(example(name, cls), _INDENT))
@@ -141,7 +145,8 @@ def _wrapped(paragraphs: Iterable[str]) -> str:
     return "\n".join(textwrap.fill(paragraph, terminal_width()) for paragraph in paragraphs)
 
 
-def _setting_row(setting: Setting) -> tuple[str, str, str, str]:
+def setting_row(setting: Setting) -> tuple[str, str, str, str]:
+    """Name, default, unit and meaning of a key."""
     needed = setting.default is REQUIRED or (
         setting.default is None and setting.example is not None
     )
@@ -173,6 +178,48 @@ def _is_here(row: TorchpipeName) -> bool:
 def _of_torchpipe(row: TorchpipeName) -> str:
     sources = ", ".join(f"{branch}: {path}" for branch, path in row.sources.items())
     return _wrapped([f"torchpipe's {row.kind} {row.name} {row.sentence()}", f"({sources})"])
+
+
+def operator_reference() -> str:
+    """The operators and filters of this package, and the keys of every node, as Markdown."""
+    parts = ["### Keys of every node", _markdown_keys(SCHEDULING), "### Operators"]
+    backends = sorted(names_of(registered_backends()).items(), key=lambda it: it[1][0].lower())
+    for cls, names in backends:
+        if not _is_own(cls):
+            continue
+        parts.append(f"#### {names[0]}")
+        told = paragraphs(cls)
+        if len(names) > 1:
+            told.append(f"Also: {', '.join(f'`{name}`' for name in names[1:])}.")
+        if (counterpart := getattr(cls, "cpu_counterpart", None)) is not None:
+            told.append(f"It needs an NVIDIA GPU; on a CPU use `{counterpart}`.")
+        parts += told
+        if cls.settings:
+            parts.append(_markdown_keys(cls.settings))
+    parts.append("### Filters")
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in names)} | {' '.join(paragraphs(function))} |"
+        for function, names in names_of(registered_filters()).items()
+        if _is_own(function)
+    ]
+    parts.append("\n".join(["| filter | what it does |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _is_own(registered: Any) -> bool:
+    """Whether this package has registered it, and not a user's file."""
+    module: str = getattr(registered, "adapted", registered).__module__
+    return module.startswith("pipeline.")
+
+
+def _markdown_keys(settings: Iterable[Setting]) -> str:
+    rows = ["| key | default | what it says | expected |", "|---|---|---|---|"]
+    for setting in settings:
+        name, default, unit, says = setting_row(setting)
+        cells = [f"`{name}`", default, says if unit == "-" else f"{says} ({unit})"]
+        cells.append(setting.expected)
+        rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(rows)
 
 
 def torchpipe_tables() -> str:

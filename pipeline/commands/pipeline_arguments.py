@@ -214,12 +214,15 @@ COMMANDS = {
     ),
     OPERATORS: Command(
         "list operators and filters, or tell more of one",
-        "name torchpipe backends",
+        "name markdown torchpipe backends",
         description="List the operators and filters that a file may name, and the keys of every "
         "node; with a NAME its keys, defaults and an example. Of a name of torchpipe's that is "
         "not here it says what to use instead, with exit code 1.",
         private=[
             Option("name", TEXT, "", "an operator, a filter or a key", "NAME", is_positional=True),
+            Option(
+                "markdown", SWITCH, False, "print all that is known of this package's, as Markdown"
+            ),
             Option(
                 "torchpipe",
                 SWITCH,
