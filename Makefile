@@ -43,7 +43,7 @@ $(REFERENCE_STAMP): setup.cfg constraints.txt
 	@touch $@
 
 bench: $(STAMP) ## compare the handlers on this machine (within 10 minutes on 2 cores)
-	$(BIN)/python -m loadtest compare --output_dir $(BENCH_DIR) $(ARGS)
+	$(BIN)/thriftpipe bench --output-dir $(BENCH_DIR) $(ARGS)
 
 bench-gpu: $(STAMP) ## everything that is measured on a GPU host, within 9 minutes
 	$(BIN)/python -m loadtest gpu_session --out $(GPU_DIR) $(ARGS)
@@ -94,7 +94,7 @@ regression: $(STAMP) ## throughput beside another commit: make regression ARGS="
 	$(BIN)/python -m tests.robustness regression $(ARGS)
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
-	$(BIN)/python -m service --handler $(or $(HANDLER),pipeline) $(ARGS)
+	$(BIN)/thriftpipe serve --handler $(or $(HANDLER),pipeline) $(ARGS)
 
 lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts, hadolint and the audit
 	$(BIN)/ruff check .

@@ -95,6 +95,20 @@ def choose_engine(requested: str, precision: str | None = None) -> EngineChoice:
     return EngineChoice(name, precision, reason, provider.device)
 
 
+def why_not_here(provider: Provider, precision: str) -> str:
+    """Why a provider cannot run a precision on this machine; "" where it can."""
+    if provider.device == "cuda" and not cuda_available():
+        return "needs an NVIDIA GPU and a CUDA build of torch"
+    if find_spec(provider.package) is None:
+        return f"pip install '{provider.install}'"
+    try:
+        target: type[Engine] = resolve_name(provider.target)
+        target.check_host(precision)
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
 def fallback_precision(name: str, wanted: str) -> str:
     """The precision in which a provider runs a configuration that was written for another one.
 

@@ -139,11 +139,9 @@ def build_parser(
             name, help=command.help, description=command.description or command.help, **style
         )
         parser.commands[name] = own
-        known = {described.name: described for described in (*shared, *command.private)}
-        for entry in command.options.split():
-            names = entry.split("|")
-            group = own.add_mutually_exclusive_group() if len(names) > 1 else None
-            for option in names:
-                own.add(command.own(known[option]), group)
+        for entry in command.entries(shared):
+            group = own.add_mutually_exclusive_group() if len(entry) > 1 else None
+            for described in entry:
+                own.add(described, group)
         own.set_defaults(**command.hidden)
     return parser

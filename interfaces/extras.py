@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MODULES = {
+    "cli": ("click", "rich"),
     "server": ("torch", "numpy", "cv2", "tomli", "onnx", "networkx", "onnxruntime"),
     "bench": (
         *("locust", "gevent", "psutil", "pynvml", "matplotlib", "jinja2", "scipy"),

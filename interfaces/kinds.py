@@ -71,6 +71,7 @@ class Kind:
         bounds: of a number; None for any.
         rule: what else is allowed, in words, or "".
         metavar: what `--help` calls the value, unless the option says.
+        choices: the words that it may be, or that stand in its list; empty for others.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Kind:
     bounds: Bounds | None = None
     rule: str = ""
     metavar: str | None = None
+    choices: Sequence[str] = ()
 
     def __call__(self, text: str) -> Any:
         """The value of the text; argparse adds the option's name to what is wrong."""
@@ -109,14 +111,17 @@ def one_of(names: Sequence[str]) -> Kind:
         return text
 
     rule = f"one of {', '.join(names)}"
-    return Kind("name", parse, rule=rule, metavar=f"{{{','.join(names)}}}")
+    metavar = f"{{{','.join(names)}}}"
+    return Kind("name", parse, rule=rule, metavar=metavar, choices=names)
 
 
 def some_of(names: Sequence[str]) -> Kind:
     """A list of some of these names, with commas between."""
     one = one_of(names)
     rule = f"some of {', '.join(names)}"
-    return Kind("list of names", lambda text: tuple(map(one, text.split(","))), rule=rule)
+    return Kind(
+        "list of names", lambda text: tuple(map(one, text.split(","))), rule=rule, choices=names
+    )
 
 
 def or_word(number: Kind, word: str) -> Kind:
@@ -133,7 +138,7 @@ def or_word(number: Kind, word: str) -> Kind:
                 f"takes a {number.name} or {word}, got {text!r}{hint}"
             ) from None
 
-    return replace(number, parse=parse, rule=f"{word} or {number.bounds}")
+    return replace(number, parse=parse, rule=f"{word} or {number.bounds}", choices=(word,))
 
 
 def _counts(text: str) -> list[int]:

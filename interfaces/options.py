@@ -161,6 +161,16 @@ class Command:
         """The option with the command's own default."""
         return replace(described, default=self.defaults.get(described.name, described.default))
 
+    def entries(self, shared: Iterable[Option]) -> Iterator[list[Option]]:
+        """Its options; of several in one list only one may be given.
+
+        Args:
+            shared: the options of all commands.
+        """
+        known = {described.name: described for described in (*shared, *self.private)}
+        for entry in self.options.split():
+            yield [self.own(known[name]) for name in entry.split("|")]
+
 
 def command_table(options: Iterable[Option], commands: Mapping[str, Command]) -> str:
     """The options of a program's commands in Markdown: each with its default by command."""

@@ -223,8 +223,12 @@ def build_parser() -> Parser:
     return build("loadtest", description, OPTIONS, COMMANDS, writes_underscores=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, typed: str | None = None) -> int:
     """Run one command.
+
+    Args:
+        arguments: the command line; None for this process's own.
+        typed: what the user has typed, for the record; None for `python -m loadtest`.
 
     Returns:
         The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM. Of a
@@ -235,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Not at the top: --help and wrong usage are told without waiting for these.
     from loadtest.commands import COMMANDS as RUN
 
-    return run_command("loadtest", words, options, RUN[options.command])
+    return run_command("loadtest", words, options, RUN[options.command], typed)
 
 
 def run_command(
@@ -243,11 +247,12 @@ def run_command(
     words: Sequence[str],
     options: argparse.Namespace,
     command: Callable[[argparse.Namespace, str, Progress], None],
+    typed: str | None = None,
 ) -> int:
     """Run `python -m PROGRAM WORDS...`, whose failures become a line each and an exit code."""
     from loadtest.records import machine
 
-    line = machine.without_paths(f"python -m {program} {shlex.join(words)}")
+    line = machine.without_paths(typed or f"python -m {program} {shlex.join(words)}")
     progress = Progress()
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:

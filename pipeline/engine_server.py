@@ -22,6 +22,7 @@ from interfaces.stats import EngineProcessStats, Stats
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.callable_pipe import Pipe
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.messages import EngineProcessSettings
@@ -30,7 +31,6 @@ from pipeline.engine_process.submission_queue import SubmissionQueue
 from pipeline.engine_process.workers import Workers
 from pipeline.errors import PipelineConfigError
 from pipeline.node_stats import nodes_stats
-from pipeline.pipe import Pipe
 from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
 from service.logs.start import start_log

@@ -20,6 +20,7 @@ from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.filters import FilterError
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.callable_pipe import Pipe
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.launcher import connect_or_start
@@ -36,7 +37,6 @@ from pipeline.keys import (
     TASK_STAGE_TIMES_KEY,
 )
 from pipeline.node_stats import nodes_stats
-from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
 from service.errors import ConfigurationError
 from service.handlers.interface import (

@@ -144,7 +144,7 @@ def exported_file(name: str, weights: str | None = None) -> Path:
     """
     model = ZOO[name]
     given = None if weights is None else Path(weights)
-    path = cache_folder() / f"{name}-{_identity(model, given)}.onnx"
+    path = kept_file(name, given)
     try:
         read_kept(path, MAX_MODEL_BYTES)
     except FileNotFoundError:
@@ -164,6 +164,19 @@ def exported_file(name: str, weights: str | None = None) -> Path:
             raise EngineError(f"{why}; name another folder in THRIFTPIPE_CACHE_DIR") from error
         return _keep_in_spare(spare, content, why)
     return path
+
+
+def kept_file(name: str, weights: Path | None = None) -> Path:
+    """Where the ONNX file of a model of the zoo is kept once it is exported.
+
+    Args:
+        name: one of ZOO.
+        weights: state-dict file, or None for the model's own weights.
+
+    Raises:
+        EngineError: the weights cannot be read, or the package with them is missing.
+    """
+    return cache_folder() / f"{name}-{_identity(ZOO[name], weights)}.onnx"
 
 
 def _exported(name: str, model: ZooModel, weights: Path | None) -> bytes:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.benchmark.load import Load, LoadOutcome, run_load, warm_up
+from pipeline.callable_pipe import Pipe
 from pipeline.image_files import Image
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_NODE_NAME_KEY
-from pipeline.pipe import Pipe
 from pipeline.runtime.counts import NodeCounts
 
 

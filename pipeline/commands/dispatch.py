@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
-from pipeline.backends.backend_file import load_backends
-from pipeline.commands.check import check
 from pipeline.commands.console import complain, drop_stdout
-from pipeline.commands.export import export
-from pipeline.commands.operators import operators
 from pipeline.commands.pipeline_arguments import (
     BENCH,
     CHECK,
@@ -20,38 +17,22 @@ from pipeline.commands.pipeline_arguments import (
     THROUGHPUT,
     command_parser,
 )
-from pipeline.commands.run import run
-from pipeline.commands.show import show
 from pipeline.errors import PipelineConfigError
 
 # What a shell says of a program that ended at a signal: 128 and the signal's number.
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
-
-
-def _measure(options: Namespace) -> int:
-    """The commands that need the packages of the extra 'bench'."""
-    try:
-        from pipeline.commands.bench import run_bench
-        from pipeline.commands.throughput import run_throughput
-    except ModuleNotFoundError as error:
-        complain(
-            f"error: {options.command} needs the package {error.name!r}; install thriftpipe with "
-            "its 'bench' extra"
-        )
-        return 2
-    return {BENCH: run_bench, THROUGHPUT: run_throughput}[options.command](options)
-
-
+# Loaded when they run: torch takes seconds, which would be lost on a command line that is refused.
 _COMMANDS = {
-    SHOW: show,
-    CHECK: check,
-    RUN: run,
-    BENCH: _measure,
-    THROUGHPUT: _measure,
-    EXPORT: export,
-    OPERATORS: operators,
+    SHOW: "pipeline.commands.show:show",
+    CHECK: "pipeline.commands.check:check",
+    RUN: "pipeline.commands.run:run",
+    BENCH: "pipeline.commands.bench:run_bench",
+    THROUGHPUT: "pipeline.commands.throughput:run_throughput",
+    EXPORT: "pipeline.commands.export:export",
+    OPERATORS: "pipeline.commands.operators:operators",
 }
+_OF_EXTRA_BENCH = (BENCH, THROUGHPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: see each command's `--help`.
     """
     options = command_parser().parse(arguments)
-    return run_command(_COMMANDS[options.command], options)
+    return run_command(_run, options)
 
 
 def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
@@ -75,6 +56,8 @@ def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
     """
     try:
         if getattr(options, "backends", None) is not None:
+            from pipeline.backends.backend_file import load_backends
+
             load_backends(options.backends)
         return command(options)
     except PipelineConfigError as error:
@@ -85,3 +68,19 @@ def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
         return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _run(options: Namespace) -> int:
+    name = options.command
+    try:
+        command = resolve_name(_COMMANDS[name])
+    except ModuleNotFoundError as error:
+        if name not in _OF_EXTRA_BENCH:
+            raise
+        complain(
+            f"error: {name} needs the package {error.name!r}; install thriftpipe with its "
+            "'bench' extra"
+        )
+        return 2
+    code: int = command(options)
+    return code

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from engine.interface import Engine
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain
 from pipeline.commands.findings import Findings
 from pipeline.commands.node_checks import check_nodes
@@ -17,7 +18,6 @@ from pipeline.commands.overrides import read_document
 from pipeline.config import PipelineConfig, read_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides
-from pipeline.pipe import Pipe
 from pipeline.pixel_warnings import pixel_warnings
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
 
-import torch
-
-from engine.onnx_graph.tensors import TORCH_DTYPES
-from engine.tensor_spec import TensorSpec
 from interfaces.command_line import Parser, build_parser
 from interfaces.kinds import COUNT, COUNTS, DURATION, NAMES, SWITCH, TEXT, Kind, one_of
 from interfaces.names import unknown_name
 from interfaces.options import REQUIRED, Command, Option, options_of, picked
 from service.handlers.interface import HandlerSettings
 from service.options.server_settings import ServerSettings
+
+if TYPE_CHECKING:
+    from engine.tensor_spec import TensorSpec
 
 SHOW, CHECK, RUN, BENCH, THROUGHPUT = "show", "check", "run", "bench", "throughput"
 EXPORT = "export"
@@ -103,23 +103,29 @@ _OF_THROUGHPUT = (
 
 
 def _input(text: str) -> TensorSpec:
+    # torch takes seconds, for which the other commands' --help need not wait.
+    import torch
+
+    from engine.onnx_graph.tensors import TORCH_DTYPES
+    from engine.tensor_spec import TensorSpec
+
+    # NumPy, which makes up the rows, has no bfloat16.
+    dtypes = {
+        str(dtype).removeprefix("torch."): dtype
+        for dtype in TORCH_DTYPES.values()
+        if dtype != torch.bfloat16
+    }
     name, _, rest = text.rpartition("=")
     dtype, _, shape = rest.rpartition(":")
     sizes = tuple(map(int, shape.split("x")))
     if min(sizes) < 1:
         raise ValueError(shape)
-    if (dtype or _USUAL_DTYPE) not in _DTYPES:
-        raise ArgumentTypeError(unknown_name("dtype", dtype, _DTYPES))
-    return TensorSpec(name, _DTYPES[dtype or _USUAL_DTYPE], (None, *sizes))
+    if (dtype or _USUAL_DTYPE) not in dtypes:
+        raise ArgumentTypeError(unknown_name("dtype", dtype, dtypes))
+    return TensorSpec(name, dtypes[dtype or _USUAL_DTYPE], (None, *sizes))
 
 
 _USUAL_DTYPE = "float32"
-# NumPy, which makes up the rows, has no bfloat16.
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in TORCH_DTYPES.values()
-    if dtype != torch.bfloat16
-}
 _OF_EXPORT = (
     *picked(_OF_SERVICE, "weights mean std", default_text=""),
     Option(

@@ -15,7 +15,7 @@ from engine.onnx_graph.model import OnnxModel
 from engine.scoring import Scoring
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.backends.postprocessing import scoring_of_results
-from pipeline.pipe import Pipe
+from pipeline.callable_pipe import Pipe
 from service.labels import Labels, top_classes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded
 from engine.errors import EngineError
+from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain, say
 from pipeline.commands.loading import loaded_pipe
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
@@ -24,7 +25,6 @@ from pipeline.keys import (
     TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
-from pipeline.pipe import Pipe
 from service.errors import ConfigurationError
 
 _MOST_IMAGE_BYTES = 100 * 1024 * 1024

@@ -32,7 +32,7 @@ _BYTES_PER_CALL = 8_000_000
 _INTERRUPTED = 130
 _STDIN = "-"
 
-_OPTIONS = (
+OPTIONS = (
     Option("host", TEXT, "127.0.0.1", "the server"),
     Option("port", WHOLE_NUMBER, PORT, "its port"),
     Option(
@@ -68,7 +68,7 @@ _OPTIONS = (
     Option("once", SWITCH, False, "end after the first picture"),
 )
 _SERVER = "host port timeout_s tls_ca tls_cert tls_key tls_server_name json"
-_COMMANDS = {
+COMMANDS = {
     "classify": Command("say what is in images", f"images top_k stage_times {_SERVER}"),
     "ping": Command("see whether a server answers", _SERVER),
     "health": Command("see whether it can take requests", _SERVER),
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, as the module says.
     """
     parser = build_parser(
-        "service.client", "Ask a thriftpipe server.", _OPTIONS, _COMMANDS, epilog=_EXIT_CODES
+        "service.client", "Ask a thriftpipe server.", OPTIONS, COMMANDS, epilog=_EXIT_CODES
     )
     options = parser.parse(arguments)
     try:

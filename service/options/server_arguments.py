@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from interfaces.command_line import Parser
-from interfaces.options import REQUIRED, Option, option, options_of
+from interfaces.options import Option, option, options_of
 from service.handlers.interface import HandlerSettings
 from service.handlers.table import HANDLERS
 from service.logs.log_settings import LogSettings
 from service.options.server_settings import ServerSettings
 
 PROGRAM = "python -m service"
+DESCRIPTION = "Serve image classification over Thrift (binary protocol, framed or not)."
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ProcessSettings:
     """The options that are neither the handler's nor the server's."""
 
     handler: str = option(
-        REQUIRED,
+        "pipeline",
         "what classifies: the locked baseline, the batching pipeline, or null, a measuring aid "
         "that answers at once and so shows the cost of the server itself",
         metavar=f"{{{','.join(HANDLERS)}}}",
@@ -47,7 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """
     parser = Parser(
         prog=PROGRAM,
-        description="Serve image classification over Thrift (binary protocol, framed or not).",
+        description=DESCRIPTION,
     )
     groups = {name: parser.add_argument_group(name) for name in ("model", "server")}
     for described in server_options():

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import pipeline
 from interfaces.error_text import in_one_line
+from pipeline.callable_pipe import Pipe
 from pipeline.errors import PipelineConfigError, PipelineInputError
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_EVENT_KEY, TASK_RESULT_KEY
-from pipeline.pipe import Pipe
 from service.handlers.restart_policy import RestartPolicy
 from thriftpipe.torchpipe.configuration import document_of, own_engine, read_file
 from thriftpipe.torchpipe.errors import BackendError, ConfigError, InputError, raised_for

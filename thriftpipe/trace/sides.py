@@ -15,10 +15,10 @@ from pipeline.backends.assembly import settings_of
 from pipeline.backends.engine_settings import normalization
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.benchmark.load import Load, run_load, warm_up
+from pipeline.callable_pipe import Pipe
 from pipeline.handler_document import engine_node
 from pipeline.image_files import Image
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_NODE_NAME_KEY
-from pipeline.pipe import Pipe
 from service.handlers.interface import HandlerSettings, ImageFailure
 from thriftpipe.trace.recorder import BASELINE_ENGINE, RecordedInference, Recorder
 from thriftpipe.trace.recording import Request, Side

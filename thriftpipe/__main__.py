@@ -1,0 +1,31 @@
+"""`thriftpipe COMMAND` and `python -m thriftpipe COMMAND`."""
+
+from __future__ import annotations
+
+import sys
+
+from interfaces.extras import packages_of
+
+# Libraries with threads that may crash a process which ends well.
+_NATIVE = {"torch", "onnxruntime", "openvino"}
+
+
+def main() -> int:
+    """Run this process's command line.
+
+    Returns:
+        The exit code: 2 for a wrong command line, else the command's own.
+    """
+    with packages_of("cli"):
+        from thriftpipe.door.group import run
+    code = run(sys.argv[1:])
+    if sys.modules.keys() & _NATIVE:
+        from service.processes.process import leave
+
+        # A pager may take its time.
+        leave(code, patience_s=None)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The front door: one command line for the programs of this project."""

@@ -1,0 +1,251 @@
+"""`thriftpipe try`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import EngineError
+from engine.zoo import DEFAULT_MODEL
+from loadtest.errors import LoadTestError
+from loadtest.load.images import DEFAULT_FOLDER, default_images
+from loadtest.settings import SCORE_TOLERANCE
+from service.errors import ConfigurationError
+from service.handlers.interface import HandlerSettings
+from service.handlers.table import create_handler
+from service.images.decode_memory import limit_decode_memory
+from service.images.limit import prepare_opencv
+from service.labels import Labels
+from service.options.server_settings import ServerSettings
+from service.options.validation import handler_settings
+from thriftpipe.screen import FAINT, NAME, console, heading, table
+from thriftpipe.trial.answers import Answer, compared
+from thriftpipe.trial.comparison import (
+    VARIANTS,
+    comparison_words,
+    free_ports,
+    full_command,
+    serve_command,
+)
+from thriftpipe.trial.facts import Fact, ModelFacts, facts_of
+from thriftpipe.trial.photos import Photos, evenly, look_through
+
+_HANDLER = "pipeline"
+_SHOWN_PHOTOS = 5
+_SHOWN_REFUSED = 20
+_LONGEST_LABEL = 28
+_WRONG, _DIFFERENT = 2, 1
+# Far below what float32 can tell apart near 1.
+_NOTHING = 1e-9
+
+
+def try_model(options: Namespace) -> int:
+    """Look at the model, ask it, and compare the handlers; `--help` says what the code means."""
+    screen = console()
+    try:
+        with _warnings(screen):
+            return _try(options, screen)
+    except (ConfigurationError, EngineError, LoadTestError) as error:
+        complaint = Text.assemble(("error:", "bold red"), f" {' '.join(str(error).split())}")
+        console(stderr=True).print(complaint, soft_wrap=True)
+        return _WRONG
+
+
+def _try(options: Namespace, screen: Console) -> int:
+    given = _given(options)
+    settings = handler_settings(given)
+    server = ServerSettings(labels=options.labels)
+    prepare_opencv(server.max_image_pixels)
+    limit_decode_memory(server.max_decoded_bytes)
+    images = Path(options.images) if options.images else None
+    photos = look_through(images or _packaged())
+    facts = facts_of(settings)
+    heading(screen, "What is found in the model")
+    screen.print(_facts_table(facts.lines))
+    heading(screen, "Images")
+    _tell_images(screen, photos, images)
+    heading(screen, "Answers, beside plain onnxruntime on the same pixels")
+    is_same = _ask(screen, settings, facts, photos, options.labels)
+    model = options.model or DEFAULT_MODEL
+    code = 0 if is_same else _DIFFERENT
+    if not is_same or options.skip_compare:
+        _tell_next(screen, options, model, images)
+        return code
+    heading(screen, "Both handlers under load, for about a minute")
+    code = _compare(options, model, photos)
+    _tell_next(screen, options, model, images)
+    return code
+
+
+def _given(options: Namespace) -> Namespace:
+    """The options as the service's command line gives them: those that were not given are not."""
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    model = given.pop("model")
+    if model:
+        given["model"] = model
+    return Namespace(**given, handler=_HANDLER)
+
+
+def _packaged() -> Path:
+    default_images()
+    return DEFAULT_FOLDER
+
+
+@contextmanager
+def _warnings(screen: Console) -> Iterator[None]:
+    """Show what the service would write into its log as a warning."""
+    shown = _ShownWarnings(screen)
+    root = logging.getLogger()
+    root.addHandler(shown)
+    try:
+        yield
+    finally:
+        root.removeHandler(shown)
+
+
+class _ShownWarnings(logging.Handler):
+    def __init__(self, screen: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning once."""
+        text = record.getMessage()
+        if text not in self._told:
+            self._told.add(text)
+            self._screen.print(Text.assemble(("warning:", "yellow"), f" {text}"))
+
+
+def _facts_table(lines: Sequence[Fact]) -> Table:
+    rows = table("", "")
+    rows.show_header = False
+    rows.columns[0].no_wrap = True
+    for line in lines:
+        source = f"  ({line.source})" if line.source else ""
+        rows.add_row(Text(line.name, NAME), Text.assemble(line.value, (source, FAINT)))
+    return rows
+
+
+def _tell_images(screen: Console, photos: Photos, folder: Path | None) -> None:
+    count = len(photos.usable)
+    where = "the packaged photographs" if folder is None else str(folder)
+    screen.print(f"{count} image{'s' if count > 1 else ''} of {where} can be used.")
+    if photos.left_out:
+        screen.print(f"{photos.left_out} more were not looked at.", style=FAINT)
+    if not photos.refused:
+        return
+    screen.print(Text(f"{len(photos.refused)} cannot be used:", "yellow"))
+    for path, reason in photos.refused[:_SHOWN_REFUSED]:
+        screen.print(Text.assemble("  ", (path.name, NAME), f": {reason}"))
+    if len(photos.refused) > _SHOWN_REFUSED:
+        screen.print(f"  and {len(photos.refused) - _SHOWN_REFUSED} more")
+
+
+def _ask(
+    screen: Console,
+    settings: HandlerSettings,
+    facts: ModelFacts,
+    photos: Photos,
+    labels_path: str | None,
+) -> bool:
+    """Show the answers of both; whether they are the same."""
+    labels = Labels.load(labels_path, facts.num_classes)
+    started_s = time.monotonic()
+    with screen.status("loading the model, and finding the fastest batches once ..."):
+        handler = create_handler(_HANDLER, settings)
+    try:
+        info = handler.info()
+        took_s = time.monotonic() - started_s
+        screen.print(f"{info.engine} in {info.precision}, loaded in {took_s:.1f} s.", style=FAINT)
+        answers = [*compared(handler, facts, evenly(photos.usable, _SHOWN_PHOTOS))]
+    finally:
+        handler.close()
+    screen.print(_answers_table(answers, labels))
+    return _tell_verdict(screen, answers, SCORE_TOLERANCE[info.precision], facts)
+
+
+def _answers_table(answers: Sequence[Answer], labels: Labels) -> Table:
+    rows = table("image", "class", "thriftpipe", "onnxruntime")
+    for column in rows.columns[2:]:
+        column.justify = "right"
+    for answer in answers:
+        name = Text(answer.photo.name, NAME)
+        if answer.served is None:
+            rows.add_row(name, Text(answer.failure, "bold red"), "-", "-")
+            continue
+        for place, class_id in enumerate(answer.classes):
+            rows.add_row(
+                name if place == 0 else "",
+                Text(labels.names[class_id], no_wrap=True, overflow="ellipsis"),
+                f"{answer.served[class_id]:.4f}",
+                f"{answer.plain[class_id]:.4f}",
+            )
+    return rows
+
+
+def _tell_verdict(
+    screen: Console, answers: Sequence[Answer], tolerance: float, facts: ModelFacts
+) -> bool:
+    largest = max(answer.difference for answer in answers)
+    if largest <= tolerance:
+        screen.print(
+            Text.assemble(
+                ("The same answers", "bold green"),
+                f": over all {facts.num_classes} classes of {len(answers)} images the scores "
+                f"differ by {_shown(largest)} at most (up to {tolerance:g} is rounding).",
+            )
+        )
+        if facts.note:
+            screen.print(Text(f"note: {facts.note}", "yellow"))
+        return True
+    worst = [answer.photo.name for answer in answers if answer.difference > tolerance]
+    by = f"by up to {largest:.2g}" if math.isfinite(largest) else "and some are missing"
+    screen.print(
+        Text.assemble(
+            ("THE ANSWERS DIFFER", "bold red"),
+            f" {by}, where up to {tolerance:g} is rounding, for {', '.join(worst)}. Do not trust "
+            "this service's answers with this model and these options; without --engine and "
+            "--precision it runs in fp32 by onnxruntime.",
+        )
+    )
+    return False
+
+
+def _shown(difference: float) -> str:
+    return f"{difference:.1g}" if difference > _NOTHING else "0"
+
+
+def _compare(options: Namespace, model: str, photos: Photos) -> int:
+    from loadtest.__main__ import start
+
+    sys.stdout.flush()
+    with TemporaryDirectory(prefix="thriftpipe-try-") as folder:
+        # The load test takes a folder, all of whose images can be used.
+        for path in photos.usable:
+            Path(folder, path.name).symlink_to(path.resolve())
+        ports = free_ports(len(VARIANTS))
+        code = start(comparison_words(options, model, Path(folder), ports))
+    return _DIFFERENT if code == _WRONG else code
+
+
+def _tell_next(screen: Console, options: Namespace, model: str, images: Path | None) -> None:
+    heading(screen, "Next")
+    for purpose, command in (
+        ("the full comparison", full_command(options, model, images)),
+        ("serve it", serve_command(options, model)),
+    ):
+        screen.print(f"# {purpose}", style=FAINT)
+        # One line, to be copied.
+        screen.print(Text(command, NAME), soft_wrap=True)

@@ -1,0 +1,97 @@
+"""The comparison of a trial: the load test's own, with short windows."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from interfaces.options import dashed
+
+VARIANTS = ("baseline", "baseline-no-lock", "pipeline-auto")
+# Of both handlers and the control, each loaded once: with their starts it takes about a minute.
+_REPEATS, _WINDOW_S, _WARMUP_S = 3, 4.0, 0.5
+# Options of the trial that the load test has, too.
+_PASSED_ON = (
+    *("engine", "precision", "weights", "mean", "std", "output", "output_activation"),
+    "calibration_images",
+)
+
+
+def comparison_words(given: Namespace, model: str, images: Path, port: int) -> list[str]:
+    """The command line of the load test.
+
+    Args:
+        given: the options of the trial; those that were not given are not in it.
+        model: what the service calls it.
+        images: folder of the images.
+        port: the first of as many as there are servers.
+    """
+    return [
+        "compare",
+        *_common(given, model, images),
+        f"--variants={','.join(VARIANTS)}",
+        f"--repeats={_REPEATS}",
+        f"--duration_s={_WINDOW_S:g}",
+        f"--warmup_s={_WARMUP_S:g}",
+        "--stages_s=0",
+        "--keep_servers",
+        f"--port={port}",
+        f"--output_dir={given.output_dir}",
+    ]
+
+
+def full_command(given: Namespace, model: str, images: Path | None) -> str:
+    """The command line of the full comparison, to be typed."""
+    words = [*_common(given, model, images), f"--name={Path(model).stem}"]
+    return _typed("bench", words)
+
+
+def serve_command(given: Namespace, model: str) -> str:
+    """The command line that serves the model, to be typed."""
+    return _typed("serve", [f"--model={model}", *_passed(given, (*_PASSED_ON, "labels"))])
+
+
+def _typed(command: str, words: Sequence[str]) -> str:
+    """A command line with a space behind each name of an option."""
+    parts = [part for word in words for part in word.split("=", 1)]
+    return shlex.join(["thriftpipe", command, *parts])
+
+
+def _common(given: Namespace, model: str, images: Path | None) -> list[str]:
+    folder = [] if images is None else [f"--img-dir={images}"]
+    return [f"--workloads={model}", *folder, *_passed(given, _PASSED_ON)]
+
+
+def _passed(given: Namespace, names: Sequence[str]) -> list[str]:
+    values = {name: getattr(given, name, None) for name in names}
+    return [
+        f"--{dashed(name)}={_text(value)}"
+        for name, value in values.items()
+        if value not in (None, "auto")
+    ]
+
+
+def _text(value: object) -> str:
+    return ",".join(f"{it:g}" for it in value) if isinstance(value, tuple) else str(value)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            if all(_is_free(port + offset) for offset in range(1, count)):
+                return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True

@@ -1,0 +1,128 @@
+"""What is found in a model's file, and where each of it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.classifier import classifier_input_size, classifier_normalization, classifier_output
+from engine.normalization import Normalization
+from engine.onnx_graph.activations import AUTO, NONE
+from engine.onnx_graph.model import OnnxModel
+from engine.scoring import Scoring, scoring_of
+from engine.zoo import open_model
+from service.handlers.interface import HandlerSettings
+
+_KILOBYTE = 1000
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line: what it is about, what was found, and what says so."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What has to be known to serve a model.
+
+    Attributes:
+        path: its file.
+        size: height and width of its images, in pixels.
+        layout: "nchw" or "nhwc".
+        color: "rgb", "bgr" or "grey".
+        normalization: of its pixels; None where it takes them as they are.
+        output: name of the one that is served.
+        activation: "softmax", "sigmoid" or "none": what is to be put behind that output.
+        num_classes: scores of an image.
+        note: what users of its answers have to know, or "".
+        lines: all of it for people.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    layout: str
+    color: str
+    normalization: Normalization | None
+    output: str
+    activation: str
+    num_classes: int
+    note: str
+    lines: Sequence[Fact]
+
+
+def facts_of(settings: HandlerSettings) -> ModelFacts:
+    """Look at the model that the settings name.
+
+    Raises:
+        EngineError: there is no such model, or it cannot be served.
+    """
+    model = open_model(settings.model, settings.weights)
+    served = classifier_output(model, settings.output)
+    size = classifier_input_size(served)
+    normalization = classifier_normalization(served, settings.mean, settings.std)
+    scoring = scoring_of(served, settings.output_activation or AUTO)
+    return ModelFacts(
+        path=model.path,
+        size=size,
+        layout="nchw",
+        color="rgb",
+        normalization=normalization,
+        output=served.outputs[0].name,
+        activation=scoring.activation,
+        num_classes=scoring.num_classes,
+        note=model.note,
+        lines=[
+            Fact("model", f"{model.name}, {_size(model.path.stat().st_size)}", ""),
+            Fact("input", str(model.inputs[0]), "the file"),
+            *_normalization(normalization, served, settings),
+            *_outputs(model, served, settings),
+            *_activation(scoring, served, settings),
+            Fact("classes", str(scoring.num_classes), "the output's shape"),
+        ],
+    )
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < _MEGABYTE:
+        return f"{size_bytes / _KILOBYTE:.1f} kB"
+    return f"{size_bytes / _MEGABYTE:.1f} MB"
+
+
+def _normalization(
+    normalization: Normalization, model: OnnxModel, settings: HandlerSettings
+) -> Iterator[Fact]:
+    mean, std = (", ".join(f"{value:g}" for value in it) for it in normalization.per_channel())
+    if settings.mean is not None:
+        source = "--mean and --std"
+    elif model.declared_normalization is not None:
+        source = "the file's metadata"
+    else:
+        source = "ImageNet's, taken for granted: the file does not say"
+    yield Fact("normalisation", f"(pixel - mean) / std, mean {mean}, std {std}", source)
+
+
+def _outputs(model: OnnxModel, served: OnnxModel, settings: HandlerSettings) -> Iterator[Fact]:
+    if len(model.outputs) == 1:
+        yield Fact("output", str(model.outputs[0]), "the file")
+        return
+    yield Fact("outputs", ", ".join(map(str, model.outputs)), "the file")
+    source = "--output" if settings.output else "the only one of shape N x classes"
+    yield Fact("served", str(served.outputs[0]), source)
+
+
+def _activation(scoring: Scoring, model: OnnxModel, settings: HandlerSettings) -> Iterator[Fact]:
+    name = scoring.activation
+    if settings.output_activation not in (None, AUTO):
+        what = "the values are served as they are" if name == NONE else f"a {name} is put behind it"
+        yield Fact("scores", what, "--output-activation")
+    elif name == NONE:
+        found = model.final_activation
+        yield Fact("scores", f"the file ends in a {found}: nothing is added", "graph or values")
+    else:
+        yield Fact("scores", f"a {name} is put behind the output", "the file ends in raw values")
