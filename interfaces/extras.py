@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 MODULES = {
     "cli": ("click", "rich"),
-    "server": ("torch", "numpy", "cv2", "tomli", "onnx", "networkx", "onnxruntime"),
+    "server": (
+        *("torch", "numpy", "cv2", "tomli", "onnx", "networkx", "onnxruntime"),
+        *("click", "rich"),
+    ),
     "bench": (
         *("locust", "gevent", "psutil", "pynvml", "matplotlib", "jinja2", "scipy"),
         *("skimage", "sklearn"),

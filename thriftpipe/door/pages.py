@@ -164,9 +164,9 @@ def _place(option: Option) -> str:
 
 
 def _by_group(described: Sequence[Option]) -> dict[str, list[Option]]:
-    """The options with names, by the title that they stand under."""
+    """The options with names, by the title that they stand under; those without come first."""
     groups: dict[str, list[Option]] = {}
-    for option in described:
+    for option in sorted(described, key=lambda it: bool(it.group)):
         if not option.is_positional:
             title = f"Options of the {option.group}" if option.group else "Options"
             groups.setdefault(title, []).append(option)
