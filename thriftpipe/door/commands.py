@@ -130,6 +130,16 @@ COMMANDS = {
             Example("thriftpipe client info --host 10.0.0.7", "model, engine and settings"),
         ),
     ),
+    "top": DoorCommand(
+        _SERVE,
+        "watch a server: requests, batches, waits and workers, live",
+        CLIENT,
+        "top",
+        (
+            Example("thriftpipe top", "the server on this machine"),
+            Example("thriftpipe top --host 10.0.0.7 --once --json", "one look, for scripts"),
+        ),
+    ),
     "check": DoorCommand(
         _PIPELINE,
         "find every mistake in a file, and list its settings",
