@@ -254,6 +254,8 @@ struct Stats {
     18: optional EngineProcessStats engine_process,
     /** Now: empty where the server cannot see any. */
     19: required list<GpuStats> gpus,
+    /** Now: how many processes there are to be that serve. */
+    20: required i32 wanted_workers,
 }
 
 /** The image cannot be decoded, or passes a limit; sent again, it fails again. */

@@ -133,6 +133,7 @@ class Stats:
     worker_restarts: int = 0
     engine_process: EngineProcessStats | None = field(default=None, metadata=_NOW)
     gpus: list[GpuStats] = field(default_factory=list, metadata=_NOW)
+    wanted_workers: int = field(default=0, metadata=_NOW)
 
     def calls_by_outcome(self) -> dict[str, int]:
         """How many calls ended in each way, whatever their method."""

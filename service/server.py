@@ -170,6 +170,7 @@ class Server(Lifecycle):
             connections_opened=self._connections.opened,
             nodes=of_handler.nodes,
             workers=[worker],
+            wanted_workers=self._placement.workers,
         )
         return Report(own, of_handler.elsewhere, service.server_info() if with_info else None)
 

@@ -120,22 +120,29 @@ def _headline(now: Stats, address: str) -> Text:
     text = Text.assemble(
         (address, "bold"),
         f"  up {_duration(now.uptime_s)}  ",
-        (f"{ready} of {len(now.workers)} workers ready", "green" if ready else "bold red"),
+        (f"{ready} of {now.wanted_workers} workers ready", _state(ready, now.wanted_workers)),
         f"  {now.connections} of {now.max_connections} connections",
         f"  {now.images_in_flight} images in flight, {now.images_waiting} waiting",
     )
     if now.worker_restarts:
-        text.append(f"  {now.worker_restarts} worker restarts", "yellow")
+        text.append(f"  worker restarts: {now.worker_restarts}", "yellow")
     if (process := now.engine_process) is not None:
         state = "there" if process.alive else "GONE"
         text.append(
-            f"  engine process {process.pid} {state}, {process.restarts} restarts",
+            f"  engine process {process.pid} {state}, restarts: {process.restarts}",
             "green" if process.alive else "bold red",
         )
     for worker in now.workers:
         if worker.why_not_ready:
             text.append(f"\nworker {worker.worker} is not ready: {worker.why_not_ready}", "red")
     return text
+
+
+def _state(working: int, wanted: int) -> str:
+    """The style in which it is shown how many of so many work."""
+    if working == wanted:
+        return "green"
+    return "yellow" if working else "bold red"
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -190,12 +197,12 @@ def _nodes(done: Change) -> Table:
 
 def _node(done: NodeChange) -> list[str | Text]:
     node = done.node
-    is_whole = node.working_instances == node.instances and not node.stuck_instances
+    style = _state(node.working_instances - node.stuck_instances, node.instances)
     told = f"{node.working_instances} of {node.instances}"
     if node.stuck_instances:
         told += f", {node.stuck_instances} stuck"
     return [
-        Text(told, "" if is_whole else "bold red"),
+        Text(told, style),
         f"{done.busy:.0%}",
         f"{done.items_per_s:.1f}",
         Text(f"{done.failed_per_s:.1f}", "bold red" if done.failed_per_s else "dim"),

@@ -329,9 +329,16 @@ METRICS = (
         _one(lambda snapshot: len(snapshot.stats.workers)),
     ),
     _metric(
+        "wanted_workers",
+        "gauge",
+        "Processes that there are to be",
+        "",
+        _one(lambda snapshot: snapshot.stats.wanted_workers),
+    ),
+    _metric(
         "ready_workers",
         "gauge",
-        "Of these: can take requests",
+        "Of those that serve: can take requests",
         "",
         _one(lambda snapshot: sum(not one.why_not_ready for one in snapshot.stats.workers)),
     ),

@@ -14,6 +14,7 @@ from functools import reduce
 from typing import Any
 
 from interfaces.stats import Stats, WorkerStats, added, without_now
+from service.options.server_settings import ServerSettings
 from service.processes.stats_report import Report
 from service.processes.worker_messages import StatsRequest
 from service.processes.worker_process import WorkerProcess
@@ -88,17 +89,19 @@ class StatsOfWorkers:
 
     Args:
         serving: gives the workers that serve, with their numbers.
-        max_connections: the server's.
+        settings: the server's.
 
     Attributes:
         info: the ServerInfo that a worker has told last; None while none has.
     """
 
     def __init__(
-        self, serving: Callable[[], Iterable[tuple[int, WorkerProcess]]], max_connections: int
+        self,
+        serving: Callable[[], Iterable[tuple[int, WorkerProcess]]],
+        settings: ServerSettings,
     ) -> None:
         self._serving = serving
-        self._max_connections = max_connections
+        self._settings = settings
         self._started_s = time.monotonic()
         self._told: dict[WorkerProcess, _Told] = {}
         # They have not answered an earlier question, and get no other until they do, so that the
@@ -208,5 +211,6 @@ class StatsOfWorkers:
             total,
             uptime_s=now_s - self._started_s,
             workers=workers,
-            max_connections=self._max_connections,
+            max_connections=self._settings.max_connections,
+            wanted_workers=self._settings.processes,
         )

@@ -86,7 +86,7 @@ class Supervisor(Lifecycle):
         self._why_so_many = why
         self._shared_folder = SharedFolder()
         self._slots = [WorkerSlot(index) for index in range(settings.processes)]
-        self._stats = StatsOfWorkers(self._serving_by_index, settings.max_connections)
+        self._stats = StatsOfWorkers(self._serving_by_index, settings)
         # Accepted, but not handed over: no worker has room, or the one that was to have it died.
         self._waiting: deque[Arrival] = deque()
         self._handed_out = 0

@@ -73,6 +73,7 @@ LATER = Stats(
     worker_restarts=1,
     engine_process=EngineProcessStats(alive=False, pid=12, started_at_s=1.0, restarts=2),
     gpus=[GpuStats(0, "GPU-1", "H200", 0.75, 2**33, 2**34)],
+    wanted_workers=2,
 )
 
 
@@ -103,7 +104,7 @@ def test_the_picture_has_all_of_it() -> None:
     text = console.file.getvalue()
     for told in (
         *("host:8095  up 1 min 50 s", "1 of 2 workers ready", "4 of 1024 connections"),
-        *("6 images in flight, 2 waiting", "1 worker restarts", "engine process 12 GONE"),
+        *("6 images in flight, 2 waiting", "worker restarts: 1", "engine process 12 GONE"),
         *("worker 1 is not ready: node 'cnn' is broken", "queue_full 5.0", "overloaded 5.0"),
         *("cnn.forward", "1 of 2, 1 stuck", "50%", "idle 20% full 80%", "no answer for 7 s"),
         *("0 H200", "75%", "8.0 of 16.0 GiB"),

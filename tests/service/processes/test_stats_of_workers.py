@@ -84,7 +84,7 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
         assert (found.connections, found.connections_opened, found.max_connections) == (2, 2, 1024)
         assert [one.worker for one in found.workers] == [0, 1]
         assert [one.report_age_s for one in found.workers] == [0.0, 0.0]
-        assert found.worker_restarts == 0
+        assert (found.worker_restarts, found.wanted_workers) == (0, 2)
 
     status, text = get(f"{http}/metrics")
     scraped = samples(text)

@@ -1486,11 +1486,12 @@ class Stats(object):
      - worker_restarts: How often a worker ended and was to be replaced.
      - engine_process: Now: unset where each worker computes for itself.
      - gpus: Now: empty where the server cannot see any.
+     - wanted_workers: Now: how many processes there are to be that serve.
 
     """
 
 
-    def __init__(self, uptime_s=None, calls=None, images=None, refusals=None, bounds_ms=None, latencies=None, stages=None, calls_in_flight=None, images_in_flight=None, images_waiting=None, connections=None, reserve_connections=None, max_connections=None, connections_opened=None, nodes=None, workers=None, worker_restarts=None, engine_process=None, gpus=None,):
+    def __init__(self, uptime_s=None, calls=None, images=None, refusals=None, bounds_ms=None, latencies=None, stages=None, calls_in_flight=None, images_in_flight=None, images_waiting=None, connections=None, reserve_connections=None, max_connections=None, connections_opened=None, nodes=None, workers=None, worker_restarts=None, engine_process=None, gpus=None, wanted_workers=None,):
         self.uptime_s = uptime_s
         self.calls = calls
         self.images = images
@@ -1510,6 +1511,7 @@ class Stats(object):
         self.worker_restarts = worker_restarts
         self.engine_process = engine_process
         self.gpus = gpus
+        self.wanted_workers = wanted_workers
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -1678,6 +1680,11 @@ class Stats(object):
                     iprot.readListEnd()
                 else:
                     iprot.skip(ftype)
+            elif fid == 20:
+                if ftype == TType.I32:
+                    self.wanted_workers = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -1801,6 +1808,10 @@ class Stats(object):
                 iter142.write(oprot)
             oprot.writeListEnd()
             oprot.writeFieldEnd()
+        if self.wanted_workers is not None:
+            oprot.writeFieldBegin('wanted_workers', TType.I32, 20)
+            oprot.writeI32(self.wanted_workers)
+            oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
 
@@ -1841,6 +1852,8 @@ class Stats(object):
             raise TProtocolException(message='Required field worker_restarts is unset!')
         if self.gpus is None:
             raise TProtocolException(message='Required field gpus is unset!')
+        if self.wanted_workers is None:
+            raise TProtocolException(message='Required field wanted_workers is unset!')
         return
 
     def __repr__(self):
@@ -2429,6 +2442,7 @@ Stats.thrift_spec = (
     (17, TType.I64, 'worker_restarts', None, None, ),  # 17
     (18, TType.STRUCT, 'engine_process', [EngineProcessStats, None], None, ),  # 18
     (19, TType.LIST, 'gpus', (TType.STRUCT, [GpuStats, None], False), None, ),  # 19
+    (20, TType.I32, 'wanted_workers', None, None, ),  # 20
 )
 all_structs.append(InvalidImage)
 InvalidImage.thrift_spec = (
