@@ -14,7 +14,12 @@ from service.client.async_pool import AsyncConnectionPool
 from service.client.base import BaseClient
 from service.client.classify_call import METHOD, ClassifyCall
 from service.client.deadline import CallDeadline
-from service.client.errors import ClientError, InvalidRequestError
+from service.client.errors import (
+    CallTooLargeError,
+    ClientError,
+    DeadlineExceededError,
+    InvalidRequestError,
+)
 from service.client.exchange import ConnectionState
 from service.client.images import Image, encoded_images, is_encoded
 from service.client.results import Classification, Health
@@ -70,6 +75,8 @@ class AsyncClient(BaseClient):
         if call.has_images:
             try:
                 results = await self._call(METHOD, call.arguments, deadline)
+            except CallTooLargeError:
+                raise
             except InvalidRequestError:
                 if not (call.may_ask_too_much and call.lower_top_k(await self._classes(deadline))):
                     raise
@@ -130,6 +137,8 @@ class AsyncClient(BaseClient):
         """How many classes the server has; None where it gives no answer to that."""
         try:
             return (await self._server_info(deadline)).classes
+        except DeadlineExceededError:
+            raise
         except ClientError:
             return None
 

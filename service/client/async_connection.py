@@ -12,7 +12,7 @@ import socket
 from typing import Any, cast
 
 from service.client.deadline import CallDeadline
-from service.client.errors import ClientError, InvalidRequestError
+from service.client.errors import CallTooLargeError, ClientError
 from service.client.exchange import (
     WAITING_FOR_REPLY,
     ConnectionState,
@@ -75,8 +75,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         self.sound = False
         try:
             exchange = Exchange(self._endpoint, method, arguments)
-        except InvalidRequestError:
-            # Nothing was sent.
+        except CallTooLargeError:
             self.sound = True
             raise
         if self._transport is None or self._is_closed:

@@ -12,7 +12,12 @@ from interfaces.stats import Stats
 from service.client.base import BaseClient
 from service.client.classify_call import METHOD, ClassifyCall
 from service.client.deadline import CallDeadline
-from service.client.errors import ClientError, InvalidRequestError
+from service.client.errors import (
+    CallTooLargeError,
+    ClientError,
+    DeadlineExceededError,
+    InvalidRequestError,
+)
 from service.client.exchange import ConnectionState
 from service.client.images import Image, encoded_images
 from service.client.pool import ConnectionPool
@@ -99,6 +104,8 @@ class Client(BaseClient):
         if call.has_images:
             try:
                 results = self._call(METHOD, call.arguments, deadline)
+            except CallTooLargeError:
+                raise
             except InvalidRequestError:
                 if not (call.may_ask_too_much and call.lower_top_k(self._classes(deadline))):
                     raise
@@ -146,6 +153,8 @@ class Client(BaseClient):
         """How many classes the server has; None where it gives no answer to that."""
         try:
             return self._server_info(deadline).classes
+        except DeadlineExceededError:
+            raise
         except ClientError:
             return None
 

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from service.client.deadline import CallDeadline
-from service.client.errors import InvalidRequestError
+from service.client.errors import CallTooLargeError
 from service.client.exchange import (
     WAITING_FOR_REPLY,
     ConnectionState,
@@ -57,8 +57,7 @@ class ClientConnection(ConnectionState):
         self.sound = False
         try:
             exchange = Exchange(self._endpoint, method, arguments)
-        except InvalidRequestError:
-            # Nothing was sent.
+        except CallTooLargeError:
             self.sound = True
             raise
         self._send(exchange.request, deadline)

@@ -15,6 +15,10 @@ class InvalidRequestError(ClientError):
     """The call as a whole passes a limit or makes no sense; sent again, it fails again."""
 
 
+class CallTooLargeError(InvalidRequestError):
+    """The call has more bytes than this client sends; nothing was sent."""
+
+
 class OverloadedError(ClientError):
     """The server refused the call before any work, and retries did not help in time.
 

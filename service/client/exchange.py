@@ -19,9 +19,9 @@ from thriftpy2.transport import TCyMemoryBuffer
 from idl import inference
 from interfaces.service import number_of_classes
 from service.client.errors import (
+    CallTooLargeError,
     ConnectionFailedError,
     InvalidReplyError,
-    InvalidRequestError,
     RefusedCallError,
 )
 from service.wire.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
@@ -112,7 +112,7 @@ class Exchange:
         is_complete: whether all of them are.
 
     Raises:
-        InvalidRequestError: the call is too large.
+        CallTooLargeError: nothing can be sent.
     """
 
     def __init__(self, endpoint: Endpoint, method: str, arguments: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ class Exchange:
         encoder.write_struct(struct)
         message: bytes = buffer.getvalue()
         if len(message) > self._endpoint.max_request_bytes:
-            raise InvalidRequestError(
+            raise CallTooLargeError(
                 f"{self._endpoint.address}: the call has {len(message)} bytes, max_request_bytes "
                 f"allows {self._endpoint.max_request_bytes}; send fewer images at a time"
             )

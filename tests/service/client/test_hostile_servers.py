@@ -25,6 +25,7 @@ from service.client import (
     DeadlineExceededError,
     InternalServerError,
     InvalidReplyError,
+    InvalidRequestError,
     OverloadedError,
     RefusedCallError,
 )
@@ -122,8 +123,9 @@ class Peer:
         name, _, sequence_id = protocol.read_message_begin()
         args = getattr(inference.InferenceService, f"{name}_args")()
         protocol.read_struct(args)
-        call = Call(sock, name, sequence_id, [request.data for request in args.requests])
-        call.uuids = [request.uuid for request in args.requests]
+        requests = getattr(args, "requests", ())
+        call = Call(sock, name, sequence_id, [request.data for request in requests])
+        call.uuids = [request.uuid for request in requests]
         return call
 
     def stop(self) -> None:
@@ -290,6 +292,25 @@ def test_overload_is_told_once_the_retries_or_the_time_are_used_up(kind: Any) ->
         assert caught.value.retry_after_ms == 60_000
         assert server.calls == 1
         assert client.classify(b"second").label == "second"
+
+
+@BOTH
+def test_the_time_may_end_while_the_server_is_asked_how_many_classes_it_has(kind: Any) -> None:
+    refused = declared(invalid_request=inference.InvalidRequest("top_k must be 1 to 5, got 6"))
+    with peer(refused, lambda _: b"") as server, kind(HOST, server.port) as client:
+        with pytest.raises(DeadlineExceededError):
+            client.classify(b"first", top_k=6, timeout_s=SHORT_S)
+        assert server.calls == 2
+
+
+@BOTH
+def test_a_call_that_is_too_large_is_not_sent(kind: Any) -> None:
+    with peer() as server, kind(HOST, server.port, max_request_bytes=200) as client:
+        assert client.classify(b"first").label == "first"
+        with pytest.raises(InvalidRequestError, match="max_request_bytes allows 200"):
+            client.classify_batch([bytes(100), bytes(100)], top_k=6)
+        assert client.classify(b"second").label == "second"
+        assert (server.calls, len(server._sockets)) == (2, 1)
 
 
 @BOTH
