@@ -72,6 +72,9 @@ public final class Classify {
               Locale.ROOT, "%s\t%s\t%.4f%n", result.getUuid(), entry.getLabel(), entry.getScore());
         }
       }
+    } catch (TException error) {
+      System.err.println("error: " + error.getMessage());
+      failed = true;
     }
     System.exit(failed ? 1 : 0);
   }

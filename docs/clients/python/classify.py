@@ -17,6 +17,9 @@ def main(host: str, port: str, *files: str) -> int:
             # The client has tried again by itself before.
             print(f"overloaded, try again in {error.retry_after_ms} ms", file=sys.stderr)
             return 1
+        except ClientError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     for file, result in zip(files, results, strict=True):
         if isinstance(result, ClientError):
             print(f"{file}: {result}", file=sys.stderr)
