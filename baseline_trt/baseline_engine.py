@@ -45,6 +45,8 @@ def load_baseline_engine(
     profile = BatchProfile(1, options.max_batch_size, usual_rows=1)
     options = replace(options, precision=choice.precision, profiles=(profile,))
     reason = why_not_torch2trt(name, choice.precision)
+    if model.image_format is not None and not model.image_format.is_usual:
+        reason = f"the graph prepares its image: {model.image_format}"
     if reason is None:
         try:
             network = ZOO[name].build(None if weights is None else Path(weights))

@@ -26,10 +26,11 @@ from baseline_trt.inference import Inference, LockedInference, LockFreeInference
 from baseline_trt.preprocessing import Preprocessor
 from baseline_trt.recovering_engine import RecoveringEngine
 from engine.classifier import (
-    classifier_input_size,
+    classifier_input,
     classifier_normalization,
     classifier_output,
     contradiction_of,
+    input_size,
 )
 from engine.contexts.cuda_device import check_device
 from engine.cpu.cores import available_cores
@@ -38,6 +39,7 @@ from engine.interface import Engine
 from engine.onnx_graph.activations import AUTO
 from engine.options import EngineOptions
 from engine.registry import choose_engine
+from engine.resizing import Resizing
 from engine.scoring import scoring_of
 from engine.zoo import DEFAULT_MODEL, open_model
 from interfaces.error_text import in_one_line
@@ -86,12 +88,17 @@ class BaselineHandler:
     ) -> None:
         rebuild = replace(rebuild, stuck_s=settings.hang_timeout_s)
         choice = choose_engine(settings.engine, settings.precision)
-        model = classifier_output(open_model(settings.model, settings.weights), settings.output)
+        size = settings.input_size or settings.crop
+        model = classifier_input(
+            classifier_output(open_model(settings.model, settings.weights, size), settings.output),
+            *(settings.layout, settings.color, settings.input_size, settings.crop),
+        )
         normalization = classifier_normalization(model, settings.mean, settings.std)
         if warning := contradiction_of(model, normalization):
             _logger.warning("%s", warning)
+        resizing = Resizing.of(input_size(model), settings.resize, settings.crop)
         self._preprocessor = Preprocessor(
-            classifier_input_size(model), normalization, reduced=settings.reduced_decoding
+            resizing, normalization, reduced=settings.reduced_decoding
         )
         self._scoring = scoring_of(model, settings.output_activation or AUTO)
         cores = available_cores()
@@ -107,6 +114,8 @@ class BaselineHandler:
                 None if settings.calibration_images is None else Path(settings.calibration_images)
             ),
             calibration_normalization=normalization,
+            calibration_skips_bad=settings.skip_bad_images,
+            calibration_shorter_side=settings.resize,
         )
         name = settings.model or DEFAULT_MODEL
         self._engine = RecoveringEngine(
@@ -121,9 +130,12 @@ class BaselineHandler:
             "max_batch_size": str(self._max_batch_size),
             "reduced_decoding": "on" if settings.reduced_decoding else "off",
             "threads_per_context": str(threads),
-            "mean": ", ".join(f"{value:g}" for value in normalization.mean),
-            "std": ", ".join(f"{value:g}" for value in normalization.std),
+            "input": str(model.image_format),
+            "resize": str(resizing),
         }
+        if normalization is not None:
+            self._settings["mean"] = ", ".join(f"{value:g}" for value in normalization.mean)
+            self._settings["std"] = ", ".join(f"{value:g}" for value in normalization.std)
 
     def classify(
         self, images: Sequence[bytes], deadline: Deadline | None

@@ -6,28 +6,93 @@ import logging
 
 from engine.errors import EngineError
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
-from engine.onnx_graph.fused_normalization import first_arithmetic
+from engine.onnx_graph.fused_input import first_arithmetic
 from engine.onnx_graph.model import OnnxModel
 
 logger = logging.getLogger(__name__)
 
+_UNIT_PIXELS = Normalization((0.0,), (255.0,))
+_USUAL_SIZE = (224, 224)
+
+
+def classifier_input(
+    model: OnnxModel,
+    layout: str | None = None,
+    color: str | None = None,
+    size: tuple[int, int] | None = None,
+    crop: tuple[int, int] | None = None,
+) -> OnnxModel:
+    """The model for R, G and B of an image of one size, whatever its file wants; the log says what.
+
+    Args:
+        model: the model.
+        layout: as in `OnnxModel.with_image_input`.
+        color: likewise.
+        size: height and width, in pixels, that the file leaves open, as `--input-size` says.
+        crop: likewise, as `--crop` says. Where the file leaves the size open and neither is given,
+            it is 224x224.
+
+    Raises:
+        EngineError: it takes no such image, or fixes another size.
+    """
+    image = model.with_image_input(layout, color)
+    (spec,) = image.inputs
+    if image.image_format is not None and not image.image_format.is_usual:
+        logger.info("%s takes images as %s: %s", *(model.name, image.image_format, model.inputs[0]))
+    if not spec.is_open:
+        return image if size is None else image.with_input_size(*size)
+    size = size or crop
+    _, *open_size = spec.item_shape
+    height, width = size or (
+        fixed or usual for fixed, usual in zip(open_size, _USUAL_SIZE, strict=True)
+    )
+    sized = image.with_input_size(height, width)
+    logger.info(
+        "%s leaves the size of its images open (%s): %dx%d is used%s",
+        *(model.name, model.inputs[0], height, width),
+        "" if size else ", the usual one; --input-size names another",
+    )
+    return sized
+
+
+def input_size(model: OnnxModel) -> tuple[int, int]:
+    """Height and width, in pixels, of what `classifier_input` gives."""
+    size = model.input_size
+    assert size is not None  # noqa: S101 (that is what it is for)
+    return size
+
 
 def classifier_normalization(
     model: OnnxModel, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
-) -> Normalization:
+) -> Normalization | None:
     """How the model wants its pixels: as given, else as the model declares, else ImageNet's.
 
+    A model of one channel that declares nothing gets pixels of 0 to 1.
+
+    Returns:
+        None for a model that takes bytes, whose pixels are never normalized.
+
     Raises:
-        EngineError: only one of mean and std is given.
+        EngineError: only one of mean and std is given, or they do not suit the model.
     """
     if (mean is None) != (std is None):
         raise EngineError(
             f"mean and std go together; {'mean' if mean is None else 'std'} is missing"
         )
-    if mean is not None and std is not None:
-        return Normalization(mean, std)
+    image = model.with_image_input()
+    given = None if mean is None or std is None else Normalization(mean, std)
+    if given is not None or image.takes_bytes:
+        image.check_normalization(given)
+        return None if image.takes_bytes else given
     if model.declared_normalization is not None:
         return model.declared_normalization
+    if image.takes_grey:
+        logger.warning(
+            "%s takes one channel and declares no mean and std: it gets pixels of 0 to 1 (mean 0, "
+            "std 255); if it wants others, labels will be wrong: see --mean and --std",
+            model.name,
+        )
+        return _UNIT_PIXELS
     logger.info("%s declares no mean and std: using ImageNet's; see --mean and --std", model.name)
     if arithmetic := first_arithmetic(model.proto):
         logger.warning(
@@ -49,27 +114,13 @@ def contradiction(name: str, declared: Normalization | None, given: Normalizatio
     )
 
 
-def contradiction_of(model: OnnxModel, given: Normalization) -> str:
+def contradiction_of(model: OnnxModel, given: Normalization | None) -> str:
     """That a model's file declares other values, or unusable ones; "" where it does not."""
     try:
-        return contradiction(model.name, model.declared_normalization, given)
+        declared = model.declared_normalization
+        return "" if given is None else contradiction(model.name, declared, given)
     except EngineError as error:
         return str(error)
-
-
-def classifier_input_size(model: OnnxModel) -> tuple[int, int]:
-    """Height and width in pixels of the images that the model takes.
-
-    Raises:
-        EngineError: it does not take one image of 3 channels, or leaves the size open.
-    """
-    spec = model.image_input()
-    if model.input_size is None:
-        raise EngineError(
-            f"{model.name} leaves the height and width of its input open ({spec}); "
-            "export it with a fixed size"
-        )
-    return model.input_size
 
 
 def classifier_output(model: OnnxModel, name: str | None) -> OnnxModel:

@@ -72,6 +72,16 @@ class Normalization:
         same_mean = np.allclose(mean, other_mean, rtol=0, atol=1)
         return not (same_mean and np.allclose(std, other_std, rtol=0.02, atol=0))
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it leaves pixels as they are."""
+        return set(self.mean) == {0} and set(self.std) == {1}
+
+    @property
+    def is_one_for_all(self) -> bool:
+        """Whether it is the same for R, G and B."""
+        return len(set(self.mean)) == len(set(self.std)) == 1
+
     def per_channel(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std with three values each."""
         return self.mean * (3 // len(self.mean)), self.std * (3 // len(self.std))

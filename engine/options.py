@@ -63,6 +63,10 @@ class EngineOptions:
         calibration_dir: folder of images like those that will come, for precision "int8".
         calibration_normalization: mean and std of a model that takes floats, for "int8"; a model
             with them in its graph needs none.
+        calibration_skips_bad: whether files of that folder that cannot be used are left out, and
+            not a mistake.
+        calibration_shorter_side: of the images that will come, before their middle is cut out; None
+            where they are resized whole: see `engine.resizing.Resizing`.
         timing_cache_path: file in which TensorRT keeps what it has measured, so that it builds
             similar engines faster, or None.
         max_workspace_bytes: scratch memory that TensorRT may plan with.
@@ -80,6 +84,8 @@ class EngineOptions:
     fp16_layers: tuple[str, ...] = ()
     calibration_dir: Path | None = None
     calibration_normalization: Normalization | None = None
+    calibration_skips_bad: bool = False
+    calibration_shorter_side: int | None = None
     timing_cache_path: Path | None = None
     max_workspace_bytes: int = 2048 * 2**20
 

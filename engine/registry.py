@@ -14,7 +14,7 @@ from engine.cache.engine_cache import check_folder, is_encrypted
 from engine.contexts.cuda_device import cuda_available
 from engine.cpu.cores import available_cores, fitting_contexts
 from engine.errors import EngineError, MissingOnHostError
-from engine.int8.calibration import CalibrationImages
+from engine.int8.calibration import calibration_images
 from engine.interface import Engine
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
@@ -184,7 +184,7 @@ def loading_errors(choice: EngineChoice, options: EngineOptions) -> Iterator[Eng
     if choice.name == "tensorrt" and options.timing_cache_path is not None:
         checks.append(partial(check_folder, options.timing_cache_path, "timing cache"))
     if choice.precision == "int8":
-        checks.append(partial(CalibrationImages, options.calibration_dir))
+        checks.append(partial(calibration_images, options))
     for check in checks:
         try:
             check()
@@ -237,9 +237,9 @@ def check_sizes(model: OnnxModel) -> None:
     for spec in model.inputs:
         if spec.is_open and not spec.limits:
             raise EngineError(
-                f"{model.path}: input {spec} has no fixed size; export the model with "
-                f'one, or name it in a TOML file: max = "4x3x224x224", and for images of several '
-                f'sizes also the smallest: min = "1x3x64x64"'
+                f"{model.path}: input {spec} has no fixed size; export the model with one, or name "
+                f'it: --input-size 224, or in a TOML file max = "4x3x224x224", and for images of '
+                f'several sizes also the smallest: min = "1x3x64x64"'
             )
 
 

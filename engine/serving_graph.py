@@ -12,7 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cache.atomic_file import write_atomically
-from engine.classifier import classifier_input_size, classifier_normalization, classifier_output
+from engine.classifier import (
+    classifier_input,
+    classifier_normalization,
+    classifier_output,
+    input_size,
+)
 from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError
 from engine.int8.quantization import graph_for_cpu
@@ -22,7 +27,8 @@ from engine.scoring import scoring_of
 from engine.zoo import open_model
 from interfaces.command_line import Parser
 from interfaces.engines import PRECISIONS
-from interfaces.kinds import FILE, TEXT, one_of
+from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
+from interfaces.kinds import FILE, SWITCH, TEXT, one_of
 from interfaces.options import REQUIRED, Option
 from interfaces.peers import ServingGraph
 
@@ -32,6 +38,7 @@ _OPTIONS = (
     Option("precision", one_of(PRECISIONS), "fp32", "int8 quantises, others leave the graph"),
     Option("engine", TEXT, "onnxruntime", "that will run it; openvino obeys ONEDNN_MAX_CPU_ISA"),
     Option("calibration_images", TEXT, None, "folder of images, for int8", "DIR"),
+    Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
 )
 
 
@@ -44,13 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = options.calibration_images
     try:
-        model = classifier_output(open_model(options.model), None)
-        height, width = classifier_input_size(model)
+        model = classifier_input(classifier_output(open_model(options.model), None))
         content = graph_for_cpu(
             model.with_uint8_input(classifier_normalization(model, None, None)),
             EngineOptions(
                 precision=options.precision,
                 calibration_dir=None if folder is None else Path(folder),
+                calibration_skips_bad=options.skip_bad_images,
             ),
             largest_weight(max_isa=onednn_max_isa() if options.engine == "openvino" else ""),
         )
@@ -59,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EngineError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    height, width = input_size(model)
     graph = ServingGraph(model.name, model.sha256, height, width, scoring.activation == SOFTMAX)
     sys.stdout.write(graph.to_line() + "\n")
     return 0

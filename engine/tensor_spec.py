@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 import torch
 
@@ -20,6 +21,8 @@ class TensorSpec:
             stays (N, C, H, W), as with `torch.channels_last`.
         limits: the smallest and the largest size of each dimension of a row, for an input that
             takes rows of several shapes; empty for all others.
+        open_names: what the file calls the dimensions of `shape` that it leaves open, "" where it
+            says nothing; for messages.
     """
 
     name: str
@@ -27,6 +30,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     channels_last: bool = False
     limits: tuple[tuple[int, int], ...] = ()
+    open_names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def item_shape(self) -> tuple[int | None, ...]:
@@ -72,9 +76,13 @@ class TensorSpec:
         return sizes[0] if sizes else 1
 
     def __str__(self) -> str:
-        """In words: name, element type and shape."""
-        first, *rest = ("?" if size is None else str(size) for size in self.shape)
-        shape = " x ".join(["N" if first == "?" else first, *rest])
+        """In words: name, element type and shape, with the file's own names of open sizes."""
+        names = self.open_names if len(self.open_names) == len(self.shape) else repeat("")
+        first, *rest = (
+            (name or "any") if size is None else str(size)
+            for size, name in zip(self.shape, names, strict=False)
+        )
+        shape = " x ".join(["N" if self.shape[0] is None else first, *rest])
         return f"{self.name!r} {str(self.dtype).removeprefix('torch.')} {shape}"
 
     @property

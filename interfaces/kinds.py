@@ -15,6 +15,8 @@ MOST = 10**12
 LONGEST_S = 1e8
 # A range whose end is lower is always shown whole.
 _SHOWN_RANGE = 100_000
+# Of an image that a classifier takes, in pixels.
+_MOST_SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,14 @@ def _gpu_numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+def _size(text: str) -> tuple[int, int]:
+    height, by, width = text.partition("x")
+    sides = (int(height), int(width if by else height))
+    if not all(1 <= side <= _MOST_SIDE for side in sides):
+        raise argparse.ArgumentTypeError(f"must be {SIZE.rule}, got {text}")
+    return sides
+
+
 TEXT = Kind("text")
 FILE = Kind("file", metavar="FILE")
 """A file that has to be there."""
@@ -236,6 +246,15 @@ ASSIGNMENT = Kind("assignment", _assignment, metavar="[NODE.]KEY=VALUE")
 """A key of a pipeline's file, and its new value."""
 GPU_NUMBERS = Kind("list of GPU numbers", _gpu_numbers, metavar="N,N")
 """Different numbers of GPUs."""
+SIDE = Kind("whole number of pixels", int, Bounds(1, _MOST_SIDE), metavar="N")
+"""Of an image, in pixels."""
+SIZE = Kind(
+    "size such as 224 or 224x320 (height x width)",
+    _size,
+    rule=f"pixels: one number, or height x width, each 1 to {_MOST_SIDE}",
+    metavar="N|HxW",
+)
+"""Height and width of an image, which may be the same."""
 NAMES = Kind(
     "list of names",
     lambda text: tuple(dict.fromkeys(part.strip().lower() for part in text.split(","))),

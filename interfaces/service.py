@@ -8,6 +8,9 @@ from dataclasses import dataclass
 PORT = 8095
 MAX_FRAME_BYTES = 16_384_000
 """Size of the largest message, unless another is set."""
+MAX_IMAGE_PIXELS = 51_000_000
+"""Of the largest image, unless another limit is set: 0.5 s on an Intel Xeon
+(results/image-costs)."""
 
 NOTE = "note"
 """The key of `settings` with what users of the model's answers have to know."""

@@ -12,6 +12,7 @@ from types import FrameType
 from interfaces.command_line import Parser
 from interfaces.command_line import build_parser as build
 from interfaces.engines import PRECISIONS
+from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import (
     COUNT,
     COUNTS,
@@ -22,6 +23,8 @@ from interfaces.kinds import (
     MULTIPLE,
     NAMES,
     PORT_NUMBER,
+    SIDE,
+    SIZE,
     SWITCH,
     TEXT,
     TOLERANCE,
@@ -72,6 +75,7 @@ OPTIONS = (
     Option("host", TEXT, "localhost", "where the server is"),
     Option("port", PORT_NUMBER, PORT, "the server's port"),
     Option("img_dir", TEXT, None, "folder of images (the photo set in .bench/images)", "DIR"),
+    Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
     Option("request_client", COUNT, 10, "closed-loop clients"),
     Option(
         "request_batch", COUNT, 1, "images in a request; 1 calls infer_batch, else infer_images"
@@ -117,6 +121,11 @@ OPTIONS = (
     Option("weights", TEXT, None, "the service's --weights, for a model of the zoo"),
     Option("mean", TEXT, None, "the service's --mean, in 0..255", "R,G,B"),
     Option("std", TEXT, None, "the service's --std, in 0..255", "R,G,B"),
+    Option("layout", one_of(("nchw", "nhwc")), None, "the service's --layout"),
+    Option("color", one_of(("rgb", "bgr")), None, "the service's --color"),
+    Option("input_size", SIZE, None, "the service's --input-size"),
+    Option("resize", SIDE, None, "the service's --resize; not for variants that decode on a GPU"),
+    Option("crop", SIZE, None, "the service's --crop"),
     Option("output", TEXT, None, "the service's --output"),
     Option("output_activation", TEXT, None, "the service's --output-activation"),
     Option("calibration_images", TEXT, None, "the service's --calibration-images, for int8", "DIR"),
@@ -148,13 +157,19 @@ OPTIONS = (
     Option("sample_s", DURATION, 0.5, "time between two samples of memory"),
 )
 _CLIENTS = "port client_processes warmup_s seed"
-_LOAD = f"img_dir request_batch request_timeout_s {_CLIENTS}"
+_LOAD = f"img_dir {SKIP_BAD_IMAGES} request_batch request_timeout_s {_CLIENTS}"
 _SERVERS = (
-    "engine precision weights mean std output output_activation calibration_images config "
-    "score_tolerance keep_servers launch_prefix ready_timeout_s"
+    "engine precision weights mean std layout color input_size resize crop output "
+    "output_activation calibration_images config score_tolerance keep_servers launch_prefix "
+    "ready_timeout_s"
 )
 # What the models of peers cannot have of their own: their graphs are written without it.
-_ONE_FOR_ALL = dict.fromkeys(("weights", "mean", "std", "output", "output_activation", "config"))
+_ONE_FOR_ALL = dict.fromkeys(
+    (
+        *("weights", "mean", "std", "layout", "color", "input_size", "resize", "crop"),
+        *("output", "output_activation", "config"),
+    )
+)
 COMMANDS = {
     "images": Command("make the photo set", "output_dir", {"output_dir": REQUIRED}),
     "run": Command(
@@ -185,7 +200,8 @@ COMMANDS = {
     ),
     "peers": Command(
         "this service beside others that serve the same model",
-        "name|output_dir workloads precisions variants peers peers_dir clients img_dir "
+        "name|output_dir workloads precisions variants peers peers_dir clients "
+        f"img_dir {SKIP_BAD_IMAGES} "
         f"request_timeout_s {_CLIENTS} request_client duration_s repeats overload deadline_ms "
         "engine calibration_images score_tolerance launch_prefix ready_timeout_s",
         {"name": "peers", "clients": "1,2,10,32,100", "duration_s": 4.0},

@@ -48,12 +48,17 @@ class ServerOptions:
 
     Attributes:
         model_args: what else the model needs, as the service and the upper bound spell it.
+        image_args: how images come to the model's size, likewise; a pipeline's TOML file says that
+            itself.
+        skip_bad_images: whether images that cannot be used are left out.
         config: the pipeline's TOML file, or None for the shipped one.
     """
 
     engine: str = AUTO
     precision: str = "fp32"
     model_args: tuple[str, ...] = ()
+    image_args: tuple[str, ...] = ()
+    skip_bad_images: bool = False
     calibration_images: str | None = None
     config: str | None = None
     port: int = PORT

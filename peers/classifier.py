@@ -180,12 +180,16 @@ class _Torch(_Model):
     """This project's own engine, so that what differs is what stands around it."""
 
     def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
-        from engine.classifier import classifier_normalization, classifier_output
+        from engine.classifier import (
+            classifier_input,
+            classifier_normalization,
+            classifier_output,
+        )
         from engine.options import EngineOptions
         from engine.registry import choose_engine, load_engine
         from engine.zoo import open_model
 
-        model = classifier_output(open_model(setup.model), None)
+        model = classifier_input(classifier_output(open_model(setup.model), None))
         normalization = classifier_normalization(model, None, None)
         self._engine = load_engine(
             choose_engine(setup.engine, setup.precision),

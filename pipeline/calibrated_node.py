@@ -136,7 +136,17 @@ def _engine_backend(node: NodeConfig) -> ConfiguredBackend:
 
 def _key(settings: Mapping[str, Any], choice: EngineChoice, model: OnnxModel) -> dict[str, str]:
     """All that a measurement depends on."""
-    names = ("mean", "std", "output", "min", "max", "precision::fp32", "model::cache")
+    names = (
+        "mean",
+        "std",
+        "model::layout",
+        "model::color",
+        "output",
+        "min",
+        "max",
+        "precision::fp32",
+        "model::cache",
+    )
     return {
         "model": model.sha256,
         "settings": ", ".join(f"{name} = {settings[name]}" for name in names),

@@ -29,7 +29,7 @@ from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.engine_process.slots import SlotLimits
 from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
-from pipeline.handler_document import calibrated_document, engine_node
+from pipeline.handler_document import calibrated_document, engine_node, resize_in_words
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -75,6 +75,7 @@ class PipelineHandler:
         if settings.backends is not None:
             load_backends(settings.backends)
         document, self._calibration = calibrated_document(settings)
+        self._resize = resize_in_words(document, settings)
         config = parse_config(document)
         self._model_node = engine_node(config)
         for warning in (
@@ -136,6 +137,8 @@ class PipelineHandler:
                 "max_batch_size": str(facts.max_batch_size),
                 "threads_per_context": str(facts.threads_per_context),
                 "calibration": self._calibration,
+                "input": facts.image,
+                "resize": self._resize,
                 "engine_process": "shared by the workers" if self._pipe.elsewhere else "none",
             },
             images_at_work=self._images_at_work(),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from engine.classifier import classifier_input_size, classifier_normalization, classifier_output
+from engine.classifier import (
+    classifier_input,
+    classifier_normalization,
+    classifier_output,
+    input_size,
+)
 from engine.cpu.cores import available_cores
 from engine.onnx_graph.activations import AUTO
 from engine.onnx_graph.model import OnnxModel
@@ -16,8 +23,10 @@ from engine.registry import (
     suggested_batch_size,
     suggested_instances,
 )
-from engine.zoo import open_model
+from engine.resizing import Resizing
+from engine.zoo import DEFAULT_MODEL, ZOO_NAMES, open_model
 from pipeline.backends.inference import ENGINE_BACKEND
+from pipeline.backends.opencv import RESIZE_SHORTER
 from pipeline.calibrated_node import FILLED_IN, calibrated, open_keys
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
@@ -26,17 +35,21 @@ from pipeline.language.node_tables import normal_form
 from service.handlers.interface import HandlerSettings
 
 _TEMPLATES = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
+# What of a template's operators keeps the aspect ratio, for --resize.
+_RESIZE, _RESIZE_CROP = "ResizeMat", "ResizeCropMat"
 
 
 def handler_document(settings: HandlerSettings) -> dict[str, Any]:
     """The document that the settings ask for.
 
     Without `--config` the shipped file that `--decode` names is a template: model, normalisation
-    and image size come from the model, and the largest batch and the instances are what suits the
-    engine. With it the file is taken at its word, and `--model`, `--mean`, `--std`, `--precision`,
-    `--output`, `--output-activation` and `--calibration-images` replace only what they name. Of a
-    model with several outputs the one that scores the classes is served. `--set` comes last, but
-    its model and output of the template's node count as `--model` and `--output` do.
+    and image size come from the model, the largest batch and the instances are what suits the
+    engine, and the engine's node is called after the model. With it the file is taken at its word,
+    and `--model`, `--mean`, `--std`, `--precision`, `--layout`, `--color`, `--output`,
+    `--output-activation` and `--calibration-images` replace only what they name. Of a model with
+    several outputs the one that scores the classes is served. `--set` comes last, but its model and
+    output of the template's node count as `--model` and `--output` do; it may call that node as the
+    template or as the model.
 
     Raises:
         PipelineConfigError: the file has a mistake, or not one node with a model.
@@ -64,7 +77,8 @@ def calibrated_document(settings: HandlerSettings) -> tuple[dict[str, Any], str]
     node = config.nodes[name]
     keys = open_keys(node)
     if settings.config is None:
-        keys = [key for key in FILLED_IN if not _is_overridden(key, node, settings.overrides)]
+        overrides = _asked(settings).overrides
+        keys = [key for key in FILLED_IN if not _is_overridden(key, node, overrides)]
     if not keys:
         return document, f"nothing to decide: [{name}] has its {' and '.join(FILLED_IN)}"
     if model is None:
@@ -78,18 +92,59 @@ def _is_overridden(key: str, node: NodeConfig, overrides: Mapping[str, str]) -> 
     return is_global or f"{node.name}.{key}" in overrides
 
 
+class _Asked(NamedTuple):
+    """What the settings name before a model is opened.
+
+    Attributes:
+        document: the file, or the template with its engine's node called after the model.
+        node: the engine's node.
+        overrides: those of `--set`, in these names.
+    """
+
+    document: dict[str, Any]
+    node: str
+    overrides: Mapping[str, str]
+
+
+def _asked(settings: HandlerSettings) -> _Asked:
+    path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
+    document = normal_form(read_toml(str(path)))
+    # A mistake in the file is reported before a model is exported, which may take minutes.
+    node = engine_node(parse_config(document))
+    overrides = settings.overrides
+    if settings.config is not None:
+        return _Asked(document, node, overrides)
+    model = _assigned_texts(node, overrides).get("model", settings.model) or DEFAULT_MODEL
+    name = _node_name(model, document.keys() - {node})
+    renamed = {name if key == node else key: value for key, value in document.items()}
+    for key, table in renamed.items():
+        if isinstance(table, Mapping) and table.get("next") == node:
+            renamed[key] = {**table, "next": name}
+    prefix = f"{node}."
+    overrides = {
+        f"{name}.{key.removeprefix(prefix)}" if key.startswith(prefix) else key: value
+        for key, value in overrides.items()
+    }
+    return _Asked(_merged(renamed, {name: {"model": model}}), name, overrides)
+
+
+def _node_name(model: str, taken: Collection[str]) -> str:
+    """What the node of a model is called: as the model, in characters that names have."""
+    stem = model if model in ZOO_NAMES else Path(model).stem
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_") or "model"
+    return f"{name}_model" if name in taken else name
+
+
 def _document(settings: HandlerSettings) -> tuple[dict[str, Any], OnnxModel | None]:
     """The document, and the model where it was opened for it."""
     is_template = settings.config is None
-    document = _file(settings)
-    # A mistake in the file is reported before a model is exported, which may take minutes.
-    node = engine_node(parse_config(document))
+    document, node, overrides = _asked(settings)
     choice = choose_engine(settings.engine, settings.precision)
-    overrides = settings.overrides
     model = None
     if is_template or settings.model is not None or settings.weights is not None:
         assigned = _assigned_texts(node, overrides)
-        model = open_model(assigned.get("model", settings.model), settings.weights)
+        name = assigned.get("model", settings.model)
+        model = open_model(name, settings.weights, settings.input_size or settings.crop)
         document = _merged(document, {node: {"model": str(model.path)}})
         if "model" in assigned:
             overrides = {k: value for k, value in overrides.items() if k != f"{node}.model"}
@@ -109,9 +164,27 @@ def outline_document(settings: HandlerSettings) -> dict[str, Any]:
     Raises:
         PipelineConfigError: as `handler_document`.
     """
-    document = _file(settings)
-    node = engine_node(parse_config(document))
-    return apply_overrides(_merged(document, _options(node, settings)), settings.overrides)
+    document, node, overrides = _asked(settings)
+    return apply_overrides(_merged(document, _options(node, settings)), overrides)
+
+
+def resize_in_words(document: Mapping[str, Any], settings: HandlerSettings) -> str:
+    """How images come to the model's size, for `server_info`.
+
+    Args:
+        document: what `handler_document` gave for the settings.
+        settings: the settings.
+    """
+    tables = [it for it in document.values() if isinstance(it, Mapping) and "resize_h" in it]
+    if settings.config is not None or len(tables) != 1:
+        return "as the configuration says"
+    (table,) = tables
+    return str(Resizing(table["resize_h"], table["resize_w"], table.get(RESIZE_SHORTER)))
+
+
+def overrides_of(settings: HandlerSettings) -> Mapping[str, str]:
+    """Those of `--set`, with the names that the nodes of `outline_document` have."""
+    return _asked(settings).overrides
 
 
 def engine_node(config: PipelineConfig) -> str:
@@ -126,12 +199,6 @@ def engine_node(config: PipelineConfig) -> str:
     return names[0]
 
 
-def _file(settings: HandlerSettings) -> dict[str, Any]:
-    """The file that `--config` names, or the template."""
-    path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
-    return normal_form(read_toml(str(path)))
-
-
 def _fitted(
     document: Mapping[str, Any],
     node: str,
@@ -141,23 +208,22 @@ def _fitted(
     choice: EngineChoice,
 ) -> dict[str, Any]:
     """The template with the values that suit the model, the engine and the cores."""
-    height, width = classifier_input_size(model)
-    normalization = classifier_normalization(model, settings.mean, settings.std)
-    engine: dict[str, Any] = {
-        "mean": list(normalization.mean),
-        "std": list(normalization.std),
-        "min": f"1x3x{height}x{width}",
-        "max": f"{suggested_batch_size(choice)}x3x{height}x{width}",
-    }
+    engine: dict[str, Any] = {}
     if len(model.outputs) > 1 or output is not None:
-        wanted = None if output == AUTO else output
-        engine["output"] = classifier_output(model, wanted).outputs[0].name
-    size = {"resize_h": height, "resize_w": width}
-    changes: dict[str, Any] = {
-        name: size
-        for name, table in document.items()
-        if isinstance(table, Mapping) and "resize_h" in table
-    }
+        model = classifier_output(model, None if output == AUTO else output)
+        engine["output"] = model.outputs[0].name
+    image = classifier_input(
+        model, settings.layout, settings.color, settings.input_size, settings.crop
+    )
+    normalization = classifier_normalization(image, settings.mean, settings.std)
+    resizing = Resizing.of(input_size(image), settings.resize, settings.crop)
+    shape = "x".join(map(str, image.inputs[0].item_shape))
+    engine |= {"min": f"1x{shape}", "max": f"{suggested_batch_size(choice)}x{shape}"}
+    # With them the model takes R, G and B whatever its file wants; bytes stay as they are.
+    mean, std = ([0], [1]) if normalization is None else (normalization.mean, normalization.std)
+    engine |= {"mean": list(mean), "std": list(std)}
+    # A template's own precision is what suits a GPU.
+    changes: dict[str, Any] = {"precision": choice.precision, **_resized(document, resizing)}
     if settings.decode == "cpu":
         # Instances of the engine as it needs them, and of the other nodes one a core; a worker
         # has its share of the cores.
@@ -168,14 +234,37 @@ def _fitted(
     return _merged(_merged(document, changes), {node: engine})
 
 
+def _resized(document: Mapping[str, Any], resizing: Resizing) -> dict[str, Any]:
+    """What changes in the nodes of a template that resize."""
+    changes: dict[str, Any] = {}
+    for name, table in document.items():
+        if not isinstance(table, Mapping) or "resize_h" not in table:
+            continue
+        changes[name] = {"resize_h": resizing.height, "resize_w": resizing.width}
+        if resizing.shorter_side is None:
+            continue
+        expression = re.sub(rf"\b{_RESIZE}\b", _RESIZE_CROP, table["backend"])
+        if expression == table["backend"]:
+            raise PipelineConfigError(
+                "--resize: images that are decoded on the GPU are resized there, to the model's "
+                "size whatever their aspect ratio; leave out --decode gpu or --resize"
+            )
+        changes[name] |= {"backend": expression, RESIZE_SHORTER: resizing.shorter_side}
+    return changes
+
+
 def _options(node: str, settings: HandlerSettings) -> dict[str, Any]:
     """What the command line replaces in any file."""
     engine = {
         "mean": None if settings.mean is None else list(settings.mean),
         "std": None if settings.std is None else list(settings.std),
+        "model::layout": settings.layout,
+        "model::color": settings.color,
         "output": settings.output,
         "output_activation": settings.output_activation,
         "calibration_images": settings.calibration_images,
+        "calibration_resize": settings.resize,
+        "skip_bad_images": settings.skip_bad_images or None,
         "precision": settings.precision,
     }
     changes: dict[str, Any] = {node: {k: value for k, value in engine.items() if value is not None}}

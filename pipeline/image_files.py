@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from engine.cache.bounded_file import why_no_file
+from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_file
+from engine.cpu.cores import available_cores
+from interfaces.image_folder import SKIP_BAD_IMAGES, find_images
+from interfaces.image_formats import IMAGE_SUFFIXES
+from interfaces.options import dashed
 from service.errors import ConfigurationError
-from service.images.formats import IMAGE_SUFFIXES
+from service.handlers.interface import ImageFailure
+from service.images.decoding import decode_bgr
 
 Image: TypeAlias = tuple[str, bytes]
 """A name, and the encoded bytes."""
+MOST_IMAGE_BYTES = 100 * 1024 * 1024
+"""Of one file."""
 MOST_IMAGES = 1000
 """Images of a folder that are kept in memory; of more, so many evenly from first to last."""
 
@@ -46,6 +54,54 @@ def image_files(
             raise ConfigurationError(f"no images in {place}: none of {', '.join(sorted(wanted))}")
         found += images
     return found
+
+
+def usable_images(
+    places: Sequence[Path],
+    *,
+    decodes: bool,
+    skip_bad: bool,
+    tell: Callable[[str], None],
+    recursive: bool = True,
+) -> list[Path]:
+    """The images that a pipeline is given, checked before it is loaded.
+
+    Args:
+        places: files and folders.
+        decodes: whether the pipeline decodes them as images; whatever is named counts otherwise.
+        skip_bad: whether images that cannot be used are left out, and not a mistake.
+        tell: called with each line about what cannot be used or is left out.
+        recursive: whether folders in folders count.
+
+    Raises:
+        ConfigurationError: images cannot be used, or there is none.
+    """
+    missing = {it: reason for it in places if not it.is_dir() and (reason := why_no_file(it))}
+    found = find_images(
+        [place for place in places if place not in missing],
+        _why_bad if decodes else lambda _: "",
+        recursive=recursive,
+        threads=available_cores(),
+    )
+    found = replace(found, bad={**missing, **found.bad})
+    for line in filter(None, [found.left_out(), *found.problems()]):
+        tell(line)
+    if found.bad and not skip_bad:
+        raise ConfigurationError(found.refusal(dashed(SKIP_BAD_IMAGES)))
+    if found.bad:
+        tell(f"{len(found.bad)} images are skipped")
+    if not found.usable:
+        raise ConfigurationError(f"no images in {', '.join(map(str, places))}")
+    return list(found.usable)
+
+
+def _why_bad(path: Path) -> str:
+    """Why an image cannot be decoded; "" where it can."""
+    try:
+        decode_bgr(read_bounded(path, MOST_IMAGE_BYTES))
+    except (UnreadableFileError, ImageFailure) as error:
+        return str(error)
+    return ""
 
 
 def read_images(files: Sequence[Path], most: int = MOST_IMAGES) -> list[Image]:

@@ -13,7 +13,7 @@ from engine.classifier import contradiction
 from engine.errors import EngineError
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
 from engine.onnx_graph.file import read_structure
-from engine.onnx_graph.fused_normalization import scales_its_image
+from engine.onnx_graph.fused_input import scales_its_image
 from engine.onnx_graph.metadata import read_normalization
 from engine.zoo.store import ZOO
 from pipeline.backends import opencv
@@ -23,7 +23,8 @@ from pipeline.backends.inference import TensorrtTensor
 from pipeline.backends.interface import Backend
 from pipeline.config import NodeConfig
 
-_DECODERS = (opencv.DecodeMat, DecodeTensor)
+DECODERS = (opencv.DecodeMat, DecodeTensor)
+"""What decodes images."""
 _PACKAGED = "pipeline.backends."
 
 
@@ -43,7 +44,7 @@ def pixel_warnings(nodes: Iterable[NodeConfig]) -> Iterator[str]:
 
 def _are_decoded_here(classes: Sequence[type[Backend]]) -> bool:
     """Whether images are decoded, by packaged operators only: the user's own may normalise them."""
-    return any(issubclass(cls, _DECODERS) for cls in classes) and all(
+    return any(issubclass(cls, DECODERS) for cls in classes) and all(
         cls.__module__.startswith(_PACKAGED) for cls in classes
     )
 

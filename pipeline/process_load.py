@@ -17,7 +17,7 @@ from pipeline.backends.assembly import runs_on_gpu
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import PipelineConfigError
-from pipeline.handler_document import engine_node, outline_document
+from pipeline.handler_document import engine_node, outline_document, overrides_of
 from service.handlers.interface import HandlerSettings
 from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 
@@ -53,12 +53,14 @@ def process_load(settings: HandlerSettings) -> ProcessLoad:
 
 def _instances(config: PipelineConfig, name: str, settings: HandlerSettings) -> int:
     """How many of a node the user asks for; 0 where that is left open."""
-    is_set = not {"instance_num", f"{name}.instance_num"}.isdisjoint(settings.overrides)
+    is_set = not {"instance_num", f"{name}.instance_num"}.isdisjoint(overrides_of(settings))
     return config.nodes[name].instance_num if is_set or settings.config is not None else 0
 
 
 def _model_bytes(config: PipelineConfig, settings: HandlerSettings) -> int:
-    model = settings.model or str(config.nodes[engine_node(config)].settings["model"])
+    model = str(config.nodes[engine_node(config)].settings["model"])
+    if settings.config is not None:
+        model = settings.model or model
     return _ZOO_MODEL_BYTES if model in ZOO_NAMES else size_with_external_data(Path(model))
 
 

@@ -167,7 +167,10 @@ def test_all_workers_give_the_same_answers(
         (("--handler", "baseline", "--model", "none.onnx"), "none.onnx"),
         (("--handler", "pipeline", "--config", "none.toml"), "none.toml"),
         (("--handler", "pipeline", "--set", "resnet50.maxx=2"), "did you mean 'max'"),
-        (("--handler", "pipeline", "--set", "resnet5.max=2"), "did you mean 'resnet50'"),
+        (
+            ("--handler", "pipeline", "--set", "efficientnet_lite.max=2"),
+            "did you mean 'efficientnet_lite0'",
+        ),
         (("--handler", "pipeline", "--no-lock"), "--no-lock"),
         (("--handler", "baseline", "--config", "x.toml"), "--config"),
         (("--handler", "baseline", "--engine", "onnxruntime", "--precision", "bf16"), "bf16"),

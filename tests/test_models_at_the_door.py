@@ -168,13 +168,11 @@ def test_a_file_without_mean_and_std_is_a_warning_at_the_start(
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 8, 8), "it takes 'image' float32 N x 1 x 8 x 8"),
         ((4, 8, 8), "it takes 'image' float32 N x 4 x 8 x 8"),
-        ((8, 8, 3), "it takes 'image' float32 N x 8 x 8 x 3; export it with the channels first"),
-        ((3, "h", "w"), r"height and width of its input open \('image' float32 N x 3 x \? x \?\)"),
+        ((3, 8), "it takes 'image' float32 N x 3 x 8"),
     ],
 )
-def test_images_that_are_not_three_channels_of_a_fixed_size_are_refused(
+def test_inputs_that_are_no_images_are_refused(
     handler: str, shape: tuple[int | str, ...], message: str, tmp_path: Path
 ) -> None:
     model = save(tmp_path / "m.onnx", {"classes": [0.0, 0.01]}, shape=shape)

@@ -646,4 +646,4 @@ class TestDiagnoses:
         refuse_late(tmp_path, *arguments, "--set", "output=z", "--set", "batching_timeout=4")
         (told,) = (it for it in warnings(caplog) if "--set" in it)
         assert told.startswith("--set output changes nothing")
-        assert "use --set resnet50.output=..." in told
+        assert "use --set m.output=..." in told

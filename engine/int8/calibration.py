@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import mimetypes
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,14 @@ import numpy.typing as npt
 import torch
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_folder
+from engine.cpu.cores import available_cores
 from engine.errors import EngineError
 from engine.normalization import Normalization
 from engine.onnx_graph.model import OnnxModel
+from engine.options import EngineOptions
+from engine.resizing import Resizing
+from interfaces.image_folder import SKIP_BAD_IMAGES, find_images
+from interfaces.options import dashed
 
 _MIN_IMAGES = 3
 _MAX_FILE_BYTES = 100 * 1024 * 1024
@@ -39,11 +43,15 @@ class CalibrationImages:
         paths: the files that are used, sorted by name.
         sha256: of what is in the files and how they are used.
 
+    Args:
+        folder: it; folders in it are not looked into.
+        skip_bad: whether images that cannot be used are left out, and not a mistake.
+
     Raises:
-        EngineError: there is no such folder, or it holds too few images.
+        EngineError: there is no such folder, it has images that cannot be used, or too few.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, skip_bad: bool = False) -> None:
         if folder is None:
             raise EngineError(
                 "precision int8 needs images to calibrate with: name a folder of images like "
@@ -52,12 +60,24 @@ class CalibrationImages:
             )
         if reason := why_no_folder(folder):
             raise EngineError(f"calibration_images: {reason}")
-        found = sorted(path for path in folder.iterdir() if _is_image(path))
-        readable = [path for path in _spread(found) if _decode(path) is not None]
+        found = find_images([folder], _why_bad, threads=available_cores())
+        if found.bad and not skip_bad:
+            raise EngineError(
+                f"calibration_images: {found.refusal(dashed(SKIP_BAD_IMAGES))}: "
+                f"{'; '.join(found.problems())}"
+            )
+        for line in filter(None, [found.left_out(), found.skipped()]):
+            _logger.warning("calibration_images: %s", line)
+        readable = _spread(list(found.usable))
         if len(readable) < _MIN_IMAGES:
             raise EngineError(
-                f"calibration_images: {folder} has {len(readable)} images that OpenCV can "
-                f"decode; give at least {_MIN_IMAGES}, better 50"
+                f"calibration_images: {folder} has {len(readable)} images that can be used; give "
+                f"at least {_MIN_IMAGES}, better 50"
+            )
+        if len(readable) < len(found.usable):
+            _logger.info(
+                "calibration_images: %d of %d images are used, evenly from first to last",
+                *(len(readable), len(found.usable)),
             )
         self.paths = readable
         digest = hashlib.sha256(repr((_MIN_VIEWS, _CROP, _CROP_OFFSETS)).encode())
@@ -65,17 +85,24 @@ class CalibrationImages:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         self.sha256 = digest.hexdigest()
 
-    def views(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+    def views(self, resizing: Resizing) -> Iterator[npt.NDArray[np.uint8]]:
         """RGB images of shape (1, height, width, 3), resized as requests are."""
         wanted = math.ceil(_MIN_VIEWS / len(self.paths))
         for path in self.paths:
-            image = _decode(path)
-            if image is None:
-                raise EngineError(f"calibration_images: {path} changed while it was in use")
+            try:
+                image = _decode(path)
+            except ValueError as error:
+                raise EngineError(
+                    f"calibration_images: {path} changed while it was in use: {error}"
+                ) from error
             for view in _views(image)[:wanted]:
-                resized = cv2.resize(view, (width, height), interpolation=cv2.INTER_LINEAR)
-                rgb = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)
+                rgb = cv2.cvtColor(resizing(view), cv2.COLOR_BGR2RGB)
                 yield np.asarray(rgb, dtype=np.uint8)[None]
+
+
+def calibration_images(options: EngineOptions) -> CalibrationImages:
+    """Those of an engine; raises as `CalibrationImages`."""
+    return CalibrationImages(options.calibration_dir, skip_bad=options.calibration_skips_bad)
 
 
 class CalibrationFeeds:
@@ -85,18 +112,23 @@ class CalibrationFeeds:
         model: takes one image, of one size or of several; then it gets the largest.
         images: the images.
         normalization: mean and std of a model that takes floats; None for one that takes pixels.
+        shorter_side: of the images, before their middle is cut out; None to resize them whole.
 
     Raises:
         EngineError: the model takes something else, or floats without mean and std.
     """
 
     def __init__(
-        self, model: OnnxModel, images: CalibrationImages, normalization: Normalization | None
+        self,
+        model: OnnxModel,
+        images: CalibrationImages,
+        normalization: Normalization | None,
+        shorter_side: int | None = None,
     ) -> None:
         self._spec = model.inputs[0]
         self._images = images
         self._normalization = normalization
-        self._size = calibrated_size(model)
+        self._resizing = Resizing(*calibrated_size(model), shorter_side)
         self._takes_pixels = self._spec.dtype == torch.uint8
         if not self._takes_pixels and self._normalization is None:
             raise EngineError(
@@ -104,7 +136,7 @@ class CalibrationFeeds:
             )
 
     def __iter__(self) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-        for pixels in self._images.views(*self._size):
+        for pixels in self._images.views(self._resizing):
             yield {self._spec.name: self._as_input(pixels)}
 
     def _as_input(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
@@ -113,8 +145,9 @@ class CalibrationFeeds:
             ordered = pixels if self._spec.channels_last else pixels.transpose(0, 3, 1, 2)
             return np.ascontiguousarray(ordered)
         mean, std = (np.array(v, np.float32) for v in self._normalization.per_channel())
-        normalized = ((pixels - mean) / std).transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(normalized, dtype=np.float32)
+        normalized = (pixels - mean) / std
+        lies = normalized if self._spec.channels_last else normalized.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(lies, dtype=np.float32)
 
 
 def calibrated_size(model: OnnxModel) -> tuple[int, int]:
@@ -123,9 +156,12 @@ def calibrated_size(model: OnnxModel) -> tuple[int, int]:
     Raises:
         EngineError: it does not take one image of a fixed size.
     """
-    if len(model.inputs) != 1 or model.input_size is None:
+    is_rgb = len(model.inputs) == 1 and model.inputs[0].item_shape[:1] == (3,)
+    if not is_rgb or model.input_size is None:
         raise EngineError(
-            f"{model.path} cannot be calibrated with images: it must take one image of a fixed size"
+            f"{model.path} cannot be calibrated with images: it must take one image of a fixed "
+            f"size, and what it takes is {', '.join(map(str, model.inputs))}; in a TOML file max "
+            'names the size, and model::layout = "nhwc" channels that come last'
         )
     return model.input_size
 
@@ -137,24 +173,24 @@ def _spread(paths: list[Path]) -> list[Path]:
     return [paths[index * len(paths) // _MAX_IMAGES] for index in range(_MAX_IMAGES)]
 
 
-def _is_image(path: Path) -> bool:
-    """Whether a file begins like an image, or is called one: then it is named if it is left out."""
-    kind, _ = mimetypes.guess_type(path.name)
-    # A named pipe is not opened: that would wait for its writer.
-    return (kind or "").startswith("image/") or (path.is_file() and cv2.haveImageReader(str(path)))
+def _why_bad(path: Path) -> str:
+    """Why an image cannot be used; "" where it can."""
+    try:
+        _decode(path)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def _decode(path: Path) -> npt.NDArray[np.uint8] | None:
-    """The image in B, G, R order; None, with a word in the log, where it is none."""
+def _decode(path: Path) -> npt.NDArray[np.uint8]:
+    """The image in B, G, R order; ValueError says why it is none."""
     try:
         encoded = np.frombuffer(read_bounded(path, _MAX_FILE_BYTES), np.uint8)
     except UnreadableFileError as error:
-        _logger.warning("calibration_images: %s is left out: %s", path, error)
-        return None
+        raise ValueError(str(error)) from error
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
-        _logger.warning("calibration_images: %s is not an image that can be decoded", path)
-        return None
+        raise ValueError("it cannot be decoded: it is no image, truncated or damaged")
     return np.asarray(image, dtype=np.uint8)
 
 

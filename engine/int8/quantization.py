@@ -35,11 +35,11 @@ from engine.cache.checksummed_file import kept_or_made
 from engine.cache.folders import cache_folder
 from engine.cpu.vnni import LARGEST_OF_7_BITS, LARGEST_OF_8_BITS
 from engine.errors import EngineError
-from engine.int8.calibration import CalibrationFeeds, CalibrationImages
+from engine.int8.calibration import CalibrationFeeds, calibration_images
 from engine.int8.product import WEIGHT_ROUNDING
 from engine.int8.weight_rounding import round_weights
 from engine.onnx_graph.file import MAX_MODEL_BYTES
-from engine.onnx_graph.fused_normalization import normalizes_pixels
+from engine.onnx_graph.fused_input import prepares_pixels
 from engine.onnx_graph.layer_names import layer_name, named_layers
 from engine.onnx_graph.model import OnnxModel
 from engine.onnx_graph.optimization import optimized
@@ -103,14 +103,17 @@ def quantized_graph(
         EngineError: no calibration images or too few, a layer that is not there, or a model that
             cannot be quantised.
     """
-    images = CalibrationImages(options.calibration_dir)
-    feeds = CalibrationFeeds(model, images, options.calibration_normalization)
+    images = calibration_images(options)
+    feeds = CalibrationFeeds(
+        model, images, options.calibration_normalization, options.calibration_shorter_side
+    )
     excluded = named_layers(model.proto, options.fp32_layers, "precision::fp32")
     excluded |= named_layers(model.proto, options.fp16_layers, "precision::fp16")
     facts = (
         hashlib.sha256(model.serialized()).hexdigest(),
         images.sha256,
         options.calibration_normalization,
+        *filter(None, [options.calibration_shorter_side]),
         sorted(excluded),
         symmetric,
         largest_weight,
@@ -154,7 +157,7 @@ def _quantize(
         try:
             proto = _prepared(model.proto)
             left_as_they_are = excluded | {
-                layer_name(node) for node in proto.graph.node if normalizes_pixels(node)
+                layer_name(node) for node in proto.graph.node if prepares_pixels(node)
             }
             rounded = round_weights(proto, feeds, left_as_they_are, largest_weight)
             with _without_remarks():

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from engine.onnx_graph.fused_normalization import normalizes_pixels
+from engine.onnx_graph.fused_input import prepares_pixels
 from engine.onnx_graph.layer_names import layer_name, named_layers
 from engine.onnx_graph.tensors import bodies
 
@@ -90,7 +90,7 @@ def cast_layers(
             precision == "fp16"
             and node.op_type in _SAFE_OPS
             # Pixels count up to 255 in steps that fp16 would round after the multiplication.
-            and not normalizes_pixels(node)
+            and not prepares_pixels(node)
         )
 
     cast = onnx.ModelProto()

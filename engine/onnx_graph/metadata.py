@@ -12,6 +12,13 @@ from engine.normalization import Normalization
 
 _MEAN_KEY, _STD_KEY = "thriftpipe.mean", "thriftpipe.std"
 _NOTE_KEY = "thriftpipe.note"
+# ONNX's own (onnx/docs/MetadataProps.md), as mean and std of pixels of 0 to 255.
+_PIXEL_RANGE_KEY = "Image.NominalPixelRange"
+_PIXEL_RANGES = {
+    "nominalrange_0_255": Normalization((0.0,), (1.0,)),
+    "normalized_0_1": Normalization((0.0,), (255.0,)),
+    "normalized_1_1": Normalization((127.5,), (127.5,)),
+}
 
 
 def declare_normalization(proto: onnx.ModelProto, normalization: Normalization) -> None:
@@ -36,7 +43,7 @@ def read_normalization(proto: onnx.ModelProto, path: Path) -> Normalization | No
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     missing = [key for key in (_MEAN_KEY, _STD_KEY) if key not in metadata]
     if len(missing) == 2:
-        return None
+        return _PIXEL_RANGES.get(metadata.get(_PIXEL_RANGE_KEY, "").lower())
     if missing:
         raise EngineError(
             f"{path}: its metadata has {_STD_KEY if missing == [_MEAN_KEY] else _MEAN_KEY} without "

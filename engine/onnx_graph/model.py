@@ -15,7 +15,9 @@ from engine.normalization import Normalization
 from engine.onnx_graph.dynamic_batch import make_batch_dynamic, set_input_sizes
 from engine.onnx_graph.file import read_onnx
 from engine.onnx_graph.final_activation import activation_in_graph, gives_best_only
-from engine.onnx_graph.fused_normalization import fuse_normalization
+from engine.onnx_graph.fused_input import fuse_format, fuse_normalization
+from engine.onnx_graph.image_format import ImageFormat, find_format
+from engine.onnx_graph.inputs import GREY, NHWC, RGB
 from engine.onnx_graph.metadata import read_normalization, read_note
 from engine.onnx_graph.outputs import depends_on_inputs, keep_outputs, with_usable_outputs
 from engine.onnx_graph.tensors import TORCH_DTYPES, tensor_spec, true_inputs
@@ -36,20 +38,34 @@ class OnnxModel:
         outputs: what the graph gives.
         trial: what the model did with made-up inputs; empty for one that this project
             has exported.
+        image_format: how the file takes its image, where the inputs are R, G and B whatever that
+            is; None where they are those of the file.
     """
 
     def __init__(
-        self, path: Path, sha256: str, proto: onnx.ModelProto, trial: Trial | None = None
+        self,
+        path: Path,
+        sha256: str,
+        proto: onnx.ModelProto,
+        trial: Trial | None = None,
+        image_format: ImageFormat | None = None,
     ) -> None:
         self.path = path
         self.sha256 = sha256
         self.trial = trial or Trial()
+        self.image_format = image_format
         self._proto = proto
         self.inputs = tuple(map(tensor_spec, true_inputs(proto)))
         self.outputs = tuple(map(tensor_spec, proto.graph.output))
 
     @classmethod
-    def load(cls, path: str | Path, *, is_ours: bool = False) -> OnnxModel:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        is_ours: bool = False,
+        open_size: tuple[int, int] | None = None,
+    ) -> OnnxModel:
         """Read a model from an ONNX file, and try it out.
 
         A batch dimension that the file fixes is made dynamic where the graph allows it; one of 1
@@ -59,6 +75,8 @@ class OnnxModel:
         Args:
             path: the file.
             is_ours: whether this project has exported it, so that no trial is needed.
+            open_size: height and width, in pixels, of the images that it is tried out with where
+                it leaves them open.
 
         Raises:
             EngineError: no such file, not an ONNX model, external data missing, tensors of a type
@@ -70,7 +88,7 @@ class OnnxModel:
         freed, fixed_batch = make_batch_dynamic(proto, path)
         if is_ours:
             return cls(path, sha256, freed)
-        trial = try_out(freed, sha256, fixed_batch)
+        trial = try_out(freed, sha256, fixed_batch, open_size)
         model = cls(path, sha256, proto if trial.only_alone else freed, trial)
         if len(model.outputs) == 1:
             model.check_outputs()
@@ -154,7 +172,7 @@ class OnnxModel:
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Height and width of the largest image that the first input takes.
+        """Height and width of the largest image that the first input takes, channels first.
 
         None where it takes no images, or any.
         """
@@ -162,6 +180,16 @@ class OnnxModel:
         if len(largest) != 3 or largest[1] is None or largest[2] is None:
             return None
         return largest[1], largest[2]
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether the one input takes pixels of 0 to 255, which nothing has to normalize."""
+        return self.inputs[0].dtype == torch.uint8
+
+    @property
+    def takes_grey(self) -> bool:
+        """Whether the file takes one channel, which is made of R, G and B here."""
+        return self.image_format is not None and self.image_format.color == GREY
 
     def serialized(self) -> bytes:
         """The model as an engine reads it: one protobuf message with all weights inside."""
@@ -174,12 +202,15 @@ class OnnxModel:
         Raises:
             EngineError: the file fixes another size, or its graph cannot take this one.
         """
-        spec, shape = self.image_input(), (3, height, width)
+        image = self.with_image_input()
+        (spec,) = image.inputs
+        shape = (3, height, width)
         if not spec.takes(shape):
+            fixed = "x".join("any" if size is None else str(size) for size in spec.item_shape[1:])
             raise EngineError(
-                f"{self.path} takes images of {spec.rows_text}, got 3x{height}x{width}"
+                f"{self.path} takes images of {fixed} (height x width), got {height}x{width}"
             )
-        return self.with_limits([[(size, size) for size in shape]])
+        return image.with_limits([[(size, size) for size in shape]])
 
     def with_limits(self, limits: Sequence[Sequence[tuple[int, int]]]) -> OnnxModel:
         """The same model for rows of certain shapes, for a file that leaves sizes open.
@@ -199,14 +230,13 @@ class OnnxModel:
             )
             shape = [low if low == high else None for low, high in pairs]
             if shape != [*spec.item_shape]:
-                sizes[spec.name] = shape
+                in_graph = [*shape[1:], shape[0]] if spec.channels_last else shape
+                sizes[spec.name] = in_graph
             inputs.append(
                 replace(spec, shape=(spec.shape[0], *shape), limits=pairs if None in shape else ())
             )
         proto = set_input_sizes(self._proto, sizes, self.path) if sizes else self._proto
-        limited = OnnxModel(self.path, self.sha256, proto, self.trial)
-        limited.inputs = tuple(inputs)
-        return limited
+        return self._changed(proto, inputs=inputs)
 
     def with_output(self, name: str) -> OnnxModel:
         """The same model with one of its outputs, and without what only the others need.
@@ -222,46 +252,117 @@ class OnnxModel:
             )
         if len(names) == 1:
             return self
-        chosen = OnnxModel(self.path, self.sha256, keep_outputs(self._proto, [name]), self.trial)
+        kept = keep_outputs(self._proto, [name])
+        needed = {value.name for value in kept.graph.input}
+        chosen = self._changed(kept, inputs=[it for it in self.inputs if it.name in needed])
         chosen.check_outputs()
         return chosen
 
-    def with_uint8_input(self, normalization: Normalization) -> OnnxModel:
+    def with_image_input(self, layout: str | None = None, color: str | None = None) -> OnnxModel:
+        """The same model for R, G and B of an image, whatever its file wants of one.
+
+        Args:
+            layout: that of the file, one of `inputs.LAYOUTS`; None for what its shape says.
+            color: the order of its channels, one of `inputs.COLORS`; None for what the file
+                says, else R, G, B.
+
+        Returns:
+            A model whose input is of logical shape (N, 3, H, W): normalized floats, or uint8 pixels
+            where the file takes these. In memory it is N, H, W, C where `channels_last` says so.
+            `image_format` says what the file wants.
+
+        Raises:
+            EngineError: the model does not take one image of 1 or 3 channels, or not as it was
+                named.
+        """
+        if self.image_format is not None:
+            return self
+        if len(self.inputs) != 1:
+            raise EngineError(
+                f"{self.path} must take one image and nothing else; it takes "
+                f"{', '.join(map(str, self.inputs))}"
+            )
+        (spec,) = self.inputs
+        found = find_format(self._proto, spec, str(self.path), layout, color)
+        proto, name = self._proto, spec.name
+        batch, *row = spec.shape
+        height, width = row[:2] if found.layout == NHWC else row[1:]
+        keeps_order = found.layout == NHWC and found.color == RGB
+        if not (found.is_usual or keeps_order):
+            name = f"{spec.name}_rgb"
+            proto = fuse_format(proto, spec.name, name, found)
+        comes_last = found.takes_bytes or (found.layout == NHWC and found.color != GREY)
+        image = replace(
+            spec,
+            name=name,
+            shape=(batch, 3, height, width),
+            channels_last=comes_last,
+            open_names=("", "", "height", "width"),
+        )
+        return self._changed(proto, inputs=[image], image_format=found)
+
+    def with_uint8_input(self, normalization: Normalization | None) -> OnnxModel:
         """The same model with the normalization in front of its graph.
 
         Args:
-            normalization: mean and std of R, G and B in units of 0..255.
+            normalization: mean and std of R, G and B in units of 0..255; None for a model that
+                takes uint8 pixels itself.
 
         Returns:
             A model whose input takes uint8 RGB pixels: logical shape (N, 3, H, W), in memory
             N, H, W, C, as image decoders leave them.
 
         Raises:
-            EngineError: the model does not take one floating-point image of 3 channels.
+            EngineError: the model does not take one image of 1 or 3 channels, or it takes pixels
+                that are not to be normalized.
         """
-        spec = self.image_input()
+        image = self.with_image_input()
+        image.check_normalization(normalization)
+        if normalization is None or image.takes_bytes:
+            return image
+        (spec,) = image.inputs
         pixels = f"{spec.name}_uint8"
-        proto = fuse_normalization(self._proto, spec.name, pixels, normalization)
-        fused = OnnxModel(self.path, self.sha256, proto, self.trial)
-        fused.inputs = (replace(spec, name=pixels, dtype=torch.uint8, channels_last=True),)
-        return fused
+        proto = fuse_normalization(
+            image.proto, spec.name, pixels, normalization, channels_last=spec.channels_last
+        )
+        taken = replace(spec, name=pixels, dtype=torch.uint8, channels_last=True)
+        return image._changed(proto, inputs=[taken])
 
-    def image_input(self) -> TensorSpec:
-        """The one input, which takes floating-point images of 3 channels.
+    def check_normalization(self, normalization: Normalization | None) -> None:
+        """Refuse what no model of this input could want.
 
         Raises:
-            EngineError: the model takes something else, or more.
+            EngineError: pixels that the model takes as they are would be changed, floats would not
+                be normalized, or one channel has three numbers.
         """
-        spec = self.inputs[0]
-        is_image = len(spec.shape) == 4 and spec.shape[1] == 3 and spec.dtype.is_floating_point
-        if len(self.inputs) != 1 or not is_image or spec.channels_last:
-            is_last = len(spec.shape) == 4 and spec.shape[3] == 3
-            hint = "; export it with the channels first" if is_last else ""
+        image = self.with_image_input()
+        (spec,) = image.inputs
+        if image.takes_bytes:
+            if normalization is not None and not normalization.is_identity:
+                raise EngineError(
+                    f"{self.path} takes uint8 pixels, of 0 to 255, as they are, so mean and std "
+                    f"have no place: leave them out"
+                )
+        elif normalization is None:
+            raise EngineError(f"{self.path} takes floats ({spec}), which need mean and std")
+        elif image.takes_grey and not normalization.is_one_for_all:
             raise EngineError(
-                f"{self.path} must take one floating-point image of shape N x 3 x height x width; "
-                f"it takes {', '.join(map(str, self.inputs))}{hint}"
+                f"{self.path} takes one channel, so mean and std are one number each, such as "
+                f"--mean 0 --std 255 for pixels of 0 to 1"
             )
-        return spec
+
+    def _changed(
+        self,
+        proto: onnx.ModelProto,
+        inputs: Sequence[TensorSpec] | None = None,
+        image_format: ImageFormat | None = None,
+    ) -> OnnxModel:
+        """The same model with another graph; the other attributes stay."""
+        known = image_format or self.image_format
+        changed = OnnxModel(self.path, self.sha256, proto, self.trial, known)
+        # What a graph calls a dimension does not say what lies in it.
+        changed.inputs = self.inputs if inputs is None else tuple(inputs)
+        return changed
 
     def _check_axes(self, axes: list[int]) -> None:
         """Refuse a Softmax whose sum is not that of one image's classes."""

@@ -55,4 +55,6 @@ def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     if not tensor.HasField("shape") or not tensor.shape.dim:
         raise EngineError(f"tensor {value.name!r} has no shape with a batch dimension in the file")
     sizes = (dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
-    return TensorSpec(value.name, dtype, tuple(sizes))
+    # Names that exporters make up, such as "unk__615", say nothing.
+    names = (dim.dim_param if dim.dim_param.isalpha() else "" for dim in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, tuple(sizes), open_names=tuple(names))

@@ -46,7 +46,12 @@ _WORTH_KEEPING_S = 0.2
 _trials: dict[str, Trial] = {}
 
 
-def try_out(proto: onnx.ModelProto, sha256: str, fixed_batch: int | None) -> Trial:
+def try_out(
+    proto: onnx.ModelProto,
+    sha256: str,
+    fixed_batch: int | None,
+    open_size: tuple[int, int] | None = None,
+) -> Trial:
     """Run a model on a few made-up rows, alone and two of them in one batch.
 
     This is done once: what it shows is kept in the cache folder, for the server's other processes.
@@ -55,7 +60,11 @@ def try_out(proto: onnx.ModelProto, sha256: str, fixed_batch: int | None) -> Tri
         proto: the model, with a batch of any size.
         sha256: of its file.
         fixed_batch: the size of a batch that the file names, or None.
+        open_size: height and width of its images, in pixels, where it leaves them open.
     """
+    if open_size is not None and any(map(_leaves_open, true_inputs(proto))):
+        proto = _sized(proto, open_size)
+        sha256 = f"{sha256}-{open_size[0]}x{open_size[1]}"
     if sha256 not in _trials:
         # Imported here because it takes its time, and packaged models need no trial.
         import onnxruntime
@@ -63,6 +72,25 @@ def try_out(proto: onnx.ModelProto, sha256: str, fixed_batch: int | None) -> Tri
         path = cache_folder() / f"trial-{sha256}-onnxruntime-{onnxruntime.__version__}.json"
         _trials[sha256] = read_trial(path) or _tried_and_kept(proto, fixed_batch, path)
     return _trials[sha256]
+
+
+def _leaves_open(value: onnx.ValueInfoProto) -> bool:
+    """Whether an input is an image of any height or width."""
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) == 4 and any(not dim.dim_value for dim in dims[1:])
+
+
+def _sized(proto: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+    """A copy whose images have that height and width where they have none."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(proto)
+    for value in filter(_leaves_open, true_inputs(sized)):
+        dims = value.type.tensor_type.shape.dim
+        comes_last = dims[3].dim_value in (1, 3) and dims[1].dim_value not in (1, 3)
+        for dim, pixels in zip(dims[1:3] if comes_last else dims[2:4], size, strict=True):
+            if not dim.dim_value:
+                dim.dim_value = pixels
+    return sized
 
 
 def _tried_and_kept(proto: onnx.ModelProto, fixed_batch: int | None, path: Path) -> Trial:

@@ -16,7 +16,7 @@ from torch import nn
 from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_file
 from engine.cache.checksummed_file import UnusableFileError, read_kept, why_not_kept, write_kept
 from engine.cache.folders import cache_folder, check_private, make_private_folder, spare_folder
-from engine.errors import EngineError
+from engine.errors import EngineError, MissingOnHostError
 from engine.normalization import IMAGENET_NORMALIZATION, Normalization
 from engine.onnx_graph.file import MAX_MODEL_BYTES
 from engine.onnx_graph.model import OnnxModel
@@ -26,7 +26,7 @@ from engine.zoo.weights import MAX_WEIGHTS_BYTES, fill, read_state_dict
 from interfaces.error_text import in_one_line
 from interfaces.names import unknown_name
 
-DEFAULT_MODEL = "resnet50"
+DEFAULT_MODEL = "efficientnet_lite0"
 SEEDED_NOTE = "labels mean nothing: seeded weights"
 _CHUNK_BYTES = 1024 * 1024
 
@@ -92,20 +92,36 @@ ZOO = {
 }
 
 
-def open_model(name_or_path: str | None = None, weights: str | None = None) -> OnnxModel:
+def open_model(
+    name_or_path: str | None = None,
+    weights: str | None = None,
+    open_size: tuple[int, int] | None = None,
+) -> OnnxModel:
     """A model from the zoo, or from a file.
 
     Args:
-        name_or_path: a name of the zoo, a path to an ONNX file, or None for ResNet-50. A file
+        name_or_path: a name of the zoo, a path to an ONNX file, or None for DEFAULT_MODEL. A file
             whose name is also one of the zoo's goes by "./name".
         weights: state-dict file for a model of the zoo, or None for the model's own weights.
+        open_size: height and width, in pixels, with which a file is tried out that leaves them
+            open.
 
     Raises:
         EngineError: there is no such model or file, or the weights do not fit.
+        MissingOnHostError: the package with a model of the zoo is not installed.
     """
     name = name_or_path or DEFAULT_MODEL
     if name in ZOO:
-        return OnnxModel.load(exported_file(name, weights), is_ours=True)
+        try:
+            return OnnxModel.load(exported_file(name, weights), is_ours=True)
+        except MissingOnHostError as error:
+            if name_or_path is not None:
+                raise
+            raise MissingOnHostError(
+                f"{error}. It is what is served where no model is named: --model takes an ONNX "
+                f"file of yours, or resnet50, whose speed is that of any ResNet-50 and whose "
+                f"{SEEDED_NOTE}"
+            ) from error
     if weights is not None:
         raise EngineError(
             f"weights go into a model of the zoo ({', '.join(ZOO)}); {name!r} is a file and has "
@@ -113,7 +129,7 @@ def open_model(name_or_path: str | None = None, weights: str | None = None) -> O
         )
     if not os.path.lexists(name) and not Path(name).suffix and os.sep not in name:
         raise EngineError(f"{unknown_name('model', name, ZOO)}, or a path to an ONNX file")
-    return OnnxModel.load(name)
+    return OnnxModel.load(name, open_size=open_size)
 
 
 def outline(name: str) -> OnnxModel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import mimetypes
+import sys
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.errors import LoadTestError
+from interfaces.image_folder import find_images, why_no_format
+from interfaces.image_formats import FORMATS
+from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
+from loadtest.errors import LoadTestError, UsageError
 
 Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
@@ -77,37 +81,69 @@ class LoadImage:
         return record
 
 
-def read_folder(folder: Path) -> list[LoadImage]:
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def read_folder(
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    formats: Collection[str] = FORMATS,
+    tell: Callable[[str], None] = _tell,
+) -> list[LoadImage]:
     """The images of a folder, by name.
 
+    Args:
+        folder: it; folders in it are not looked into.
+        skip_bad: whether images that cannot be used are left out, and not a mistake.
+        formats: names of those that the servers decode.
+        tell: called with each line about what cannot be used or is left out.
+
     Raises:
-        LoadTestError: the folder is missing or has no image, or a file cannot be decoded.
+        LoadTestError: the folder is missing or has no image.
+        UsageError: images cannot be used.
     """
     if not folder.is_dir():
         raise LoadTestError(
             f"image folder {str(folder)!r} does not exist; name one with --img_dir, or make one "
             f"with `python -m loadtest images --output_dir {folder}`"
         )
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path))
-    if not paths:
-        raise LoadTestError(f"image folder {str(folder)!r} holds no image that OpenCV reads")
-    return [_read_image(path) for path in paths]
+    images: dict[Path, LoadImage] = {}
+
+    def why_bad(path: Path) -> str:
+        try:
+            images[path] = _read_image(path, formats)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    found = find_images([folder], why_bad)
+    if found.others and folder != DEFAULT_FOLDER:
+        tell(found.left_out())
+    if found.bad and not skip_bad:
+        for line in found.problems():
+            tell(line)
+        raise UsageError(found.refusal())
+    if found.bad:
+        tell(found.skipped())
+    if not found.usable:
+        raise LoadTestError(f"image folder {str(folder)!r} holds no image that can be used")
+    return [images[path] for path in found.usable]
 
 
-def _is_image(path: Path) -> bool:
-    """Whether a file begins like an image, or is called one: then it has to be whole."""
-    kind, _ = mimetypes.guess_type(path.name)
-    return cv2.haveImageReader(str(path)) or (kind or "").startswith("image/")
-
-
-def _read_image(path: Path) -> LoadImage:
+def _read_image(path: Path, formats: Collection[str] = FORMATS) -> LoadImage:
+    """The image in a file; ValueError says why it is of no use."""
     data = path.read_bytes()
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if reason := why_no_format(data, formats):
+        raise ValueError(reason)
+    if len(data) > MAX_FRAME_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, and a message {MAX_FRAME_BYTES} at most")
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise LoadTestError(
-            f"{path.name!r} in the image folder cannot be decoded as an image; "
-            "remove it or replace it by a whole file"
-        )
+        raise ValueError("it cannot be decoded: it is truncated or damaged")
+    if (count := pixels.shape[0] * pixels.shape[1]) > MAX_IMAGE_PIXELS:
+        raise ValueError(f"it has {count} pixels, and the service decodes {MAX_IMAGE_PIXELS}")
     return LoadImage(
         path=path,
         name=path.name,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
 from interfaces.names import unknown_name
-from interfaces.options import settings_from
+from interfaces.options import dashed, settings_from
 from interfaces.peers import PEERS, Peer
 from loadtest.errors import LoadTestError
 from loadtest.load import images
@@ -22,6 +24,7 @@ from loadtest.servers.variants import (
     CONTROL,
     HOST,
     PIPELINE,
+    Variant,
     Workload,
     default_precision,
     default_variants,
@@ -59,7 +62,7 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
         ComparisonSettings,
         options,
         workloads=parse_workloads(options.workloads or default_workloads(with_gpu=with_gpu)),
-        variants=parse_variants(options.variants or default_variants(with_gpu=with_gpu)),
+        variants=_variants(options, with_gpu=with_gpu),
         servers=servers,
         load=load_settings(options, HOST),
         score_tolerance=SCORE_TOLERANCE[servers.precision] if given is None else given,
@@ -71,6 +74,19 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
         adds_controls=not options.variants,
         fits_windows=fits_windows,
     )
+
+
+def _variants(options: argparse.Namespace, *, with_gpu: bool) -> list[Variant]:
+    """Those of --variants; LoadTestError where one cannot resize as --resize says."""
+    keeps_ratio = options.resize is not None
+    default = default_variants(with_gpu=with_gpu, keeps_ratio=keeps_ratio)
+    variants = parse_variants(options.variants or default)
+    if keeps_ratio and (on_gpu := [it.name for it in variants if it.decodes_on_gpu]):
+        raise LoadTestError(
+            f"--resize: variant {on_gpu[0]!r} decodes on the GPU, where images are resized to the "
+            f"model's size whatever their aspect ratio; leave it out with --variants, or --resize"
+        )
+    return variants
 
 
 def sweep_settings(options: argparse.Namespace) -> ComparisonSettings:
@@ -187,11 +203,15 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
     """The images of --img_dir, or the photo set.
 
     Raises:
-        LoadTestError: the folder has none, or a file that is no image.
+        LoadTestError: the folder has none, or some that cannot be used.
     """
     if options.img_dir is None:
         return images.default_images()
-    return images.read_folder(Path(options.img_dir))
+    # A server that runs already may decode other formats; those that are started do not.
+    formats = FORMATS if "host" in options else DEFAULT_FORMATS
+    return images.read_folder(
+        Path(options.img_dir), skip_bad=options.skip_bad_images, formats=formats
+    )
 
 
 def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:
@@ -208,12 +228,25 @@ def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOpt
         options,
         precision=precision,
         model_args=_model_args(options),
+        image_args=_image_args(options),
         launch_prefix=parse_launch_prefix(options.launch_prefix),
     )
 
 
 def _model_args(options: argparse.Namespace) -> tuple[str, ...]:
     """What the model needs, in one word an option so that a negative mean is none of its own."""
-    names = ("weights", "mean", "std", "output", "output_activation")
-    given = {name.replace("_", "-"): getattr(options, name) for name in names}
-    return tuple(f"--{name}={value}" for name, value in given.items() if value is not None)
+    names = ("weights", "mean", "std", "layout", "color", "output", "output_activation")
+    return _spelled({name: getattr(options, name) for name in names})
+
+
+def _image_args(options: argparse.Namespace) -> tuple[str, ...]:
+    """How images come to the model's size."""
+    given = {"resize": options.resize}
+    for name in ("input_size", "crop"):
+        size = getattr(options, name)
+        given[name] = None if size is None else "x".join(map(str, size))
+    return _spelled(given)
+
+
+def _spelled(given: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"--{dashed(name)}={value}" for name, value in given.items() if value is not None)

@@ -1,7 +1,8 @@
 """Where the time of a request goes: from `stage_times_ms` to the parts that add up to it.
 
 A pipeline tells "NODE.queue", "NODE.forward" and, with `profile_stages`, "NODE.BACKEND" for what
-lies within NODE.forward; the baseline tells "decode", "preprocess", "lock", "infer". What the
+lies within NODE.forward, where the engine goes by its own name; in older folders it is called
+TensorrtTensor. The baseline tells "decode", "preprocess", "lock", "infer". What the
 client measured beyond them is the call itself and the waking of threads in between.
 """
 
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from interfaces.engines import PROVIDERS
 from loadtest.records.run import StagedRequest, StageRun
 
 RPC = "RPC and hand-over"
 QUEUE, DECODE, RESIZE, COPY, INFER, OTHER = "queue", "decode", "resize", "copy", "infer", "other"
+_ENGINES = {provider.name for provider in PROVIDERS}
 # In the order in which a request passes them.
 KINDS = (QUEUE, DECODE, RESIZE, COPY, INFER, OTHER, RPC)
 # The first kind of which a word is in the stage's name; more specific words come first.
@@ -104,6 +107,8 @@ def _parent(name: str, names: dict[str, float]) -> str | None:
 def _kind(name: str) -> str:
     if name == RPC:
         return RPC
+    if name.partition(".")[2] in _ENGINES:
+        return INFER
     lower = name.lower()
     if lower.endswith(", rest"):
         return OTHER

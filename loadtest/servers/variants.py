@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from interfaces.engines import runs_on_gpu
+from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.names import closest_name_hint
+from interfaces.options import dashed
 from loadtest.errors import LoadTestError
 from loadtest.settings import ServerOptions
 
@@ -173,9 +175,20 @@ _CPU_BATCH_SIZES = (1, 2, 4)
 _GPU_BATCH_SIZES = (1, 4, 8, 16, 32)
 
 
-def default_variants(*, with_gpu: bool) -> str:
-    """What --variants is where it is not given."""
-    return ",".join(_GPU_DEFAULTS if with_gpu else _CPU_DEFAULTS)
+def default_variants(*, with_gpu: bool, keeps_ratio: bool = False) -> str:
+    """What --variants is where it is not given.
+
+    Args:
+        with_gpu: whether the engine runs on a GPU.
+        keeps_ratio: whether images keep their aspect ratio, as they cannot on a GPU.
+    """
+    names = _GPU_DEFAULTS if with_gpu else _CPU_DEFAULTS
+    on_gpu = (_parse_variant(name).decodes_on_gpu for name in names)
+    return ",".join(
+        name
+        for name, is_on_gpu in zip(names, on_gpu, strict=True)
+        if not (keeps_ratio and is_on_gpu)
+    )
 
 
 def default_workloads(*, with_gpu: bool) -> str:
@@ -265,15 +278,17 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     """The command that serves a variant."""
     arguments = ["--handler", str(variant.handler), "--model", workload.model]
     arguments += [*options.model_args]
-    if options.calibration_images is not None:
-        arguments += ["--calibration-images", options.calibration_images]
+    has_file = bool(variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu)
+    if not has_file:
+        arguments += options.image_args
+    arguments += _calibration(options)
     arguments += ["--engine", options.engine, "--precision", options.precision]
     arguments += ["--host", HOST, "--port", str(options.port)]
     # Clients that wait for their answers load it as far as it goes, and none is to be refused.
     arguments += ["--max-queue-ms", "0"]
     # The service takes --config or --decode: a file of one's own says where it decodes.
-    if variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu:
-        arguments += ["--config", options.config]
+    if has_file:
+        arguments += ["--config", str(options.config)]
     arguments += ["--workers", _AUTO if variant.workers is None else str(variant.workers)]
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     return [*command, *arguments, *variant.server_args]
@@ -305,11 +320,15 @@ def upper_bound_command(
         sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
     command = [*options.launch_prefix, sys.executable, "-m", "pipeline.upper_bound"]
     command += ["--model", workload.model, *options.model_args]
-    if options.calibration_images is not None:
-        command += ["--calibration_images", options.calibration_images]
+    command += _calibration(options)
+    if options.calibration_images is None:
+        # Of the images that it takes itself, it leaves out what the load does.
+        command += _skipping(options)
     command += ["--engine", engine, "--precision", options.precision]
     if options.config is not None and not variant.decodes_on_gpu:
         command += ["--config", options.config]
+    else:
+        command += options.image_args
     command += [*variant.bound_args, "--batch_sizes", ",".join(map(str, sizes))]
     # With the best size it is measured in several processes, too.
     windows = len(sizes) if variant.is_part else len(sizes) + 1
@@ -319,10 +338,20 @@ def upper_bound_command(
 def serving_graph_command(workload: Workload, options: ServerOptions, output: Path) -> list[str]:
     """The command that writes the graph that the servers' engine runs, for servers of peers."""
     command = [sys.executable, "-m", "engine.serving_graph", workload.model]
-    if options.calibration_images is not None:
-        command += ["--calibration-images", options.calibration_images]
+    command += _calibration(options)
     command += ["--engine", options.engine, "--precision", options.precision]
     return [*command, "--output", str(output)]
+
+
+def _calibration(options: ServerOptions) -> list[str]:
+    """The images for int8, where there are any."""
+    if options.calibration_images is None:
+        return []
+    return ["--calibration-images", options.calibration_images, *_skipping(options)]
+
+
+def _skipping(options: ServerOptions) -> list[str]:
+    return [f"--{dashed(SKIP_BAD_IMAGES)}"] if options.skip_bad_images else []
 
 
 _T = TypeVar("_T")

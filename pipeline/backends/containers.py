@@ -169,7 +169,7 @@ def _keep_time(backend: Backend, items: Sequence[Item], started_s: float) -> Non
         torch.cuda.current_stream().synchronize()
     took_ms = (time.monotonic() - started_s) * 1000
     for item in items:
-        item.setdefault(PROFILE_KEY, {})[type(backend).__name__] = took_ms
+        item.setdefault(PROFILE_KEY, {})[backend.stage] = took_ms
 
 
 class _Around(Container):

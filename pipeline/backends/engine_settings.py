@@ -1,7 +1,7 @@
 """The settings of TensorrtTensor: how a TOML file says what an engine is to be like.
 
-The names are torchpipe's; `calibration_images`, `model::key_file`, `output` and `output_activation`
-are ours.
+The names are torchpipe's; `model::key_file`, `model::layout`, `model::color`, `output`,
+`output_activation`, `skip_bad_images` and those that begin with `calibration_` are ours.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from engine.cpu.cores import threads_per_context
 from engine.errors import EngineError
 from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO, OUTPUT_ACTIVATIONS
+from engine.onnx_graph.inputs import COLORS, LAYOUTS
 from engine.options import BatchProfile, EngineOptions
 from engine.tensor_spec import TensorSpec
 from pipeline.backends.interface import InstanceConfig
@@ -28,6 +29,8 @@ from pipeline.language.settings import (
     read_count,
     read_floats,
     read_names,
+    read_side,
+    read_switch,
     read_text,
 )
 
@@ -90,6 +93,19 @@ ENGINE_SETTINGS = (
         help="the key of a cache named .encrypted",
     ),
     Setting(
+        "model::layout",
+        choice(*LAYOUTS),
+        '"nchw" or "nhwc"',
+        help="where the model has its channels: it then takes R, G and B of an image whatever its "
+        "file wants, as it does with mean and std",
+    ),
+    Setting(
+        "model::color",
+        choice(*COLORS),
+        '"rgb" or "bgr"',
+        help="in which order it wants them; its items stay R, G, B",
+    ),
+    Setting(
         "model::timingcache", read_text, "a file name", help="keeps what TensorRT has measured"
     ),
     Setting(
@@ -148,6 +164,20 @@ ENGINE_SETTINGS = (
         help="images like those to come, for int8",
     ),
     Setting(
+        "calibration_resize",
+        read_side,
+        "pixels of a shorter side",
+        help="what they are resized to before their middle is cut out, as ResizeCropMat does it",
+        unit="pixels",
+    ),
+    Setting(
+        "skip_bad_images",
+        read_switch,
+        "true or false",
+        False,
+        help="go on without calibration images that cannot be used, and say which",
+    ),
+    Setting(
         "output",
         read_text,
         'the name of one of the model\'s outputs, or "auto"',
@@ -195,6 +225,18 @@ def _pairs(settings: Mapping[str, Any]) -> list[tuple[BatchShape, BatchShape]]:
         (smallest[min(index, len(smallest) - 1)], largest[min(index, len(largest) - 1)])
         for index in range(max(len(smallest), len(largest)))
     ]
+
+
+def image_size(pairs: Sequence[tuple[BatchShape, BatchShape]]) -> tuple[int, int] | None:
+    """Height and width of the largest image of a model's first input; None where none is named."""
+    shapes = [shape.item_shapes[0] for _, shape in pairs if shape.item_shapes]
+    # The channels of a file that nothing is fused into may come last.
+    sizes = [
+        (shape[0], shape[1]) if shape[2] in (1, 3) else (shape[1], shape[2])
+        for shape in shapes
+        if len(shape) == 3
+    ]
+    return max(sizes, default=None)
 
 
 def normalization(settings: Mapping[str, Any]) -> Normalization | None:
@@ -302,6 +344,8 @@ def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:
             fp16_layers=settings["precision::fp16"],
             calibration_dir=_path(settings["calibration_images"]),
             calibration_normalization=_PLAIN_PIXELS if is_plain else None,
+            calibration_skips_bad=settings["skip_bad_images"],
+            calibration_shorter_side=settings["calibration_resize"],
             timing_cache_path=_path(settings["model::timingcache"]),
             max_workspace_bytes=settings["max_workspace_size"] * _MIB_BYTES,
         )

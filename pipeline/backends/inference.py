@@ -32,6 +32,7 @@ from pipeline.backends.engine_settings import (
     batch_shapes,
     check_shapes,
     engine_options,
+    image_size,
     normalization,
     row_limits,
 )
@@ -72,7 +73,8 @@ class TensorrtTensor(Backend):
     Gives each item a tensor of its rows, or a list of them if the model has several outputs and
     `output` names none of them; or what `postprocessor` makes of them
     (`pipeline.backends.postprocessing`). `mean` and `std` are fused into the model's graph, which
-    then takes uint8.
+    then takes uint8; so is what the model wants otherwise of R, G and B: its channels last
+    (`model::layout`), the other way round (`model::color`), or one grey channel.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ENGINE_SETTINGS
@@ -88,6 +90,11 @@ class TensorrtTensor(Backend):
     def runs_on_gpu(cls, settings: Mapping[str, Any], engine: str) -> bool:
         """As the engine does."""
         return chosen_engine(settings, engine).device == "cuda"
+
+    @property
+    def stage(self) -> str:
+        """The engine's name."""
+        return self._context.engine.name
 
     def init(self, config: InstanceConfig) -> None:
         """Load the model with the node's first instance, and create this instance's context."""
@@ -142,7 +149,7 @@ class TensorrtTensor(Backend):
         if self._context.profile:
             for item in items:
                 item.setdefault(PROFILE_KEY, {}).update(
-                    {f"{type(self).__name__}.{k}": v for k, v in self._context.times_ms.items()}
+                    {f"{self.stage}.{name}": ms for name, ms in self._context.times_ms.items()}
                 )
 
     def close(self) -> None:
@@ -238,7 +245,10 @@ def chosen_engine(settings: Mapping[str, Any], engine: str) -> EngineChoice:
     wanted = settings["precision"]
     choice = choose_engine(engine, wanted if wanted in ("bf16", "int8") else None)
     precision = fallback_precision(choice.name, wanted or choice.precision)
-    return replace(choice, precision=precision)
+    reason = choice.reason
+    if wanted not in (None, precision):
+        reason = f"{reason}; {precision} instead of the file's {wanted}, which it does not run"
+    return replace(choice, precision=precision, reason=reason)
 
 
 def _load(config: InstanceConfig) -> Engine:
@@ -246,15 +256,9 @@ def _load(config: InstanceConfig) -> Engine:
     if settings["model"] is None:
         raise PipelineConfigError("TensorrtTensor needs model, an ONNX file")
     check_activation(settings)
-    wanted = settings["precision"]
     choice = chosen_engine(settings, config.engine)
-    if choice.name != "tensorrt":
-        logger.info("%s: engine %s is the fallback for TensorRT", config.node, choice.name)
-    if wanted not in (None, choice.precision):
-        logger.info(
-            "%s: %s runs %s instead of %s", config.node, choice.name, choice.precision, wanted
-        )
-    model = prepared_model(open_model(settings["model"]), settings)
+    open_size = image_size(batch_shapes(settings))
+    model = prepared_model(open_model(settings["model"], open_size=open_size), settings)
     check_shapes(batch_shapes(settings), model.inputs)
     return load_engine(choice, model, engine_options(config, choice.precision))
 
@@ -268,7 +272,12 @@ def prepared_model(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
         EngineError, PipelineConfigError: it has no such output, or takes no such images.
     """
     model = _with_output(model, settings["output"])
-    return _normalised(_limited(model, settings), settings)
+    layout, color = settings["model::layout"], settings["model::color"]
+    given = normalization(settings)
+    if given is None and layout is None and color is None:
+        return _limited(model, settings)
+    model = _limited(model.with_image_input(layout, color), settings)
+    return model if given is None else model.with_uint8_input(given)
 
 
 def _with_output(model: OnnxModel, output: str | None) -> OnnxModel:
@@ -282,8 +291,3 @@ def _limited(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
     limits = row_limits(settings, model.inputs)
     is_open = any(spec.is_open for spec in model.inputs)
     return model.with_limits(limits) if limits and is_open else model
-
-
-def _normalised(model: OnnxModel, settings: Mapping[str, Any]) -> OnnxModel:
-    given = normalization(settings)
-    return model if given is None else model.with_uint8_input(given)

@@ -128,6 +128,11 @@ class Backend(ABC):
     min: int = 1
     max: int = 1
 
+    @property
+    def stage(self) -> str:
+        """What its time is called, once it is initialised."""
+        return type(self).__name__
+
     @classmethod
     def fitting_instance_num(
         cls,

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 
 from engine.contexts.cuda_device import cuda_available
+from engine.errors import EngineError
+from engine.resizing import Resizing
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import (
     COLOR_SETTING,
     RESIZE_SETTINGS,
     CpuOperator,
     matrix,
+    needed,
     needed_size,
     size_of_item,
 )
@@ -25,10 +28,11 @@ from pipeline.backends.registry import register
 from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
-from pipeline.language.settings import Setting, choice, read_switch
+from pipeline.language.settings import MOST_SIDE, Setting, choice, read_side, read_switch
 from service.images.decoding import decode_bgr
 
 DATA_FORMAT_KEY = "data_format"
+RESIZE_SHORTER = "resize_shorter"
 
 
 @register("DecodeMat")
@@ -36,7 +40,8 @@ class DecodeMat(CpuOperator):
     """Encoded bytes in, a uint8 matrix in B, G, R order out; the item's `color` says so.
 
     With `reduced` a JPEG is decoded at a half, a quarter or an eighth of its size, as long as both
-    sides keep as many pixels as the larger of the node's `resize_h` and `resize_w`.
+    sides keep as many pixels as the larger of the node's `resize_h` and `resize_w`, or as
+    ResizeCropMat's `resize_shorter`.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = (
@@ -55,8 +60,11 @@ class DecodeMat(CpuOperator):
         self._deadline_s = config.deadline_s
         self._least_side = 0
         if config.settings["reduced"]:
+            shorter = config.settings.get(RESIZE_SHORTER)
             sides: list[Any] = [config.settings.get(name) for name in ("resize_h", "resize_w")]
-            if None in sides:
+            if shorter is not None:
+                sides = [shorter]
+            elif None in sides:
                 raise PipelineConfigError(
                     "DecodeMat with reduced = true needs resize_h and resize_w of a ResizeMat in "
                     "the same node, in pixels"
@@ -85,6 +93,41 @@ class ResizeMat(CpuOperator):
     def process(self, item: Item) -> Any:
         """Resize one matrix."""
         return cv2.resize(matrix(item), self._size, interpolation=cv2.INTER_LINEAR)
+
+
+@register("ResizeCropMat")
+class ResizeCropMat(CpuOperator):
+    """Resizes the shorter side to `resize_shorter` pixels and cuts out the middle.
+
+    The aspect ratio stays. The middle has `resize_h` x `resize_w` pixels. Bilinear. It is what most
+    models of torchvision expect: `resize_shorter` 256, and 224 x 224.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting(
+            RESIZE_SHORTER,
+            read_side,
+            f"pixels, 1 to {MOST_SIDE}",
+            help="the shorter side of the image, before its middle is cut out",
+            unit="pixels",
+            example=256,
+        ),
+        *RESIZE_SETTINGS,
+    )
+
+    def init(self, config: InstanceConfig) -> None:
+        """Read the sizes."""
+        super().init(config)
+        (shorter,) = needed(config, "ResizeCropMat", RESIZE_SHORTER)
+        height, width = needed_size(config, "ResizeCropMat", "resize_h", "resize_w")
+        try:
+            self._resizing = Resizing(height, width, shorter)
+        except EngineError as error:
+            raise PipelineConfigError(f"ResizeCropMat: {error}") from error
+
+    def process(self, item: Item) -> Any:
+        """A view of the middle of one resized matrix."""
+        return self._resizing(matrix(item))
 
 
 @register("DynamicResizeMat")

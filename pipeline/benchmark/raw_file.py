@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from interfaces.image_formats import JPEG_SUFFIXES
 from pipeline.benchmark.load import Load, LoadOutcome, Request, run_load, warm_up
 from pipeline.errors import PipelineInputError
 from pipeline.image_files import MOST_IMAGES, Image, image_files, read_images
-from service.images.formats import JPEG_SUFFIXES
 
 Forward: TypeAlias = Callable[[list[Image]], object]
 

@@ -42,6 +42,7 @@ class Plan:
         window_s: length of a window.
         instances: how many batches run side by side; None for as many as suit the engine.
         calibration_dir: folder of images, for int8.
+        skips_bad_images: whether those of it that cannot be used are left out, and not a mistake.
     """
 
     batches: Sequence[int]
@@ -49,6 +50,7 @@ class Plan:
     window_s: float = 0.5
     instances: int | None = None
     calibration_dir: Path | None = None
+    skips_bad_images: bool = False
 
 
 @dataclass
@@ -145,6 +147,7 @@ class _Loaded:
             num_contexts=row.instances,
             threads_per_context=row.threads,
             calibration_dir=plan.calibration_dir,
+            calibration_skips_bad=plan.skips_bad_images,
             # Other values would not be faster or slower.
             calibration_normalization=model.declared_normalization or IMAGENET_NORMALIZATION,
         )

@@ -11,9 +11,9 @@ from engine.errors import EngineError
 from pipeline.benchmark.bench import Bench, NodeLoad, bench
 from pipeline.benchmark.load import Load, LoadOutcome
 from pipeline.commands.console import complain, say, table, terminal_width
-from pipeline.commands.loading import loaded_pipe
+from pipeline.commands.loading import decodes_images, loaded_pipe
 from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import image_files, read_images
+from pipeline.image_files import read_images, usable_images
 from pipeline.runtime.counts import LeaveReason
 from service.errors import ConfigurationError
 
@@ -33,7 +33,12 @@ _SHOWN_FAILURES = 5
 def run_bench(options: Namespace) -> int:
     """Put load on the pipeline; 1 if an image failed, 2 if it cannot begin."""
     try:
-        files = image_files([Path(name) for name in options.photos])
+        files = usable_images(
+            [Path(name) for name in options.photos],
+            decodes=decodes_images(options),
+            skip_bad=options.skip_bad_images,
+            tell=complain,
+        )
         images = read_images(files)
         if len(images) < len(files):
             complain(f"{len(images)} of {len(files)} images, evenly from first to last, are sent")

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import networkx as nx
 
+from engine.errors import EngineError
+from engine.registry import AUTO
+from pipeline.backends.assembly import ConfiguredBackend
 from pipeline.backends.filters import filter_named
+from pipeline.backends.inference import ENGINE_BACKEND, chosen_engine
 from pipeline.backends.registry import backend_class
 from pipeline.config import NodeConfig, PipelineConfig, read_config
 from pipeline.errors import PipelineConfigError
@@ -169,6 +174,7 @@ def _drawn(node: NodeConfig) -> DrawnNode:
         facts.append(f"jump {', '.join(node.jumps)}")
     keys = [name for name in ("split", "merge") if name in settings]
     facts += [f"{name} {', '.join(settings[name])}" for name in keys]
+    facts += [_model_and_engine(it.settings) for it in node.backends() if _has_model(it)]
     for name in ("min", "max"):
         if name in settings:
             shapes = settings[name] if isinstance(settings[name], tuple) else (settings[name],)
@@ -176,3 +182,17 @@ def _drawn(node: NodeConfig) -> DrawnNode:
     if node.place.filter is not None:
         facts.append(f"filter {node.place.filter}")
     return DrawnNode(str(node.backend), node.place, tuple(facts), node.jumps)
+
+
+def _has_model(backend: ConfiguredBackend) -> bool:
+    return backend.name == ENGINE_BACKEND and backend.settings["model"] is not None
+
+
+def _model_and_engine(settings: Mapping[str, Any]) -> str:
+    """A node's model, and what runs it on this host."""
+    model = Path(settings["model"]).name
+    try:
+        choice = chosen_engine(settings, AUTO)
+    except EngineError:
+        return model
+    return f"{model} by {choice.name} {choice.precision}"

@@ -117,7 +117,11 @@ def _check_model(
     Returns:
         The model as an engine gets it; None where it cannot be made so.
     """
-    plain = {"output": None, "min": BatchShape(1), "max": BatchShape(1), "mean": None, "std": None}
+    plain = {
+        **dict.fromkeys(("output", "mean", "std", "model::layout", "model::color")),
+        "min": BatchShape(1),
+        "max": BatchShape(1),
+    }
     output = {**plain, "output": settings["output"]}
     if findings.of(where, lambda: prepared_model(model, output)) is None:
         settings["output"] = None

@@ -18,7 +18,7 @@ from pipeline.commands.overrides import read_document
 from pipeline.config import PipelineConfig, read_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides
-from pipeline.pixel_warnings import pixel_warnings
+from pipeline.pixel_warnings import DECODERS, pixel_warnings
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
 
 
@@ -55,6 +55,16 @@ def loaded_pipe(
         yield loaded
 
 
+def decodes_images(options: Namespace) -> bool:
+    """Whether the file of a command line decodes images, so that others are of no use to it.
+
+    A file with mistakes does not, as far as this goes: loading it tells them.
+    """
+    config, _ = read_config(read_document(options.file, options.set))
+    backends = (it.cls for node in config.with_instances.values() for it in node.backends())
+    return any(issubclass(cls, DECODERS) for cls in backends)
+
+
 def _pipe(config: PipelineConfig, engine: str, parts: Parts) -> Pipe:
     try:
         return Pipe(config, engine=engine, parts=parts)
@@ -80,4 +90,4 @@ def _running(loaded: Pipe, name: str) -> str:
     if ENGINE_BACKEND not in loaded.config.nodes[name].backend.names():
         return text
     engine: Engine = node.shared.get(ENGINE)
-    return f"{text} ({engine.name} {engine.options.precision})"
+    return f"{text} ({engine.model.name}, {engine.name} {engine.options.precision})"

@@ -6,7 +6,8 @@ from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from interfaces.command_line import Parser, build_parser
-from interfaces.kinds import COUNT, COUNTS, DURATION, NAMES, SWITCH, TEXT, Kind, one_of
+from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
+from interfaces.kinds import COUNT, COUNTS, DURATION, NAMES, SIZE, SWITCH, TEXT, Kind, one_of
 from interfaces.names import unknown_name
 from interfaces.options import REQUIRED, Command, Option, options_of, picked
 from service.handlers.interface import HandlerSettings
@@ -26,6 +27,7 @@ OPTIONS = (
     *picked(_OF_SERVICE, "set", dest="set", default=[]),
     *picked(_OF_SERVICE, "backends engine labels"),
     *picked(_OF_SERVICE, "calibration_images", default_text=""),
+    Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
     Option("file", TEXT, None, "the pipeline", "FILE.toml", is_positional=True),
     Option(
         "format",
@@ -66,11 +68,6 @@ OPTIONS = (
 )
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, width = map(COUNT, text.split("x"))
-    return height, width
-
-
 _OF_THROUGHPUT = (
     Option(
         "model", TEXT, None, "an ONNX file, or a packaged model", "MODEL.onnx", is_positional=True
@@ -92,10 +89,9 @@ _OF_THROUGHPUT = (
     ),
     Option(
         "size",
-        Kind("height and a width in pixels, such as 224x224", _size),
+        SIZE,
         None,
-        "of its images in pixels, for a file that leaves it open",
-        "HEIGHTxWIDTH",
+        "of its images, for a file that leaves it open",
     ),
     Option("repeats", COUNT, 5, "windows of each"),
     Option("window_s", DURATION, 0.5, "length of one"),
@@ -173,7 +169,7 @@ COMMANDS = {
     ),
     RUN: Command(
         "run images through it",
-        f"{_FILE} images node engine labels top repeat profile json",
+        f"{_FILE} images {SKIP_BAD_IMAGES} node engine labels top repeat profile json",
         description="Run images through the pipeline, one after the other, and print the result "
         "of each and the time in each node: for a classifier labels and scores, else type, shape "
         "and dtype. Exit code 0 if all went well, 1 if an image failed, 2 if the pipeline cannot "
@@ -192,7 +188,8 @@ COMMANDS = {
     ),
     BENCH: Command(
         "put load on it, and see how fast it is and why",
-        f"{_FILE} photos clients request_batch duration_s|images node engine json",
+        f"{_FILE} photos {SKIP_BAD_IMAGES} clients request_batch duration_s|images node engine "
+        "json",
         description="Put load on the pipeline in this process, without a server: clients that each "
         "send a request and wait for it, with images taken at random. Prints throughput, "
         "latencies with their 95 % intervals, and for every node how many images and batches "
@@ -202,7 +199,8 @@ COMMANDS = {
     ),
     THROUGHPUT: Command(
         "measure an ONNX file by engine and size of a batch",
-        "model batches engine precision instances size calibration_images repeats window_s json",
+        "model batches engine precision instances size calibration_images "
+        f"{SKIP_BAD_IMAGES} repeats window_s json",
         description="Measure how fast engines run a model, by the size of a batch, on made-up rows "
         "and without a pipeline. All engines are loaded side by side, with all sizes, and measured "
         "in turn, forwards and backwards. Needs the packages of the extra 'bench'. Exit code 0 if "

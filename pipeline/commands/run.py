@@ -13,10 +13,10 @@ from engine.cache.bounded_file import UnreadableFileError, read_bounded
 from engine.errors import EngineError
 from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain, say
-from pipeline.commands.loading import loaded_pipe
+from pipeline.commands.loading import decodes_images, loaded_pipe
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
 from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import image_files
+from pipeline.image_files import MOST_IMAGE_BYTES, usable_images
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -27,16 +27,18 @@ from pipeline.keys import (
 )
 from service.errors import ConfigurationError
 
-_MOST_IMAGE_BYTES = 100 * 1024 * 1024
-
 
 def run(options: Namespace) -> int:
     """Run all images; 1 if one failed, 2 if the pipeline cannot be loaded."""
     try:
         files = [
             str(file)
-            for path in map(Path, options.images)
-            for file in (image_files([path]) if path.is_dir() else [path])
+            for file in usable_images(
+                [Path(name) for name in options.images],
+                decodes=decodes_images(options),
+                skip_bad=options.skip_bad_images,
+                tell=complain,
+            )
         ]
         with loaded_pipe(options, profile=options.profile) as loaded:
             return _run_images(loaded, classifiers(loaded, options.labels), files, options)
@@ -51,7 +53,7 @@ def _run_images(
     failed = False
     for name in files:
         try:
-            outcome = _outcome(loaded, known, read_bounded(Path(name), _MOST_IMAGE_BYTES), options)
+            outcome = _outcome(loaded, known, read_bounded(Path(name), MOST_IMAGE_BYTES), options)
         except UnreadableFileError as error:
             outcome = {"error": str(error)}
         if "error" in outcome:

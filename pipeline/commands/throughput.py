@@ -27,7 +27,10 @@ all batches, with its 95 % interval; it includes the copy of the rows. Rows are 
 def run_throughput(options: Namespace) -> int:
     """Measure; 1 if an engine or a size failed, 2 if it cannot begin."""
     try:
-        model = open_model(options.model)
+        model = open_model(options.model, open_size=options.size)
+        if options.precision == "int8":
+            # It is calibrated with images.
+            model = model.with_image_input()
         if options.size is not None:
             model = model.with_input_size(*options.size)
         try:
@@ -45,6 +48,7 @@ def run_throughput(options: Namespace) -> int:
         options.window_s,
         options.instances,
         None if folder is None else Path(folder),
+        options.skip_bad_images,
     )
     rows = measure_throughput(model, choices, plan, complain)
     if options.json:

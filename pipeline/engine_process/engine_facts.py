@@ -26,6 +26,7 @@ class EngineFacts:
         max_batch_size: rows of the largest batch.
         threads_per_context: CPU threads of one run.
         versions: package name to version.
+        image: how the model's file takes an image, in words.
     """
 
     engine: str
@@ -38,6 +39,7 @@ class EngineFacts:
     max_batch_size: int
     threads_per_context: int
     versions: dict[str, str]
+    image: str = ""
 
     @classmethod
     def of(cls, engine: Engine, settings: Mapping[str, Any]) -> EngineFacts:
@@ -62,6 +64,7 @@ class EngineFacts:
             max_batch_size=engine.options.max_batch_size,
             threads_per_context=engine.options.threads_per_context,
             versions=engine.versions,
+            image=str(engine.model.image_format or "as the configuration gives it"),
         )
 
     @property

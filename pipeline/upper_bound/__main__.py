@@ -24,7 +24,7 @@ with packages_of("server"):
     from engine.cpu.cores import available_cores
     from engine.errors import EngineError
     from pipeline.errors import PipelineConfigError
-    from pipeline.image_files import image_files
+    from pipeline.image_files import usable_images
     from pipeline.upper_bound.processes import measure_processes, process_counts
     from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
     from service.errors import ConfigurationError
@@ -32,7 +32,7 @@ with packages_of("server"):
 
 _OF_SERVICE = (
     "model weights mean std output output_activation config decode engine precision "
-    "calibration_images"
+    "calibration_images skip_bad_images layout color input_size resize crop"
 )
 OPTIONS = (
     Option("img_dir", TEXT, REQUIRED, "folder of images", "DIR"),
@@ -53,7 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse(arguments)
     settings = settings_from(HandlerSettings, options)
     try:
-        files = image_files([Path(options.img_dir)], recursive=False)
+        files = usable_images(
+            [Path(options.img_dir)],
+            decodes=True,
+            skip_bad=options.skip_bad_images,
+            tell=lambda line: print(line, file=sys.stderr),  # noqa: T201 (a command line)
+            recursive=False,
+        )
         images = [path.read_bytes() for path in files]
         sizes = options.batch_sizes
         measured = {

@@ -16,13 +16,15 @@ import numpy as np
 from baseline_trt.handler import create_handler
 from baseline_trt.preprocessing import Preprocessor
 from engine.normalization import IMAGENET_NORMALIZATION
+from engine.resizing import Resizing
 from loadtest.load.images import default_images
 from service.handlers.interface import HandlerSettings
 from service.labels import Labels
 
 SIZE = (224, 224)
 PREPROCESSORS = [
-    Preprocessor(SIZE, IMAGENET_NORMALIZATION, reduced=reduced) for reduced in (False, True)
+    Preprocessor(Resizing(*SIZE), IMAGENET_NORMALIZATION, reduced=reduced)
+    for reduced in (False, True)
 ]
 SCALE = 255 * np.array([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
 

@@ -11,26 +11,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 
 from interfaces.command_line import build_parser
 from interfaces.extras import install_command
+from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import COUNT, DURATION, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
 from interfaces.options import Command, Option
-from interfaces.service import MAX_FRAME_BYTES, PORT
+from interfaces.service import PORT
+from service.client.chosen_images import UnusableInputError, chosen_images
 from service.client.client import Client
 from service.client.errors import ClientError
 from service.client.images import calls_of_bounded_size
 from service.client.results import Classification
-from service.images.formats import IMAGE_SUFFIXES
 
 _IMAGES_PER_CALL = 32
 _BYTES_PER_CALL = 8_000_000
 _INTERRUPTED = 130
-_STDIN = "-"
 
 OPTIONS = (
     Option("host", TEXT, "127.0.0.1", "the server"),
@@ -63,13 +62,16 @@ OPTIONS = (
         is_repeated=True,
     ),
     Option("top_k", COUNT, 1, "classes to name; all of them where there are fewer"),
+    Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
     Option("stage_times", SWITCH, False, "how long each stage of the server took"),
     Option("interval_s", DURATION, 2.0, "from one picture to the next"),
     Option("once", SWITCH, False, "end after the first picture"),
 )
 _SERVER = "host port timeout_s tls_ca tls_cert tls_key tls_server_name json"
 COMMANDS = {
-    "classify": Command("say what is in images", f"images top_k stage_times {_SERVER}"),
+    "classify": Command(
+        "say what is in images", f"images top_k {SKIP_BAD_IMAGES} stage_times {_SERVER}"
+    ),
     "ping": Command("see whether a server answers", _SERVER),
     "health": Command("see whether it can take requests", _SERVER),
     "info": Command("see which model and engine it runs", _SERVER),
@@ -117,21 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _classify(client: Client, options: argparse.Namespace) -> int:
     try:
-        given = list(_images(options.images))
-    except _UnusableInputError as error:
+        images = chosen_images(options.images, skip_bad=options.skip_bad_images, tell=_tell)
+    except UnusableInputError as error:
         return _fail(error, 2)
     failed = False
-    images: list[tuple[str, Path | bytes]] = []
-    sizes_bytes = []
-    for name, image in given:
-        try:
-            size_bytes = len(image) if isinstance(image, bytes) else image.stat().st_size
-        except OSError as error:
-            failed = _report(name, f"cannot read {name}: {error.strerror}", options.json)
-            continue
-        images.append((name, image))
-        sizes_bytes.append(size_bytes)
-    width = max((len(name) for name, _ in images), default=0)
+    sizes_bytes = [
+        len(image) if isinstance(image, bytes) else image.stat().st_size for _, image in images
+    ]
+    width = max(len(name) for name, _ in images)
     for call in calls_of_bounded_size(sizes_bytes, _IMAGES_PER_CALL, _BYTES_PER_CALL):
         some = images[call.start : call.stop]
         outcomes = client.classify_batch(
@@ -150,6 +145,10 @@ def _classify(client: Client, options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def _tell_note(client: Client) -> None:
     """Say beside the results what the server says of its model."""
     try:
@@ -158,29 +157,6 @@ def _tell_note(client: Client) -> None:
         return  # the results are there, and a server may lack this method
     if note:
         sys.stderr.write(f"note: {_one_line(note)}\n")
-
-
-class _UnusableInputError(Exception):
-    """Standard input is asked for, and is no file or pipe."""
-
-
-def _images(given: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
-    """The images by their names, with those of a folder in the order of their names."""
-    for name in given:
-        path = Path(name)
-        if name == _STDIN:
-            if sys.stdin is None or sys.stdin.isatty():
-                raise _UnusableInputError(
-                    "- is an image on standard input, which is a terminal here; give it a file: "
-                    "classify - < photo.jpg"
-                )
-            yield name, sys.stdin.buffer.read(MAX_FRAME_BYTES + 1)
-        elif path.is_dir():
-            for entry in sorted(path.iterdir()):
-                if entry.suffix.lower() in IMAGE_SUFFIXES:
-                    yield str(entry), entry
-        else:
-            yield str(path), path
 
 
 def _print_rows(name: str, outcome: Classification, width: int) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.onnx_graph.activations import OUTPUT_ACTIVATIONS
+from engine.onnx_graph.inputs import COLORS, LAYOUTS
+from interfaces.image_folder import SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import (
     ASSIGNMENT,
     CHANNELS,
@@ -24,6 +26,8 @@ from interfaces.kinds import (
     FILE,
     GPU_NUMBERS,
     OFF_SWITCH,
+    SIDE,
+    SIZE,
     SWITCH,
     TEXT,
     Kind,
@@ -247,7 +251,7 @@ class HandlerSettings:
         None,
         "a model of the zoo or an ONNX file",
         metavar="NAME_OR_FILE",
-        default_text="the configuration's, or resnet50",
+        default_text="the configuration's, or efficientnet_lite0",
     )
     weights: str | None = _option(None, "state dict for the zoo's model", FILE)
     config: str | None = _option(
@@ -287,6 +291,39 @@ class HandlerSettings:
         CHANNELS,
         default_text="the model's own",
     )
+    layout: str | None = _option(
+        None,
+        "of the model's input: nchw, channels first, or nhwc, channels last",
+        one_of(LAYOUTS),
+        default_text="the configuration's, or what the file says",
+    )
+    color: str | None = _option(
+        None,
+        "in which order the model takes its three channels; --mean and --std are those of R, G and "
+        "B whatever it is",
+        one_of(COLORS),
+        default_text="the configuration's, or what the file says, else rgb",
+    )
+    input_size: tuple[int, int] | None = _option(
+        None,
+        "of the images that the model takes, where its file leaves that open",
+        SIZE,
+        default_text="the model's own, or 224",
+    )
+    resize: int | None = _option(
+        None,
+        "keep the aspect ratio: bring the shorter side of each image to so many pixels, and take "
+        "the middle of the size of --crop. Most models of torchvision want 256",
+        SIDE,
+        default_text="the whole image to the model's size, whatever its aspect ratio",
+    )
+    crop: tuple[int, int] | None = _option(
+        None,
+        "goes with --resize: the middle that the model gets; it is the model's size, and says it "
+        "where its file leaves that open",
+        SIZE,
+        default_text="the model's size",
+    )
     output: str | None = _option(
         None,
         "the model's output that scores the classes",
@@ -306,6 +343,9 @@ class HandlerSettings:
         "folder of images like those that will come, for precision int8",
         metavar="DIR",
         default_text="the configuration's",
+    )
+    skip_bad_images: bool = _option(
+        False, "of --calibration-images, " + SKIP_BAD_IMAGES_HELP, SWITCH
     )
     calibrate: str = _option(
         "auto",

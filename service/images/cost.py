@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from interfaces.image_formats import ImageFormat, image_format
+from interfaces.service import MAX_IMAGE_PIXELS
 from service.handlers.interface import InvalidImageError
-from service.images.formats import ImageFormat, image_format
 from service.images.header import size_of
 from service.images.jpeg import JpegHeader, read_jpeg_header, scanned_samples
 from service.images.png import is_stored_again, read_png
@@ -38,8 +39,7 @@ _DECODER_BYTES = 1 << 20
 
 # What work that counts as one pixel takes at most.
 _MOST_BYTES_OF_WORK = 7
-# 0.5 s on an Intel Xeon (results/image-costs).
-USUAL_MOST_WORK = 51_000_000
+USUAL_MOST_WORK = MAX_IMAGE_PIXELS
 
 
 def most_work(max_pixels: int) -> int:

@@ -27,7 +27,7 @@ _REDUCTIONS = (
 def decode_bgr(
     data: Any, deadline_s: float = math.inf, least_side: int = 0
 ) -> npt.NDArray[np.uint8]:
-    """Decode JPEG, PNG or any other format of `service.images.formats`.
+    """Decode JPEG, PNG or any other format of `interfaces.image_formats`.
 
     The memory that it takes is counted until nothing refers to the pixels any more, and where there
     is not enough, this waits: see service.images.decode_memory. Of a PNG

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from service.images.formats import ImageFormat
+from interfaces.image_formats import ImageFormat
 from service.images.jpeg import read_jpeg_header
 
 _BMP_CORE_HEADER_BYTES = 12

@@ -8,9 +8,9 @@ import re
 from collections.abc import Collection, MutableMapping
 from typing import Any
 
+from interfaces.image_formats import DEFAULT_FORMATS, image_format
 from service.handlers.interface import InvalidImageError
 from service.images.cost import ImageCost, image_cost, most_work
-from service.images.formats import DEFAULT_FORMATS, image_format
 
 OPENCV_LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _OPENCV_LEVEL_VARIABLE = "OPENCV_LOG_LEVEL"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
 from interfaces.kinds import (
     COUNT,
     COUNT_OR_0,
@@ -23,7 +24,6 @@ from interfaces.service import PORT
 from service.errors import ConfigurationError
 from service.handlers.interface import HandlerSettings
 from service.images.cost import USUAL_MOST_WORK
-from service.images.formats import DEFAULT_FORMATS, FORMATS
 from service.wire.scanner import DECODABLE_DEPTH, MessageLimits
 from service.wire.tls import TlsFiles
 from service.wire.transport import Timeouts

@@ -50,6 +50,18 @@ def handler_settings(options: Namespace) -> HandlerSettings:
         raise ConfigurationError(
             "--decode chooses the shipped graph, and --config names another; give one of them"
         )
+    if "crop" in given and "resize" not in given:
+        raise ConfigurationError(
+            "--crop is the middle of an image that --resize has resized; give --resize, too, such "
+            "as --resize 256"
+        )
+    if "config" in given:
+        for name in ("resize", "crop", "input_size"):
+            if name in given:
+                raise ConfigurationError(
+                    f"--{dashed(name)}: the file of --config says itself how images are resized: "
+                    "its resize_h and resize_w, min and max (ResizeCropMat is what --resize uses)"
+                )
     _check_files(HandlerSettings, given)
     folder = given.get("calibration_images")
     if folder is not None and (reason := why_no_folder(Path(folder))):

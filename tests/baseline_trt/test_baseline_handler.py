@@ -20,6 +20,7 @@ from engine.normalization import IMAGENET_NORMALIZATION
 from engine.options import EngineOptions
 from engine.providers.onnxruntime import OnnxRuntimeEngine
 from engine.registry import choose_engine, load_engine
+from engine.resizing import Resizing
 from engine.zoo import open_model
 from pipeline.handler import create_handler as create_pipeline_handler
 from service.errors import ConfigurationError
@@ -125,7 +126,7 @@ def test_info_says_what_runs(handler: BaselineHandler, engine_name: str) -> None
 
 
 def test_preprocessing_is_the_quick_starts_arithmetic(photographs: list[bytes]) -> None:
-    preprocessor = Preprocessor((224, 224), IMAGENET_NORMALIZATION)
+    preprocessor = Preprocessor(Resizing(224, 224), IMAGENET_NORMALIZATION)
     image = preprocessor.decode(photographs[0])
     tensor = preprocessor.transform(image)
     assert tensor.shape == (1, 3, 224, 224)

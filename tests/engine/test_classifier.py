@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engine.classifier import classifier_input_size, classifier_normalization
+from engine.classifier import classifier_input, classifier_normalization, input_size
 from engine.errors import EngineError
-from engine.normalization import IMAGENET_NORMALIZATION
+from engine.normalization import IMAGENET_NORMALIZATION, Normalization
 from engine.onnx_graph.model import OnnxModel
 
 
@@ -62,41 +62,59 @@ def test_mean_and_std_go_together(efficientnet_lite0: OnnxModel) -> None:
 def test_the_size_of_the_images_is_the_models(
     efficientnet_lite0: OnnxModel, small_model: OnnxModel
 ) -> None:
-    assert classifier_input_size(efficientnet_lite0) == (224, 224)
+    assert input_size(classifier_input(efficientnet_lite0)) == (224, 224)
     proto = onnx.ModelProto()
     proto.CopyFrom(small_model.proto)
     for dimension in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
         dimension.dim_param = "open"
-    with pytest.raises(EngineError, match="leaves the height and width of its input open"):
-        classifier_input_size(OnnxModel(small_model.path, small_model.sha256, proto))
+    model = OnnxModel(small_model.path, small_model.sha256, proto)
+    assert input_size(classifier_input(model)) == (224, 224)
+    assert input_size(classifier_input(model, crop=(16, 16))) == (16, 16)
+    assert input_size(classifier_input(model, size=(8, 12), crop=(16, 16))) == (8, 12)
 
 
-def test_an_image_input_of_another_kind_is_refused_with_its_shape(
+def test_an_input_that_is_no_image_is_refused_with_its_shape(
     small_proto: Callable[..., onnx.ModelProto],
 ) -> None:
-    for sizes, hint in (
-        ([1, 8, 8], ""),
-        ([4, 8, 8], ""),
-        ([8, 8, 3], "; export it with the channels first"),
-    ):
+    for sizes in ([4, 8, 8], [8, 8, 4]):
         proto = small_proto()
         for dim, size in zip(
             proto.graph.input[0].type.tensor_type.shape.dim[1:], sizes, strict=True
         ):
             dim.dim_value = size
         shape = " x ".join(map(str, sizes))
-        with pytest.raises(EngineError, match=f"it takes 'image' float32 N x {shape}{hint}$"):
-            classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))
+        told = f"of 1 or 3 channels, .* it takes 'image' float32 N x {shape}$"
+        with pytest.raises(EngineError, match=told):
+            classifier_input(OnnxModel(Path("m.onnx"), "", proto))
 
 
-def test_pixels_as_bytes_and_a_second_input_are_refused(
+def test_other_integers_and_a_second_input_are_refused(
     small_proto: Callable[..., onnx.ModelProto],
 ) -> None:
     proto = small_proto()
-    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    with pytest.raises(EngineError, match="it takes 'image' uint8 N x 3 x 8 x 8"):
-        classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+    with pytest.raises(EngineError, match="it takes 'image' int32 N x 3 x 8 x 8"):
+        classifier_input(OnnxModel(Path("m.onnx"), "", proto))
     proto = small_proto()
     proto.graph.input.append(helper.make_tensor_value_info("box", TensorProto.FLOAT, ["batch", 4]))
     with pytest.raises(EngineError, match="N x 3 x 8 x 8, 'box' float32 N x 4"):
-        classifier_input_size(OnnxModel(Path("m.onnx"), "", proto))
+        classifier_input(OnnxModel(Path("m.onnx"), "", proto))
+
+
+def test_onnxs_own_metadata_says_which_pixels_a_model_wants(
+    small_proto: Callable[..., onnx.ModelProto],
+) -> None:
+    proto = small_proto()
+    helper.set_model_props(proto, {"Image.NominalPixelRange": "Normalized_1_1"})
+    model = OnnxModel(Path("m.onnx"), "", proto)
+    assert classifier_normalization(model, None, None) == Normalization((127.5,), (127.5,))
+
+
+def test_a_denotation_says_where_the_channels_are(
+    small_proto: Callable[..., onnx.ModelProto],
+) -> None:
+    """Where the shape would say something else."""
+    proto = small_proto(size=3)
+    proto.graph.input[0].type.tensor_type.shape.dim[3].denotation = "DATA_CHANNEL"
+    found = OnnxModel(Path("m.onnx"), "", proto).with_image_input().image_format
+    assert str(found) == "NHWC (its file), RGB"

@@ -82,18 +82,18 @@ def test_the_shipped_file_gets_what_is_measured_and_the_next_start_reads_it(
     assert caplog.text.count(MEASURING) == 1
     line = info.settings["calibration"]
     assert line.startswith(("batches of ", "single images: "))
-    assert f"[resnet50] {line}" in caplog.text
+    assert f"[means] {line}" in caplog.text
     document, again = calibrated_document(settings)
     assert again == line
     assert caplog.text.count(MEASURING) == 1
-    node = document["resnet50"]
+    node = document["means"]
     assert rows(node) in (1, 2, 4, 8)
     assert node["max"].endswith("x3x8x8")
     assert info.settings["max_batch_size"] == str(rows(node))
     assert node["instance_num"] == available_cores()
-    assert info.settings["resnet50.instances"] == str(available_cores())
+    assert info.settings["means.instances"] == str(available_cores())
     plain = handler_document(settings)
-    assert {**document, "resnet50": {}} == {**plain, "resnet50": {}}
+    assert {**document, "means": {}} == {**plain, "means": {}}
 
 
 def test_another_share_of_the_cores_is_measured_by_itself(
@@ -106,7 +106,7 @@ def test_another_share_of_the_cores_is_measured_by_itself(
     for cores in (2, 1):
         monkeypatch.setenv(CORES_VARIABLE, str(cores))
         document, _ = calibrated_document(settings)
-        assert document["resnet50"]["instance_num"] == cores
+        assert document["means"]["instance_num"] == cores
     assert caplog.text.count(MEASURING) == 2
 
 
@@ -140,7 +140,7 @@ def test_what_set_gives_stays(
     plain = handler_document(changed)
     for key in overrides:
         name = key.rpartition(".")[2]
-        assert document["resnet50"].get(name) == plain["resnet50"].get(name)
+        assert document["means"].get(name) == plain["means"].get(name)
         assert document.get(name) == plain.get(name)
     assert (MEASURING in caplog.text) is is_measured
 

@@ -115,7 +115,11 @@ def test_info_says_what_runs(handler: PipelineHandler) -> None:
     info = handler.info()
     assert (info.precision, info.num_classes) == ("fp32", 1000)
     assert info.model.startswith("efficientnet_lite0")
-    assert set(info.settings) >= {"cpu_decoder.instances", "resnet50.instances", "max_batch_size"}
+    assert set(info.settings) >= {
+        "cpu_decoder.instances",
+        "efficientnet_lite0.instances",
+        "max_batch_size",
+    }
 
 
 def test_a_worker_counts_on_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +129,7 @@ def test_a_worker_counts_on_its_share_of_the_cores(monkeypatch: pytest.MonkeyPat
     )
     settings = handler.info().settings
     handler.close()
-    assert settings["cpu_decoder.instances"] == settings["resnet50.instances"] == "1"
+    assert settings["cpu_decoder.instances"] == settings["efficientnet_lite0.instances"] == "1"
     assert settings["threads_per_context"] == "1"
 
 

@@ -21,7 +21,9 @@ SHIPPED = str(files("pipeline") / "configs" / "resnet50_cpu.toml")
 
 def test_the_shipped_file_is_a_template_for_any_model() -> None:
     document = handler_document(HandlerSettings(model="efficientnet_lite0"))
-    node = document["resnet50"]
+    assert list(document)[-2:] == ["cpu_decoder", "efficientnet_lite0"]
+    assert document["cpu_decoder"]["next"] == "efficientnet_lite0"
+    node = document["efficientnet_lite0"]
     assert "efficientnet_lite0" in node["model"]
     assert node["mean"] == pytest.approx([0.498 * 255])
     assert node["std"] == pytest.approx([0.502 * 255])
@@ -41,10 +43,11 @@ def test_instances_follow_the_cores(
         name: fitting_instance_num(node.backend, node.instance_num, node.settings, engine)
         for name, node in nodes.items()
     }
-    assert fitting == {"cpu_decoder": cores, "resnet50": math.ceil(per_core * cores)}
-    for overrides in ({"instance_num": "1"}, {"resnet50.instance_num": "1"}):
-        nodes = parse_config(handler_document(replace(settings, overrides=overrides))).nodes
-        assert nodes["resnet50"].instance_num == 1
+    assert fitting == {"cpu_decoder": cores, "efficientnet_lite0": math.ceil(per_core * cores)}
+    by_template, by_model = "resnet50.instance_num", "efficientnet_lite0.instance_num"
+    for key in ("instance_num", by_template, by_model):
+        nodes = parse_config(handler_document(replace(settings, overrides={key: "1"}))).nodes
+        assert nodes["efficientnet_lite0"].instance_num == 1
     assert handler_document(replace(settings, config=SHIPPED))["instance_num"] == 4
 
 
@@ -108,7 +111,8 @@ def test_calibration_images_win_over_the_file(tmp_path: Path) -> None:
                 config=config, model="efficientnet_lite0", calibration_images=str(tmp_path)
             )
         )
-        assert document["resnet50"]["calibration_images"] == str(tmp_path)
+        node = "efficientnet_lite0" if config is None else "resnet50"
+        assert document[node]["calibration_images"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("config", [None, SHIPPED])

@@ -132,7 +132,7 @@ def test_a_server_with_as_many_processes_as_suit_the_host(tmp_path: Path) -> Non
     (chosen,) = {info.settings["workers"] for info in infos}
     assert chosen.startswith("2 (auto: 8 cores, decoding and engine on the CPU: ")
     assert f" workers: {chosen}\n" in server.log
-    for node in ("cpu_decoder", "resnet50"):
+    for node in ("cpu_decoder", colours.model.stem):
         assert sum(int(info.settings[f"{node}.instances"]) for info in infos) <= 8
 
 

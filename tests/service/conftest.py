@@ -31,6 +31,7 @@ from service.handlers.interface import (
 from service.handlers.null import NullHandler
 from service.options.server_settings import ServerSettings
 from service.server import Server
+from tests.service.pictures import PICTURE
 from tests.serving import ServerProcess
 
 TIMEOUT_S = 30
@@ -58,6 +59,7 @@ class ScriptedHandler:
         return [self._outcome(image) for image in images]
 
     def _outcome(self, image: bytes) -> Scores | ImageFailure:
+        image = image.removeprefix(PICTURE)
         if image == b"invalid":
             return InvalidImageError("no image at all")
         if image == b"late":

@@ -60,10 +60,9 @@ def compared(handler: Handler, facts: ModelFacts, photos: Sequence[Path]) -> Ite
         photos: images that can be decoded.
     """
     plain = PlainModel(facts.path, facts)
-    height, width = facts.size
     for photo in photos:
         data = photo.read_bytes()
-        pixels = cv2.cvtColor(cv2.resize(decode_bgr(data), (width, height)), cv2.COLOR_BGR2RGB)
+        pixels = cv2.cvtColor(facts.resizing(decode_bgr(data)), cv2.COLOR_BGR2RGB)
         scores = plain.scores(np.asarray(pixels, np.uint8))
         (outcome,) = handler.classify([data], None)
         if isinstance(outcome, Scores):

@@ -9,7 +9,10 @@ from service.options.server_settings import ServerSettings
 
 TRY = "try"
 # How the service is told to run a model; what is left out is for its graph or its speed.
-_OF_MODEL = "labels engine precision weights mean std output output_activation calibration_images"
+_OF_MODEL = (
+    "labels engine precision weights mean std layout color input_size resize crop output "
+    "output_activation calibration_images"
+)
 _OPTIONS = (
     *picked((*options_of(HandlerSettings), *options_of(ServerSettings)), _OF_MODEL, group=""),
     Option(

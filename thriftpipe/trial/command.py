@@ -80,11 +80,11 @@ def _try(options: Namespace, screen: Console) -> int:
     model = options.model or DEFAULT_MODEL
     code = 0 if is_same else _DIFFERENT
     if not is_same or options.skip_compare:
-        _tell_next(screen, options, model, images)
+        _tell_next(screen, options, model, images, photos)
         return code
     heading(screen, "Both handlers under load, for about a minute")
     code = _compare(options, model, photos)
-    _tell_next(screen, options, model, images)
+    _tell_next(screen, options, model, images, photos)
     return code
 
 
@@ -240,10 +240,13 @@ def _compare(options: Namespace, model: str, photos: Photos) -> int:
     return _DIFFERENT if code == _WRONG else code
 
 
-def _tell_next(screen: Console, options: Namespace, model: str, images: Path | None) -> None:
+def _tell_next(
+    screen: Console, options: Namespace, model: str, images: Path | None, photos: Photos
+) -> None:
     heading(screen, "Next")
+    skip_bad = bool(photos.refused)
     for purpose, command in (
-        ("the full comparison", full_command(options, model, images)),
+        ("the full comparison", full_command(options, model, images, skip_bad=skip_bad)),
         ("serve it", serve_command(options, model)),
     ):
         screen.print(f"# {purpose}", style=FAINT)

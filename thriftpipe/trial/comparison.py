@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.options import dashed
 
 VARIANTS = ("baseline", "baseline-no-lock", "pipeline-auto")
@@ -15,8 +16,8 @@ VARIANTS = ("baseline", "baseline-no-lock", "pipeline-auto")
 _REPEATS, _WINDOW_S, _WARMUP_S = 3, 4.0, 0.5
 # Options of the trial that the load test has, too.
 _PASSED_ON = (
-    *("engine", "precision", "weights", "mean", "std", "output", "output_activation"),
-    "calibration_images",
+    *("engine", "precision", "weights", "mean", "std", "layout", "color", "input_size"),
+    *("resize", "crop", "output", "output_activation", "calibration_images"),
 )
 
 
@@ -43,9 +44,18 @@ def comparison_words(given: Namespace, model: str, images: Path, port: int) -> l
     ]
 
 
-def full_command(given: Namespace, model: str, images: Path | None) -> str:
-    """The command line of the full comparison, to be typed."""
+def full_command(given: Namespace, model: str, images: Path | None, *, skip_bad: bool) -> str:
+    """The command line of the full comparison, to be typed.
+
+    Args:
+        given: the command line.
+        model: what is compared.
+        images: their folder, or None for the packaged ones.
+        skip_bad: whether some of them cannot be used.
+    """
     words = [*_common(given, model, images), f"--name={Path(model).stem}"]
+    if skip_bad:
+        words.append(f"--{dashed(SKIP_BAD_IMAGES)}")
     return _typed("bench", words)
 
 
@@ -68,14 +78,15 @@ def _common(given: Namespace, model: str, images: Path | None) -> list[str]:
 def _passed(given: Namespace, names: Sequence[str]) -> list[str]:
     values = {name: getattr(given, name, None) for name in names}
     return [
-        f"--{dashed(name)}={_text(value)}"
+        f"--{dashed(name)}={_text(name, value)}"
         for name, value in values.items()
         if value not in (None, "auto")
     ]
 
 
-def _text(value: object) -> str:
-    return ",".join(f"{it:g}" for it in value) if isinstance(value, tuple) else str(value)
+def _text(name: str, value: object) -> str:
+    between = "x" if name in ("input_size", "crop") else ","
+    return between.join(f"{it:g}" for it in value) if isinstance(value, tuple) else str(value)
 
 
 def free_ports(count: int) -> int:

@@ -6,10 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.classifier import classifier_input_size, classifier_normalization, classifier_output
+from engine.classifier import (
+    classifier_input,
+    classifier_normalization,
+    classifier_output,
+    input_size,
+)
 from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO, NONE
 from engine.onnx_graph.model import OnnxModel
+from engine.resizing import Resizing
 from engine.scoring import Scoring, scoring_of
 from engine.zoo import open_model
 from service.handlers.interface import HandlerSettings
@@ -33,7 +39,7 @@ class ModelFacts:
 
     Attributes:
         path: its file.
-        size: height and width of its images, in pixels.
+        resizing: how images come to its size.
         layout: "nchw" or "nhwc".
         color: "rgb", "bgr" or "grey".
         normalization: of its pixels; None where it takes them as they are.
@@ -45,7 +51,7 @@ class ModelFacts:
     """
 
     path: Path
-    size: tuple[int, int]
+    resizing: Resizing
     layout: str
     color: str
     normalization: Normalization | None
@@ -62,16 +68,23 @@ def facts_of(settings: HandlerSettings) -> ModelFacts:
     Raises:
         EngineError: there is no such model, or it cannot be served.
     """
-    model = open_model(settings.model, settings.weights)
-    served = classifier_output(model, settings.output)
-    size = classifier_input_size(served)
+    model = open_model(
+        settings.model, settings.weights, open_size=settings.input_size or settings.crop
+    )
+    served = classifier_input(
+        classifier_output(model, settings.output),
+        *(settings.layout, settings.color, settings.input_size, settings.crop),
+    )
+    image = served.image_format
+    assert image is not None  # noqa: S101 (classifier_input has found it)
+    resizing = Resizing.of(input_size(served), settings.resize, settings.crop)
     normalization = classifier_normalization(served, settings.mean, settings.std)
     scoring = scoring_of(served, settings.output_activation or AUTO)
     return ModelFacts(
         path=model.path,
-        size=size,
-        layout="nchw",
-        color="rgb",
+        resizing=resizing,
+        layout=image.layout,
+        color=image.color,
         normalization=normalization,
         output=served.outputs[0].name,
         activation=scoring.activation,
@@ -80,6 +93,9 @@ def facts_of(settings: HandlerSettings) -> ModelFacts:
         lines=[
             Fact("model", f"{model.name}, {_size(model.path.stat().st_size)}", ""),
             Fact("input", str(model.inputs[0]), "the file"),
+            Fact("layout", image.layout.upper(), image.layout_from),
+            Fact("channels", image.channels_in_words, image.color_from),
+            *_size_of_images(model, resizing, settings),
             *_normalization(normalization, served, settings),
             *_outputs(model, served, settings),
             *_activation(scoring, served, settings),
@@ -94,14 +110,34 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / _MEGABYTE:.1f} MB"
 
 
-def _normalization(
-    normalization: Normalization, model: OnnxModel, settings: HandlerSettings
+def _size_of_images(
+    model: OnnxModel, resizing: Resizing, settings: HandlerSettings
 ) -> Iterator[Fact]:
+    size = f"{resizing.height}x{resizing.width}"
+    if not model.inputs[0].is_open:
+        source = "the file"
+    elif settings.input_size or settings.crop:
+        source = "--input-size" if settings.input_size else "--crop"
+    else:
+        source = "taken for granted: the file leaves it open"
+    yield Fact("size", size, source)
+    source = "the default" if resizing.shorter_side is None else "--resize"
+    yield Fact("resize", str(resizing), source)
+
+
+def _normalization(
+    normalization: Normalization | None, model: OnnxModel, settings: HandlerSettings
+) -> Iterator[Fact]:
+    if normalization is None:
+        yield Fact("normalisation", "none: it takes pixels of 0 to 255 as bytes", "the file")
+        return
     mean, std = (", ".join(f"{value:g}" for value in it) for it in normalization.per_channel())
     if settings.mean is not None:
         source = "--mean and --std"
     elif model.declared_normalization is not None:
         source = "the file's metadata"
+    elif model.takes_grey:
+        source = "pixels of 0 to 1, taken for granted: the file does not say"
     else:
         source = "ImageNet's, taken for granted: the file does not say"
     yield Fact("normalisation", f"(pixel - mean) / std, mean {mean}, std {std}", source)

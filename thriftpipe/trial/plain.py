@@ -52,8 +52,14 @@ class PlainModel:
         """What the file takes for an image, without the batch."""
         facts = self._facts
         values = pixels.astype(np.float32)
+        if facts.color == "grey":
+            values = values @ np.array([[0.299], [0.587], [0.114]], np.float32)
+            if facts.normalization is None:
+                values = np.floor(values + 0.5)
         if facts.normalization is not None:
-            mean, std = (np.asarray(it, np.float32) for it in facts.normalization.per_channel())
+            channels = values.shape[2]
+            per_channel = facts.normalization.per_channel()
+            mean, std = (np.asarray(it[:channels], np.float32) for it in per_channel)
             values = (values - mean) / std
         if facts.color == "bgr":
             values = values[:, :, ::-1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError
-from engine.int8.calibration import CalibrationImages
+from engine.int8.calibration import CalibrationFeeds, CalibrationImages
+from engine.normalization import Normalization
+from engine.onnx_graph.model import OnnxModel
+from engine.resizing import Resizing
+from tests.image_models import save_means
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def folder(tmp_path: Path, photographs: list[bytes]) -> Path:
 
 
 def test_few_photographs_become_enough_views(folder: Path) -> None:
-    views = list(CalibrationImages(folder).views(32, 48))
+    views = list(CalibrationImages(folder).views(Resizing(32, 48)))
     assert len(views) >= 50
     assert {(view.shape, view.dtype.name) for view in views} == {((1, 32, 48, 3), "uint8")}
     assert len({view.tobytes() for view in views}) == len(views)
@@ -31,7 +36,7 @@ def test_the_first_view_of_a_photograph_is_what_a_request_with_it_gets(
 ) -> None:
     image = cv2.imdecode(np.frombuffer(photographs[0], np.uint8), cv2.IMREAD_COLOR)
     expected = cv2.cvtColor(cv2.resize(image, (48, 32)), cv2.COLOR_BGR2RGB)
-    first = next(CalibrationImages(folder).views(32, 48))
+    first = next(CalibrationImages(folder).views(Resizing(32, 48)))
     np.testing.assert_array_equal(first[0], expected)
 
 
@@ -39,7 +44,7 @@ def test_of_many_photographs_each_gives_one_view(folder: Path, photographs: list
     for index in range(70):
         (folder / f"more{index}.jpg").write_bytes(photographs[index % len(photographs)])
     images = CalibrationImages(folder)
-    assert len(list(images.views(8, 8))) == len(images.paths) == 70 + len(photographs)
+    assert len(list(images.views(Resizing(8, 8)))) == len(images.paths) == 70 + len(photographs)
 
 
 def test_the_identity_is_that_of_the_content(folder: Path, photographs: list[bytes]) -> None:
@@ -49,20 +54,46 @@ def test_the_identity_is_that_of_the_content(folder: Path, photographs: list[byt
     assert CalibrationImages(folder).sha256 != before
 
 
-def test_what_is_no_image_is_left_out_and_named(
+def test_images_that_cannot_be_used_are_told_at_once(
     folder: Path, photographs: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "broken.jpg").write_bytes(photographs[0][:300])
     (folder / "empty.png").touch()
     os.mkfifo(folder / "pipe.jpg")
     (folder / "notes.txt").write_text("not looked at")
+    with pytest.raises(
+        EngineError, match=r"3 of 9 images cannot be used; .*--skip-bad-images"
+    ) as it:
+        CalibrationImages(folder)
+    for told in (
+        "broken.jpg: it cannot be decoded",
+        "empty.png: it is empty",
+        "pipe.jpg: it is no",
+    ):
+        assert told in str(it.value)
     with caplog.at_level(logging.WARNING):
-        images = CalibrationImages(folder)
+        images = CalibrationImages(folder, skip_bad=True)
     assert len(images.paths) == len(photographs)
-    assert "broken.jpg is not an image" in caplog.text
-    assert "pipe.jpg is left out: it is a named pipe" in caplog.text
-    assert "empty.png is not an image" in caplog.text
-    assert "notes.txt" not in caplog.text
+    others, skipped = caplog.messages
+    assert others == f"calibration_images: left out, as no images: {folder / 'notes.txt'}"
+    assert skipped.startswith("calibration_images: 3 of 9 images are skipped: ")
+
+
+def test_views_are_what_requests_become(folder: Path) -> None:
+    whole = next(CalibrationImages(folder).views(Resizing(32, 32)))
+    middle = next(CalibrationImages(folder).views(Resizing(32, 32, 40)))
+    assert whole.shape == middle.shape == (1, 32, 32, 3)
+    assert not np.array_equal(whole, middle)
+
+
+def test_feeds_lie_as_the_graph_wants_them(folder: Path, tmp_path: Path) -> None:
+    """Also floats whose channels come last, as the baseline gives them."""
+    images, plain = CalibrationImages(folder), Normalization((0.0,), (1.0,))
+    model = OnnxModel.load(save_means(tmp_path / "m.onnx", "nhwc")).with_image_input()
+    (feed,) = islice(iter(CalibrationFeeds(model, images, plain)), 1)
+    assert feed["image"].shape == (1, 8, 8, 3)
+    (row,) = islice(iter(images.views(Resizing(8, 8))), 1)
+    assert np.array_equal(feed["image"], row.astype(np.float32))
 
 
 def test_images_are_known_by_their_content(tmp_path: Path, photographs: list[bytes]) -> None:
@@ -94,5 +125,5 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_two_images_are_too_few(tmp_path: Path, photographs: list[bytes]) -> None:
     for index, data in enumerate(photographs[:2]):
         (tmp_path / f"{index}.jpg").write_bytes(data)
-    with pytest.raises(EngineError, match=r"has 2 images that OpenCV can decode; .* at least 3"):
+    with pytest.raises(EngineError, match=r"has 2 images that can be used; .* at least 3"):
         CalibrationImages(tmp_path)

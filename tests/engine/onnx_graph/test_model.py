@@ -201,14 +201,16 @@ class TestInputSize:
         self, tmp_path: Path, small_proto: ProtoFactory
     ) -> None:
         model = saved(small_proto(size="any"), tmp_path / "m.onnx")
-        with pytest.raises(EngineError, match=r"'image' float32 N x 3 x \? x \? has no fixed size"):
+        with pytest.raises(
+            EngineError, match="'image' float32 N x 3 x any x any has no fixed size"
+        ):
             load_engine(choose_engine("auto"), model, EngineOptions())
 
     def test_a_size_that_the_file_fixes_stays(self, small_model: OnnxModel) -> None:
         limited = small_model.with_limits([[(3, 3), (4, 16), (4, 16)]])
         assert limited.proto is small_model.proto
         assert limited.inputs[0].item_shape == limited.inputs[0].largest == (3, 8, 8)
-        with pytest.raises(EngineError, match="takes images of 3x8x8, got 3x9x9"):
+        with pytest.raises(EngineError, match=r"takes images of 8x8 \(height x width\), got 9x9"):
             small_model.with_input_size(9, 9)
 
     def test_a_size_that_the_graph_cannot_take(
@@ -281,12 +283,10 @@ class TestFusedNormalization:
 
     def test_only_once(self, small_model: OnnxModel) -> None:
         fused = small_model.with_uint8_input(IMAGENET_NORMALIZATION)
-        with pytest.raises(EngineError, match="must take one floating-point image"):
+        with pytest.raises(EngineError, match="takes uint8 pixels, of 0 to 255, as they are"):
             fused.with_uint8_input(IMAGENET_NORMALIZATION)
 
-    def test_a_grey_image_is_an_error_that_says_what_the_model_takes(
-        self, tmp_path: Path, small_proto: ProtoFactory
-    ) -> None:
+    def test_one_channel_takes_one_number(self, tmp_path: Path, small_proto: ProtoFactory) -> None:
         proto = small_proto()
         proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
         kernel = proto.graph.initializer[0]
@@ -294,7 +294,7 @@ class TestFusedNormalization:
             onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(kernel)[:, :1], kernel.name)
         )
         model = saved(proto, tmp_path / "m.onnx")
-        with pytest.raises(EngineError, match="it takes 'image' float32 N x 1 x 8 x 8"):
+        with pytest.raises(EngineError, match="takes one channel, so mean and std are one number"):
             model.with_uint8_input(IMAGENET_NORMALIZATION)
 
 

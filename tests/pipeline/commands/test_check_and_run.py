@@ -26,13 +26,21 @@ def pipeline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_run_classifies_and_a_bad_file_costs_only_itself(folder: Path) -> None:
+def test_run_classifies_and_bad_files_are_told_before_anything_starts(folder: Path) -> None:
     images = [folder / name for name in ("red.png", "text.png", "missing.png", "blue.png")]
-    done = pipeline(
+    words = (
         *("run", folder / "channels.toml", *images, "--labels", folder / "labels.txt"),
         *("--top", "2", "--repeat", "3", "--profile"),
     )
-    assert done.returncode == 1, done.stderr
+    refused = pipeline(*words)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    missing, text, last = refused.stderr.splitlines()
+    assert missing.startswith(f"there is no file {images[2]}")
+    assert text.startswith(f"{images[1]}: 8 bytes that do not decode as an image")
+    assert last.startswith("error: 2 of 4 images cannot be used; ")
+    assert last.endswith("with --skip-bad-images")
+    done = pipeline(*words, "--skip-bad-images")
+    assert done.returncode == 0, done.stderr
     red, blue = done.stdout.split(str(folder / "blue.png"))
     assert red.startswith(f"{folder / 'red.png'}: red 0.9")
     assert "2. 0." in red
@@ -43,13 +51,14 @@ def test_run_classifies_and_a_bad_file_costs_only_itself(folder: Path) -> None:
         "model    queue",
         "forward",
         "DecodeMat",
-        "TensorrtTensor.infer",
+        "onnxruntime.infer",
     ):
         assert stage in blue
-    loading, loaded, *errors = done.stderr.splitlines()
+    *told, skipped, loading, loaded = done.stderr.splitlines()
+    assert told == [missing, text]
+    assert skipped == "2 images are skipped"
     assert loading.startswith("loading ")
-    assert "model x 1 (onnxruntime fp32)" in loaded
-    assert [line.split(": ")[0] for line in errors] == [str(folder / "text.png"), str(images[2])]
+    assert "model x 1 (channels.onnx, onnxruntime fp32)" in loaded
 
 
 def test_run_takes_folders_and_tells_all_that_is_wrong(
@@ -181,19 +190,20 @@ def test_several_roots_need_a_node_to_enter(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "{file}", "x.png", "--engine", "onxruntime"], "did you mean 'onnxruntime'?"),
+        (["run", "{file}", "{image}", "--engine", "onxruntime"], "did you mean 'onnxruntime'?"),
         (
-            ["run", "{file}", "x.png", "--labels", "/no/labels"],
+            ["run", "{file}", "{image}", "--labels", "/no/labels"],
             "label file: there is no folder /no",
         ),
-        (["run", "{file}", "x.png", "--set", "modle.max=2"], "did you mean 'model'?"),
+        (["run", "{file}", "{image}", "--set", "modle.max=2"], "did you mean 'model'?"),
         (["show", "/no/such.toml"], "cannot read the configuration"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(
     words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([word.format(file=folder / "channels.toml") for word in words]) == 2
+    places = {"file": folder / "channels.toml", "image": folder / "red.png"}
+    assert main([word.format(**places) for word in words]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 

@@ -83,8 +83,11 @@ def test_int8_without_images_is_a_mistake(check: Checked) -> None:
     checked = check('precision = "int8"')
     assert checked.code == MISTAKES
     assert checked.has(("mistake: [model]", "precision int8 needs images to calibrate with"))
-    checked = check('precision = "int8"', f'calibration_images = "{check.folder}"')
-    assert checked.has(("mistake: [model]", "has 2 images that OpenCV can decode; give at least 3"))
+    images = f'calibration_images = "{check.folder}"'
+    checked = check('precision = "int8"', images)
+    assert checked.has(("mistake: [model]", "1 of 3 images cannot be used; remove them, or"))
+    checked = check('precision = "int8"', images, "skip_bad_images = true")
+    assert checked.has(("mistake: [model]", "has 2 images that can be used; give at least 3"))
     checked = check('precision = "int8"', 'calibration_images = "/no/photos"')
     assert checked.has(("mistake: [model]", "calibration_images: there is no folder /no/photos"))
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import cv2
 import pytest
 
+from engine.registry import choose_engine
 from pipeline.commands.console import one_line, table
 from pipeline.commands.dispatch import main
 from pipeline.commands.drawing import Edge, drawing_of
@@ -52,7 +53,7 @@ decode  S[DecodeMat,Mat2Tensor]
         2 instances
 
 model   TensorrtTensor
-        1 instance, min 1, max 4""",
+        1 instance, m.onnx by {engine}, min 1, max 4""",
     ),
     "diamond": (
         DIAMOND,
@@ -116,7 +117,9 @@ collect  DecodeMat
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_terminal_shows_a_tree_and_what_each_node_runs(name: str) -> None:
     document, text = SHOWN[name]
-    assert as_text(drawing_of(parse_config(document)), 100) == text
+    choice = choose_engine("auto")
+    told = text.replace("{engine}", f"{choice.name} {choice.precision}")
+    assert as_text(drawing_of(parse_config(document)), 100) == told
 
 
 def test_a_narrow_terminal_breaks_lines() -> None:

@@ -137,7 +137,7 @@ def test_what_cannot_begin_is_one_line(
     ("words", "message"),
     [
         (["--batches", "1,,2"], "takes a list of whole numbers, got '1,,2'"),
-        (["--size", "224"], "such as 224x224"),
+        (["--size", "224x"], "such as 224 or 224x320 (height x width)"),
         (["--sizes", "224x224"], "did you mean '--size'?"),
     ],
 )

@@ -140,7 +140,7 @@ def test_its_nodes_are_in_the_stats_once(
     node = stats.nodes["resnet50"]
     assert node.items == sum(size * n for size, n in node.batches_by_size.items())
     assert node.working_instances == node.instances
-    assert stats.stages["resnet50.forward"].counts
+    assert stats.stages["efficientnet_lite0.forward"].counts
     for client in clients:
         client.close()
 
@@ -164,7 +164,7 @@ def test_times_of_both_processes_arrive(
     (result,) = classify(server[0], photographs[:1], with_stage_times=True)
     assert {
         *("cpu_decoder.queue", "cpu_decoder.forward"),
-        *("resnet50.queue", "resnet50.forward"),
+        *("efficientnet_lite0.queue", "efficientnet_lite0.forward"),
     } <= result.stage_times_ms.keys()
 
 

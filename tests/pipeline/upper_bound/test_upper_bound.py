@@ -27,14 +27,14 @@ from tests.robustness.colour_model import SIDE, write_colour_model
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """A folder with three small JPEGs of smooth noise, and with a FIFO that is called one."""
+    """A folder with three small JPEGs of smooth noise, and with a FIFO, which is not opened."""
     folder = tmp_path / "photographs"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(3):
         pixels = cv2.resize(generator.integers(0, 256, (12, 16, 3), np.uint8), (160, 120))
         cv2.imwrite(str(folder / f"{number}.jpg"), pixels)
-    os.mkfifo(folder / "fifo.jpg")
+    os.mkfifo(folder / "fifo")
     return folder
 
 
@@ -177,14 +177,17 @@ def test_a_model_that_gets_tensors_has_nothing_that_decodes(
     assert "nothing stands before TensorrtTensor" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_image_is_one_line(
+def test_a_file_that_is_no_image_is_told_or_skipped(
     capsys: pytest.CaptureFixture[str], photographs: Path, model: Path
 ) -> None:
     (photographs / "9.jpg").write_bytes(b"no image")
-    assert main([*_options(photographs, model), "--part", "engine"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert len(error.splitlines()) == 1
+    words = [*_options(photographs, model), "--part", "engine", "--batch_sizes", "1"]
+    assert main(words) == 2
+    others, bad, error = capsys.readouterr().err.splitlines()
+    assert others.endswith("/fifo")
+    assert bad.startswith(f"{photographs / '9.jpg'}: 8 bytes that do not decode")
+    assert error.startswith("error: 1 of 4 images cannot be used")
+    assert main([*words, "--skip_bad_images"]) == 0
 
 
 @pytest.mark.parametrize(("one", "other"), [("_", "-"), ("-", "_")])

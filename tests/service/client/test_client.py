@@ -34,6 +34,7 @@ from service.client.backoff import delay_s
 from service.client.command import main
 from service.client.images import calls_of_bounded_size, image_bytes
 from tests.service.client.clients import BOTH, LoopClient
+from tests.service.pictures import PICTURE
 
 HOST = "127.0.0.1"
 
@@ -387,23 +388,50 @@ class TestCommand:
     def test_it_classifies_folders_and_tells_failures_in_one_line(
         self, scripted_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "a.jpg").write_bytes(b"best=3")
-        (tmp_path / "b.png").write_bytes(b"best=1")
+        (tmp_path / "a.jpg").write_bytes(PICTURE + b"best=3")
+        (tmp_path / "b.png").write_bytes(PICTURE + b"best=1")
         (tmp_path / "notes.txt").write_bytes(b"no image")
         port = ("--port", str(scripted_server.port))
         code, out, err = self.run(capsys, "classify", str(tmp_path), *port)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"left out, as no images: {tmp_path / 'notes.txt'}\n")
         assert [line.split()[1:] for line in out.splitlines()] == [
             ["0.6000", "class_3"],
             ["0.6000", "class_1"],
         ]
-        (tmp_path / "c.jpg").write_bytes(b"invalid")
+        (tmp_path / "c.jpg").write_bytes(PICTURE + b"invalid")
         code, out, err = self.run(capsys, "classify", str(tmp_path), *port, "--json")
         assert code == 1
         assert out.count("\n") == 3
         assert '"label": "class_3"' in out
-        assert err.count("\n") == 1
+        assert err.count("\n") == 2
         assert "no image at all" in err
+
+    def test_images_that_cannot_be_used_are_told_before_any_call(
+        self, scripted_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        port = ("--port", str(scripted_server.port))
+        pixels = np.zeros((40, 40, 3), np.uint8)
+        (tmp_path / "a.jpg").write_bytes(PICTURE + b"best=3")
+        for suffix in ("jpg", "png", "webp"):
+            whole = cv2.imencode(f".{suffix}", pixels)[1].tobytes()
+            (tmp_path / f"whole.{suffix}").write_bytes(whole)
+            (tmp_path / f"cut.{suffix}").write_bytes(whole[:-9])
+        (tmp_path / "head.png").write_bytes(whole[:14])
+        (tmp_path / "text.jpg").write_bytes(b"text")
+        (tmp_path / "empty.jpg").touch()
+        missing = tmp_path / "none.jpg"
+        places = (str(tmp_path), str(missing))
+        code, out, err = self.run(capsys, "classify", *places, *port)
+        assert (code, out) == (2, "")
+        *told, last = err.splitlines()
+        named = ["cut.jpg", "cut.png", "cut.webp", "empty.jpg", "head.png", "text.jpg", "none.jpg"]
+        assert [Path(line.split(": ")[0]).name for line in told] == named
+        for words, count in (("a jpeg without its end", 1), ("a png without its end", 1)):
+            assert sum(words in line for line in told) == count
+        assert last.startswith("error: 7 of 11 images cannot be used; ")
+        code, out, err = self.run(capsys, "classify", *places, *port, "--skip-bad-images")
+        assert (code, out.count("\n")) == (0, 4)
+        assert err.splitlines()[-1] == "7 images are skipped"
 
     def test_an_image_on_standard_input(
         self,
@@ -413,7 +441,7 @@ class TestCommand:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         port = ("--port", str(scripted_server.port))
-        (tmp_path / "a.jpg").write_bytes(b"best=1")
+        (tmp_path / "a.jpg").write_bytes(PICTURE + b"best=1")
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"best=3")))
         code, out, _ = self.run(capsys, "classify", "-", str(tmp_path / "a.jpg"), *port)
         assert code == 0
@@ -429,7 +457,7 @@ class TestCommand:
     def test_stage_times_and_more_classes_than_there_are(
         self, scripted_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (tmp_path / "a.jpg").write_bytes(b"best=3")
+        (tmp_path / "a.jpg").write_bytes(PICTURE + b"best=3")
         options = ("--port", str(scripted_server.port), "--stage-times", "--top-k", "7")
         code, out, err = self.run(capsys, "classify", str(tmp_path), *options)
         assert (code, err) == (0, "")
@@ -447,7 +475,7 @@ class TestCommand:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         scripted.note = "labels mean nothing: seeded weights"
-        (tmp_path / "a.jpg").write_bytes(b"best=3")
+        (tmp_path / "a.jpg").write_bytes(PICTURE + b"best=3")
         port = ("--port", str(serve(scripted).port))
         assert "model.onnx: labels mean nothing: seeded weights" in caplog.messages
         for options in ([], ["--json"]):

@@ -34,7 +34,7 @@ _MEASURE = """
 import json, os, resource, sys
 from pathlib import Path
 from service.images.decoding import decode_bgr
-from service.images.formats import FORMATS
+from interfaces.image_formats import FORMATS
 from service.images.limit import ImageLimit
 from service.handlers.interface import InvalidImageError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.images.formats import FORMATS, image_format
+from interfaces.image_formats import FORMATS, image_format
 from service.images.header import size_of
 
 IMAGE = (np.arange(90 * 60 * 3) % 251).astype(np.uint8).reshape(90, 60, 3)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from service.images.formats import JPEG_SUFFIXES
+from interfaces.image_formats import JPEG_SUFFIXES
 from thriftpipe.torchpipe.utils import test as load_test
 
 

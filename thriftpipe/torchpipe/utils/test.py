@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from interfaces.image_formats import JPEG_SUFFIXES
 from pipeline.image_files import MOST_IMAGES, Image, image_files, read_images
 from service.errors import ConfigurationError
-from service.images.formats import JPEG_SUFFIXES
 from thriftpipe.torchpipe.facts import infer_shape
 from thriftpipe.torchpipe.pipes import pipe
 
