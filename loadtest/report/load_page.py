@@ -124,8 +124,13 @@ def _warnings(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     return [
         (mark.name, ", ".join(names), mark.warning)
         for mark in MARKS
-        if (names := [row.name for row in rows if mark.applies(row)])
+        if (names := [_named(row) for row in rows if mark.applies(row)])
     ]
+
+
+def _named(row: Row) -> str:
+    """A row's variant and, in a sweep, its number of clients."""
+    return row.name if row.windows[0].clients is None else f"{row.name} with {_count(row.clients)}"
 
 
 def found_waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:

@@ -232,12 +232,19 @@ def _cause(told: Verdict, found: Waterfall | None, *, on_gpu: bool) -> str:
         return f"{parts}; no control was measured beside it: add `{name}` to `--variants`."
     return (
         f"{parts}; the control beside it, `{control.name}`, serves {control.qps.median:.1f} images "
-        f"per second, and `{compared.name}` {_times(beside, ' as many')}."
+        f"per second, and `{compared.name}` {_times(beside, ' as many')}{_missing(told)}."
     )
 
 
+def _missing(told: Verdict) -> str:
+    """That no control has as many processes as the fastest pipeline, where that is so."""
+    if told.compared is told.pipeline or told.pipeline is None:
+        return ""
+    return f"; no control was measured with {told.pipeline.processes} processes"
+
+
 def _step(step: Step) -> str:
-    label = step.label.replace(LOCK, "taking the lock away")
+    label = " together with ".join(step.changes).replace(LOCK, "taking the lock away")
     if step.ratio is None:
         return label
     share = "" if step.share is None else f", {100 * step.share:.0f} % of it"

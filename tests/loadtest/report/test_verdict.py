@@ -92,6 +92,7 @@ def test_without_a_control_a_gain_has_no_known_cause(measured: Measure) -> None:
     told = _of(measured({"baseline": 1000, "pipeline": 1600}))
     assert told.decision is Decision.CAUSE_UNKNOWN
     assert told.sentences[0].startswith("Perhaps: ")
+    assert "taking the lock away together with batching and instances (1.60" in told.sentences[1]
     assert "add `baseline-no-lock` to `--variants`" in told.sentences[1]
 
 
@@ -106,6 +107,7 @@ def test_a_control_with_fewer_processes_is_none_for_more_of_them(measured: Measu
     assert told.compared is not None
     assert (told.pipeline and told.pipeline.name, told.compared.name) == ("pipeline-4w", "pipeline")
     assert "and `pipeline` 1.23 times as many" in told.sentences[1]
+    assert told.sentences[1].endswith("; no control was measured with 4 processes.")
 
 
 def test_on_a_gpu_the_baseline_keeps_its_lock_and_is_the_control(measured: Measure) -> None:
