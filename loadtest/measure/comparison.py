@@ -331,6 +331,7 @@ class Comparison:
                 self._progress,
                 self._title(job, what),
                 serving.process.require_alive,
+                counts_nodes=True,
             )
         processes_of = None if clients is None else load.client_processes
         return replace(window, clients=clients, client_processes=processes_of)

@@ -134,7 +134,16 @@ def _measured(
 ) -> Run:
     with Clients(load, images, {}) as clients:
         window = measure_window(
-            identity.handler, 1, clients, load, server_pid, Gpus(), progress, title, watch
+            identity.handler,
+            1,
+            clients,
+            load,
+            server_pid,
+            Gpus(),
+            progress,
+            title,
+            watch,
+            counts_nodes=True,
         )
     run.workloads[0].windows.append(window)
     return run

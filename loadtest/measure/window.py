@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import Clients
+from loadtest.measure.node_counts import node_counts
 from loadtest.measure.sampling import Sampler
 from loadtest.progress import Progress
+from loadtest.records.node_counts import as_details, growth
 from loadtest.records.probe import Gpus, Probe
 from loadtest.records.run import Window
 from loadtest.settings import LoadSettings
@@ -27,6 +29,8 @@ def measure_window(
     progress: Progress,
     title: str,
     watch: Callable[[], None],
+    *,
+    counts_nodes: bool = False,
 ) -> Window:
     """Put the load on, discard the warm-up, and measure one window.
 
@@ -44,6 +48,8 @@ def measure_window(
         progress: shows how it goes.
         title: what the progress line calls it.
         watch: called five times a second; raises if the server is gone.
+        counts_nodes: whether the server is asked what its nodes do in the window. It is asked just
+            before its start and just after its end, so that a batch more or less may be counted.
 
     Raises:
         LoadTestError: a client ended, the server stopped answering, or nothing completed.
@@ -55,6 +61,7 @@ def measure_window(
         progress.update(f"{title}: {clients.completed} requests, {clients.failed} failed")
 
     clients.wait(time.perf_counter() + load.warmup_s, show)
+    before = node_counts(load.host, load.port) if counts_nodes else {}
     with Sampler(Probe(server_pid, clients.pids, gpus)) as sampler:
         start_s = sampler.sample().at_s
         clients.open_window(start_s)
@@ -63,6 +70,7 @@ def measure_window(
         length_s = _LONGEST_WINDOW_S if load.duration_s is None else load.duration_s
         clients.wait(start_s + length_s, show, load.total_number)
         end_s = sampler.sample().at_s
+    after = node_counts(load.host, load.port) if counts_nodes else {}
     records = clients.stop(start_s, end_s)
     length_s = end_s - start_s
     if load.total_number is not None:
@@ -74,4 +82,5 @@ def measure_window(
         raise LoadTestError(
             f"no request completed within {length_s:.1f} s; choose a longer --duration_s"
         )
-    return Window(variant, repeat, length_s, sampler.samples(start_s), records)
+    details = as_details(growth(before, after))
+    return Window(variant, repeat, length_s, sampler.samples(start_s), records, details=details)

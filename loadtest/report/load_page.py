@@ -88,6 +88,7 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
     stages = {stages.variant: stage_parts(stages) for stages in workload.stages}
     told = {variant: by_kind(found) for variant, found in stages.items() if found}
     nodes = node_batches(rows)
+    several = [node for node in nodes if max(node.by_size) > 1]
     steps = found_waterfall(run, workload, rows)
 
     def draw(chart: Chart | None) -> DrawnChart | None:
@@ -112,7 +113,7 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
         "stages": tables.stages_table(stages) if stages else None,
         "stage_chart": draw(stage_plot.chart(name, title, told) if told else None),
         "batches": batch_table(nodes) if nodes else None,
-        "batch_chart": draw(batch_plot.chart(name, title, nodes) if nodes else None),
+        "batch_chart": draw(batch_plot.chart(name, title, several) if several else None),
         "batch_nodes": nodes,
         "batch_remarks": [*batch_remarks(rows, nodes)],
         "warnings": _warnings(rows),

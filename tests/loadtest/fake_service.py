@@ -54,6 +54,9 @@ class _Service:
             workers=self.workers,
         )
 
+    def stats(self) -> Any:
+        raise inference.InternalError(message="nothing is counted", error_id="fake")
+
     def infer_batch(self, params: Any) -> Any:
         del params
         with self.lock:

@@ -16,6 +16,7 @@ import pytest
 from loadtest.errors import LoadTestError
 from loadtest.measure.agreement import Answer, compare_answers
 from loadtest.records import raw_files
+from loadtest.records.node_counts import NodeCounts
 from loadtest.records.run import Run, Window
 from loadtest.report.stage_summary import stage_parts
 from tests.robustness.colour_model import LABELS, ColourModel, encoded
@@ -59,11 +60,18 @@ def test_a_real_comparison_of_both_handlers_and_the_upper_bound(
         assert {part.kind for part in stage_parts(stages)} >= {"queue", "decode", "resize"}
         latency_ms = fmean(request.latency_ms for request in stages.requests)
         assert sum(p.mean_ms for p in stage_parts(stages)) == pytest.approx(latency_ms, rel=0.01)
+    *_, model_node = NodeCounts.of_window(workload.windows[1]).values()
+    # Each of the four clients has one request on its way at either end of the window.
+    assert model_node.items >= len(workload.windows[1].records) - 4
+    in_batches = sum(n * size for size, n in model_node.batches_by_size.items())
+    assert in_batches == pytest.approx(model_node.items, abs=2 * 4)
+    assert set(model_node.batches_by_reason) <= {"full", "idle", "timeout"}
     limit = workload.windows[2].images_per_s
     assert limit is not None
     assert limit > 0
     report = (tmp_path / "out" / "report.md").read_text()
     assert "`pipeline` serves" in report
+    assert "| left: full | left: idle | left: timeout |" in report
     assert "Only 1 repeats" in report
     for name in order:
         assert f"| {name}" in done.stdout
