@@ -88,6 +88,11 @@ struct InferOptions {
     2: optional i32 timeout_ms,
     /** Whether results tell their stage_times_ms; false where unset. */
     3: optional bool with_stage_times,
+    /**
+     * The span of the client that this call belongs to, as in the header of this name of the W3C's
+     * Trace Context. Only a server that sends traces reads it.
+     */
+    4: optional string traceparent,
 }
 
 /** Which server answers, and what it runs. */

@@ -185,6 +185,12 @@ def _assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"must be a URL {URL.rule}, got {text!r}")
+    return text
+
+
 def _gpu_numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() for part in parts):
@@ -208,6 +214,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 TEXT = Kind("text")
+URL = Kind("URL", _url, rule="beginning with http:// or https://", metavar="URL")
 FILE = Kind("file", metavar="FILE")
 """A file that has to be there."""
 SWITCH = Kind("switch")

@@ -86,6 +86,13 @@ class CallCounts:
         with self._lock:
             self._refusals[reason] = self._refusals.get(reason, 0) + 1
 
+    def continues(self, traceparent: str) -> None:
+        """This thread's call belongs to a trace of its client's, which only `ObservedCounts` tells.
+
+        Args:
+            traceparent: as in the W3C's Trace Context.
+        """
+
     def read(self) -> Stats:
         """The numbers so far."""
         with self._lock:

@@ -157,6 +157,8 @@ class InferenceService:
             InvalidRequest, Overloaded, InternalError: the call as a whole was refused.
         """
         options = options or inference.InferOptions()
+        if options.traceparent:
+            self._counts.continues(options.traceparent)
         self._limits.check_count(len(requests))
         top_k = self._checked_top_k(options.top_k, len(requests))
         deadline = self._limits.deadline(options.timeout_ms)

@@ -23,7 +23,6 @@ from service.accepting.listener import (
 )
 from service.accepting.reserve import ReserveTerms
 from service.admission import Admission
-from service.call_counts import CallCounts
 from service.call_limits import CallLimits
 from service.gpus import gpus
 from service.handlers.interface import Handler
@@ -37,6 +36,7 @@ from service.processes.lifecycle import STARTING, Lifecycle
 from service.processes.placement import Placement
 from service.processes.process import CLOSING_S, is_done_within
 from service.processes.stats_report import Report
+from service.requests.telling import telling
 from service.wire.buffer_budget import BufferBudget
 from service.wire.connection import Connection
 from service.wire.processor import MethodTable, Processor, method_table
@@ -46,6 +46,8 @@ from service.wire.transport import PlainTransport, Timeouts, Transport
 _log = logging.getLogger(__name__)
 
 _ALONE = Placement()
+# For traces that have not left yet.
+_TELLING_S = 1.0
 
 
 class Server(Lifecycle):
@@ -71,7 +73,8 @@ class Server(Lifecycle):
     ) -> None:
         super().__init__(settings, listener)
         self._started_s = time.monotonic()
-        self._counts = CallCounts()
+        self._telling = telling(settings, placement.worker)
+        self._counts = self._telling.counts
         self._whole_stats = whole_stats or self.stats
         self._admission: Admission | None = None
         self._service: InferenceService | None = None
@@ -220,11 +223,16 @@ class Server(Lifecycle):
     def shutdown(self) -> None:
         """Free the port, and the handler unless calls that were cut off still run in it."""
         super().shutdown()
+        is_done_within(_TELLING_S, self._telling.close)
         is_warming_up = self._warm_up is not None and self._warm_up.is_under_way
         if self._handler is None or is_warming_up or self._connections.in_flight():
             return
         if not is_done_within(CLOSING_S, self._handler.close):
             _log.error("the handler hangs and is not closed: not done within %g s", CLOSING_S)
+
+    def _sum_up(self) -> None:
+        if self._placement.supervisor_pid is None:
+            self._troubles.tell(self._counts.read())
 
     def _announce_stop(self) -> None:
         self._not_ready(self._stop_reason)
@@ -247,11 +255,19 @@ class Server(Lifecycle):
             transport = self._transport(sock, terms.timeouts)
             processor = Processor(terms.methods, self._counts)
             return Connection(
-                transport, address, processor, self._limits, terms.memory, is_reserve=True
+                transport,
+                address,
+                processor,
+                self._limits,
+                terms.memory,
+                is_reserve=True,
+                replied=self._telling.replied,
             )
         transport = self._transport(sock, self._timeouts)
         processor = Processor(self._methods, self._counts)
-        return Connection(transport, address, processor, self._limits, self._memory)
+        return Connection(
+            transport, address, processor, self._limits, self._memory, replied=self._telling.replied
+        )
 
     def _on_readable(self, data: Any) -> None:
         del data

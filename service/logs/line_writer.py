@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _STDERR_FD = 2
-# More are written in parts, so that lines are soon there.
-_MOST_LINES = 100
 # Lines tell who asked from where.
 _MODE = 0o640
 # For a named pipe without a reader: an error, rather than a wait.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class LineWriter(logging.Handler):
-    """Appends the messages of records; for one thread at a time.
+class LineWriter:
+    """Appends lines to a file or to stderr.
 
     What is written with one call is not mixed with the lines of other processes. Lines that cannot
     be written are lost, counted, and told once others can.
 
     Args:
         path: a file, opened with the first line; None for stderr.
-        has_more: whether the next record comes at once, so that its line is written together with
-            this one's.
     """
 
-    def __init__(self, path: str | None, has_more: Callable[[], bool]) -> None:
-        super().__init__()
+    def __init__(self, path: str | None) -> None:
         # The process may change its folder.
         self._path = None if path is None else Path(path).absolute()
-        self._has_more = has_more
-        self._lines: list[str] = []
-        self._lost, self._why_lost = 0, ""
         self._fd = _STDERR_FD if path is None else -1
+        self._lost, self._why_lost = 0, ""
+        # Of the file, which is opened anew in another thread than the one that writes.
+        self._lock = threading.Lock()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the message, unless it is to wait for the next one."""
-        self._lines.append(record.getMessage())
-        if len(self._lines) >= _MOST_LINES or not self._has_more():
-            self.flush()
-
-    def write_alone(self, record: logging.LogRecord) -> None:
-        """Write one message at once, in a forked process: what waits is not its own."""
-        with suppress(OSError):
-            _write(self._fd, f"{record.getMessage()}\n")
-
-    def flush(self) -> None:
-        """Write what waits."""
-        lines, self._lines = self._lines, []
-        if not lines:
-            return
+    def write(self, lines: Sequence[str]) -> None:
+        """Write lines with one call; for one thread at a time."""
         told = f"{self._lost} log lines were lost: {self._why_lost}"
-        text = "".join(f"{line}\n" for line in ([told] if self._lost else []) + lines)
+        text = "".join(f"{line}\n" for line in (*([told] if self._lost else []), *lines))
         try:
             self.reopen()
             _write(self._fd, text)
@@ -70,20 +51,24 @@ class LineWriter(logging.Handler):
             self._lost = 0
 
     def reopen(self) -> None:
-        """Open the file unless it is open and where it was.
+        """Open the file unless it is open and where it was; for any thread.
 
         Raises:
             OSError: it cannot be opened; one that is open stays so.
         """
         if self._path is None:
             return
-        with suppress(FileNotFoundError):
-            if self._fd >= 0 and os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+        with self._lock:
+            with suppress(FileNotFoundError):
+                if self._fd >= 0 and os.path.samestat(self._path.stat(), os.fstat(self._fd)):
+                    return
+            opened = os.open(self._path, _FLAGS, _MODE)
+            if self._fd < 0:
+                self._fd = opened
                 return
-        opened = os.open(self._path, _FLAGS, _MODE)
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = opened
+            # In one step, since the other thread may be writing.
+            os.dup2(opened, self._fd, inheritable=False)
+            os.close(opened)
 
 
 def _write(fd: int, text: str) -> None:

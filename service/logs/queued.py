@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
-from logging.handlers import QueueHandler, QueueListener
+import threading
 
 from service.logs.formats import formatter
 from service.logs.line_writer import LineWriter
@@ -18,13 +18,15 @@ REQUESTS = "service.requests"
 _MOST_WAITING = 1000
 # So many lines of requests may wait while others are written.
 _MOST_UNHURRIED = 500
+# Written with one call; more would keep the first of them back.
+_MOST_AT_ONCE = 100
 # A thread that logs waits so long for its line, unless others wait for the reader already.
 _PATIENCE_S = 0.2
 # A process that ends.
 _LAST_PATIENCE_S = 1.0
 
 
-class QueuedLog(QueueHandler):
+class QueuedLog(logging.Handler):
     """Writes log lines in a thread of its own, so that a full pipe blocks no other.
 
     While the reader reads, a line is written before the logging thread goes on: what a process says
@@ -37,38 +39,41 @@ class QueuedLog(QueueHandler):
         speaker: which process of the server this is; "" for the one that was started.
     """
 
-    queue: queue.Queue[logging.LogRecord]
-
     def __init__(self, settings: LogSettings, speaker: str) -> None:
-        super().__init__(queue.Queue(_MOST_WAITING))
+        super().__init__()
         self.setFormatter(formatter(settings.log_format, speaker))
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # How many lines there have been: of the threads that log, and of the one that writes.
+        self._given, self._written = 0, 0
+        self._progress = threading.Condition()
         self._dropped = 0
-        self._pid = os.getpid()
         # The last wait for the reader was in vain, and what waited then still does.
         self._is_stuck = False
-        self._writer = LineWriter(settings.log_file, self._has_waiting)
-        # Its thread is a daemon: it keeps no process from its end.
-        QueueListener(self.queue, self._writer).start()
+        self._pid = os.getpid()
+        self._writer = LineWriter(settings.log_file)
+        # It keeps no process from its end.
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not written yet."""
+        return self._given - self._written
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a record written."""
-        if os.getpid() == self._pid:
-            super().emit(record)
-        else:
+        """Have a record written; called by one thread at a time."""
+        line = self.format(record)
+        if os.getpid() != self._pid:
             # A process that was forked off has no such thread.
-            self._writer.write_alone(self.prepare(record))
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Hand a record to the writing thread; called by one thread at a time."""
-        waiting = self.queue.unfinished_tasks
-        try:
-            if self._dropped and waiting < _MOST_WAITING - 1:
-                self.queue.put_nowait(self.prepare(self._told_dropped()))
-                self._dropped = 0
-            self.queue.put_nowait(record)
-        except queue.Full:
+            self._writer.write([line])
+            return
+        waiting = self.waiting
+        if waiting >= _MOST_WAITING:
             self._dropped += 1
             return
+        if self._dropped and waiting < _MOST_WAITING - 1:
+            self._give(self.format(self._told_dropped()))
+            self._dropped = 0
+        self._give(line)
         if not waiting:
             self._is_stuck = False
         may_wait = record.name == REQUESTS and waiting < _MOST_UNHURRIED
@@ -85,21 +90,27 @@ class QueuedLog(QueueHandler):
         Raises:
             OSError: it cannot be opened.
         """
-        self._writer.acquire()
-        try:
-            self._writer.reopen()
-        finally:
-            self._writer.release()
+        self._writer.reopen()
 
-    def _has_waiting(self) -> bool:
-        return not self.queue.empty()
+    def _give(self, line: str) -> None:
+        self._given += 1
+        self._lines.put(line)
+
+    def _write(self) -> None:
+        """Write lines as they come, those that have come together with one call."""
+        while True:
+            lines = [self._lines.get()]
+            more = min(self._lines.qsize(), _MOST_AT_ONCE - 1)
+            lines += [self._lines.get() for _ in range(more)]
+            self._writer.write(lines)
+            with self._progress:
+                self._written += len(lines)
+                self._progress.notify_all()
 
     def _wait(self, seconds: float) -> bool:
         """Wait until all lines are written; whether they are."""
-        with self.queue.all_tasks_done:
-            return self.queue.all_tasks_done.wait_for(
-                lambda: not self.queue.unfinished_tasks, seconds
-            )
+        with self._progress:
+            return self._progress.wait_for(lambda: not self.waiting, seconds)
 
     def _told_dropped(self) -> logging.LogRecord:
         told = f"{self._dropped} log lines were dropped: they were not read"

@@ -13,6 +13,8 @@ from interfaces.kinds import (
     PORT_OR_0,
     SECONDS,
     SECONDS_OR_0,
+    SWITCH,
+    URL,
     WHOLE_MILLISECONDS,
     WHOLE_NUMBER,
     Bounds,
@@ -216,6 +218,24 @@ class ServerSettings:
         beyond="it is killed and replaced; while no instance, or not the baseline's engine, has "
         "finished its batch for so long and for ten times as long as usual, `health` says "
         '"not ready"',
+    )
+    access_log: bool = option(
+        False,
+        "log a line for each request: method, outcome, images, bytes, latency and the client's "
+        "address",
+        SWITCH,
+    )
+    slow_ms: int = option(
+        0,
+        "log a line, with the times of its stages, for each request that takes longer; 0 for none",
+        WHOLE_MILLISECONDS,
+    )
+    trace_endpoint: str | None = option(
+        None,
+        "URL that gets OpenTelemetry spans of all requests, as OTLP over HTTP; needs the extra "
+        "'otel'",
+        URL,
+        default_text="no traces",
     )
     tls_cert: str | None = option(
         None,

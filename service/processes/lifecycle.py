@@ -18,6 +18,7 @@ from service.options.server_settings import ServerSettings
 from service.processes.process import LEAVING_S
 from service.processes.service_manager import READY, STOPPING, tell_service_manager
 from service.processes.subreaper import wait_for_children
+from service.processes.trouble_summary import TroubleSummary
 from service.processes.wakeup_pipe import WakeupPipe
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Lifecycle(ABC):
         self._wakeup = WakeupPipe()
         self._selector.register(self._wakeup.receiver, selectors.EVENT_READ)
         self.ready = False
+        self._troubles = TroubleSummary()
         # What other threads want done in the serving one.
         self._errands: deque[Callable[[], None]] = deque()
 
@@ -126,7 +128,9 @@ class Lifecycle(ABC):
                 tell_service_manager(READY)
             self.serve()
             tell_service_manager(STOPPING)
-            return self.drain()
+            cut_off = self.drain()
+            self._sum_up()
+            return cut_off
         finally:
             self.shutdown()
 
@@ -166,7 +170,7 @@ class Lifecycle(ABC):
 
     def _turn(self, end_s: float = math.inf) -> None:
         """Wait for something to happen, until `end_s` at most, and handle it."""
-        wait_s = min(end_s, self._next_due_s()) - time.monotonic()
+        wait_s = min(end_s, self._next_due_s(), self._troubles.due_s) - time.monotonic()
         if (pause_s := self._listener.pause_s()) is not None:
             wait_s = min(wait_s, pause_s)
         for key, _ in self._selector.select(None if wait_s == math.inf else max(0.0, wait_s)):
@@ -178,6 +182,12 @@ class Lifecycle(ABC):
             else:
                 self._on_readable(key.data)
         self._listener.end_pause()
+        if self._troubles.is_due():
+            self._sum_up()
+
+    @abstractmethod
+    def _sum_up(self) -> None:
+        """Log what calls did not get, if this process speaks for the server."""
 
     @abstractmethod
     def _announce_stop(self) -> None:

@@ -5,7 +5,7 @@
 | SIGTERM, SIGINT, SIGQUIT | drains; the second one ends it at once | nothing |
 | SIGHUP with --log-file | opens that file anew, if it was moved away | the same |
 | SIGHUP without it | drains, unless it was ignored at the start (`nohup`) | nothing |
-| SIGUSR1 | writes the stacks of all threads to stderr | the same |
+| SIGUSR1 | logs the stacks of all threads, and the numbers that `stats` gives | the stacks |
 | SIGUSR2 | one log line | the same |
 
 A terminal or a service manager sends signals to all processes of a server: the supervisor says when
@@ -26,8 +26,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 
+from service.logs.formats import Event
 from service.logs.start import reopen_log, used_log_settings
 from service.processes.lifecycle import Lifecycle
 from service.processes.process import STDERR_FD, end_at_will, end_within
@@ -145,6 +147,9 @@ class _StopBySignals:
 
     def note(self, number: int) -> None:
         """Run by the thread that reads which signals come."""
+        if number == signal.SIGUSR1:
+            # It waits for the serving thread, and other signals must not.
+            threading.Thread(target=_log_stats, args=(self._server,), daemon=True).start()
         if number in self._stopping:
             if self._is_native and number in _ENDING:
                 _end_by_the_next(number)
@@ -279,7 +284,7 @@ def _keep_reading(note: Callable[[int], None]) -> socket.socket:
                     if number == signal.SIGHUP and _reopens_log():
                         reopen_log()
                     if number == signal.SIGUSR2:
-                        _log.info("SIGUSR2 does nothing; SIGUSR1 writes all stacks to stderr")
+                        _log.info("SIGUSR2 does nothing; SIGUSR1 logs all stacks, and the stats")
                     note(number)
 
     threading.Thread(target=read, name="signals", daemon=True).start()
@@ -297,4 +302,13 @@ def _log_stacks() -> None:
         faulthandler.dump_traceback(taken, all_threads=True)
         taken.seek(0)
         told = "the stacks of all threads (SIGUSR1):\n" + taken.read().rstrip()
+    _log.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, told, (), None))
+
+
+def _log_stats(server: Lifecycle) -> None:
+    """Log what the server has done, whatever the log's level."""
+    try:
+        told: object = Event("stats (SIGUSR1)", asdict(server.stats()))
+    except TimeoutError as error:
+        told = f"no stats (SIGUSR1): {error}"
     _log.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, told, (), None))

@@ -211,6 +211,9 @@ class Supervisor(Lifecycle):
             return "no worker serves; they are being replaced"
         return "" if any(not one.why_not_ready for one in workers) else workers[0].why_not_ready
 
+    def _sum_up(self) -> None:
+        self._stats.ask(self._troubles.tell)
+
     def _announce_stop(self) -> None:
         for worker in self._serving():
             worker.announce_stop(self._stop_reason)

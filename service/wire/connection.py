@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Callable
 
 from thriftpy2.thrift import TMessageType
 
 from service.wire.buffer_budget import BufferBudget, MemoryFullError
-from service.wire.framing import FRAME_HEADER, MessageReader
+from service.wire.framing import FRAME_HEADER, Message, MessageReader
+from service.wire.large_strings import MARK_BYTES
 from service.wire.peer import call_arrived
 from service.wire.processor import Processor
 from service.wire.protocol_detection import ForeignProtocolError
@@ -33,6 +35,9 @@ class Connection:
         limits: what a message may cost.
         memory: what all messages take together.
         is_reserve: whether the connection is closed after one call.
+        replied: told of each reply that was sent, or could not be: the client's address, the size
+            of the call's arguments (None if they have not all arrived) and that of the reply, in
+            bytes; None for nobody.
 
     Attributes:
         address: the client's address, for log lines.
@@ -49,6 +54,7 @@ class Connection:
         memory: BufferBudget,
         *,
         is_reserve: bool = False,
+        replied: Callable[[str, int | None, int], None] | None = None,
     ) -> None:
         self.address = address
         self.is_reserve = is_reserve
@@ -57,6 +63,7 @@ class Connection:
         self._processor = processor
         self._reader = MessageReader(transport, limits, memory)
         self._memory = memory
+        self._replied = replied
         self._answering = False
         self._discarding = False
         self._stopping = False
@@ -109,11 +116,16 @@ class Connection:
                     )
                 call_arrived()
                 self._answering = True
+                request_bytes = 0 if self._replied is None else _arguments_bytes(message)
                 reply = _in_style(self._processor.process(message), message.framed)
-                if self.is_reserve:
-                    self._transport.finish_sending(reply)
-                    return
-                self._transport.send(reply)
+                try:
+                    if self.is_reserve:
+                        self._transport.finish_sending(reply)
+                        return
+                    self._transport.send(reply)
+                finally:
+                    if self._replied is not None:
+                        self._replied(self.address, request_bytes, len(reply))
                 self._answering = False
                 # While the next message is waited for, nothing is kept of this one.
                 del message, reply
@@ -150,6 +162,8 @@ class Connection:
             if framed is not None:
                 reply = self._processor.refuse(self._reader.name, self._reader.sequence_id, error)
                 reply = _in_style(reply, framed)
+                if self._replied is not None:
+                    self._replied(self.address, None, len(reply))
             if isinstance(error, MemoryFullError) and self._reader.skip_frame():
                 self._transport.finish_sending(reply)
                 return
@@ -168,6 +182,11 @@ class Connection:
         discarded = 0
         while discarded < _MOST_DISCARDED_BYTES and (received := self._transport.discard(chunk)):
             discarded += received
+
+
+def _arguments_bytes(message: Message) -> int:
+    marks_bytes = MARK_BYTES * len(message.strings)
+    return len(message.body) - marks_bytes + sum(map(len, message.strings))
 
 
 def _in_style(reply: bytes, framed: bool) -> bytes:

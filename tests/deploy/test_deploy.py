@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from interfaces.service import PORT
 from service.options.given import OTHER_VARIABLES, PREFIX, gather
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CONTAINERFILE = DEPLOY / "Containerfile"
 UNIT = DEPLOY / "systemd" / "thriftpipe.service"
+COMPOSE = DEPLOY / "compose.yaml"
 # What all processes of a server need beyond --drain-timeout-s.
 LEAVING_S = 11
 
@@ -125,3 +128,61 @@ def test_the_example_of_a_file_can_be_served(tmp_path: Path) -> None:
     (tmp_path / "server.toml").write_text(text)
     given = gather(["--config", str(tmp_path / "server.toml")], {})
     assert {"model", "labels", "config", "log-format"} <= {one.name for one in given.options}
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return found
+
+
+def test_compose_refers_to_what_there_is() -> None:
+    services, volumes = compose()["services"], compose()["volumes"]
+    for service in services.values():
+        for name in service.get("depends_on", ()):
+            assert name in services
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in volumes
+    build = services["thriftpipe"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == CONTAINERFILE
+    assert f" AS {build['target']}\n" in CONTAINERFILE.read_text()
+
+
+def test_compose_starts_a_server_that_takes_its_settings() -> None:
+    service = compose()["services"]["thriftpipe"]
+    assert all(isinstance(value, str) for value in service["environment"].values())
+    given = gather(["--handler", "null"], service["environment"])
+    settings = server_settings(parse_arguments(given.words))
+    assert int(service["stop_grace_period"].rstrip("s")) >= settings.drain_timeout_s + LEAVING_S
+    in_container, plain = (
+        yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
+        for name in ("compose.yml", "prometheus.yml")
+    )
+    (group,) = in_container["scrape_configs"][0]["static_configs"]
+    assert group["targets"] == [f"thriftpipe:{settings.metrics_port}"]
+    command = compose()["services"]["prometheus"]["command"]
+    assert "--config.file=/etc/prometheus/compose.yml" in command
+    # But for the address it is what is used without containers.
+    group["targets"] = plain["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert in_container == plain
+
+
+def test_grafana_gets_its_datasource_and_dashboard() -> None:
+    folder = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "thriftpipe.yaml").read_text())[
+        "providers"
+    ]
+    mounts = compose()["services"]["grafana"]["volumes"]
+    assert f"./grafana/thriftpipe.json:{provider['options']['path']}/thriftpipe.json:ro" in mounts
+
+
+def test_docker_compose_takes_the_file() -> None:
+    command = [tool("docker"), "compose"]
+    if subprocess.run([*command, "version"], capture_output=True).returncode:
+        pytest.skip("docker has no plugin compose here")
+    done = subprocess.run([*command, "-f", COMPOSE, "config", "--quiet"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -19,6 +19,8 @@ import pytest
 from service.cli import main
 from service.logs.formats import Event, formatter
 from service.logs.line_writer import LineWriter
+from service.logs.log_settings import LogSettings
+from service.logs.queued import REQUESTS, QueuedLog
 
 TIMEOUT_S = 30
 NULL = ("-m", "service", "--handler", "null", "--port", "0")
@@ -157,32 +159,37 @@ def test_lines_that_cannot_be_written_are_counted_and_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "folder" / "server.log"
-    writer = LineWriter(str(path), lambda: False)
-    for number in range(3):
-        writer.emit(record("lost %d", number))
+    writer = LineWriter(str(path))
+    writer.write(["lost", "lost"])
+    writer.write(["lost"])
     told = capfd.readouterr().err
     assert told == f"log lines are lost: {path}: No such file or directory\n"
     path.parent.mkdir()
-    writer.emit(record("written"))
-    assert path.read_text() == "3 log lines were lost: No such file or directory\nwritten\n"
+    writer.write(["written", "too"])
+    assert path.read_text() == "3 log lines were lost: No such file or directory\nwritten\ntoo\n"
     path.parent.rename(tmp_path / "moved")
-    writer.emit(record("lost"))
+    writer.write(["lost"])
     path.parent.mkdir()
-    writer.emit(record("again"))
+    writer.write(["again"])
     assert path.read_text() == "1 log lines were lost: No such file or directory\nagain\n"
 
 
-def test_lines_that_come_together_are_written_with_one_call(tmp_path: Path) -> None:
-    path, more = tmp_path / "server.log", [True, True, False]
-    writer = LineWriter(str(path), lambda: more.pop(0))
-    for number in range(3):
-        assert not path.exists()
-        writer.emit(record("line %d", number))
-    assert path.read_text() == "line 0\nline 1\nline 2\n"
-
-
 def test_a_full_disk_costs_lines_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    writer = LineWriter("/dev/full", lambda: False)
+    writer = LineWriter("/dev/full")
     for _ in range(2):
-        writer.emit(record("lost"))
+        writer.write(["lost"])
     assert capfd.readouterr().err == "log lines are lost: /dev/full: No space left on device\n"
+
+
+def test_lines_of_requests_wait_for_others_and_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    handler = QueuedLog(LogSettings(log_file=str(path)), "")
+    many = logging.makeLogRecord({"name": REQUESTS, "levelname": "INFO", "msg": "one of many"})
+    for _ in range(3000):
+        handler.handle(many)
+    handler.handle(logging.makeLogRecord({"name": "other", "msg": "the last one"}))
+    # It is written before its thread goes on, and so are those before it.
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3001
+    assert lines[-1].endswith("other: the last one")
+    assert all(line.endswith("service.requests: one of many") for line in lines[:-1])

@@ -148,7 +148,7 @@ def test_what_could_be_a_graph_is_one(write: Write, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("prot = 1", "server.toml: unknown option 'prot'; did you mean 'port'? Known: b"),
+        ("prot = 1", "server.toml: unknown option 'prot'; did you mean 'port'? Known: "),
         ("port = 'x'", "server.toml: port: takes a port, got 'x'"),
         ("port = true", "server.toml: port: takes a port, got True"),
         ("port = [1, 2]", "server.toml: port: takes a port, got '1,2'"),

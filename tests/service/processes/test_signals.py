@@ -135,7 +135,7 @@ def test_lines_that_were_not_read_are_counted() -> None:
         "for _ in range(5000): logging.info('one of many')\n"
         "print(flush=True)\n"
         "(handler,) = logging.root.handlers\n"
-        "while handler.queue.unfinished_tasks: handler.flush()\n"
+        "while handler.waiting: handler.flush()\n"
         "logging.info('the last one')\n"
         "leave(0)\n"
     )

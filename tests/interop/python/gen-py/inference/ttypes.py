@@ -448,14 +448,17 @@ class InferOptions(object):
      - timeout_ms: Longest stay in the server, in milliseconds: what is not finished by then is dropped. The
     server's limit where unset, and at most that.
      - with_stage_times: Whether results tell their stage_times_ms; false where unset.
+     - traceparent: The span of the client that this call belongs to, as in the header of this name of the W3C's
+    Trace Context. Only a server that sends traces reads it.
 
     """
 
 
-    def __init__(self, top_k=None, timeout_ms=None, with_stage_times=None,):
+    def __init__(self, top_k=None, timeout_ms=None, with_stage_times=None, traceparent=None,):
         self.top_k = top_k
         self.timeout_ms = timeout_ms
         self.with_stage_times = with_stage_times
+        self.traceparent = traceparent
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -481,6 +484,11 @@ class InferOptions(object):
                     self.with_stage_times = iprot.readBool()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.STRING:
+                    self.traceparent = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -502,6 +510,10 @@ class InferOptions(object):
         if self.with_stage_times is not None:
             oprot.writeFieldBegin('with_stage_times', TType.BOOL, 3)
             oprot.writeBool(self.with_stage_times)
+            oprot.writeFieldEnd()
+        if self.traceparent is not None:
+            oprot.writeFieldBegin('traceparent', TType.STRING, 4)
+            oprot.writeString(self.traceparent.encode('utf-8') if sys.version_info[0] == 2 else self.traceparent)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -2348,6 +2360,7 @@ InferOptions.thrift_spec = (
     (1, TType.I32, 'top_k', None, None, ),  # 1
     (2, TType.I32, 'timeout_ms', None, None, ),  # 2
     (3, TType.BOOL, 'with_stage_times', None, None, ),  # 3
+    (4, TType.STRING, 'traceparent', 'UTF8', None, ),  # 4
 )
 all_structs.append(ServerInfo)
 ServerInfo.thrift_spec = (

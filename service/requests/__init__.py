@@ -1,0 +1,1 @@
+"""What is told of single requests, where it is asked for: log lines and traces."""
