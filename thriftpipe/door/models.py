@@ -20,16 +20,16 @@ from engine.registry import AUTO, choose_engine, why_not_here
 from engine.zoo.store import DEFAULT_MODEL, ZOO, kept_file
 from interfaces.engines import PRECISIONS, PROVIDERS
 from interfaces.versions import package_versions
-from thriftpipe.screen import FAINT, NAME, console, heading, table
+from thriftpipe.screen import FAINT, NAME, console, heading, size_text, table
 
+# A file that is made once has its checksum beside it.
 _KINDS = (
-    ("exported models", re.compile(rf"(?:{'|'.join(ZOO)})-[0-9a-f]{{16}}\.onnx")),
-    ("quantised models", re.compile(r".+-int8-.+\.onnx")),
-    ("measurements of engines", re.compile(r"calibration-.+\.json")),
-    ("trials of models", re.compile(r"trial-.+\.json")),
+    ("exported models", re.compile(rf"(?:{'|'.join(ZOO)})-[0-9a-f]{{16}}\.onnx(\.sha256)?")),
+    ("quantised models", re.compile(r".+-int8-.+\.onnx(\.sha256)?")),
+    ("measurements of engines", re.compile(r"calibration-.+\.json(\.sha256)?")),
+    ("trials of models", re.compile(r"trial-.+\.json(\.sha256)?")),
 )
 _OTHERS = "other files"
-_MEGABYTE = 1_000_000
 
 
 def list_models(options: Namespace) -> int:
@@ -54,7 +54,7 @@ def list_models(options: Namespace) -> int:
 
 
 def _models() -> Iterator[dict[str, Any]]:
-    for name, model in ZOO.items():
+    for name, model in sorted(ZOO.items(), key=lambda it: it[0] != DEFAULT_MODEL):
         entry: dict[str, Any] = {
             "name": name,
             "summary": model.summary,
@@ -111,7 +111,7 @@ def _model_table(models: list[dict[str, Any]]) -> Table:
         if model["missing"]:
             cached = Text(model["missing"], "red")
         elif model["file"]:
-            cached = Text(_megabytes(model["bytes"]), "green")
+            cached = Text(size_text(model["bytes"]), "green")
         else:
             cached = Text("made when first used", FAINT)
         name = Text(model["name"], NAME)
@@ -148,9 +148,5 @@ def _cache_table(kinds: dict[str, dict[str, int]]) -> Table | str:
     rows = table("kind", "files", "size")
     for kind in (*(name for name, _ in _KINDS), _OTHERS):
         if kind in kinds:
-            rows.add_row(kind, str(kinds[kind]["files"]), _megabytes(kinds[kind]["bytes"]))
+            rows.add_row(kind, str(kinds[kind]["files"]), size_text(kinds[kind]["bytes"]))
     return rows
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / _MEGABYTE:.1f} MB"

@@ -19,9 +19,7 @@ from engine.resizing import Resizing
 from engine.scoring import Scoring, scoring_of
 from engine.zoo import open_model
 from service.handlers.interface import HandlerSettings
-
-_KILOBYTE = 1000
-_MEGABYTE = 1_000_000
+from thriftpipe.screen import size_text
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def facts_of(settings: HandlerSettings) -> ModelFacts:
         num_classes=scoring.num_classes,
         note=model.note,
         lines=[
-            Fact("model", f"{model.name}, {_size(model.path.stat().st_size)}", ""),
+            Fact("model", f"{model.name}, {size_text(model.path.stat().st_size)}", ""),
             Fact("input", str(model.inputs[0]), "the file"),
             Fact("layout", image.layout.upper(), image.layout_from),
             Fact("channels", image.channels_in_words, image.color_from),
@@ -102,12 +100,6 @@ def facts_of(settings: HandlerSettings) -> ModelFacts:
             Fact("classes", str(scoring.num_classes), "the output's shape"),
         ],
     )
-
-
-def _size(size_bytes: int) -> str:
-    if size_bytes < _MEGABYTE:
-        return f"{size_bytes / _KILOBYTE:.1f} kB"
-    return f"{size_bytes / _MEGABYTE:.1f} MB"
 
 
 def _size_of_images(
