@@ -106,7 +106,10 @@ COMMANDS = {
         "make the report of a measured folder again",
         LOADTEST,
         "report",
-        (Example("thriftpipe report results/local", "report and plots from the raw data"),),
+        (
+            Example("thriftpipe report results/local", "report and plots from the raw data"),
+            Example("thriftpipe report diff results/old results/new", "what has changed?"),
+        ),
     ),
     "serve": DoorCommand(
         _SERVE,

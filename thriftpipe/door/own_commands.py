@@ -41,16 +41,18 @@ _RUN = {
 }
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], typed: str) -> int:
     """Run one command.
 
     Args:
         arguments: its name, and its options.
+        typed: what the user has typed, for the record.
 
     Returns:
         The exit code.
     """
     parser = build_parser("thriftpipe", "", OPTIONS, COMMANDS)
     options: Namespace = parser.parse(arguments)
+    options.typed = typed
     code: int = resolve_name(_RUN[options.command])(options)
     return code

@@ -104,8 +104,7 @@ def _own_tables() -> Tables:
 def _run_own(words: Sequence[str], typed: str) -> int:
     from thriftpipe.door.own_commands import main
 
-    del typed
-    return main(words)
+    return main(words, typed)
 
 
 def _trace_tables() -> Tables:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,9 +33,11 @@ from thriftpipe.screen import FAINT, NAME, console, heading, table
 from thriftpipe.trial.answers import Answer, compared
 from thriftpipe.trial.comparison import (
     VARIANTS,
+    compare,
     comparison_words,
     free_ports,
     full_command,
+    read_summary,
     serve_command,
 )
 from thriftpipe.trial.facts import Fact, ModelFacts, facts_of
@@ -83,7 +85,7 @@ def _try(options: Namespace, screen: Console) -> int:
         _tell_next(screen, options, model, images, photos)
         return code
     heading(screen, "Both handlers under load, for about a minute")
-    code = _compare(options, model, photos)
+    code = _compare(screen, options, model, photos)
     _tell_next(screen, options, model, images, photos)
     return code
 
@@ -227,17 +229,39 @@ def _shown(difference: float) -> str:
     return f"{difference:.1g}" if difference > _NOTHING else "0"
 
 
-def _compare(options: Namespace, model: str, photos: Photos) -> int:
-    from loadtest.__main__ import start
-
-    sys.stdout.flush()
+def _compare(screen: Console, options: Namespace, model: str, photos: Photos) -> int:
     with TemporaryDirectory(prefix="thriftpipe-try-") as folder:
         # The load test takes a folder, all of whose images can be used.
         for path in photos.usable:
             Path(folder, path.name).symlink_to(path.resolve())
-        ports = free_ports(len(VARIANTS))
-        code = start(comparison_words(options, model, Path(folder), ports))
-    return _DIFFERENT if code == _WRONG else code
+        words = comparison_words(options, model, Path(folder), free_ports(len(VARIANTS)))
+        code = compare(words, options.typed)
+    if code:
+        return _DIFFERENT if code == _WRONG else code
+    measured = Path(options.output_dir)
+    summary = read_summary(measured)
+    screen.print(_rows_table(summary["variants"]))
+    if summary["verdict"] is not None:
+        for sentence in summary["verdict"]["sentences"].values():
+            screen.print(sentence.replace("`", ""))
+    report = (measured / "report.html").absolute().as_uri()
+    screen.print(Text.assemble("Report: ", (report, NAME)), soft_wrap=True)
+    return 0
+
+
+def _rows_table(variants: Sequence[Mapping[str, Any]]) -> Table:
+    rows = table("", "images/s", "x baseline", "TP50 ms", "TP99 ms")
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    for variant in variants:
+        ratio, latency_ms = variant["ratio"], variant["latency_ms"]
+        rows.add_row(
+            Text(variant["name"], NAME),
+            f"{variant['images_per_s']['median']:.1f}",
+            "" if ratio is None else f"{ratio['median']:.2f}",
+            *("" if latency_ms is None else f"{it['value']:.1f}" for it in latency_ms.values()),
+        )
+    return rows
 
 
 def _tell_next(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.options import dashed
 
 VARIANTS = ("baseline", "baseline-no-lock", "pipeline-auto")
-# Of both handlers and the control, each loaded once: with their starts it takes about a minute.
-_REPEATS, _WINDOW_S, _WARMUP_S = 3, 4.0, 0.5
+# Of both handlers and the control, each loaded once: with their starts it takes about a minute. A
+# verdict relies on the number of repeats more than on their length.
+_REPEATS, _WINDOW_S, _WARMUP_S = 5, 2.0, 0.5
+_SUMMARY = "summary.json"
 # Options of the trial that the load test has, too.
 _PASSED_ON = (
     *("engine", "precision", "weights", "mean", "std", "layout", "color", "input_size"),
@@ -42,6 +48,30 @@ def comparison_words(given: Namespace, model: str, images: Path, port: int) -> l
         f"--port={port}",
         f"--output_dir={given.output_dir}",
     ]
+
+
+def compare(words: Sequence[str], typed: str) -> int:
+    """Run the load test, whose tables are left to its report.
+
+    Args:
+        words: its command line.
+        typed: what the user has typed, for the record.
+
+    Returns:
+        Its exit code.
+    """
+    from loadtest.__main__ import start
+
+    with redirect_stdout(io.StringIO()):
+        return start(words, typed)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The numbers of the one workload; docs/summary.schema.json says what they are."""
+    document = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
+    (workload,) = document["workloads"]
+    found: dict[str, Any] = workload
+    return found
 
 
 def full_command(given: Namespace, model: str, images: Path | None, *, skip_bad: bool) -> str:
