@@ -121,7 +121,12 @@ def test_its_command_line_does(interpreter: str, port: int) -> None:
     ("program", "extras"),
     [
         (("service", "--handler", "baseline"), "server"),
+        (("pipeline", "operators"), "server"),
+        (("pipeline.upper_bound", "--help"), "server"),
         (("loadtest", "compare"), "server,bench"),
+        (("thriftpipe", "serve"), "cli"),
+        (("thriftpipe.torchpipe", "program.py"), "server"),
+        (("thriftpipe.trace", "a.toml", "photos"), "server,bench"),
         (("engine.zoo", "list"), "server"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
