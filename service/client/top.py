@@ -103,16 +103,9 @@ def picture(now: Stats, done: Change, address: str) -> RenderableType:
         done: what it has done of late.
         address: the server.
     """
-    parts: list[RenderableType] = [
-        _headline(now, address),
-        _calls(now, done),
-        _stages(done),
-        _nodes(done),
-        _workers(now, done),
-    ]
-    if now.gpus:
-        parts.append(_gpus(now))
-    return Group(*parts)
+    tables = (_stages(done), _nodes(done), _workers(now, done), _gpus(now))
+    shown = (table for table in tables if table.row_count)
+    return Group(_headline(now, address), _calls(now, done), *shown)
 
 
 def _headline(now: Stats, address: str) -> Text:
@@ -122,7 +115,7 @@ def _headline(now: Stats, address: str) -> Text:
         f"  up {_duration(now.uptime_s)}  ",
         (f"{ready} of {now.wanted_workers} workers ready", _state(ready, now.wanted_workers)),
         f"  {now.connections} of {now.max_connections} connections",
-        f"  {now.images_in_flight} images in flight, {now.images_waiting} waiting",
+        f"\n{now.images_in_flight} images in flight, {now.images_waiting} waiting",
     )
     if now.worker_restarts:
         text.append(f"  worker restarts: {now.worker_restarts}", "yellow")
@@ -147,9 +140,9 @@ def _state(working: int, wanted: int) -> str:
 
 def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column(first, min_width=14, no_wrap=True)
+    table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -162,6 +155,8 @@ def _calls(now: Stats, done: Change) -> RenderableType:
     for outcome, per_s in sorted(done.calls_per_s.items()):
         outcomes.append(f"{outcome} {per_s:.1f}  ", "green" if outcome == _OK else "yellow")
     images = Text("images a second: ")
+    if not done.images_per_s:
+        images.append("none", "dim")
     for outcome, per_s in sorted(done.images_per_s.items()):
         images.append(f"{outcome} {per_s:.1f}  ", "green" if outcome == _OK else "yellow")
     refused = Text("refused a second: ")
@@ -187,9 +182,9 @@ def _nodes(done: Change) -> Table:
     table = _table(
         "nodes",
         "node",
-        *("instances", "busy", "items/s", "failed/s", "wait ms", "batch ms", "rows", "rebuilds"),
+        *("working", "busy", "items/s", "fail/s", "wait ms", "batch ms", "rows", "rebuilt"),
     )
-    table.add_column("batches left because")
+    table.add_column("batches left")
     for name, node in done.nodes.items():
         table.add_row(name, *_node(node))
     return table
@@ -198,9 +193,9 @@ def _nodes(done: Change) -> Table:
 def _node(done: NodeChange) -> list[str | Text]:
     node = done.node
     style = _state(node.working_instances - node.stuck_instances, node.instances)
-    told = f"{node.working_instances} of {node.instances}"
+    told = f"{node.working_instances}/{node.instances}"
     if node.stuck_instances:
-        told += f", {node.stuck_instances} stuck"
+        told += f" {node.stuck_instances} stuck"
     return [
         Text(told, style),
         f"{done.busy:.0%}",
@@ -215,7 +210,7 @@ def _node(done: NodeChange) -> list[str | Text]:
 
 
 def _workers(now: Stats, done: Change) -> Table:
-    table = _table("workers", "worker", "pid", "connections", "images in flight", "requests/s")
+    table = _table("workers", "worker", "pid", "connections", "in flight", "requests/s")
     table.add_column("state")
     for worker in now.workers:
         if worker.report_age_s:

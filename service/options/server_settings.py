@@ -269,6 +269,10 @@ class ServerSettings:
                 raise ConfigurationError(
                     f"--image-formats: {unknown_name('format', name, FORMATS)}"
                 )
+        if self.metrics_port and (self.metrics_host, self.metrics_port) == (self.host, self.port):
+            raise ConfigurationError(
+                f"--metrics-port {self.metrics_port} is that of --port; HTTP needs one of its own"
+            )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigurationError("--tls-cert and --tls-key go together; give both or none")
         if self.tls_ca is not None and self.tls_cert is None:

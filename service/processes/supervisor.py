@@ -436,7 +436,7 @@ class Supervisor(Lifecycle):
 def _answer(worker: WorkerProcess, stats: Stats) -> None:
     """Send the server's stats to a worker that has asked."""
     with suppress(OSError):
-        fd = file_with(encode_stats(replace(stats, gpus=gpus())))
+        fd = file_with(encode_stats(stats))
         try:
             worker.control.send(WholeStats(), [fd])
         finally:

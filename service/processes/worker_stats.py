@@ -7,9 +7,11 @@ import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from interfaces.stats import Stats
+from service.gpus import gpus
 from service.processes.control_channel import ControlChannel, Received
 from service.processes.stats_report import Report, content_of, decode_stats, report_file
 from service.processes.worker_messages import (
@@ -73,7 +75,8 @@ class WorkerStatsLine:
             self._next.append(answer)
             self._ask()
         try:
-            return in_time(answer)
+            # Not by the supervisor's serving thread, which the driver may keep waiting.
+            return replace(in_time(answer), gpus=gpus())
         finally:
             with self._lock:
                 if answer in self._next:

@@ -106,7 +106,7 @@ def test_the_picture_has_all_of_it() -> None:
         *("host:8095  up 1 min 50 s", "1 of 2 workers ready", "4 of 1024 connections"),
         *("6 images in flight, 2 waiting", "worker restarts: 1", "engine process 12 GONE"),
         *("worker 1 is not ready: node 'cnn' is broken", "queue_full 5.0", "overloaded 5.0"),
-        *("cnn.forward", "1 of 2, 1 stuck", "50%", "idle 20% full 80%", "no answer for 7 s"),
+        *("cnn.forward", "1/2 1 stuck", "50%", "idle 20% full 80%", "no answer for 7 s"),
         *("0 H200", "75%", "8.0 of 16.0 GiB"),
     ):
         assert told in text

@@ -106,6 +106,11 @@ def test_a_port_in_use_is_told_at_once() -> None:
     )
 
 
+def test_two_ports_are_needed() -> None:
+    line = refusal("--handler", "null", "--port", "8095", "--metrics-port", "8095")
+    assert line == "error: --metrics-port 8095 is that of --port; HTTP needs one of its own"
+
+
 def test_what_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
