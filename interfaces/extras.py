@@ -14,8 +14,9 @@ MODULES = {
     ),
     "bench": (
         *("locust", "gevent", "psutil", "pynvml", "matplotlib", "jinja2", "scipy"),
-        *("skimage", "sklearn"),
+        *("skimage", "sklearn", "rich"),
     ),
+    "tune": ("optuna", "tomli_w"),
     "metrics": ("prometheus_client", "pynvml"),
     "top": ("rich",),
 }

@@ -237,6 +237,12 @@ SECONDS_OR_0 = Kind("number of seconds", float, Bounds(0, LONGEST_S, is_finite=T
 DURATION = Kind("number of seconds", float, Bounds(0, 86_400, is_open=True), metavar="S")
 """Seconds of a measurement: a day at most."""
 DURATION_OR_0 = Kind("number of seconds", float, Bounds(0, 86_400), metavar="S")
+RATE = Kind(
+    "number of requests a second",
+    float,
+    Bounds(0, 50_000, is_open=True, why="more ports than that a host does not have"),
+    metavar="N",
+)
 MULTIPLE = Kind("number", float, Bounds(0, 100), metavar="X")
 """How many times as much."""
 TOLERANCE = Kind("tolerance", _tolerance, rule="at least 0 and below 1")

@@ -23,6 +23,7 @@ from interfaces.kinds import (
     MULTIPLE,
     NAMES,
     PORT_NUMBER,
+    RATE,
     SIDE,
     SIZE,
     SWITCH,
@@ -36,8 +37,9 @@ from interfaces.options import REQUIRED, Command, Option
 from interfaces.peers import PEERS
 from interfaces.service import PORT
 from loadtest.errors import BelowLimitError, LoadTestError, Terminated, UsageError
+from loadtest.load.arrivals import ARRIVALS
 from loadtest.progress import Progress
-from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
+from loadtest.servers.variants import BASELINE, PIPELINE, PIPELINE_GPU, VARIANTS
 from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE, WINDOW_S
 
 _PRECISION = one_of((AUTO, *PRECISIONS))
@@ -77,6 +79,8 @@ OPTIONS = (
     Option("img_dir", TEXT, None, "folder of images (the photo set in .bench/images)", "DIR"),
     Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
     Option("request_client", COUNT, 10, "closed-loop clients"),
+    Option("rate", RATE, None, "requests a second of an open loop, in place of clients that wait"),
+    Option("arrivals", one_of(tuple(ARRIVALS)), None, "when those of --rate come (poisson)"),
     Option(
         "request_batch", COUNT, 1, "images in a request; 1 calls infer_batch, else infer_images"
     ),
@@ -101,11 +105,17 @@ OPTIONS = (
         None,
         f"{_MODEL}, or several (resnet50; on a CPU efficientnet_lite0, too)",
     ),
-    Option("workload", TEXT, "resnet50", _MODEL),
+    Option("workload", TEXT, "resnet50", _MODEL, aliases=("model",)),
     Option("variants", TEXT, None, f"what is compared (what suits this machine); {_KNOWN}"),
     Option("clients", COUNTS, "1,2,4,10,20,40,64,128", "numbers of closed-loop clients to sweep"),
     Option("stages_s", DURATION_OR_0, 2.0, "window that tells where a request's time goes"),
-    Option("tp99_limit_ms", MILLISECONDS, 15.0, "within which the most throughput is named"),
+    Option(
+        "slo_ms",
+        MILLISECONDS,
+        15.0,
+        "limit of the TP99, within which the most throughput is looked for",
+        aliases=("tp99_limit_ms",),
+    ),
     Option(
         "fail_below",
         MULTIPLE,
@@ -149,6 +159,7 @@ OPTIONS = (
     Option("sweep_repeats", COUNT, 5, "windows per variant of the sweep and number of clients"),
     # the runtime
     Option("reference_python", TEXT, None, _REFERENCE, "PATH", ("anchor_python",)),
+    Option("tries", COUNT, None, "the most rates or settings to try (what the time allows)"),
     Option("trials", COUNT, 10, "late requests in a window"),
     Option("wait_s", DURATION, 0.5, "how long waiting items' CPU time is measured"),
     Option("items", COUNT, 1_000_000, "how many items"),
@@ -174,8 +185,14 @@ COMMANDS = {
     "images": Command("make the photo set", "output_dir", {"output_dir": REQUIRED}),
     "run": Command(
         "load a server that already runs",
-        f"host {_LOAD} request_client total_number|duration_s output_dir",
+        f"host {_LOAD} request_client|rate arrivals total_number|duration_s output_dir",
         {"duration_s": 10.0},
+    ),
+    "capacity": Command(
+        "find the highest rate of an open loop with a TP99 within a limit",
+        f"host {_LOAD} request_client arrivals slo_ms duration_s budget_s tries output_dir",
+        {"duration_s": 3.0, "warmup_s": 0.5, "budget_s": 120.0},
+        {"rate": None, "total_number": None},
     ),
     "compare": Command(
         "compare the handlers on this machine",
@@ -186,15 +203,29 @@ COMMANDS = {
     ),
     "sweep": Command(
         "throughput and latency over many clients",
-        f"name|output_dir workload variants clients {_LOAD} duration_s repeats tp99_limit_ms "
-        f"{_SERVERS}",
-        {"name": "sweep", "variants": PIPELINE, "repeats": 3},
+        f"name|output_dir workload variants clients {_LOAD} duration_s repeats slo_ms {_SERVERS}",
+        {"name": "sweep", "variants": f"{BASELINE},{PIPELINE}", "repeats": 3},
+        {"total_number": None},
+    ),
+    "tune": Command(
+        "look for a better setting of the pipeline within a limit of the TP99",
+        f"name|output_dir workload variants clients {_LOAD} duration_s slo_ms budget_s tries "
+        f"repeats {_SERVERS.replace('keep_servers ', '')}",
+        {
+            "name": "tuned",
+            "clients": "1,2,4,8,16,32,64",
+            "duration_s": 1.5,
+            "warmup_s": 0.3,
+            "budget_s": 300.0,
+            "repeats": 7,
+            "ready_timeout_s": 60.0,
+        },
         {"total_number": None},
     ),
     "gpu_session": Command(
         "all measurements of a GPU host in a given time",
         f"out budget_s archive workload variants sweep_variant workers clients {_LOAD} {_SERVERS} "
-        "request_client duration_s repeats sweep_repeats stages_s tp99_limit_ms",
+        "request_client duration_s repeats sweep_repeats stages_s slo_ms",
         {"duration_s": WINDOW_S, "stages_s": 3.0, "warmup_s": 0.5},
         {"total_number": None, "keep_servers": True},
     ),
@@ -284,6 +315,8 @@ def run_command(
         return _fail(progress, f"{program}: interrupted", _INTERRUPTED)
     except Terminated:
         return _fail(progress, f"{program}: terminated", _TERMINATED)
+    finally:
+        progress.end_line()
     return 0
 
 

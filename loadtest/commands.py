@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from interfaces.extras import packages_of
 from loadtest.errors import LoadTestError, UsageError
 from loadtest.load import images
 from loadtest.measure import settings as chosen
@@ -46,13 +47,26 @@ def _make_images(options: argparse.Namespace, command: str, progress: Progress) 
 
 
 def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    load = chosen.load_settings(options, options.host)
+    load = chosen.run_settings(options)
     folder = _prepared(options.output_dir)
     run = measure_running_server(load, chosen.chosen_images(options), command, progress)
     progress.end_line()
     from loadtest.report.load_page import quick_tables
 
     print(quick_tables(run))
+    _save(run, folder, progress)
+
+
+def _capacity(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    settings = chosen.capacity_settings(options)
+    folder = _prepared(options.output_dir)
+    from loadtest.measure.capacity import measure_capacity
+
+    run = measure_capacity(settings, command, folder, progress)
+    progress.end_line()
+    from loadtest.report.capacity_page import terminal
+
+    print(terminal(run))
     _save(run, folder, progress)
 
 
@@ -103,11 +117,13 @@ def _measure_into_folder(
     folder = _prepared(options.output_dir or f"results/{options.name}")
     assert folder is not None  # noqa: S101 (one of the two was given)
     writer = raw_files.RawWriter(folder)
-    _reported(Comparison(settings, command, writer, progress).run, writer)
+    _reported(Comparison(settings, command, writer, progress).run, writer, progress)
     return folder
 
 
-def _reported(measure: Callable[[], object], writer: raw_files.RawWriter) -> None:
+def _reported(
+    measure: Callable[[], object], writer: raw_files.RawWriter, progress: Progress
+) -> None:
     """Measure, and report what is in the folder then, whatever ends it."""
     try:
         measure()
@@ -115,8 +131,23 @@ def _reported(measure: Callable[[], object], writer: raw_files.RawWriter) -> Non
         if writer.has_saved:
             build_report(writer.folder)
         raise
+    finally:
+        progress.end_line()
     print(build_report(writer.folder))
     print(report_link(writer.folder))
+
+
+def _tune(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    """Search; like a comparison it reports what was measured before its time."""
+    settings = chosen.tune_settings(options)
+    # Not at the top: Optuna takes its time, and is needed here alone.
+    with packages_of("server", "bench", "tune"):
+        from loadtest.measure.tuning import Tuning
+
+    folder = _prepared(options.output_dir or f"results/{options.name}")
+    assert folder is not None  # noqa: S101 (one of the two was given)
+    writer = raw_files.RawWriter(folder)
+    _reported(Tuning(settings, command, writer, progress).run, writer, progress)
 
 
 def _peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -125,7 +156,7 @@ def _peers(options: argparse.Namespace, command: str, progress: Progress) -> Non
     folder = _prepared(options.output_dir or f"results/{options.name}")
     assert folder is not None  # noqa: S101 (one of the two was given)
     writer = raw_files.RawWriter(folder)
-    _reported(PeersComparison(settings, command, writer, progress).run, writer)
+    _reported(PeersComparison(settings, command, writer, progress).run, writer, progress)
 
 
 def _install_peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -284,8 +315,10 @@ def require_writable(folder: Path) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace, str, Progress], None]] = {
     "images": _make_images,
     "run": _run,
+    "capacity": _capacity,
     "compare": _compare,
     "sweep": _sweep,
+    "tune": _tune,
     "peers": _peers,
     "install_peers": _install_peers,
     "gpu_session": _gpu_session,

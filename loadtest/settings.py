@@ -24,8 +24,10 @@ class LoadSettings:
 
     Attributes:
         wire: how the clients talk; one of `loadtest.load.wires.WIRES`.
-        arrivals_per_s: requests a second of an open loop, which come at random times whatever
-            becomes of those before them; None for clients that wait for their answers.
+        arrivals_per_s: requests a second of an open loop, which come whatever becomes of those
+            before them, from `request_client` generators; None for clients that wait for their
+            answers.
+        arrivals: when they come; one of `loadtest.load.arrivals.ARRIVALS`.
     """
 
     host: str = "127.0.0.1"
@@ -40,6 +42,14 @@ class LoadSettings:
     request_timeout_s: float = 30.0
     wire: str = "thrift"
     arrivals_per_s: float | None = None
+    arrivals: str = "poisson"
+
+    @property
+    def title(self) -> str:
+        """How much it is, in words."""
+        if self.arrivals_per_s is not None:
+            return f"{self.arrivals_per_s:g} requests/s ({self.arrivals})"
+        return "1 client" if self.request_client == 1 else f"{self.request_client} clients"
 
 
 @dataclass(frozen=True)

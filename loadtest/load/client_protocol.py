@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from loadtest.settings import LoadSettings
 
 PROGRESS_INTERVAL_S = 0.2
 RECORDS_PER_LINE = 2000
+LATENCIES_PER_REPORT = 100
+"""At most; they tell a waiting user the TP99 of the last seconds."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ClientConfig:
         load: the whole load.
         image_paths: files to send.
         expected_labels: for each file the label that it must get, or None where any will do.
-        users: closed-loop clients in this process.
+        users: closed-loop clients, or generators of an open loop, in this process.
         first_user: number of the first of them; numbers are unique over all processes.
     """
 
@@ -51,6 +53,7 @@ class ProgressReport:
         failed: how many of them have an error.
         connection_failures: since the last answer.
         last_error: of the last failed request.
+        recent_ms: latencies of some requests that were answered since the last report.
     """
 
     at_s: float
@@ -59,11 +62,15 @@ class ProgressReport:
     failed: int
     connection_failures: int
     last_error: str
+    recent_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The load is to end, and what completed within [start_s, end_s] is to be told.
+    """The load is to end, and the window's requests are to be told.
+
+    Those of a closed loop are those that completed in it. Those of an open loop are those that
+    were to be sent in it, so that none is left out because it took long.
 
     Attributes:
         start_s: start of the window on the monotonic clock.
@@ -73,16 +80,22 @@ class Stop:
     start_s: float
     end_s: float
 
+    def takes(self, row: RequestRow, *, is_open: bool) -> bool:
+        """Whether a request belongs to the window."""
+        at_s = row.completed_s - row.latency_ms / 1000 if is_open else row.completed_s
+        return self.start_s <= at_s <= self.end_s
+
 
 class RequestRow(NamedTuple):
     """How one request of a client went.
 
     Attributes:
         completed_s: when it completed, on the monotonic clock.
-        latency_ms: how long it took.
+        latency_ms: how long it took; in an open loop from when it was to be sent.
         images: indexes of its images.
         failed_images: how many of them have no right answer.
         error: what the first of them has; empty if none failed.
+        lag_ms: of an open loop: how late the client itself was with it.
     """
 
     completed_s: float
@@ -90,6 +103,7 @@ class RequestRow(NamedTuple):
     images: list[int]
     failed_images: int
     error: str
+    lag_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The closed-loop clients, as the load test drives them: start, wait, collect."""
+"""The clients of a load, as the load test drives them: start, wait, collect."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from loadtest.load.client_protocol import (
     Stop,
 )
 from loadtest.load.images import LoadImage
+from loadtest.load.live import Live
 from loadtest.processes.child_process import ChildProcess, Lines
 from loadtest.records.run import Record
 from loadtest.settings import LoadSettings
@@ -34,6 +35,8 @@ _CLIENTS_OF_ONE_PROCESS = 16
 _CLIENTS_PER_PROCESS = 8
 # Clients of one process take turns on its interpreter, and the answers to a batch arrive together.
 _CLIENTS_PER_PROCESS_WITH_GPU = 2
+# At twice as many a process would begin to lag.
+_RATE_OF_ONE_PROCESS = 1000
 # Every user has failed to connect several times in a row: the server is gone.
 _HOPELESS_FAILURES_PER_USER = 4
 
@@ -57,6 +60,11 @@ def fitting_client_processes(clients: int, cores: int, *, with_gpu: bool) -> int
         return 1
     each = _CLIENTS_PER_PROCESS_WITH_GPU if with_gpu else _CLIENTS_PER_PROCESS
     return max(1, min(math.ceil(clients / each), cores // 2))
+
+
+def fitting_generators(rate_per_s: float, cores: int) -> int:
+    """How many processes should send an open loop: few, and no more than half of the cores."""
+    return max(1, min(math.ceil(rate_per_s / _RATE_OF_ONE_PROCESS), cores // 2))
 
 
 class ClientPool:
@@ -95,6 +103,9 @@ class Clients:
         expected_labels: image name to the label that it must get; other images may get any.
         pool: at least as many processes as the load has, all idle; None for processes of its own.
             After a load that did not end with `stop` the pool is of no use any more.
+
+    Attributes:
+        live: what the load is like just now; counts anew when a window opens.
     """
 
     def __init__(
@@ -107,6 +118,7 @@ class Clients:
         self._settings = settings
         self._names = [image.name for image in images]
         self._progress: dict[ChildProcess, ProgressReport] = {}
+        self.live = Live(settings.request_batch)
         self._ended: set[ChildProcess] = set()
         self._records: list[Record] = []
         self._window_start_s = math.inf
@@ -165,6 +177,7 @@ class Clients:
         """Count what completes from here on; `start_s` is on the monotonic clock."""
         self._window_start_s = start_s
         self._completed_before.clear()
+        self.live = Live(self._settings.request_batch)
 
     @property
     def completed_in_window(self) -> int:
@@ -210,7 +223,7 @@ class Clients:
         """End the load.
 
         Returns:
-            The requests that completed within [start_s, end_s], in the order they completed.
+            The window's requests, as `Stop` takes them, in the order they completed.
 
         Raises:
             LoadTestError: a client process ended before it had told all.
@@ -247,6 +260,7 @@ class Clients:
         message = from_json(line, FROM_CLIENTS)
         if isinstance(message, ProgressReport):
             self._progress[process] = message
+            self.live.add(process, message)
             if message.at_s >= self._window_start_s:
                 self._completed_before.setdefault(process, message.completed)
         elif isinstance(message, RequestRows):
@@ -262,6 +276,7 @@ class Clients:
             image=";".join(self._names[image] for image in row.images),
             failed_images=row.failed_images,
             error=row.error,
+            lag_ms=row.lag_ms,
         )
 
     def __enter__(self) -> Clients:

@@ -2,7 +2,7 @@
 
 Both measure blocks of windows, each with one server. In a comparison a block is one window; the
 variants take turns, and all are checked first. In a sweep a block is a variant's windows at every
-number of clients, and a variant that fails costs only itself.
+number of clients, the variants take turns, too, and one that fails costs only itself.
 """
 
 from __future__ import annotations
@@ -236,8 +236,12 @@ class Comparison:
 
     def _measure_job(self, job: Job) -> None:
         self._kept_s = time.monotonic()
+        failed: set[str] = set()
         for position, blocks in enumerate(self._settings.rounds()):
             windows = sum(len(block.windows) for block in blocks)
+            if blocks[0].variant.name in failed:
+                self._plan.left_out(windows)
+                continue
             if self._leaves_out(job, blocks, is_first=position == 0):
                 self._plan.left_out(windows)
                 continue
@@ -255,6 +259,7 @@ class Comparison:
                     self._renew_pool()
                     self._progress.line(f"{block.variant.name}: {error}")
                     self._failures.append(f"{block.variant.name}: {error}")
+                    failed.add(block.variant.name)
                     self._plan.left_out(windows - (measured - self._plan.windows_left))
         self._measure_stages(job)
         self._measure_parts(job)

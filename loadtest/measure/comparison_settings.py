@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from loadtest.load.images import LoadImage
 from loadtest.measure.plan import UNLIMITED, TimeLimit
@@ -90,16 +91,22 @@ class ComparisonSettings:
         return [variant for variant in self.variants if variant.is_part]
 
     def rounds(self) -> list[list[Block]]:
-        """What is measured or left out as a whole: a repeat of all variants, or a variant's sweep.
+        """What is measured or left out as a whole: a repeat of all variants, or a turn of one.
 
         Forwards and backwards in turn, so that a drift favours no variant and no number of clients.
+        Two turns of a sweep's variant that follow on each other are one block.
         """
         if not self.is_sweep:
             blocks = [Block(v, [(None, n)]) for v, n in interleaved(self.compared, self.repeats)]
             size = len(self.compared)
             return [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        windows = interleaved(self.clients, self.repeats)
-        return [[Block(variant, windows)] for variant in self.variants]
+        of_repeat = groupby(interleaved(self.clients, self.repeats), key=lambda window: window[1])
+        windows = {repeat: [*group] for repeat, group in of_repeat}
+        turns = groupby(interleaved(self.variants, self.repeats), key=lambda turn: turn[0])
+        return [
+            [Block(variant, [window for _, repeat in group for window in windows[repeat]])]
+            for variant, group in turns
+        ]
 
     def recorded(self, load: LoadSettings) -> dict[str, object]:
         """What run.json says of them."""

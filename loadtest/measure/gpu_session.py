@@ -8,18 +8,17 @@ window lengths follow from that, and what does not fit is left out and said.
 from __future__ import annotations
 
 import argparse
-import signal
 import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from loadtest.errors import LoadTestError
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
 from loadtest.measure.plan import TimeLimit
+from loadtest.measure.time_limit import ends_by
 from loadtest.progress import Progress, minutes
 from loadtest.records import machine, raw_files
 from loadtest.servers.variants import PIPELINE, PIPELINE_GPU, VARIANTS
@@ -65,20 +64,20 @@ def measure_everything(
 
     failures = []
     writers = []
-    # What hangs when the time is over ends as if it had failed.
-    signal.signal(signal.SIGALRM, _time_is_over)
-    signal.setitimer(signal.ITIMER_REAL, max(1.0, end_s - time.monotonic()))
     try:
-        for name, settings in (("compare", compare), ("sweep", sweep)):
-            progress.line(f"{name}: {minutes(end_s - time.monotonic())} left for all that follows")
-            writers.append(raw_files.RawWriter(out / name))
-            try:
-                Comparison(settings, command, writers[-1], progress).run()
-            except LoadTestError as error:
-                progress.line(f"{name}: {error}")
-                failures.append(f"{name}: {error}")
+        # What hangs when the time is over ends as if it had failed.
+        with ends_by(end_s):
+            for name, settings in (("compare", compare), ("sweep", sweep)):
+                left = minutes(end_s - time.monotonic())
+                progress.line(f"{name}: {left} left for all that follows")
+                writers.append(raw_files.RawWriter(out / name))
+                try:
+                    Comparison(settings, command, writers[-1], progress).run()
+                except LoadTestError as error:
+                    progress.line(f"{name}: {error}")
+                    failures.append(f"{name}: {error}")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        progress.end_line()
         # Also after Ctrl-C: what was measured is worth a report.
         measured = [writer.folder for writer in writers if writer.has_saved]
         texts = [report(folder) for folder in measured]
@@ -88,11 +87,6 @@ def measure_everything(
     print(f"results: {out} ({minutes(time.monotonic() - started_s)} minutes)")
     if failures:
         raise LoadTestError("; ".join(failures))
-
-
-def _time_is_over(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise LoadTestError("the time of --budget_s is over")
 
 
 def _sweep_lines(variant: str, workers: list[int]) -> list[str]:

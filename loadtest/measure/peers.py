@@ -339,7 +339,6 @@ class PeersComparison:
             window,
             clients=None if is_open else load.request_client,
             client_processes=load.client_processes,
-            offered_per_s=load.arrivals_per_s,
         )
         job.result.windows.append(window)
         self._save()

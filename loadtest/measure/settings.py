@@ -12,18 +12,22 @@ from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
 from interfaces.names import unknown_name
 from interfaces.options import dashed, settings_from
 from interfaces.peers import PEERS, Peer
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.load import images
-from loadtest.load.clients import fitting_client_processes
+from loadtest.load.arrivals import POISSON
+from loadtest.load.clients import fitting_client_processes, fitting_generators
+from loadtest.measure.capacity_settings import CapacitySettings
 from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.measure.null_model import NULL_MODEL
 from loadtest.measure.peers import PeersSettings, PeerWorkload
+from loadtest.measure.tune_settings import TuneSettings
 from loadtest.records import machine
 from loadtest.servers.variants import (
     BASELINE,
     CONTROL,
     HOST,
     PIPELINE,
+    PIPELINE_GPU,
     Variant,
     Workload,
     default_precision,
@@ -110,7 +114,7 @@ def sweep_settings(options: argparse.Namespace) -> ComparisonSettings:
         compare_settings(options),
         clients=options.clients,
         client_processes=processes,
-        tp99_limit_ms=options.tp99_limit_ms,
+        tp99_limit_ms=options.slo_ms,
     )
 
 
@@ -190,6 +194,83 @@ def load_settings(options: argparse.Namespace, host: str) -> LoadSettings:
     )
     load = settings_from(LoadSettings, options, host=host, client_processes=processes)
     return load if load.total_number is None else replace(load, duration_s=None)
+
+
+def run_settings(options: argparse.Namespace) -> LoadSettings:
+    """The load of `run`: clients that wait for their answers, or an open loop.
+
+    Raises:
+        UsageError: an option of the one is given for the other.
+    """
+    if options.rate is None:
+        if options.arrivals is not None:
+            raise UsageError(
+                "--arrivals says when the requests of --rate come; give --rate, too, such as "
+                "--rate 200"
+            )
+        options.arrivals = POISSON
+        return load_settings(options, options.host)
+    if options.total_number is not None:
+        raise UsageError(
+            "--total_number ends a window of clients that wait; with --rate take --duration_s, "
+            f"such as --duration_s {options.total_number / options.rate:g}"
+        )
+    processes = options.client_processes or fitting_generators(options.rate, machine.usable_cores())
+    return replace(
+        load_settings(options, options.host),
+        arrivals_per_s=options.rate,
+        arrivals=options.arrivals or POISSON,
+        request_client=processes,
+        client_processes=processes,
+    )
+
+
+def capacity_settings(options: argparse.Namespace) -> CapacitySettings:
+    """What `capacity` was asked for."""
+    processes = options.client_processes
+    options.arrivals = options.arrivals or POISSON
+    return settings_from(
+        CapacitySettings,
+        options,
+        load=load_settings(options, options.host),
+        client_processes=processes,
+        images=chosen_images(options),
+    )
+
+
+def tune_settings(options: argparse.Namespace) -> TuneSettings:
+    """What `tune` was asked for.
+
+    Raises:
+        LoadTestError: an unknown name, a file or folder that does not exist, or a variant that has
+            no pipeline.
+    """
+    with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
+    servers = _server_options(options, with_gpu=with_gpu)
+    default = PIPELINE_GPU if with_gpu and options.config is None else PIPELINE
+    (variant, *others) = parse_variants(options.variants or default)
+    if others or variant.handler != "pipeline":
+        raise UsageError(
+            f"--variants takes one variant of the pipeline, such as {PIPELINE!r}, "
+            f"got {options.variants!r}"
+        )
+    (workload, *more) = parse_workloads(options.workload)
+    if more:
+        raise UsageError(f"--workload takes one model, got {options.workload!r}")
+    processes, options.clients = options.client_processes, sorted(options.clients)
+    options.request_client = max(options.clients)
+    given = options.score_tolerance
+    return settings_from(
+        TuneSettings,
+        options,
+        workload=workload,
+        variant=variant,
+        servers=servers,
+        load=load_settings(options, HOST),
+        client_processes=processes,
+        score_tolerance=SCORE_TOLERANCE[servers.precision] if given is None else given,
+        images=chosen_images(options),
+    )
 
 
 def null_request_settings(options: argparse.Namespace) -> LoadSettings:

@@ -36,21 +36,57 @@ def measure_running_server(
     Raises:
         LoadTestError: no server answers, it dies, or nothing completes.
     """
-    identity = server_identity(load.host, load.port)
-    server_pid = local_server_pid(load.host, load.port, identity.root_pid)
-    server = None if server_pid is None else psutil.Process(server_pid)
+    server = RunningServer(load.host, load.port)
+    progress.line(f"{server.title} at {load.host}:{load.port}, {load.title}")
+    run = server.new_run("run", load, images, command, {})
+    watch = server.require_alive
+    return _measured(run, server.identity, load, images, server.pid, progress, server.title, watch)
 
-    def require_alive() -> None:
-        if server is not None and not server.is_running():
+
+class RunningServer:
+    """A server that somebody else has started.
+
+    Args:
+        host: where it is.
+        port: its port.
+
+    Attributes:
+        identity: what it says of itself.
+        pid: root of its processes; None where they cannot be sampled from here.
+        title: what messages call it.
+
+    Raises:
+        LoadTestError: nothing answers there.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._place = f"{host}:{port}"
+        self.identity = identity = server_identity(host, port)
+        self.pid = local_server_pid(host, port, identity.root_pid)
+        self._process = None if self.pid is None else psutil.Process(self.pid)
+        self.title = (
+            f"{identity.handler} ({identity.model}, {identity.engine} {identity.precision})"
+        )
+
+    def require_alive(self) -> None:
+        """Raise LoadTestError if it is known to have ended."""
+        if self._process is not None and not self._process.is_running():
             raise LoadTestError(
-                f"the server at {load.host}:{load.port} (process {server_pid}) ended "
+                f"the server at {self._place} (process {self.pid}) ended "
                 "during the measurement; its log says why"
             )
 
-    title = f"{identity.handler} ({identity.model}, {identity.engine} {identity.precision})"
-    progress.line(f"{title} at {load.host}:{load.port}, {load.request_client} clients")
-    run = _run("run", load, images, identity, "the server that was running", command, {})
-    return _measured(run, identity, load, images, server_pid, progress, title, require_alive)
+    def new_run(
+        self,
+        kind: str,
+        load: LoadSettings,
+        images: Sequence[LoadImage],
+        command: str,
+        further: dict[str, Any],
+    ) -> Run:
+        """A run of it without windows; `further` are settings beside those of the load."""
+        what = "the server that was running"
+        return _run(kind, load, images, self.identity, what, command, further)
 
 
 def measure_null_request(

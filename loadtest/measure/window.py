@@ -35,8 +35,8 @@ def measure_window(
     """Put the load on, discard the warm-up, and measure one window.
 
     All client processes share the window: its start and end are times on the machine's monotonic
-    clock, and a request belongs to it if its reply arrived between them. With `total_number` it
-    ends with the reply to that request.
+    clock, and a request belongs to it if its reply arrived between them, of an open loop if it was
+    to be sent between them. With `total_number` it ends with the reply to that request.
 
     Args:
         variant: what is measured.
@@ -56,11 +56,20 @@ def measure_window(
     """
     clients.start()
 
+    def warm_up() -> None:
+        watch()
+        progress.update(f"{title}: warm-up, {clients.live}")
+
     def show() -> None:
         watch()
-        progress.update(f"{title}: {clients.completed} requests, {clients.failed} failed")
+        if load.total_number is not None:
+            share = clients.completed_in_window / load.total_number
+        else:
+            share = (time.perf_counter() - start_s) / length_s
+        failed = f", {clients.failed} failed" if clients.failed else ""
+        progress.update(f"{title}: {clients.live}{failed}", share)
 
-    clients.wait(time.perf_counter() + load.warmup_s, show)
+    clients.wait(time.perf_counter() + load.warmup_s, warm_up)
     before = node_counts(load.host, load.port) if counts_nodes else {}
     with Sampler(Probe(server_pid, clients.pids, gpus)) as sampler:
         start_s = sampler.sample().at_s
@@ -82,5 +91,12 @@ def measure_window(
         raise LoadTestError(
             f"no request completed within {length_s:.1f} s; choose a longer --duration_s"
         )
-    details = as_details(growth(before, after))
-    return Window(variant, repeat, length_s, sampler.samples(start_s), records, details=details)
+    return Window(
+        variant,
+        repeat,
+        length_s,
+        sampler.samples(start_s),
+        records,
+        details=as_details(growth(before, after)),
+        offered_per_s=load.arrivals_per_s,
+    )

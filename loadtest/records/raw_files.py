@@ -48,6 +48,7 @@ _LATENCY_COLUMNS = (
     "image",
     "failed_images",
     "error",
+    "lag_ms",
 )
 _STAGE_COLUMNS = ("workload", "variant", "request", "stage", "ms")
 # The client's own measurement stands in the table of stages under this name.
@@ -176,6 +177,7 @@ def _document(run: Run) -> str:
 
 
 def _latency_rows(workload: str, window: Window) -> Iterator[_Row]:
+    is_open = window.offered_per_s is not None
     for record in window.records:
         yield (
             workload,
@@ -187,6 +189,7 @@ def _latency_rows(workload: str, window: Window) -> Iterator[_Row]:
             record.image,
             record.failed_images,
             record.error,
+            f"{record.lag_ms:.4f}" if is_open else "",
         )
 
 
@@ -219,7 +222,13 @@ def thin(folder: Path) -> None:
     for workload in workloads:
         for window in workload.windows:
             records = [
-                replace(r, completed_s=math.nan, latency_ms=round(r.latency_ms, 2), image="")
+                replace(
+                    r,
+                    completed_s=math.nan,
+                    latency_ms=round(r.latency_ms, 2),
+                    image="",
+                    lag_ms=round(r.lag_ms, 2),
+                )
                 for r in window.records
             ]
             # Errors keep their order, of which the report shows the first.
@@ -322,6 +331,7 @@ def _read_latencies(path: Path, *, partial: bool) -> dict[_WindowKey, list[Recor
                 image=row["image"],
                 failed_images=int(row["failed_images"]),
                 error=row["error"],
+                lag_ms=float(row.get("lag_ms") or 0.0),
             )
         )
     return records

@@ -13,14 +13,15 @@ TRIAL = 0
 
 @dataclass(frozen=True)
 class Record:
-    """One request that completed within the window.
+    """One request that belongs to the window: it completed in it, or was to be sent in it.
 
     Attributes:
         completed_s: seconds from the window's start to the reply; NaN in a thinned table.
-        latency_ms: from before the call to after its reply.
+        latency_ms: from before the call to after its reply; in an open loop from the planned time.
         image: name of the image; names joined by ";" in a batch; "" in a thinned table.
         failed_images: how many images got no right answer.
         error: the first failure, or "".
+        lag_ms: of an open loop: how late the load generator was with it, which latency_ms contains.
     """
 
     completed_s: float
@@ -28,6 +29,7 @@ class Record:
     image: str
     failed_images: int
     error: str
+    lag_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Window:
         repeat: number from 1, or TRIAL.
         length_s: from its start to its end.
         samples: one at its start, one at or right after its end, and those between.
-        records: requests that completed within it, in the order they completed; empty for a
-            variant without requests.
+        records: requests that completed within it, of an open loop those that were to be sent
+            within it, in the order they completed; empty for a variant without requests.
         images_per_s: what the variant measured itself; None where the requests tell.
         details: what else it said of itself.
         clients: closed-loop clients of this window; None where the settings say it for all.

@@ -18,8 +18,9 @@ from loadtest.report.document import Page
 from loadtest.report.findings import findings
 from loadtest.report.stage_summary import by_kind, stage_parts
 from loadtest.report.style import THEME
-from loadtest.report.summary import MARKS, Row, best_row, summarise, sweep_rows
+from loadtest.report.summary import MARKS, Row, summarise, sweep_rows
 from loadtest.report.summary_document import summary_document
+from loadtest.report.sweep_findings import sweep_findings
 from loadtest.report.verdict import ENOUGH_REPEATS, Decision, Verdict, verdict
 from loadtest.report.waterfall import Waterfall, waterfall
 from loadtest.servers.variants import may_use_gpu
@@ -64,7 +65,7 @@ def _verdict_lines(chapter: Mapping[str, Any]) -> list[str]:
     """The verdict on a workload for report.md, in one paragraph."""
     told: Verdict | None = chapter["verdict"]
     if told is None:
-        return []
+        return [*chapter.get("sentences", ())][:1]
     name = chapter["workload"].name
     return [f"**{name}: {told.decision.title}.** {' '.join(told.sentences)}"]
 
@@ -129,6 +130,10 @@ def _warnings(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _count(clients: int) -> str:
+    return "1 client" if clients == 1 else f"{clients} clients"
+
+
 def _named(row: Row) -> str:
     """A row's variant and, in a sweep, its number of clients."""
     return row.name if row.windows[0].clients is None else f"{row.name} with {_count(row.clients)}"
@@ -159,39 +164,11 @@ def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, A
         "rows": rows,
         "verdict": None,
         "waterfall": None,
-        "sentences": _sweep_sentences(run, workload, rows),
+        "sentences": sweep_findings(rows, limit_ms),
         "sweep": tables.sweep_table(rows),
         "chart": drawn(folder, chart),
         "warnings": _warnings(rows),
     }
-
-
-def _sweep_sentences(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> list[str]:
-    """What each variant does best within the limit."""
-    limit_ms = float(run.settings["tp99_limit_ms"])
-    best = best_row(rows, limit_ms)
-    sentences = [
-        f"Best with TP99 <= {limit_ms:g} ms: "
-        + (
-            "no point."
-            if best is None
-            else f"**`{best.name}` with {_count(best.clients)}: {best.qps.median:.1f} images per "
-            f"second, TP99 {number(best.tp_ms(0.99), 2)} ms.**"
-        )
-    ]
-    for variant in workload.variants:
-        own = [row for row in rows if row.name == variant.name]
-        if own:
-            most = max(own, key=lambda row: row.qps.median)
-            sentences.append(
-                f"`{variant.name}`: at most {most.qps.median:.1f} images per second, with "
-                f"{_count(most.clients)} (TP99 {number(most.tp_ms(0.99), 2)} ms)."
-            )
-    return sentences
-
-
-def _count(clients: int) -> str:
-    return "1 client" if clients == 1 else f"{clients} clients"
 
 
 def _memory_bytes(run: Run) -> int:
@@ -204,9 +181,10 @@ def _terminal(run: Run) -> str:
     verdicts: list[str] = []
     for workload in run.workloads:
         if run.kind == "sweep":
-            rows = sweep_rows(run, workload)
-            parts += [f"- {told}" for told in _sweep_sentences(run, workload, rows)]
-            parts += ["", tables.sweep_table(rows)]
+            if rows := sweep_rows(run, workload):
+                first, *further = sweep_findings(rows, float(run.settings["tp99_limit_ms"]))
+                parts += [tables.sweep_table(rows), *(f"- {told}" for told in further), ""]
+                verdicts.append(first)
         elif rows := summarise(run, workload):
             found = found_waterfall(run, workload, rows)
             parts += [
@@ -231,12 +209,24 @@ def quick_tables(run: Run) -> str:
     lines = [
         *tables.short_tables([row], _memory_bytes(run)),
         f"{row.requests} requests in {row.windows[0].length_s:.2f} s, {row.failed_images} images "
-        f"failed; QPS x mean latency = {number(row.concurrency, 2)} for {row.clients} clients; "
+        f"failed; {_in_flight(row)}; "
         f"client CPU {percent(row.usage['clients_cpu_percent'], 1)}, "
         f"foreign CPU {percent(row.usage['foreign_percent'], 1)}; marks: {tables.marks(row)}",
         *(f"error ({count} times): {error}" for error, count in row.first_errors),
     ]
     return "\n".join(lines)
+
+
+def _in_flight(row: Row) -> str:
+    """How many requests were on their way, and how late an open loop's were sent."""
+    found = f"QPS x mean latency = {number(row.concurrency, 2)}"
+    if row.offered_per_s is None:
+        return f"{found} for {_count(row.clients)}"
+    return (
+        f"{found} in flight at {row.offered_per_s:g} requests/s; latencies count from the planned "
+        f"times, after which the load generator sent by {number(row.lag_ms(0.50), 2)} ms (TP50), "
+        f"{number(row.lag_ms(0.99), 2)} ms (TP99)"
+    )
 
 
 def cpu_us_per_request(run: Run) -> float:

@@ -25,6 +25,7 @@ from measurement.statistics import (
 _NOISE_PERCENT = 10.0
 _STABLE_SHARE = 0.10
 _LITTLE_SHARE = 0.05
+_LAG_SHARE = 0.10
 _SHOWN_ERRORS = 3
 
 
@@ -49,6 +50,7 @@ class Row:
         self.windows = windows
         self.clients = windows[0].clients or int(run.settings["request_client"])
         self.client_processes = windows[0].client_processes or 1
+        self.offered_per_s = windows[0].offered_per_s
         self._batch = int(run.settings["request_batch"])
         self._rows = rows
 
@@ -136,6 +138,20 @@ class Row:
         return Spread.of(known) if known else None
 
     @cached_property
+    def _lags_ms(self) -> list[float]:
+        return sorted(record.lag_ms for record in self._records)
+
+    def lag_ms(self, q: float) -> float | None:
+        """Of an open loop, how late the load generator itself was; its part of TPxx."""
+        return None if self.offered_per_s is None else percentile(self._lags_ms, q)
+
+    @property
+    def is_late_generator(self) -> bool:
+        """True if the load generator's own lag is more than a tenth of the TP99."""
+        lag_ms, tp99_ms = self.lag_ms(0.99), self.tp_ms(0.99)
+        return lag_ms is not None and tp99_ms is not None and lag_ms > _LAG_SHARE * tp99_ms
+
+    @cached_property
     def concurrency(self) -> float | None:
         """QPS x mean latency, median of the repeats."""
         known = [
@@ -215,7 +231,9 @@ class Row:
     def is_off_littles_law(self) -> bool:
         """True if QPS x mean latency is off the number of clients by more than 5 %."""
         found = self.concurrency
-        return found is not None and abs(found / self.clients - 1) > _LITTLE_SHARE
+        if found is None or self.offered_per_s is not None:
+            return False
+        return abs(found / self.clients - 1) > _LITTLE_SHARE
 
 
 @dataclass(frozen=True)
@@ -260,6 +278,13 @@ MARKS = (
         lambda row: bool(row.failed_images),
         "images without a right answer",
         "images to {names} got no right answer",
+    ),
+    Mark(
+        "late generator",
+        lambda row: row.is_late_generator,
+        "the load generator's own lag is more than a tenth of the TP99, which contains it; take "
+        "more --client_processes, or another machine for them",
+        "the load generator was late itself, which the latencies of {names} contain",
     ),
 )
 

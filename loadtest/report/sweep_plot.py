@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 from loadtest.report.charts import Chart
 from loadtest.report.style import (
     CHART_WIDTH_IN,
+    INK,
     MARK,
     PALETTE,
     PAPER,
@@ -25,6 +26,7 @@ from loadtest.report.style import (
     scale_logarithmically,
 )
 from loadtest.report.summary import Row
+from loadtest.report.sweep_findings import best_rows
 
 _MARKERS = "osD^vP*X"
 # Where a label may stand, in points from its marker: the nearest free place is taken.
@@ -111,6 +113,13 @@ def _lines(
         drawn += points
     if limit_ms is not None:
         draw_limit(axes, limit_ms, f"{limit_ms:g} ms")
+        label = f"the most with TP99 <= {limit_ms:g} ms"
+        for row in best_rows(rows, limit_ms).values():
+            place = row.qps.median, row.tp_ms(0.99) or 0.0
+            axes.plot(
+                *place, "o", markersize=13, color=INK, fillstyle="none", gid=MARK, label=label
+            )
+            label = "_"
     scale_logarithmically(axes)
     axes.set_xlim(left=0)
     axes.margins(x=0.08, y=0.12)

@@ -136,6 +136,20 @@ def qps_table(rows: Sequence[Row]) -> Table:
     return table(columns, rows)
 
 
+_OPEN_LOOP: Columns[Row] = (
+    ("QPS x mean (in flight)", lambda row: number(row.concurrency, 2)),
+    ("generator's lag: TP50 ms", lambda row: number(row.lag_ms(0.50), 2)),
+    ("TP99 ms", lambda row: number(row.lag_ms(0.99), 2)),
+)
+
+
+def _closed_loop(clients: int) -> Columns[Row]:
+    def concurrency(row: Row) -> str:
+        return number(row.concurrency, 2) + (" !" if row.is_off_littles_law else "")
+
+    return ((f"QPS x mean (clients: {clients})", concurrency),)
+
+
 def latency_table(rows: Sequence[Row]) -> Table:
     """TP50 and TP99 in ms, pooled with intervals and over the repeats, and Little's law."""
     columns: Columns[Row] = (
@@ -147,10 +161,7 @@ def latency_table(rows: Sequence[Row]) -> Table:
         _TP99_INTERVAL,
         ("repeats: median [min, max]", lambda row: over_repeats(row.tp_spread(0.99))),
         ("n", lambda row: str(len(row.latencies_ms))),
-        (
-            f"QPS x mean (clients: {rows[0].clients})",
-            lambda row: number(row.concurrency, 2) + (" !" if row.is_off_littles_law else ""),
-        ),
+        *(_OPEN_LOOP if rows[0].offered_per_s is not None else _closed_loop(rows[0].clients)),
     )
     return table(columns, [row for row in rows if row.requests])
 

@@ -335,6 +335,18 @@ def upper_bound_command(
     return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / windows:g}"]
 
 
+def tunable_command(variant: Variant, workload: Workload, options: ServerOptions) -> list[str]:
+    """The command that tells which document a variant's server runs."""
+    command = [sys.executable, "-m", "pipeline.tunable", "--model", workload.model]
+    command += [*options.model_args, *_calibration(options)]
+    command += ["--engine", options.engine, "--precision", options.precision]
+    if options.config is not None and not variant.decodes_on_gpu:
+        command += ["--config", options.config]
+    else:
+        command += options.image_args
+    return [*command, *variant.server_args]
+
+
 def serving_graph_command(workload: Workload, options: ServerOptions, output: Path) -> list[str]:
     """The command that writes the graph that the servers' engine runs, for servers of peers."""
     command = [sys.executable, "-m", "engine.serving_graph", workload.model]

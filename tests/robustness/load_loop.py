@@ -12,7 +12,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
+from loadtest.load.arrivals import poisson
 from tests.robustness import wire
 from tests.robustness.checking_clients import HUNG, LOST, WRONG, KnownImage, outcomes_of
 
@@ -93,11 +95,8 @@ class LoadLoop:
 
     def open(self, length_s: float, rate_per_s: float) -> list[Answer]:
         """Requests come at random times (Poisson), whatever becomes of those before them."""
-        arrivals = [0.0]
-        while arrivals[-1] < length_s:
-            arrivals.append(arrivals[-1] + self._random.expovariate(rate_per_s))
-        waiting = arrivals[::-1]
-        waiting.pop(0)  # it is behind the window's end
+        times = poisson(rate_per_s, 0.0, repr(self._random.random()))
+        waiting = [*takewhile(lambda at_s: at_s < length_s, times)][::-1]
 
         def due(now_s: float) -> list[float]:
             times = []

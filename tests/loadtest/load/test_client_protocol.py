@@ -24,10 +24,10 @@ from loadtest.settings import LoadSettings
         ClientConfig(LoadSettings(seed=7, total_number=3), ["a.jpg", "b.jpg"], ["cat", None], 2, 5),
         Loaded(),
         Start(),
-        ProgressReport(12.5, 2, 10, 1, 0, "Overloaded: \n full"),
+        ProgressReport(12.5, 2, 10, 1, 0, "Overloaded: \n full", [1.5, 2.25]),
         Stop(1.25, 2.5),
         RequestRows(
-            [RequestRow(1.5, 9.75, [0, 3], 1, "wrong label"), RequestRow(2, 1, [1], 0, "")]
+            [RequestRow(1.5, 9.75, [0, 3], 1, "wrong label"), RequestRow(2, 1, [1], 0, "", 0.5)]
         ),
         End(),
     ],

@@ -28,10 +28,13 @@ class _Peer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     refuses = False
     in_chunks = False
+    answers: threading.Event | None = None
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status, answer = 200, self._answer(body)
+        if self.answers is not None:
+            self.answers.wait()
         if self.refuses:
             status, answer = 503, {"detail": "too many"}
         content = json.dumps(answer).encode()
@@ -65,6 +68,14 @@ class _Peer(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    # As many connections at once as an open loop makes.
+    request_queue_size = 512
+
+    def handle_error(self, *_: object) -> None:
+        """A client that has gone is no news."""
+
+
 @pytest.fixture
 def peer() -> Iterator[type[_Peer]]:
     """A server's handler class, with `port`."""
@@ -72,7 +83,7 @@ def peer() -> Iterator[type[_Peer]]:
     class Handler(_Peer):
         port = 0
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         Handler.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -174,3 +185,28 @@ def test_an_open_loop_goes_on_where_nothing_is_answered(
     records = load(50, port=peer.port, arrivals_per_s=500.0)
     assert len(records) >= 50
     assert all(record.error.startswith("RefusedError: HTTP 503") for record in records)
+
+
+def test_a_generator_that_is_too_slow_leaves_out_nothing(
+    peer: Any, load: Callable[..., list[Record]]
+) -> None:
+    """No process sends 50,000 requests a second; what it did not send is late by its own fault."""
+    records = load(100, port=peer.port, arrivals_per_s=50_000.0, request_timeout_s=1.0)
+    failed = [record for record in records if record.error.startswith("not sent: ")]
+    assert len(failed) > 1_000
+    assert all(record.lag_ms == record.latency_ms for record in failed)
+
+
+def test_a_request_that_is_never_answered_is_one_without_an_answer(
+    peer: Any, load: Callable[..., list[Record]]
+) -> None:
+    """Left out, the slowest requests of an open loop would make its latencies look better."""
+    peer.answers = threading.Event()
+    try:
+        records = load(10, port=peer.port, arrivals_per_s=200.0, request_timeout_s=0.3)
+    finally:
+        peer.answers.set()
+    # In the time of one request's limit some 60 more were sent.
+    assert len(records) > 30
+    assert all(record.failed_images == 1 for record in records)
+    assert all("unanswered" in r.error or "timed out" in r.error for r in records)

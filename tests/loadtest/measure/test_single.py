@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -71,6 +72,52 @@ def test_a_counted_window_has_every_request_and_samples_of_all_workers(
     assert str(tmp_path) not in text
 
 
+def test_an_open_loop_sends_as_planned_and_tells_how_late_it_was(
+    null_server: tuple[int, ServerProcess],
+    loadtest: LoadTest,
+    few_photographs: Path,
+    tmp_path: Path,
+) -> None:
+    """Two processes, 200 requests a second for half a second: 100, each counted by its plan."""
+    port, _ = null_server
+    done = loadtest(
+        *("run", "--img_dir", few_photographs, "--port", port, "--rate", 200),
+        *("--arrivals", "constant", "--duration_s", 0.5, "--warmup_s", 0.1),
+        *("--client_processes", 2, "--request_batch", 2, "--output_dir", "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "at 200 requests/s; latencies count from the planned times" in done.stdout
+    (window,) = raw_files.read(tmp_path / "out").workloads[0].windows
+    assert (window.offered_per_s, window.clients) == (200.0, None)
+    assert len(window.records) == pytest.approx(200 * window.length_s, abs=2)
+    due_s = sorted(r.completed_s - r.latency_ms / 1000 for r in window.records)
+    gaps_s = [after - before for before, after in pairwise(due_s)]
+    assert gaps_s == pytest.approx([0.005] * len(gaps_s), abs=1e-5)
+    assert all(0 <= record.lag_ms <= record.latency_ms for record in window.records)
+    assert any(record.lag_ms > 0 for record in window.records)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "200 requests a second in an open loop (constant arrivals) from 2 process(es)" in report
+    assert "generator's lag: TP50 ms" in report
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arrivals", "poisson"], "--arrivals says when the requests of --rate come"),
+        (["--rate", "50", "--total_number", "100"], "take --duration_s, such as --duration_s 2"),
+        (["--rate", "50", "--request_client", "3"], "not allowed with argument"),
+        (["--rate", "0"], "--rate: must be above 0"),
+        (["--rate", "9", "--arrivals", "poison"], "did you mean 'poisson'?"),
+    ],
+)
+def test_what_makes_no_open_loop_is_told(
+    words: list[str], message: str, loadtest: LoadTest
+) -> None:
+    done = loadtest("run", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 @pytest.fixture(scope="module")
 def client_pool() -> Iterator[ClientPool]:
     """A client process for loads that end as they should."""
@@ -131,7 +178,8 @@ def test_a_label_that_differs_from_the_expected_one_is_an_error(
 
 _IMAGE_ORDERS = """
 import itertools, sys
-from loadtest.load.client_process import ClientConfig, Load
+from loadtest.load.client_protocol import ClientConfig
+from loadtest.load.users import Load
 from loadtest.settings import LoadSettings
 for seed, user in ((3, 0), (3, 0), (3, 1), (4, 0)):
     config = ClientConfig(LoadSettings(seed=seed), [sys.argv[1]] * 4, [None] * 4, 1, 0)

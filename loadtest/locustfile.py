@@ -1,0 +1,155 @@
+"""Users for Locust's own command: `locust -f loadtest/locustfile.py --host 127.0.0.1:8095`.
+
+They are the clients of `python -m loadtest`, with Locust's web page, its report (`--headless
+--html FILE`) and its distributed mode around them. A file of one's own may subclass
+`ClassifyUser`. Locust rounds latencies to two digits; `python -m loadtest run` keeps them raw.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import User, constant, events, task
+from locust.exception import StopUser
+
+from interfaces.service import PORT
+from loadtest.errors import LoadTestError
+from loadtest.load import users
+from loadtest.load.client_protocol import ClientConfig, RequestRow
+from loadtest.load.images import default_images, read_folder
+from loadtest.settings import LoadSettings
+
+_MOST_USERS = 10**9
+
+
+class ClassifyUser(User):
+    """One closed-loop client: one connection, one request at a time.
+
+    Subclasses may set `wait_time`, such as `constant_throughput(5)`, and `host`.
+    """
+
+    wait_time = constant(0)
+    host = f"localhost:{PORT}"
+
+    def on_start(self) -> None:
+        """Take the next user number, which decides the order of the images."""
+        load = _load_of(self.environment, self.host)
+        number = load.next_user_number()
+        self._picks = load.image_order(number)
+        self._batch = load.config.load.request_batch
+        self._caller = users.Caller(load, f"{number}-")
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        self._caller.close()
+
+    @task
+    def classify(self) -> None:
+        """Send the next images, and wait as long as the reply says."""
+        if pause_s := self._caller.call([next(self._picks) for _ in range(self._batch)]):
+            gevent.sleep(pause_s)
+
+
+class _ReportedLoad(users.Load):
+    """What the users share, whose requests Locust counts."""
+
+    def __init__(self, config: ClientConfig, environment: Any) -> None:
+        super().__init__(config)
+        self._environment = environment
+        self._name = "infer_batch" if config.load.request_batch == 1 else "infer_images"
+
+    def keep(self, row: RequestRow) -> None:
+        """Tell Locust of a request."""
+        self._environment.events.request.fire(
+            request_type="thrift",
+            name=self._name,
+            response_time=row.latency_ms,
+            response_length=0,
+            exception=LoadTestError(row.error) if row.error else None,
+            context={},
+        )
+
+
+def _load_of(environment: Any, host: str) -> _ReportedLoad:
+    """The load of the test that runs; made by the first user, since the web page may change it."""
+    if getattr(environment, "classify_load", None) is None:
+        try:
+            environment.classify_load = _new_load(environment, host)
+        except LoadTestError as error:
+            # Also on the web page, where the log is not seen.
+            environment.runner.log_exception("local", str(error), "")
+            raise StopUser from error
+    load: _ReportedLoad = environment.classify_load
+    return load
+
+
+def _new_load(environment: Any, host: str) -> _ReportedLoad:
+    options = environment.parsed_options
+    name, port = _address(host)
+    images = read_folder(Path(options.img_dir)) if options.img_dir else default_images()
+    config = ClientConfig(
+        load=LoadSettings(
+            host=name,
+            port=port,
+            request_batch=options.request_batch,
+            request_timeout_s=options.request_timeout_s,
+        ),
+        image_paths=[str(image.path) for image in images],
+        expected_labels=[None] * len(images),
+        users=_MOST_USERS,
+        first_user=0,
+    )
+    return _ReportedLoad(config, environment)
+
+
+def _address(host: str) -> tuple[str, int]:
+    """Host and port of "HOST", "HOST:PORT" or "thrift://HOST:PORT".
+
+    Raises:
+        LoadTestError: it is none of these.
+    """
+    scheme, _, rest = host.rpartition("://")
+    name, colon, port = rest.rstrip("/").partition(":")
+    if scheme not in {"", "thrift"} or not name or "/" in rest.rstrip("/"):
+        known = "HOST, HOST:PORT or thrift://HOST:PORT"
+        raise LoadTestError(f"--host must be {known}, got {host!r}")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise LoadTestError(f"the port of --host must be 1 to 65535, got {port!r}")
+    return name, int(port) if colon else PORT
+
+
+def _add_options(parser: Any, **_: Any) -> None:
+    group = parser.add_argument_group("thriftpipe")
+    group.add_argument("--img-dir", default="", help="folder of images (the photo set)")
+    group.add_argument("--request-batch", type=int, default=1, help="images in a request")
+    group.add_argument("--request-timeout-s", type=float, default=30.0, help="for one reply")
+
+
+def _check_at_start(environment: Any, **_: Any) -> None:
+    """End a wrong command line before anything runs."""
+    try:
+        if environment.host:
+            _address(environment.host)
+        if environment.parsed_options.request_batch < 1:
+            raise LoadTestError("--request-batch must be at least 1")
+        if environment.parsed_options.img_dir:
+            read_folder(Path(environment.parsed_options.img_dir))
+    except LoadTestError as error:
+        logging.getLogger(__name__).error("%s", error)
+        sys.exit(2)
+
+
+def _begin_anew(environment: Any, **_: Any) -> None:
+    """The web page may have changed host and options."""
+    environment.classify_load = None
+
+
+# Its methods have no types.
+_hooks: Any = events
+_hooks.init_command_line_parser.add_listener(_add_options)
+_hooks.init.add_listener(_check_at_start)
+_hooks.test_start.add_listener(_begin_anew)

@@ -1,0 +1,207 @@
+"""The report of `capacity`: the highest rate within the limit, how sure it is, and all windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from loadtest.records import raw_files
+from loadtest.records.metrics import NOT_AVAILABLE, number, percent, window_usage
+from loadtest.records.run import Run, Window
+from loadtest.records.service_level import (
+    HIGHEST_SHARE,
+    RESOLUTION,
+    closed_rate_per_s,
+    holds,
+    search_of,
+    tp99_ms,
+)
+from loadtest.report import tables
+from loadtest.report.document import Page
+from loadtest.report.style import PALETTE, draw_limit, picture, scale_logarithmically
+from measurement.statistics import percentile
+
+_PICTURE = "tp99-over-rate.png"
+# A lag that takes up more of the limit than this is no small part of what was measured.
+_LAG_SHARE = 0.1
+
+
+def _slo_ms(run: Run) -> float:
+    return float(run.settings["slo_ms"])
+
+
+def _opened(run: Run) -> list[Window]:
+    """The windows of open loops, by rate."""
+    windows = [w for w in run.workloads[0].windows if w.offered_per_s is not None]
+    return sorted(windows, key=_rate)
+
+
+def _rate(window: Window) -> float:
+    """Planned requests a second."""
+    return window.offered_per_s or 0.0
+
+
+def _lag_ms(window: Window) -> float:
+    """TP99 of how late the load generator itself was."""
+    return percentile(sorted(record.lag_ms for record in window.records), 0.99)
+
+
+def _lower(rate: float | None) -> str:
+    """A rate in three digits, rounded down."""
+    if not rate:
+        return NOT_AVAILABLE
+    step = 10.0 ** (math.floor(math.log10(rate)) - 2)
+    return f"{math.floor(rate / step + 1e-9) * step:.{max(0, 2 - math.floor(math.log10(rate)))}f}"
+
+
+def _sentences(run: Run) -> list[str]:
+    """The verdict; then what was held at its safe end, and what a reader has to know."""
+    windows, slo_ms = run.workloads[0].windows, _slo_ms(run)
+    name = run.workloads[0].variants[0].name
+    found = search_of(windows, slo_ms)
+    bounds, opened = found.interval(), _opened(run)
+    limit = f"TP99 <= {slo_ms:g} ms"
+    arrivals = run.settings["arrivals"]
+    within = f"{len(opened)} windows, {arrivals} arrivals"
+    if not opened:
+        return [f"**The time was over before any rate was tried with {limit}.**"]
+    if not any(holds(window, slo_ms) for window in opened):
+        least = min(opened, key=tp99_ms)
+        tp99 = tp99_ms(least)
+        nearest = "not all answers right" if math.isinf(tp99) else f"a TP99 of {tp99:.2f} ms"
+        return [
+            f"**`{name}` holds {limit} at no rate that was tried** ({within}): "
+            f"{least.offered_per_s:g} requests per second had {nearest}.",
+            *_cautions(run, opened),
+        ]
+    if bounds.high is None:
+        return [
+            f"**`{name}` serves more than {_lower(bounds.low)} requests per second with {limit}** "
+            f"({within}); no more than {HIGHEST_SHARE} times what clients that wait get was tried.",
+            *_cautions(run, opened),
+        ]
+    low = bounds.low or 0.0
+    safe = [window for window in opened if _rate(window) <= low]
+    held = sum(holds(window, slo_ms) for window in safe)
+    sentences = [
+        f"**`{name}` serves up to {_lower(found.median)} requests per second with {limit}** "
+        f"(95 % interval {_lower(bounds.low)} to {_lower(bounds.high)}; {within}).",
+        f"Up to {_lower(low)} requests per second, the safe end, {held} of {len(safe)} windows "
+        f"held; at {_lower(found.median)} every other one is to be expected.",
+    ]
+    if not found.is_within(RESOLUTION):
+        sentences.append(
+            f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
+            "longer --budget_s narrows it."
+        )
+    return [*sentences, *_cautions(run, opened)]
+
+
+def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
+    """What else decides the numbers."""
+    slo_ms = _slo_ms(run)
+    within = [window for window in opened if holds(window, slo_ms)] or opened[:1]
+    lag_ms = max(map(_lag_ms, within))
+    told = (
+        f"The load generator itself was late by {lag_ms:.2f} ms (TP99 of the worst window that "
+        "held); latencies count from the planned times and contain it"
+        if any(holds(window, slo_ms) for window in opened)
+        else f"The load generator itself was late by {lag_ms:.2f} ms (TP99 at the lowest rate)"
+    )
+    if lag_ms > _LAG_SHARE * slo_ms:
+        told += ". That is much of the limit: take more --client_processes, or another machine"
+    return [
+        f"{told}.",
+        f"{run.settings['request_client']} clients that wait were served "
+        f"{closed_rate_per_s(run.workloads[0].windows):.1f} requests per second.",
+    ]
+
+
+def _table(run: Run) -> str:
+    slo_ms = _slo_ms(run)
+
+    def usage(window: Window, name: str) -> float | None:
+        samples = window.samples
+        found: float | None = window_usage(
+            [s.at_s for s in samples], [s.values for s in samples], window.length_s
+        )[name]
+        return found
+
+    def tp99(window: Window) -> str:
+        return NOT_AVAILABLE if math.isinf(found := tp99_ms(window)) else number(found, 2)
+
+    columns: tables.Columns[Window] = (
+        ("requests/s", lambda window: f"{window.offered_per_s:g}"),
+        ("window", lambda window: str(window.repeat)),
+        ("seconds", lambda window: number(window.length_s)),
+        ("requests", lambda window: str(len(window.records))),
+        ("failed", lambda window: str(sum(bool(r.failed_images) for r in window.records))),
+        ("TP99 ms", tp99),
+        ("held", lambda window: "yes" if holds(window, slo_ms) else "no"),
+        ("generator's lag: TP99 ms", lambda window: number(_lag_ms(window), 2)),
+        ("client CPU", lambda window: percent(usage(window, "clients_cpu_percent"))),
+        ("server CPU", lambda window: percent(usage(window, "server_cpu_percent"))),
+    )
+    return tables.table(columns, _opened(run))
+
+
+def _draw(run: Run) -> Figure:
+    slo_ms, opened = _slo_ms(run), _opened(run)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for held, colour, marker, label in (
+        (True, PALETTE[2], "o", "held"),
+        (False, PALETTE[0], "X", "did not hold"),
+    ):
+        shown = [w for w in opened if holds(w, slo_ms) == held and math.isfinite(tp99_ms(w))]
+        axes.plot(
+            [_rate(window) for window in shown],
+            [tp99_ms(window) for window in shown],
+            marker,
+            color=colour,
+            label=label,
+        )
+    lost = [_rate(window) for window in opened if math.isinf(tp99_ms(window))]
+    if lost:
+        # Their TP99 is infinite: at the upper edge.
+        transform = axes.get_xaxis_transform()
+        label = "requests without a right answer"
+        axes.plot(lost, [0.97] * len(lost), "^", color=PALETTE[6], transform=transform, label=label)
+    bounds = search_of(run.workloads[0].windows, slo_ms).interval()
+    if bounds.low is not None and bounds.high is not None:
+        axes.axvspan(bounds.low, bounds.high, color=PALETTE[3], alpha=0.3, label="95 % interval")
+    draw_limit(axes, slo_ms, f"{slo_ms:g} ms")
+    scale_logarithmically(axes)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("planned requests per second (open loop)")
+    axes.set_ylabel("TP99 in ms (logarithmic)")
+    axes.legend(loc="best")
+    axes.set_title(run.workloads[0].title, fontsize=11)
+    return figure
+
+
+def _values(run: Run, folder: Path) -> Mapping[str, Any]:
+    return {
+        "verdict": _sentences(run)[:1],
+        "sentences": _sentences(run)[1:],
+        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
+        "table": _table(run),
+        "picture": picture(folder, _PICTURE, lambda: _draw(run)),
+        "files": raw_files,
+    }
+
+
+def terminal(run: Run) -> str:
+    """The table, and what it says."""
+    return "\n".join([_table(run), *_sentences(run)])
+
+
+PAGES = {
+    "capacity": Page("The highest rate within a latency limit", "capacity.md", _values, terminal)
+}

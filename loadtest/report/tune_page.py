@@ -1,0 +1,277 @@
+"""The report of `tune`: what to take and how sure that is, all settings, and the plot of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from loadtest.records import raw_files
+from loadtest.records.ladder import Ladder
+from loadtest.records.metrics import NOT_AVAILABLE, number
+from loadtest.records.run import Run
+from loadtest.records.tuned import (
+    Pair,
+    Verdict,
+    finals,
+    searched,
+    setting_of,
+    trial_name,
+    verdict,
+    winner,
+)
+from loadtest.report import tables
+from loadtest.report.document import Page
+from loadtest.report.style import PALETTE, picture
+
+_PICTURE = "settings.png"
+
+
+def _limit(run: Run) -> str:
+    return f"TP99 <= {run.settings['slo_ms']:g} ms"
+
+
+def _factor(pair: Pair) -> float | None:
+    """Throughput within the limit as a multiple of the default's."""
+    own, default = pair.setting.images_per_s, pair.default.images_per_s
+    return own / default if own and default else None
+
+
+def _sentences(run: Run) -> list[str]:
+    """What to take, first; then why, and what became of the rest."""
+    pairs, best, judged = searched(run), winner(run), verdict(run)
+    limit, tried = _limit(run), f"{len(pairs)} settings"
+    if best is None:
+        first = f"**Keep the default**: none of {tried} was better within {limit}."
+    else:
+        first = _verdict(run, best, judged, tried)
+    sentences = [first]
+    if best is not None and (factor := _factor(pairs[best])) is not None:
+        sentences.append(
+            f"In the search {trial_name(best)} had served {factor:.2f} times the default's; the "
+            f"best of {len(pairs)} is lucky, too, so that only the windows at the end decide."
+        )
+    own = [_shortfall(name, ladders, run) for name, ladders in _ladders(run).items()]
+    sentences += [text for text in own if text]
+    if failed := [trial for trial in run.results["trials"] if trial["error"]]:
+        sentences.append(f"{len(failed)} settings could not be measured; the table says why.")
+    return sentences
+
+
+def _verdict(run: Run, best: int, judged: Verdict, tried: str) -> str:
+    limit, name = _limit(run), trial_name(best)
+    setting = ", ".join(f"{key} {value:g}" for key, value in setting_of(run, best).items())
+    pairs = "1 pair" if judged.pairs == 1 else f"{judged.pairs} pairs"
+    if not judged.pairs:
+        return (
+            f"**Keep the default**: there was no time to measure {name}, the best of {tried}, "
+            "again; take a longer --budget_s."
+        )
+    if judged.ratio is None:
+        if judged.is_gain:
+            return (
+                f"**Take best.toml** ({name}: {setting}): it held {limit} in all of {pairs} "
+                "beside the default, which held it in none."
+            )
+        return (
+            f"**Keep the default**: measured again in {pairs} beside it, {name}, the best of "
+            f"{tried}, held {limit} in {judged.holds} and the default in {judged.default_holds}."
+        )
+    ratio = judged.ratio
+    bounds = f"95 % interval {tables.interval(ratio.interval, 2)} of {pairs} in turns"
+    factor = f"{ratio.spread.median:.2f} times the images per second of the default"
+    if judged.is_gain:
+        return (
+            f"**Take best.toml** ({name}: {setting}): it serves {factor} within {limit} ({bounds})."
+        )
+    if judged.pairs == 1:
+        why = "one pair shows no spread, so that this proves nothing"
+    elif ratio.is_distinct:
+        why = "which is less"
+    else:
+        why = "which is inside the noise"
+    return (
+        f"**Keep the default**: measured again, {name}, the best of {tried}, serves {factor} "
+        f"within {limit} ({bounds}), {why}."
+    )
+
+
+def _ladders(run: Run) -> dict[str, list[Ladder]]:
+    """Those of the default and of the winner, of the whole run."""
+    pairs = [*searched(run).values()]
+    again = finals(run)
+    found = {"the default": [pair.default for pair in (*pairs, *again)]}
+    if again:
+        found["the winner"] = [pair.setting for pair in again]
+    return found
+
+
+def _shortfall(name: str, ladders: Sequence[Ladder], run: Run) -> str:
+    """That the limit was not held, and by how much; "" where it was."""
+    missed = [ladder for ladder in ladders if not ladder.held]
+    if not missed:
+        return ""
+    least = min(ladder.rungs[0].tp99_ms for ladder in missed)
+    told = f"{least:.2f} ms" if math.isfinite(least) else "no right answers"
+    return (
+        f"With {run.settings['clients'][0]} client(s) {name} missed the limit in {len(missed)} of "
+        f"{len(ladders)} turns, with a TP99 of {told} at best."
+    )
+
+
+def _table(run: Run) -> str:
+    """A row a setting: the default first, then as they were tried."""
+    names = list(run.results["default"])
+    pairs, best = searched(run), winner(run)
+
+    def cells(ladder: Ladder | None) -> tuple[str, str, str]:
+        if ladder is None:
+            return (NOT_AVAILABLE,) * 3
+        rung = ladder.held[-1] if ladder.held else ladder.rungs[0]
+        return number(ladder.images_per_s), str(rung.clients), number(rung.tp99_ms, 2)
+
+    def values(setting: Mapping[str, Any]) -> list[str]:
+        return [f"{setting[name]:g}" for name in names]
+
+    middle = sorted((pair.default for pair in pairs.values()), key=lambda ladder: ladder.score)
+    default = middle[len(middle) // 2] if middle else None
+    rows: list[list[str]] = [
+        ["default", *values(run.results["default"]), *cells(default), "1.00", "-"]
+    ]
+    for trial in run.results["trials"]:
+        pair = pairs.get(trial["trial"])
+        factor = None if pair is None else _factor(pair)
+        note = trial["error"] or ("measured again" if trial["trial"] == best else "-")
+        rows.append(
+            [
+                trial_name(trial["trial"]),
+                *values(trial),
+                *cells(None if pair is None else pair.setting),
+                number(factor, 2),
+                note,
+            ]
+        )
+    units = {"batching_timeout": "batching_timeout ms", "max": "max rows"}
+    heads = [units.get(name, name) for name in names]
+    return tables.markdown(
+        ["Setting", *heads, "images/s at the limit", "clients", "TP99 ms", "x default", "note"],
+        rows,
+    )
+
+
+def _final_table(run: Run) -> str:
+    if not (again := finals(run)):
+        return ""
+    rows = [
+        [
+            str(index),
+            number(pair.setting.images_per_s),
+            number(pair.default.images_per_s),
+            number(_factor(pair), 3),
+        ]
+        for index, pair in enumerate(again, 1)
+    ]
+    return tables.markdown(["Pair", "winner: images/s", "default: images/s", "x default"], rows)
+
+
+def _draw(run: Run) -> Figure:
+    names = [name for name in run.results["default"] if _varies(run, name)]
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, max(1, len(names)))
+    _draw_search(figure.add_subplot(grid[0, :]), run)
+    for column, name in enumerate(names):
+        _draw_values(figure.add_subplot(grid[1, column]), run, name, is_first=not column)
+    figure.suptitle(
+        f"{run.workloads[0].title}: images per second within {_limit(run)}", fontsize=11
+    )
+    return figure
+
+
+def _varies(run: Run, name: str) -> bool:
+    tried = {trial[name] for trial in run.results["trials"]}
+    return len({*tried, run.results["default"][name]}) > 1
+
+
+def _draw_search(axes: Axes, run: Run) -> None:
+    """The settings in the order in which they were tried, and the winner measured again."""
+    pairs, best = searched(run), winner(run)
+    known = {n: factor for n, pair in pairs.items() if (factor := _factor(pair)) is not None}
+    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+    axes.plot([*known], [*known.values()], "o", color=PALETTE[2], label="tried beside the default")
+    if best in known:
+        axes.plot(
+            best,
+            known[best],
+            "o",
+            markersize=13,
+            color="black",
+            fillstyle="none",
+            label="best of the search",
+        )
+    judged = verdict(run)
+    if judged.ratio is not None:
+        place, ratio = max(pairs, default=0) + 1.5, judged.ratio
+        low, high = ratio.interval.low, ratio.interval.high
+        again = [factor for pair in finals(run) if (factor := _factor(pair)) is not None]
+        label = "the same, measured again (95 % interval)"
+        if low is not None and high is not None:
+            axes.plot([place, place], [low, high], color=PALETTE[0], linewidth=2)
+        axes.plot(place, ratio.spread.median, "D", color=PALETTE[0], label=label)
+        axes.plot([place + 0.2] * len(again), again, "o", color="black", markersize=3, alpha=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("setting, in the order in which they were tried")
+    axes.set_ylabel("x the default")
+    axes.legend(loc="best", fontsize=8)
+
+
+def _draw_values(axes: Axes, run: Run, name: str, *, is_first: bool) -> None:
+    """What each value of one setting came to, whatever the others were."""
+    pairs = searched(run)
+    points = [
+        (trial[name], factor)
+        for trial in run.results["trials"]
+        if trial["trial"] in pairs and (factor := _factor(pairs[trial["trial"]])) is not None
+    ]
+    # Values are few and far apart: evenly spaced they can be read.
+    values = sorted({value for value, _ in points} | {run.results["default"][name]})
+    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+    axes.plot(
+        [values.index(value) for value, _ in points],
+        [factor for _, factor in points],
+        "o",
+        color=PALETTE[2],
+        alpha=0.7,
+    )
+    axes.plot(values.index(run.results["default"][name]), 1.0, "s", color="black", markersize=5)
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.set_xlim(-0.5, len(values) - 0.5)
+    axes.set_xlabel(f"{name}{' (ms)' if name == 'batching_timeout' else ''}")
+    if is_first:
+        axes.set_ylabel("x the default (square)")
+
+
+def _values(run: Run, folder: Path) -> Mapping[str, Any]:
+    first, *others = _sentences(run)
+    return {
+        "verdict": [first],
+        "sentences": others,
+        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
+        "table": _table(run),
+        "final": _final_table(run),
+        "picture": picture(folder, _PICTURE, lambda: _draw(run)),
+        "files": raw_files,
+    }
+
+
+def _terminal(run: Run) -> str:
+    return "\n".join([_table(run), _final_table(run), *_sentences(run)])
+
+
+PAGES = {"tune": Page("Tuning of the pipeline", "tune.md", _values, _terminal)}
