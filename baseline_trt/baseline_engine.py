@@ -39,7 +39,9 @@ def load_baseline_engine(
         EngineError: the engine cannot load the model.
     """
     if choice.name != "tensorrt":
-        _logger.info("engine %s is the fallback for torch2trt", choice.name)
+        # Where there is no GPU it could not be anything else.
+        level = logging.DEBUG if choice.device == "cpu" else logging.INFO
+        _logger.log(level, "engine %s is the fallback for torch2trt", choice.name)
         return load_engine(choice, model, options)
     # As torch2trt does with the quick-start's sample: kernels for one image, room for more.
     profile = BatchProfile(1, options.max_batch_size, usual_rows=1)

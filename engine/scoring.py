@@ -102,7 +102,9 @@ def scoring_of(model: OnnxModel, activation: str = AUTO, *, has_softmax: bool = 
             _refuse_shares(model)
         _look_at_values(model, chosen, size)
     scoring = Scoring(chosen, max(size, 2))
-    _logger.info(
+    # Nothing was decided where the graph says it itself.
+    _logger.log(
+        logging.DEBUG if in_graph and activation == AUTO else logging.INFO,
         "%s: scores are %s of output %s%s%s",
         model.name,
         "the values" if chosen == NONE else f"the {chosen}",

@@ -36,11 +36,12 @@ def torch2trt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_chosen_engine_stands_in_and_the_log_says_so(
     engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         handler = create_handler(
             HandlerSettings(engine=engine, model="efficientnet_lite0", max_batch_size=2)
         )
     assert f"engine {engine} is the fallback for torch2trt" in caplog.text
+    assert not any(it.levelno > logging.DEBUG for it in caplog.records if "torch2" in it.message)
     assert handler.info().engine == engine
     assert handler.info().settings["max_batch_size"] == "2"
     handler.close()

@@ -10,9 +10,9 @@ from pathlib import Path
 from engine.errors import EngineError
 from pipeline.benchmark.load import Load
 from pipeline.commands.console import complain, say
-from pipeline.commands.loading import loaded_pipe
+from pipeline.commands.loading import decodes_images, loaded_pipe
 from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import Image, image_files, read_images
+from pipeline.image_files import Image, read_images, usable_images
 from service.errors import ConfigurationError
 from thriftpipe.trace.findings import verdict
 from thriftpipe.trace.options import EVENTS, PAGE
@@ -34,7 +34,13 @@ _FORMATS: Mapping[str, Callable[[Recording], str]] = {PAGE: page, EVENTS: trace_
 def run_trace(options: Namespace) -> int:
     """Record, and write the files; 1 if an image failed, 2 if it cannot begin."""
     try:
-        images = read_images(image_files([Path(name) for name in options.photos]))
+        files = usable_images(
+            [Path(name) for name in options.photos],
+            decodes=decodes_images(options),
+            skip_bad=options.skip_bad_images,
+            tell=complain,
+        )
+        images = read_images(files)
         recording = _record(options, images)
         for path in options.output:
             path.write_text(_FORMATS[path.suffix.lower()](recording), encoding="utf-8")

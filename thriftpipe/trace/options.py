@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.kinds import SWITCH, Bounds, Kind
 from interfaces.names import closest_name_hint
 from interfaces.options import REQUIRED, Command, Option, picked
@@ -31,7 +32,7 @@ def _output(text: str) -> Path:
 
 
 OPTIONS = (
-    *picked(OF_PIPELINE, "file set backends engine photos node clients"),
+    *picked(OF_PIPELINE, f"file set backends engine photos {SKIP_BAD_IMAGES} node clients"),
     Option(
         "images",
         Kind("whole number", int, Bounds(1, _MOST_IMAGES), metavar="N"),

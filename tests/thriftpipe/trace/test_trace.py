@@ -213,8 +213,11 @@ def test_where_a_graph_forks_a_client_has_two_rows(
 
 def test_an_image_that_fails_is_told(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "photos", tmp_path / "photos")
-    (tmp_path / "photos" / "text.jpg").write_text("no image")
-    shutil.copy(folder / "chain.toml", tmp_path)
+    # It is decoded, and smaller than what is to be cut out of it.
+    (tmp_path / "photos" / "small.jpg").write_bytes(encoded(LABELS[0], 10, 10))
+    chain = (folder / "chain.toml").read_text()
+    part = "S[DecodeMat,CropMat(x1=0,y1=0,x2=50,y2=50)"
+    (tmp_path / "chain.toml").write_text(chain.replace("S[DecodeMat", part))
     run = trace(tmp_path, "chain.toml", "-o", str(tmp_path / "t.json"), "--no-baseline")
     assert run.returncode == 1
     assert "15 images failed, such as: " in run.stderr
