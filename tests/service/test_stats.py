@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +132,31 @@ def test_what_is_no_call_of_the_service_is_counted_too(serve: Any, wire: Any) ->
     assert counted(stats.calls["infer_batch"]) == {"overloaded": 1, "protocol_error": 1}
     assert stats.connections_opened == 6
     client.close()
+
+
+def test_a_sum_that_cannot_be_had_is_an_internal_error(
+    null_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs() -> Stats:
+        raise TimeoutError("the supervisor has not answered within 5 s")
+
+    monkeypatch.setattr(null_server.server._service, "_whole_stats", hangs)
+    client = null_server.client()
+    with pytest.raises(inference.InternalError, match="the supervisor has not answered") as error:
+        client.stats()
+    assert error.value.error_id
+    client.ping()
+    client.close()
+
+
+def test_the_pages_example_runs(null_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations-metrics.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    client = null_server.client()
+    client.infer_images([Params("u", b"x")])
+    client.close()
+    exec(example.replace("Client()", f"Client(port={null_server.port})"), {})  # noqa: S102
+    assert capsys.readouterr().out.startswith("1 {'ok': 1, ")
 
 
 def test_threads_lose_no_count() -> None:
