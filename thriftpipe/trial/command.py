@@ -18,6 +18,7 @@ from rich.text import Text
 
 from engine.errors import EngineError
 from engine.zoo import DEFAULT_MODEL
+from interfaces.image_folder import FoundImages
 from loadtest.errors import LoadTestError
 from loadtest.load.images import DEFAULT_FOLDER, default_images
 from loadtest.settings import SCORE_TOLERANCE
@@ -41,10 +42,12 @@ from thriftpipe.trial.comparison import (
     serve_command,
 )
 from thriftpipe.trial.facts import Fact, ModelFacts, facts_of
-from thriftpipe.trial.photos import Photos, evenly, look_through
+from thriftpipe.trial.photos import MOST_DECODED, evenly, look_through
 
 _HANDLER = "pipeline"
 _SHOWN_PHOTOS = 5
+# More than short windows send.
+_COMPARED_PHOTOS = 200
 _SHOWN_REFUSED = 20
 _LONGEST_LABEL = 28
 _WRONG, _DIFFERENT = 2, 1
@@ -140,26 +143,29 @@ def _facts_table(lines: Sequence[Fact]) -> Table:
     return rows
 
 
-def _tell_images(screen: Console, photos: Photos, folder: Path | None) -> None:
+def _tell_images(screen: Console, photos: FoundImages, folder: Path | None) -> None:
     count = len(photos.usable)
     where = "the packaged photographs" if folder is None else str(folder)
     screen.print(f"{count} image{'s' if count > 1 else ''} of {where} can be used.")
-    if photos.left_out:
-        screen.print(f"{photos.left_out} more were not looked at.", style=FAINT)
-    if not photos.refused:
+    if count > MOST_DECODED:
+        screen.print(f"Of all but {MOST_DECODED} only the headers were read.", style=FAINT)
+    if photos.others and folder is not None:
+        screen.print(photos.left_out(), style=FAINT)
+    if not photos.bad:
         return
-    screen.print(Text(f"{len(photos.refused)} cannot be used:", "yellow"))
-    for path, reason in photos.refused[:_SHOWN_REFUSED]:
-        screen.print(Text.assemble("  ", (path.name, NAME), f": {reason}"))
-    if len(photos.refused) > _SHOWN_REFUSED:
-        screen.print(f"  and {len(photos.refused) - _SHOWN_REFUSED} more")
+    screen.print(Text(f"{len(photos.bad)} cannot be used:", "yellow"))
+    problems = photos.problems()
+    for problem in problems[:_SHOWN_REFUSED]:
+        screen.print(f"  {problem}")
+    if len(problems) > _SHOWN_REFUSED:
+        screen.print(f"  and {len(problems) - _SHOWN_REFUSED} more")
 
 
 def _ask(
     screen: Console,
     settings: HandlerSettings,
     facts: ModelFacts,
-    photos: Photos,
+    photos: FoundImages,
     labels_path: str | None,
 ) -> bool:
     """Show the answers of both; whether they are the same."""
@@ -229,10 +235,10 @@ def _shown(difference: float) -> str:
     return f"{difference:.1g}" if difference > _NOTHING else "0"
 
 
-def _compare(screen: Console, options: Namespace, model: str, photos: Photos) -> int:
+def _compare(screen: Console, options: Namespace, model: str, photos: FoundImages) -> int:
     with TemporaryDirectory(prefix="thriftpipe-try-") as folder:
         # The load test takes a folder, all of whose images can be used.
-        for path in photos.usable:
+        for path in evenly(photos.usable, _COMPARED_PHOTOS):
             Path(folder, path.name).symlink_to(path.resolve())
         words = comparison_words(options, model, Path(folder), free_ports(len(VARIANTS)))
         code = compare(words, options.typed)
@@ -242,7 +248,10 @@ def _compare(screen: Console, options: Namespace, model: str, photos: Photos) ->
     summary = read_summary(measured)
     screen.print(_rows_table(summary["variants"]))
     if summary["verdict"] is not None:
-        for sentence in summary["verdict"]["sentences"].values():
+        first, *others = summary["verdict"]["sentences"].values()
+        screen.print()
+        screen.print(first.replace("`", ""), style="bold")
+        for sentence in others:
             screen.print(sentence.replace("`", ""))
     report = (measured / "report.html").absolute().as_uri()
     screen.print(Text.assemble("Report: ", (report, NAME)), soft_wrap=True)
@@ -265,10 +274,10 @@ def _rows_table(variants: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _tell_next(
-    screen: Console, options: Namespace, model: str, images: Path | None, photos: Photos
+    screen: Console, options: Namespace, model: str, images: Path | None, photos: FoundImages
 ) -> None:
     heading(screen, "Next")
-    skip_bad = bool(photos.refused)
+    skip_bad = bool(photos.bad)
     for purpose, command in (
         ("the full comparison", full_command(options, model, images, skip_bad=skip_bad)),
         ("serve it", serve_command(options, model)),

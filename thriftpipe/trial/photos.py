@@ -3,67 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from engine.cache.bounded_file import UnreadableFileError, read_bounded
+from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_folder
+from engine.cpu.cores import available_cores
+from interfaces.image_folder import FoundImages, find_images, why_no_format
 from interfaces.service import MAX_FRAME_BYTES
-from pipeline.image_files import image_files
 from service.errors import ConfigurationError
 from service.handlers.interface import ImageFailure
 from service.images.cost import USUAL_MOST_WORK
 from service.images.decoding import decode_bgr
 from service.images.limit import ImageLimit
 
-MOST_IMAGES = 1000
-"""Images of a folder that are looked at."""
+MOST_DECODED = 1000
+"""Images that are decoded; of further ones only the headers are read."""
+_SHOWN_REASONS = 3
 
 
-@dataclass(frozen=True)
-class Photos:
-    """The images of a folder.
-
-    Attributes:
-        usable: those that the service decodes.
-        refused: the others, each with the reason.
-        left_out: how many were not looked at.
-    """
-
-    usable: Sequence[Path]
-    refused: Sequence[tuple[Path, str]]
-    left_out: int
-
-
-def look_through(folder: Path) -> Photos:
+def look_through(folder: Path) -> FoundImages:
     """Decode the images of a folder as the service would.
 
     Raises:
         ConfigurationError: there is no such folder, or no image in it that can be used.
     """
-    if not folder.is_dir():
-        image_files([folder])  # says what is there instead
-        raise ConfigurationError(f"--images: {folder} is a file; name the folder that it is in")
-    found = image_files([folder], recursive=False)
-    limit = ImageLimit(USUAL_MOST_WORK)
-    usable, refused = [], []
-    for path in found[:MOST_IMAGES]:
-        if reason := _why_refused(path, limit):
-            refused.append((path, reason))
-        else:
-            usable.append(path)
-    if not usable:
-        reasons = "; ".join(f"{path.name}: {reason}" for path, reason in refused[:3])
-        raise ConfigurationError(f"--images: no image in {folder} can be used: {reasons}")
-    return Photos(usable, refused, len(found) - len(usable) - len(refused))
+    if reason := why_no_folder(folder):
+        raise ConfigurationError(f"--images: {reason}")
+    limit, number = ImageLimit(USUAL_MOST_WORK), count()
+    found = find_images(
+        [folder],
+        lambda path: _why_refused(path, limit, decodes=next(number) < MOST_DECODED),
+        threads=available_cores(),
+    )
+    if not found.usable:
+        reasons = "; ".join(found.problems()[:_SHOWN_REASONS])
+        raise ConfigurationError(
+            f"--images: no image in {folder} can be used{f': {reasons}' if reasons else ''}"
+        )
+    return found
 
 
-def _why_refused(path: Path, limit: ImageLimit) -> str:
+def _why_refused(path: Path, limit: ImageLimit, *, decodes: bool) -> str:
     """Why the service refuses an image; "" where it does not."""
     try:
         data = read_bounded(path, MAX_FRAME_BYTES)
+        if reason := why_no_format(data):
+            return reason
         if failure := limit.failure(data):
             return str(failure)
-        decode_bgr(data)
+        if decodes:
+            decode_bgr(data)
     except (UnreadableFileError, ImageFailure) as error:
         return str(error)
     return ""
@@ -71,5 +60,5 @@ def _why_refused(path: Path, limit: ImageLimit) -> str:
 
 def evenly(paths: Sequence[Path], most: int) -> list[Path]:
     """At most so many of the paths, from first to last."""
-    count = min(len(paths), most)
-    return [paths[index * len(paths) // count] for index in range(count)]
+    chosen = min(len(paths), most)
+    return [paths[index * len(paths) // chosen] for index in range(chosen)]
