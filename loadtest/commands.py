@@ -31,10 +31,9 @@ from loadtest.servers.environments import install
 from loadtest.servers.variants import (
     BASELINE,
     PIPELINE,
-    PIPELINE_GPU,
+    is_pipeline,
     may_use_gpu,
     parse_launch_prefix,
-    split_workers,
 )
 
 _DIFF = "diff"
@@ -269,8 +268,7 @@ def report_link(folder: Path) -> str:
 
 def require_judged(names: Sequence[str]) -> None:
     """Raise UsageError where the rows have no ratio that --fail_below could judge."""
-    bases = {split_workers(name)[0] for name in names}
-    if BASELINE not in names or not bases & {PIPELINE, PIPELINE_GPU}:
+    if BASELINE not in names or not any(map(is_pipeline, names)):
         raise UsageError(
             f"--fail_below judges the ratio of a pipeline to {BASELINE!r}, and --variants has "
             f"{', '.join(names)}; add {BASELINE!r} and {PIPELINE!r}"

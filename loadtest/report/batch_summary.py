@@ -10,7 +10,7 @@ from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.node_counts import NodeCounts
 from loadtest.report.summary import Row
 from loadtest.report.tables import Columns, Table, table
-from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, PIPELINE_GPU
+from loadtest.servers.variants import BASELINE, CONTROL, is_pipeline
 
 # As the server calls them, in the order of the table.
 REASONS = {
@@ -100,7 +100,7 @@ def batch_remarks(rows: Sequence[Row], nodes: Sequence[NodeBatches]) -> Iterator
             "several requests in one batch."
         )
     for row in rows:
-        if row.base not in {PIPELINE, PIPELINE_GPU} and not row.base.startswith(f"{PIPELINE}-"):
+        if not is_pipeline(row.name):
             continue
         own = [node for node in nodes if node.variant == row.name]
         if not row.batches:

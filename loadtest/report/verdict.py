@@ -15,10 +15,9 @@ from loadtest.records.run import Run, WorkloadRun
 from loadtest.report.summary import MARKS, Row
 from loadtest.report.tables import interval
 from loadtest.report.waterfall import LOCK, Step, Waterfall
-from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, PIPELINE_GPU
+from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, is_pipeline
 from measurement.statistics import Ratio
 
-_PIPELINES = {PIPELINE, PIPELINE_GPU}
 ENOUGH_REPEATS = 5
 """The least for numbers to rely on."""
 # By less than this share of it a response time is not another one to its user.
@@ -47,7 +46,7 @@ _TITLES = {
     Decision.SWITCH: "Switch",
     Decision.CAUSE_UNKNOWN: "Faster, cause unknown",
     Decision.CONTROL_SUFFICES: "No need to switch",
-    Decision.NO_DIFFERENCE: "No difference",
+    Decision.NO_DIFFERENCE: "No proven difference",
     Decision.SLOWER: "Do not switch",
     Decision.WRONG_ANSWERS: "Wrong answers",
     Decision.NOT_PROVEN: "Not proven",
@@ -92,7 +91,7 @@ def verdict(
         on_gpu: whether its engine runs on a GPU, which needs the lock.
     """
     baseline = next((row for row in rows if row.name == BASELINE), None)
-    pipelines = [row for row in rows if row.base in _PIPELINES]
+    pipelines = [row for row in rows if is_pipeline(row.name)]
     if baseline is None or not pipelines:
         missing = "no baseline" if baseline is None else "no pipeline"
         return Verdict(
@@ -189,7 +188,7 @@ def _switch(told: Verdict, baseline: Row) -> str:
         case Decision.SLOWER:
             return f"No: {serves}, which is less{tail}."
         case Decision.NO_DIFFERENCE:
-            return f"It makes no difference here: {serves}, which is within chance{tail}."
+            return f"No difference is proven: {serves}, which is within chance{tail}."
         case _:
             return f"Not proven: {serves} in the only repeat that both have{tail}."
 
@@ -280,14 +279,15 @@ def _sureness(told: Verdict, run: Run, workload: WorkloadRun, baseline: Row) -> 
         f"{gain.pairs} paired repeats, taken in turns, put that ratio between "
         f"{gain.interval.low:.2f} and {gain.interval.high:.2f} (95 % interval)"
     )
-    if not gain.is_distinct:
-        proof += ", so that a smaller difference than that cannot be seen"
     found = workload.agreement
     answers = (
         f", and all servers gave the same labels to {found['images']} images before"
         if found is not None and not found.get("tipped_labels")
         else ""
     )
+    if not gain.is_distinct:
+        reading = f"; to be read with care: {_listed(doubts)}" if doubts else ""
+        return f"All that is sure: {proof}, and a smaller difference cannot be seen{reading}."
     if doubts:
         return f"Fairly sure, to be read with care: {proof}{answers}; but {_listed(doubts)}."
     return f"Sure: {proof}{answers}."

@@ -233,6 +233,12 @@ def split_workers(name: str) -> tuple[str, int | None]:
     return found["name"], int(found["workers"]) if found["workers"] else None
 
 
+def is_pipeline(name: str) -> bool:
+    """Whether a variant of this name is a pipeline in a server, whatever its settings are."""
+    variant = VARIANTS.get(split_workers(name)[0])
+    return variant is not None and variant.handler == PIPELINE
+
+
 def _parse_variant(name: str) -> Variant:
     base, workers = split_workers(name)
     if base not in VARIANTS:

@@ -57,10 +57,11 @@ def test_a_gain_that_the_control_does_not_have_is_a_reason_to_switch(measured: M
 def test_a_difference_inside_the_noise_is_none(measured: Measure) -> None:
     told = _of(measured({"baseline": 1000, "baseline-no-lock": 1000, "pipeline": 980}, scatter=60))
     assert told.decision is Decision.NO_DIFFERENCE
-    assert told.sentences[0].startswith("It makes no difference here: ")
+    assert told.sentences[0].startswith("No difference is proven: ")
     assert "within chance" in told.sentences[0]
     assert "On the way there are" in told.sentences[1]
-    assert "a smaller difference than that cannot be seen" in told.sentences[2]
+    assert told.sentences[2].startswith("All that is sure: 5 paired repeats, taken in turns, put ")
+    assert "a smaller difference cannot be seen" in told.sentences[2]
 
 
 def test_a_loss_is_a_no(measured: Measure) -> None:
