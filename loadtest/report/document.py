@@ -90,8 +90,8 @@ def build(folder: Path, pages: Mapping[str, Page]) -> Run:
 
 
 def coded(text: str) -> Markup:
-    """A sentence for a page: what stands in backticks is code."""
-    parts = str(text).replace("**", "").split("`")
+    """A sentence for a page: backticks make code, and a number keeps its percent sign."""
+    parts = str(text).replace("**", "").replace(" %", "\u00a0%").split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
         for index, part in enumerate(parts)

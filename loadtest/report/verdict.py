@@ -98,8 +98,8 @@ def verdict(
             Decision.NOTHING_TO_COMPARE,
             (
                 f"There is nothing to decide: {missing} was measured.",
-                f"What gives a gain is told by `--variants {BASELINE},{CONTROL},{PIPELINE}-auto`.",
-                "So nothing is sure.",
+                f"A gain is explained with `--variants {BASELINE},{CONTROL},{PIPELINE}-auto`.",
+                "What was measured stands below, with its intervals.",
             ),
         )
     fastest = max(pipelines, key=lambda row: row.qps.median)
