@@ -78,6 +78,14 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return _built("Go", tmp_path_factory.mktemp("go"))
 
 
+def _commands(heading: str) -> list[str]:
+    """The first commands below a heading of the page."""
+    section = PAGE.split(f"{heading}\n")[1]
+    block = re.search(r"^```\n(.*?)\n```$", section, re.MULTILINE | re.DOTALL)
+    assert block
+    return block.group(1).splitlines()
+
+
 def _built(heading: str, folder: Path, without: str | None = None) -> list[str]:
     """Build a client by the page's own commands, in a folder that has the IDL and the clients.
 
@@ -89,10 +97,7 @@ def _built(heading: str, folder: Path, without: str | None = None) -> list[str]:
     Returns:
         The last of the commands, without the arguments that it has there.
     """
-    section = PAGE.split(f"### {heading}\n")[1]
-    block = re.search(r"^```\n(.*?)\n```$", section, re.MULTILINE | re.DOTALL)
-    assert block
-    *commands, last = block.group(1).splitlines()
+    *commands, last = _commands(f"### {heading}")
     program = last.removesuffix(" 127.0.0.1 8095 photo.jpg")
     assert program != last
     shutil.copytree(IDL.parent, folder / "idl")
@@ -144,6 +149,15 @@ def held(port: int, image: bytes) -> Iterator[None]:
         holder.receive("infer_images")
         holder.close()
         other.close()
+
+
+def test_the_idl_becomes_a_page_for_browsers(tmp_path: Path) -> None:
+    tool("thrift")
+    shutil.copytree(IDL.parent, tmp_path / "idl")
+    run("sh", "-ec", "\n".join(_commands("## Other languages")), cwd=tmp_path)
+    page = (tmp_path / "build" / "idl" / "inference.html").read_text(encoding="utf-8")
+    assert "Why one image has no result." in page
+    assert "When to try again, in milliseconds from now." in page
 
 
 @ALL
