@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from idl import inference
 from interfaces.stats import BOUNDS_MS, Stats
 from interfaces.structs import from_struct
 from service.call_counts import CallCounts
+from service.client import AsyncClient
 
 Params = inference.InferenceParams
 
@@ -157,6 +159,15 @@ def test_the_pages_example_runs(null_server: Any, capsys: pytest.CaptureFixture[
     client.close()
     exec(example.replace("Client()", f"Client(port={null_server.port})"), {})  # noqa: S102
     assert capsys.readouterr().out.startswith("1 {'ok': 1, ")
+
+
+def test_a_client_for_event_loops_has_them_too(null_server: Any) -> None:
+    async def ask() -> Stats:
+        async with AsyncClient(port=null_server.port) as client:
+            await client.ping()
+            return await client.stats()
+
+    assert asyncio.run(ask()).calls["ping"] == {"ok": 1}
 
 
 def test_threads_lose_no_count() -> None:

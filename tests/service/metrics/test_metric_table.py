@@ -115,6 +115,7 @@ def test_the_dashboard_is_whole() -> None:
     "command",
     [
         "check config prometheus.yml",
+        "check config compose.yml",
         "check rules alerts.yml",
         "test rules alerts_test.yml",
     ],
