@@ -18,7 +18,6 @@ MODULES = {
     ),
     "tune": ("optuna", "tomli_w"),
     "metrics": ("prometheus_client", "pynvml"),
-    "top": ("rich",),
 }
 """What is imported of the packages that an extra installs."""
 

@@ -215,7 +215,7 @@ def _top(client: Client, options: argparse.Namespace) -> int:
     try:
         from service.client.top import watch
     except ImportError as error:
-        return _fail(f"top needs the package rich ({error}): {install_command('top')}", 2)
+        return _fail(f"top needs the package rich ({error}): {install_command('cli')}", 2)
     # Its usual end.
     with suppress(KeyboardInterrupt):
         watch(

@@ -26,6 +26,8 @@ _OPTIONS = AddressOptions("--metrics-host", "--metrics-port")
 # A client that is slower, and requests beyond so many at once, are cut off.
 _TIMEOUT_S = 5.0
 _MOST_REQUESTS = 16
+# After an accept that failed, such as for lack of descriptors.
+_PAUSE_S = 1.0
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -81,27 +83,40 @@ class HttpEndpoint(ThreadingHTTPServer):
         self.socket = sock
         self.exposition = exposition
         self.server: Lifecycle | None = None
-        self._is_stopping = False
+        self._stopping = threading.Event()
         self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
         self.server_activate()
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             self.handle_request()
 
     def stop(self) -> None:
         """Let `serve` return."""
-        self._is_stopping = True
+        self._stopping.set()
         # Which ends the wait for a client; other than `serve_forever`, nothing looks at a clock.
         self.socket.shutdown(socket.SHUT_RDWR)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a client; what fails is tried again after a pause, not at once and for ever."""
+        try:
+            return super().get_request()
+        except OSError:
+            self._stopping.wait(_PAUSE_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin with a request, unless too many are under way."""
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            # There is no thread for it.
+            self._free.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer a request."""

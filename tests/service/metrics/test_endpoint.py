@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
+from socketserver import TCPServer
 from typing import Any
 
 import pytest
@@ -94,6 +96,46 @@ def test_only_so_many_requests_are_under_way_at_once() -> None:
         silent[0].sendall(b"\r\n")
         assert silent[0].recv(12) == b"HTTP/1.0 200"
         del endpoint
+
+
+def test_without_descriptors_or_threads_it_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.metrics.endpoint._PAUSE_S", 0.01)
+    with served() as (_, port):
+        lacking: list[Exception] = [OSError(24, "Too many open files")] * 3
+        accept, start = TCPServer.get_request, threading.Thread.start
+
+        def get_request(server: TCPServer) -> Any:
+            if lacking:
+                raise lacking.pop()
+            return accept(server)
+
+        monkeypatch.setattr(TCPServer, "get_request", get_request)
+        assert ask(port, "/livez")[0] == 200
+        assert not lacking
+        # More often than requests may be under way at once.
+        lacking = [RuntimeError("can't start new thread")] * 20
+
+        def begin(thread: threading.Thread) -> None:
+            if lacking:
+                raise lacking.pop()
+            start(thread)
+
+        monkeypatch.setattr(TCPServer, "get_request", accept)
+        monkeypatch.setattr(threading.Thread, "start", begin)
+        while lacking:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                assert sock.recv(1) == b""
+        assert ask(port, "/livez")[0] == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+def test_it_listens_on_an_address_of_ipv6() -> None:
+    settings = ServerSettings(metrics_port=0, metrics_host="::1")
+    with http_endpoint(settings) as endpoint:
+        assert endpoint is not None
+        with socket.create_connection(endpoint.server_address[:2], timeout=30) as sock:
+            sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.0 200"
 
 
 def test_a_port_in_use_is_told_at_once() -> None:
