@@ -33,6 +33,8 @@ class Option:
         is_positional: whether it is a word that has its place, and no name before it; it may be
             left out if it has a default.
         is_repeated: whether there may be several; the value is a list.
+        is_gathered: whether the program itself finds out which of several counts, and takes a
+            switch as NAME=false, too.
         group: the title in `--help` that it stands under, or "".
         refused: handlers of the service that have no use for it, with the reason; a silently
             ignored option would mislead.
@@ -50,6 +52,7 @@ class Option:
     dest: str = ""
     is_positional: bool = False
     is_repeated: bool = False
+    is_gathered: bool = False
     group: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     beyond: str = ""

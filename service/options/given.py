@@ -151,6 +151,7 @@ def _of_command_line(
     parser = Parser(prog=PROGRAM, add_help=False)
     for described in options.values():
         spellings = [f"--{dashed(name)}" for name in (described.name, *described.aliases)]
+        spellings += [f"-{described.short}"] if described.short else []
         # Given alone, a switch is on.
         value: dict[str, Any] = {"nargs": "?", "const": _TRUE[0]} if described.is_switch else {}
         parser.add_argument(

@@ -32,12 +32,13 @@ class ProcessSettings:
 def server_options() -> list[Option]:
     """What the command line takes."""
     for_server = (replace(o, group=o.group or "server") for o in options_of(ServerSettings))
-    return [
+    described = [
         *options_of(ProcessSettings),
         *options_of(LogSettings),
         *options_of(HandlerSettings),
         *for_server,
     ]
+    return [replace(one, is_gathered=True) for one in described]
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

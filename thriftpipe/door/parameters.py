@@ -82,15 +82,15 @@ class DescribedOption(click.Option):
         names = [f"--{dashed(name)}" for name in (described.name, *described.aliases)]
         if described.short:
             names.append(f"-{described.short}")
-        kind: dict[str, Any] = (
-            {"is_flag": True, "flag_value": True}
-            if described.is_switch
-            else {"type": TextOfKind(described), "metavar": metavar(described)}
-        )
+        kind: dict[str, Any] = {"type": TextOfKind(described), "metavar": metavar(described)}
+        if described.is_switch and described.is_gathered:
+            kind = {"is_flag": False, "flag_value": "true", "metavar": "[true|false]"}
+        elif described.is_switch:
+            kind = {"is_flag": True, "flag_value": True}
         super().__init__(
             [described.name, *names],
             required=described.default is REQUIRED,
-            multiple=described.is_repeated,
+            multiple=described.is_repeated or (described.is_gathered and not described.is_switch),
             help=described.text.replace("`", ""),
             **kind,
         )
@@ -142,7 +142,7 @@ def words(entries: Entries, given: Mapping[str, Any]) -> Iterator[str]:
         values = value if isinstance(value, tuple) else (value,)
         if described.is_positional:
             places += values
-        elif described.is_switch:
+        elif described.is_switch and value in (True, "true"):
             yield spelling(described)
         else:
             yield from (f"{spelling(described)}={text}" for text in values)

@@ -142,6 +142,13 @@ def test_options_reach_the_programs_as_they_are(spelled: str) -> None:
     given = ["--set", "a_b=1", "--set", "n.c=-2", "--mean=-1,2,3", "--std", "1", "--no-lock", top]
     wanted_settings: Namespace = parse_arguments([*given, "debug"])
     assert parse_arguments(_inner(["serve", *given, "debug"])) == wanted_settings
+    # The service itself finds out which of several counts.
+    given = ["--config", "server.toml", "--no-lock=false", "--config", "graph.toml", "--port", "1"]
+    inner = _inner(["serve", *given, "--port", "2"])
+    assert sorted(inner) == sorted(
+        ["--config=server.toml", "--config=graph.toml", "--no-lock=false", "--port=1", "--port=2"]
+    )
+    assert inner.index("--config=server.toml") < inner.index("--config=graph.toml")
     wanted = command_parser().parse(["run", "a.toml", "x.jpg", "y_z.jpg", "--profile"])
     given = ["a.toml", "x.jpg", "--profile", "y_z.jpg"]
     assert command_parser().parse(["run", *_inner(["run", *given])]) == wanted
