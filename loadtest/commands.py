@@ -305,7 +305,7 @@ def require_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise LoadTestError(
+        raise UsageError(
             f"output folder {str(folder)!r} cannot be written: {error.strerror}"
         ) from error
 

@@ -101,11 +101,10 @@ def read_folder(
         tell: called with each line about what cannot be used or is left out.
 
     Raises:
-        LoadTestError: the folder is missing or has no image.
-        UsageError: images cannot be used.
+        UsageError: the folder is missing or has no image, or images cannot be used.
     """
     if not folder.is_dir():
-        raise LoadTestError(
+        raise UsageError(
             f"image folder {str(folder)!r} does not exist; name one with --img_dir, or make one "
             f"with `python -m loadtest images --output_dir {folder}`"
         )
@@ -128,7 +127,7 @@ def read_folder(
     if found.bad:
         tell(found.skipped())
     if not found.usable:
-        raise LoadTestError(f"image folder {str(folder)!r} holds no image that can be used")
+        raise UsageError(f"image folder {str(folder)!r} holds no image that can be used")
     return [images[path] for path in found.usable]
 
 

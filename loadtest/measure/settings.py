@@ -12,7 +12,7 @@ from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
 from interfaces.names import unknown_name
 from interfaces.options import dashed, settings_from
 from interfaces.peers import PEERS, Peer
-from loadtest.errors import LoadTestError, UsageError
+from loadtest.errors import UsageError
 from loadtest.load import images
 from loadtest.load.arrivals import POISSON
 from loadtest.load.clients import fitting_client_processes, fitting_generators
@@ -54,7 +54,7 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
     """What `compare` was asked for.
 
     Raises:
-        LoadTestError: an unknown name, or a file or folder that does not exist.
+        UsageError: an unknown name, or a file or folder that does not exist.
     """
     with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
     servers = _server_options(options, with_gpu=with_gpu)
@@ -81,12 +81,12 @@ def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
 
 
 def _variants(options: argparse.Namespace, *, with_gpu: bool) -> list[Variant]:
-    """Those of --variants; LoadTestError where one cannot resize as --resize says."""
+    """Those of --variants; UsageError where one cannot resize as --resize says."""
     keeps_ratio = options.resize is not None
     default = default_variants(with_gpu=with_gpu, keeps_ratio=keeps_ratio)
     variants = parse_variants(options.variants or default)
     if keeps_ratio and (on_gpu := [it.name for it in variants if it.decodes_on_gpu]):
-        raise LoadTestError(
+        raise UsageError(
             f"--resize: variant {on_gpu[0]!r} decodes on the GPU, where images are resized to the "
             f"model's size whatever their aspect ratio; leave it out with --variants, or --resize"
         )
@@ -97,14 +97,14 @@ def sweep_settings(options: argparse.Namespace) -> ComparisonSettings:
     """What `sweep` was asked for.
 
     Raises:
-        LoadTestError: an unknown name, a variant without a server, or a file or folder that does
+        UsageError: an unknown name, a variant without a server, or a file or folder that does
             not exist.
     """
     for variant in parse_variants(options.variants):
         if variant.handler is None:
-            raise LoadTestError(f"variant {variant.name!r} has no server, so no clients either")
+            raise UsageError(f"variant {variant.name!r} has no server, so no clients either")
     if len(parse_workloads(options.workload)) > 1:
-        raise LoadTestError(f"--workload takes one model, got {options.workload!r}")
+        raise UsageError(f"--workload takes one model, got {options.workload!r}")
     processes = options.client_processes
     options.workloads, options.stages_s = options.workload, 0.0
     options.request_client = max(options.clients)
@@ -122,7 +122,7 @@ def peers_settings(options: argparse.Namespace) -> PeersSettings:
     """What `peers` was asked for.
 
     Raises:
-        LoadTestError: an unknown name, a variant without a server, or a file or folder that does
+        UsageError: an unknown name, a variant without a server, or a file or folder that does
             not exist.
     """
     with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
@@ -130,7 +130,7 @@ def peers_settings(options: argparse.Namespace) -> PeersSettings:
     default = (PIPELINE, BASELINE) if with_gpu else (PIPELINE, BASELINE, CONTROL)
     variants = parse_variants(options.variants or ",".join(default))
     if serverless := [variant.name for variant in variants if variant.handler is None]:
-        raise LoadTestError(f"variant {serverless[0]!r} has no server, so no clients either")
+        raise UsageError(f"variant {serverless[0]!r} has no server, so no clients either")
     chosen = chosen_images(options)
     if options.calibration_images is None:
         options.calibration_images = str(chosen[0].path.parent)
@@ -160,16 +160,16 @@ def chosen_peers(options: argparse.Namespace, *, on_gpu: bool) -> list[Peer]:
     """The peers that --peers names, or all that run there.
 
     Raises:
-        LoadTestError: an unknown name, or that of one for CPUs only.
+        UsageError: an unknown name, or that of one for CPUs only.
     """
     known = {peer.name: peer for peer in PEERS}
     if options.peers is None:
         return [peer for peer in PEERS if peer.tried(on_gpu=on_gpu)]
     for name in options.peers:
         if name not in known:
-            raise LoadTestError(unknown_name("peer", name, known))
+            raise UsageError(unknown_name("peer", name, known))
         if not known[name].tried(on_gpu=on_gpu):
-            raise LoadTestError(f"peer {name!r} is measured on CPUs only; take --engine openvino")
+            raise UsageError(f"peer {name!r} is measured on CPUs only; take --engine openvino")
     return [known[name] for name in options.peers]
 
 
@@ -242,7 +242,7 @@ def tune_settings(options: argparse.Namespace) -> TuneSettings:
     """What `tune` was asked for.
 
     Raises:
-        LoadTestError: an unknown name, a file or folder that does not exist, or a variant that has
+        UsageError: an unknown name, a file or folder that does not exist, or a variant that has
             no pipeline.
     """
     with_gpu = may_use_gpu(options.engine, has_gpu=machine.has_gpu())
@@ -284,7 +284,7 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
     """The images of --img_dir, or the photo set.
 
     Raises:
-        LoadTestError: the folder has none, or some that cannot be used.
+        UsageError: the folder has none, or some that cannot be used.
     """
     if options.img_dir is None:
         return images.default_images()
@@ -297,10 +297,10 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
 
 def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:
     if options.config is not None and not Path(options.config).is_file():
-        raise LoadTestError(f"configuration file {options.config!r} does not exist")
+        raise UsageError(f"configuration file {options.config!r} does not exist")
     folder = options.calibration_images
     if folder is not None and not Path(folder).is_dir():
-        raise LoadTestError(f"folder {folder!r} of --calibration_images does not exist")
+        raise UsageError(f"folder {folder!r} of --calibration_images does not exist")
     precision = options.precision
     if precision == AUTO:
         precision = default_precision(with_gpu=with_gpu)

@@ -18,7 +18,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.records.run import (
     Check,
     PartRun,
@@ -218,7 +218,7 @@ def thin(folder: Path) -> None:
     """
     rows: list[_Row] = [_LATENCY_COLUMNS]
     if not (workloads := read(folder).workloads):
-        raise LoadTestError(f"{str(folder)!r} has no {LATENCY_FILE} to thin")
+        raise UsageError(f"{str(folder)!r} has no {LATENCY_FILE} to thin")
     for workload in workloads:
         for window in workload.windows:
             records = [
@@ -265,7 +265,7 @@ def _damaged_as_one_line(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise LoadTestError(
+        raise UsageError(
             f"{str(folder)!r} is not a measured folder: it has no {Path(error.filename).name}; "
             "make one with `python -m loadtest compare`"
         ) from error

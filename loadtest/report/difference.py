@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import UsageError
 from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number
 from loadtest.records.run import Run, WorkloadRun
@@ -74,7 +74,7 @@ def difference(before: Path, after: Path) -> str:
     """
     runs = [raw_files.read(folder) for folder in (before, after)]
     if problem := next(_problems(*runs), ""):
-        raise LoadTestError(f"{str(before)!r} and {str(after)!r} cannot be compared: {problem}")
+        raise UsageError(f"{str(before)!r} and {str(after)!r} cannot be compared: {problem}")
     lines = [
         f"A: {before} ({runs[0].started})",
         f"B: {after} ({runs[1].started})",

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.records import raw_files
 from loadtest.records.run import Run
 
@@ -59,7 +59,7 @@ def build(folder: Path, pages: Mapping[str, Page]) -> Run:
     """
     run = raw_files.read(folder)
     if (page := pages.get(run.kind)) is None:
-        raise LoadTestError(
+        raise UsageError(
             f"{str(folder)!r} holds a run of {run.kind!r}; this reports {', '.join(pages)}"
         )
     with raw_files.one_line_errors(folder):

@@ -14,7 +14,7 @@ from interfaces.engines import runs_on_gpu
 from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.names import closest_name_hint
 from interfaces.options import dashed
-from loadtest.errors import LoadTestError
+from loadtest.errors import UsageError
 from loadtest.settings import ServerOptions
 
 HOST = "127.0.0.1"
@@ -218,11 +218,11 @@ def parse_variants(text: str) -> list[Variant]:
     """The variants that a comma-separated list names.
 
     Raises:
-        LoadTestError: an unknown or repeated name, or no server among them.
+        UsageError: an unknown or repeated name, or no server among them.
     """
     variants = [_parse_variant(name) for name in _split(text, "--variants")]
     if all(variant.handler is None for variant in variants):
-        raise LoadTestError("--variants names no server; add at least one, such as 'baseline'")
+        raise UsageError("--variants names no server; add at least one, such as 'baseline'")
     return variants
 
 
@@ -242,7 +242,7 @@ def is_pipeline(name: str) -> bool:
 def _parse_variant(name: str) -> Variant:
     base, workers = split_workers(name)
     if base not in VARIANTS:
-        raise LoadTestError(
+        raise UsageError(
             f"unknown variant {name!r}{closest_name_hint(base, VARIANTS)} Known: "
             f"{', '.join(VARIANTS)}; a server's with several processes: 'pipeline-4w' or "
             "'pipeline-auto'"
@@ -251,7 +251,7 @@ def _parse_variant(name: str) -> Variant:
     if base == name:
         return variant
     if variant.handler is None:
-        raise LoadTestError(f"{name!r}: {base!r} is no server, so it has no worker processes")
+        raise UsageError(f"{name!r}: {base!r} is no server, so it has no worker processes")
     return variant.with_workers(workers)
 
 
@@ -259,13 +259,13 @@ def parse_workloads(text: str) -> list[Workload]:
     """The workloads of a comma-separated list of model names and ONNX files.
 
     Raises:
-        LoadTestError: a repeated name, or a file that does not exist.
+        UsageError: a repeated name, or a file that does not exist.
     """
     workloads = []
     for model in _split(text, "--workloads"):
         is_file = "/" in model or model.endswith(".onnx")
         if is_file and not Path(model).is_file():
-            raise LoadTestError(f"model file {model!r} of --workloads does not exist")
+            raise UsageError(f"model file {model!r} of --workloads does not exist")
         workloads.append(Workload(Path(model).stem if is_file else model, model))
     return workloads
 
@@ -273,10 +273,10 @@ def parse_workloads(text: str) -> list[Workload]:
 def _split(text: str, flag: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise LoadTestError(f"{flag} names nothing")
+        raise UsageError(f"{flag} names nothing")
     for name in names:
         if names.count(name) > 1:
-            raise LoadTestError(f"{flag} names {name!r} more than once")
+            raise UsageError(f"{flag} names {name!r} more than once")
     return names
 
 
@@ -391,9 +391,9 @@ def parse_launch_prefix(text: str) -> tuple[str, ...]:
     """Split a command prefix as a shell would.
 
     Raises:
-        LoadTestError: an unclosed quotation mark.
+        UsageError: an unclosed quotation mark.
     """
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise LoadTestError(f"--launch_prefix {text!r}: {error}") from error
+        raise UsageError(f"--launch_prefix {text!r}: {error}") from error

@@ -98,7 +98,17 @@ COMMANDS = {
         "sweep",
         (
             Example("thriftpipe sweep --workload my.onnx --clients 1,4,16,64", ""),
-            Example("thriftpipe sweep --variants baseline,pipeline --tp99-limit-ms 50", ""),
+            Example("thriftpipe sweep --variants baseline,pipeline --slo-ms 50", ""),
+        ),
+    ),
+    "tune": DoorCommand(
+        _DECIDE,
+        "look for better settings of the pipeline within a limit of TP99",
+        LOADTEST,
+        "tune",
+        (
+            Example("thriftpipe tune --slo-ms 50", "the best TOML file, and how much it gains"),
+            Example("thriftpipe tune --slo-ms 15 --config my.toml --img-dir photos", ""),
         ),
     ),
     "report": DoorCommand(

@@ -111,9 +111,9 @@ def test_a_pipeline_of_several_processes_is_compared_with_as_many_of_the_baselin
     assert "| 3 server processes     | baseline-no-lock-3w |" in report
 
 
-def _fails(done: subprocess.CompletedProcess[str], *words: str) -> None:
+def _fails(done: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
     """One line that says what is wrong, behind the progress lines, and no stack trace."""
-    assert done.returncode == 1
+    assert done.returncode == code
     last = done.stderr.splitlines()[-1]
     assert last.startswith("loadtest: error: ")
     for word in words:
@@ -368,17 +368,19 @@ def test_a_comparison_that_cannot_begin_leaves_the_earlier_one_alone(
 )
 def test_bad_input_is_one_line(loadtest: LoadTest, arguments: list[str], words: list[str]) -> None:
     done = loadtest("compare", *arguments)
-    _fails(done, *words)
+    _fails(done, *words, code=2)
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_empty_image_folder_and_a_broken_image_are_one_line(
+def test_an_empty_image_folder_and_a_broken_image_are_told(
     loadtest: LoadTest, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    _fails(loadtest("compare", "--img_dir", "empty"), "holds no image")
+    _fails(loadtest("compare", "--img_dir", "empty"), "holds no image", code=2)
     (tmp_path / "empty" / "broken.jpg").write_bytes(b"no image")
-    _fails(loadtest("run", "--img_dir", "empty"), "'broken.jpg'", "cannot be decoded")
+    done = loadtest("run", "--img_dir", "empty")
+    _fails(done, "1 of 1 images cannot be used", "--skip_bad_images", code=2)
+    assert done.stderr.startswith("empty/broken.jpg: no image of a known format")
 
 
 def test_scores_may_differ_by_the_tolerance_and_no_more() -> None:

@@ -124,7 +124,7 @@ def test_no_child_outlives_a_sweep_that_ends_under_load(
 )
 def test_bad_input_is_one_line(loadtest: LoadTest, arguments: list[str], words: str) -> None:
     done = loadtest("sweep", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

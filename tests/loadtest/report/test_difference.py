@@ -148,7 +148,7 @@ def test_the_command_takes_one_folder_or_diff_and_two(
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr
     done = loadtest("report", "diff", "one", "none")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'none' is not a measured folder" in done.stderr
 
 

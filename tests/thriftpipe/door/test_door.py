@@ -83,6 +83,20 @@ def test_what_only_a_program_can_refuse_has_exit_code_2_too(tmp_path: Path) -> N
     assert done.returncode == 2
     done = run_here(run, "client", "ping", "--tls-cert", "none.pem")
     assert done.returncode == 2
+    for line in (
+        ["bench", "--workloads", "none.onnx"],
+        ["compare", "--variants", "baselin"],
+        ["compare", "--launch-prefix", "'"],
+        ["sweep", "--img-dir", tmp_path / "none"],
+        ["sweep", "--workload", "a,b"],
+        ["tune", "--config", "none.toml"],
+        ["report", tmp_path],
+        ["report", "diff", tmp_path],
+        ["report", "diff", tmp_path, tmp_path],
+    ):
+        done = run_here(run, *line)
+        assert (done.returncode, done.stdout) == (2, ""), line
+        assert len(done.stderr.splitlines()) == 1
     assert run_here(run, "client", "ping", "--port", free_port()).returncode == 3
 
 
