@@ -87,7 +87,7 @@ def _pairs(
 
 def _shown(now: Stats | ClientError, before: Stats, address: str) -> RenderableType:
     if isinstance(now, ClientError):
-        return Text(f"{now}; it is asked again", style="bold red")
+        return Text(f"{now}\nIt is asked again.", style="bold red")
     return picture(now, change(now, before), address)
 
 

@@ -147,7 +147,7 @@ def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
     out = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         watch(read, "h:1", out, interval_s=0.0, once=False, as_json=False)
-    assert "h:1: the connection broke; it is asked again" in out.getvalue()
+    assert "h:1: the connection broke\nIt is asked again." in out.getvalue()
     assert "engine process 12" in out.getvalue()
 
 
