@@ -126,7 +126,7 @@ def test_its_nodes_are_in_the_stats_once(
 
     def node_items() -> tuple[int, int]:
         nodes = clients[0].stats().nodes
-        return nodes["cpu_decoder"].items, nodes["resnet50"].items
+        return nodes["cpu_decoder"].items, nodes["efficientnet_lite0"].items
 
     before = node_items()
     for client in clients:
@@ -137,7 +137,7 @@ def test_its_nodes_are_in_the_stats_once(
     (engine,) = engine_processes(process)
     assert (stats.engine_process.pid, stats.engine_process.alive) == (engine.pid, True)
     assert stats.engine_process.restarts == 0
-    node = stats.nodes["resnet50"]
+    node = stats.nodes["efficientnet_lite0"]
     assert node.items == sum(size * n for size, n in node.batches_by_size.items())
     assert node.working_instances == node.instances
     assert stats.stages["efficientnet_lite0.forward"].counts
