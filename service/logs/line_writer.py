@@ -50,6 +50,11 @@ class LineWriter:
         else:
             self._lost = 0
 
+    def write_in_fork(self, line: str) -> None:
+        """Write a line in a process that was forked off, whatever threads did in the other one."""
+        with suppress(OSError):
+            _write(self._fd, f"{line}\n")
+
     def reopen(self) -> None:
         """Open the file unless it is open and where it was; for any thread.
 

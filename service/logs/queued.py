@@ -64,7 +64,7 @@ class QueuedLog(logging.Handler):
         line = self.format(record)
         if os.getpid() != self._pid:
             # A process that was forked off has no such thread.
-            self._writer.write([line])
+            self._writer.write_in_fork(line)
             return
         waiting = self.waiting
         if waiting >= _MOST_WAITING:

@@ -71,6 +71,8 @@ def test_the_image_gets_all_packages_and_extras_that_there_are() -> None:
     assert len(extras) == 2
     known = set(re.findall(r"(?m)^(\w[\w-]*) =$", setup.partition("extras_require]")[2]))
     assert {name for extra in extras for name in extra.split(",")} <= known
+    # What the options of the image and of compose.yaml need.
+    assert all({"server", "metrics", "otel", "zoo"} <= set(extra.split(",")) for extra in extras)
 
 
 def test_the_image_sets_only_known_variables() -> None:
