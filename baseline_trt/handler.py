@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -43,6 +42,7 @@ from engine.resizing import Resizing
 from engine.scoring import scoring_of
 from engine.zoo import DEFAULT_MODEL, open_model
 from interfaces.error_text import in_one_line
+from interfaces.versions import package_versions
 from service.errors import ConfigurationError
 from service.handlers.interface import (
     Deadline,
@@ -173,7 +173,7 @@ class BaselineHandler:
             model_sha256=model.sha256,
             config_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             num_classes=self._scoring.num_classes,
-            versions={**{name: version(name) for name in packages}, **engine.versions},
+            versions={**package_versions(packages), **engine.versions},
             settings=self._settings,
             images_at_work=self._contexts * self._max_batch_size,
             note=model.note,

@@ -7,7 +7,6 @@ import math
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from engine.errors import EngineError
 from engine.interface import Engine
 from engine.scoring import check_results
 from interfaces.error_text import in_one_line
+from interfaces.versions import package_versions
 from pipeline.backends.assembly import settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.filters import FilterError
@@ -131,7 +131,7 @@ class PipelineHandler:
             model_sha256=facts.model_sha256,
             config_sha256=self._pipe.config.sha256,
             num_classes=facts.num_classes,
-            versions={**{name: version(name) for name in packages}, **facts.versions},
+            versions={**package_versions(packages), **facts.versions},
             settings={
                 **instances,
                 "max_batch_size": str(facts.max_batch_size),

@@ -132,7 +132,7 @@ def test_its_nodes_are_in_the_stats_once(
     for client in clients:
         client.infer_batch(inference.InferenceParams("u", photographs[0]))
     # Both workers have the numbers of the engine process, as of its last heartbeat.
-    wait_until(lambda: node_items() == (before[0] + 2, before[1] + 2))
+    wait_until(lambda: min(n - m for n, m in zip(node_items(), before, strict=True)) >= 2)
     stats = clients[1].stats()
     (engine,) = engine_processes(process)
     assert (stats.engine_process.pid, stats.engine_process.alive) == (engine.pid, True)
