@@ -17,7 +17,6 @@ import selectors
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -310,8 +309,13 @@ class Supervisor(Lifecycle):
         elif isinstance(content, ConnectionCounts):
             self._listener.count_closed(*worker.update_counts(content))
         elif isinstance(content, StatsReport):
-            with suppress(OSError):
-                self._stats.take(worker, content.number, read_report(message.descriptor()))
+            try:
+                report = read_report(message.descriptor())
+            except OSError as error:
+                # The sum goes on with what it told last.
+                _log.warning("cannot read the stats of worker %d: %s", slot.index, error.strerror)
+            else:
+                self._stats.take(worker, content.number, report)
         elif isinstance(content, WholeStatsRequest):
             self._stats.ask(partial(_answer, worker))
         elif isinstance(content, StartFailure):
@@ -435,9 +439,11 @@ class Supervisor(Lifecycle):
 
 def _answer(worker: WorkerProcess, stats: Stats) -> None:
     """Send the server's stats to a worker that has asked."""
-    with suppress(OSError):
+    try:
         fd = file_with(encode_stats(stats))
         try:
             worker.control.send(WholeStats(), [fd])
         finally:
             os.close(fd)
+    except OSError as error:
+        _log.warning("cannot send the stats to a worker: %s", error.strerror)
