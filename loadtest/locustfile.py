@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from locust import User, constant, events, task
 from locust.exception import StopUser
 
@@ -24,6 +25,7 @@ from loadtest.load.images import default_images, read_folder
 from loadtest.settings import LoadSettings
 
 _MOST_USERS = 10**9
+_making_load = BoundedSemaphore()
 
 
 class ClassifyUser(User):
@@ -76,21 +78,24 @@ class _ReportedLoad(users.Load):
 
 def _load_of(environment: Any, host: str) -> _ReportedLoad:
     """The load of the test that runs; made by the first user, since the web page may change it."""
-    if getattr(environment, "classify_load", None) is None:
-        try:
-            environment.classify_load = _new_load(environment, host)
-        except LoadTestError as error:
-            # Also on the web page, where the log is not seen.
-            environment.runner.log_exception("local", str(error), "")
-            raise StopUser from error
-    load: _ReportedLoad = environment.classify_load
-    return load
+    with _making_load:
+        if getattr(environment, "classify_load", None) is None:
+            try:
+                environment.classify_load = _new_load(environment, host)
+            except LoadTestError as error:
+                # Also on the web page, where the log is not seen.
+                environment.runner.log_exception("local", str(error), "")
+                raise StopUser from error
+        load: _ReportedLoad = environment.classify_load
+        return load
 
 
 def _new_load(environment: Any, host: str) -> _ReportedLoad:
     options = environment.parsed_options
     name, port = _address(host)
-    images = read_folder(Path(options.img_dir)) if options.img_dir else default_images()
+    # What is left out of a folder was told at the start.
+    folder = Path(options.img_dir)
+    images = read_folder(folder, tell=str) if options.img_dir else default_images()
     config = ClientConfig(
         load=LoadSettings(
             host=name,

@@ -33,8 +33,8 @@ from loadtest.records.service_level import (
 from loadtest.settings import LoadSettings
 
 # A TP99 of fewer requests is their maximum, or nearly so.
-_LEAST_REQUESTS = 200
-_LONGEST_WINDOW_S = 20.0
+_LEAST_REQUESTS = 100
+_LONGEST_WINDOW_S = 10.0
 # What starting and collecting take around a window.
 _AROUND_S = 1.0
 # A request that takes longer does not hold the limit, and need not be waited for.

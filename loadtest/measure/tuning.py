@@ -321,8 +321,9 @@ class Tuning:
         path = self._writer.folder / BEST_FILE
         what = "the default" if number is None else f"{trial_name(number)}, better than the default"
         lines = [
-            f"# {what}: {setting}; by `{self._run.command}`",
+            f"# {what}: {setting}",
             f"# {best_command(self._settings.servers.engine, path, setting)}",
+            f"# made by {self._run.command}",
             "",
             tomli_w.dumps(document_of(self._tunable, setting)),
         ]

@@ -58,7 +58,7 @@ def measure_window(
 
     def warm_up() -> None:
         watch()
-        progress.update(f"{title}: warm-up, {clients.live}")
+        progress.update(f"warm-up: {clients.live}; {title}")
 
     def show() -> None:
         watch()
@@ -67,7 +67,8 @@ def measure_window(
         else:
             share = (time.perf_counter() - start_s) / length_s
         failed = f", {clients.failed} failed" if clients.failed else ""
-        progress.update(f"{title}: {clients.live}{failed}", share)
+        # A narrow terminal cuts the end off.
+        progress.update(f"{clients.live}{failed}; {title}", share)
 
     clients.wait(time.perf_counter() + load.warmup_s, warm_up)
     before = node_counts(load.host, load.port) if counts_nodes else {}

@@ -28,7 +28,7 @@ from loadtest.records.tuned import (
 )
 from loadtest.report import tables
 from loadtest.report.document import Page
-from loadtest.report.style import PALETTE, picture
+from loadtest.report.style import INK, MUTED, PALETTE, REPEATS, picture
 
 _PICTURE = "settings.png"
 
@@ -54,8 +54,9 @@ def _sentences(run: Run) -> list[str]:
     sentences = [first]
     if best is not None and (factor := _factor(pairs[best])) is not None:
         sentences.append(
-            f"In the search {trial_name(best)} had served {factor:.2f} times the default's; the "
-            f"best of {len(pairs)} is lucky, too, so that only the windows at the end decide."
+            f"In the search {trial_name(best)} had served {factor:.2f} times the default's; of "
+            f"{len(pairs)} noisy numbers the best is too high, so that only the pairs at the end "
+            "decide."
         )
     own = [_shortfall(name, ladders, run) for name, ladders in _ladders(run).items()]
     sentences += [text for text in own if text]
@@ -119,9 +120,11 @@ def _shortfall(name: str, ladders: Sequence[Ladder], run: Run) -> str:
         return ""
     least = min(ladder.rungs[0].tp99_ms for ladder in missed)
     told = f"{least:.2f} ms" if math.isfinite(least) else "no right answers"
+    fewest = run.settings["clients"][0]
+    clients = "1 client" if fewest == 1 else f"{fewest} clients"
     return (
-        f"With {run.settings['clients'][0]} client(s) {name} missed the limit in {len(missed)} of "
-        f"{len(ladders)} turns, with a TP99 of {told} at best."
+        f"With {clients} {name} missed the limit in {len(missed)} of {len(ladders)} turns, with a "
+        f"TP99 of {told} at best."
     )
 
 
@@ -147,7 +150,9 @@ def _table(run: Run) -> str:
     for trial in run.results["trials"]:
         pair = pairs.get(trial["trial"])
         factor = None if pair is None else _factor(pair)
-        note = trial["error"] or ("measured again" if trial["trial"] == best else "-")
+        note = trial["error"] or ("-" if factor is not None else "beyond the limit")
+        if trial["trial"] == best:
+            note = "measured again" if factor is not None else f"{note}, measured again"
         rows.append(
             [
                 trial_name(trial["trial"]),
@@ -203,55 +208,64 @@ def _draw_search(axes: Axes, run: Run) -> None:
     """The settings in the order in which they were tried, and the winner measured again."""
     pairs, best = searched(run), winner(run)
     known = {n: factor for n, pair in pairs.items() if (factor := _factor(pair)) is not None}
-    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
+    axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":")
     axes.plot([*known], [*known.values()], "o", color=PALETTE[2], label="tried beside the default")
     if best in known:
-        axes.plot(
-            best,
-            known[best],
-            "o",
-            markersize=13,
-            color="black",
-            fillstyle="none",
-            label="best of the search",
-        )
+        ring = {"markersize": 13, "color": INK, "fillstyle": "none"}
+        axes.plot(best, known[best], "o", label="best of the search", **ring)
     judged = verdict(run)
+    again = [factor for pair in finals(run) if (factor := _factor(pair)) is not None]
     if judged.ratio is not None:
         place, ratio = max(pairs, default=0) + 1.5, judged.ratio
         low, high = ratio.interval.low, ratio.interval.high
-        again = [factor for pair in finals(run) if (factor := _factor(pair)) is not None]
-        label = "the same, measured again (95 % interval)"
         if low is not None and high is not None:
             axes.plot([place, place], [low, high], color=PALETTE[0], linewidth=2)
+        label = "the same, measured again (95 % interval)"
         axes.plot(place, ratio.spread.median, "D", color=PALETTE[0], label=label)
-        axes.plot([place + 0.2] * len(again), again, "o", color="black", markersize=3, alpha=0.6)
+        axes.plot([place + 0.2] * len(again), again, "o", **REPEATS)
+    _draw_beyond(axes, [number for number in pairs if number not in known], "beyond the limit")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, max(pairs, default=1) + (2.2 if judged.ratio is not None else 0.5))
+    _widen(axes, [*known.values(), *again])
     axes.set_xlabel("setting, in the order in which they were tried")
     axes.set_ylabel("x the default")
     axes.legend(loc="best", fontsize=8)
 
 
+def _draw_beyond(axes: Axes, places: Sequence[float], label: str) -> None:
+    """What has no throughput within the limit: at the lower edge."""
+    if places:
+        edge = axes.get_xaxis_transform()
+        heights = [0.04] * len(places)
+        axes.plot(places, heights, "x", color=PALETTE[0], transform=edge, label=label)
+
+
+def _widen(axes: Axes, factors: Sequence[float]) -> None:
+    """A few percent are not to look like much."""
+    low, high = min([0.9, *factors]), max([1.1, *factors])
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
+
+
 def _draw_values(axes: Axes, run: Run, name: str, *, is_first: bool) -> None:
     """What each value of one setting came to, whatever the others were."""
     pairs = searched(run)
-    points = [
-        (trial[name], factor)
+    tried = [
+        (trial[name], _factor(pairs[trial["trial"]]))
         for trial in run.results["trials"]
-        if trial["trial"] in pairs and (factor := _factor(pairs[trial["trial"]])) is not None
+        if trial["trial"] in pairs
     ]
     # Values are few and far apart: evenly spaced they can be read.
-    values = sorted({value for value, _ in points} | {run.results["default"][name]})
-    axes.axhline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-    axes.plot(
-        [values.index(value) for value, _ in points],
-        [factor for _, factor in points],
-        "o",
-        color=PALETTE[2],
-        alpha=0.7,
-    )
-    axes.plot(values.index(run.results["default"][name]), 1.0, "s", color="black", markersize=5)
+    default = run.results["default"][name]
+    values = sorted({value for value, _ in tried} | {default})
+    known = [(values.index(value), factor) for value, factor in tried if factor is not None]
+    axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":")
+    places, factors = [place for place, _ in known], [factor for _, factor in known]
+    axes.plot(places, factors, "o", color=PALETTE[2], alpha=0.7)
+    axes.plot(values.index(default), 1.0, "s", color=INK, markersize=5)
+    _draw_beyond(axes, [values.index(value) for value, factor in tried if factor is None], "_")
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axes.set_xlim(-0.5, len(values) - 0.5)
+    _widen(axes, factors)
     axes.set_xlabel(f"{name}{' (ms)' if name == 'batching_timeout' else ''}")
     if is_first:
         axes.set_ylabel("x the default (square)")

@@ -95,7 +95,7 @@ def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
         (["--variants", "pipeline,pipeline-2w"], 2, "--variants takes one variant"),
         (["--workload", "a,b"], 2, "--workload takes one model, got 'a,b'"),
         (["--slo_ms", "0"], 2, "must be above 0"),
-        (["--config", "no.toml"], 1, "configuration file 'no.toml' does not exist"),
+        (["--config", "no.toml"], 2, "configuration file 'no.toml' does not exist"),
     ],
 )
 def test_what_cannot_be_tuned_is_told(
