@@ -29,6 +29,8 @@ from loadtest.report.summary import Row
 from loadtest.report.sweep_findings import best_rows
 
 _MARKERS = "osD^vP*X"
+# Diameter around the best point of a variant, in points.
+_RING = 13
 # Where a label may stand, in points from its marker: the nearest free place is taken.
 _PLACES = [
     (radius * x, radius * y)
@@ -54,6 +56,7 @@ class _Point:
     clients: int
     place: tuple[float, float]
     colour: str
+    is_best: bool = False
 
 
 def draw(folder: Path, name: str, title: str, rows: Sequence[Row], limit_ms: float | None) -> str:
@@ -91,12 +94,13 @@ def _lines(
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     drawn: list[_Point] = []
+    best = [] if limit_ms is None else [*best_rows(rows, limit_ms).values()]
     for index, (variant, line) in enumerate(groupby(rows, key=lambda row: row.name)):
         colour = PALETTE[index % len(PALETTE)]
         # When the colours begin again, each gets another marker.
         marker = _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)]
         points = [
-            _Point(variant, row.clients, (row.qps.median, tp99_ms), colour)
+            _Point(variant, row.clients, (row.qps.median, tp99_ms), colour, row in best)
             for row in line
             if (tp99_ms := row.tp_ms(0.99)) is not None
         ]
@@ -114,10 +118,10 @@ def _lines(
     if limit_ms is not None:
         draw_limit(axes, limit_ms, f"{limit_ms:g} ms")
         label = f"the most with TP99 <= {limit_ms:g} ms"
-        for row in best_rows(rows, limit_ms).values():
+        for row in best:
             place = row.qps.median, row.tp_ms(0.99) or 0.0
             axes.plot(
-                *place, "o", markersize=13, color=INK, fillstyle="none", gid=MARK, label=label
+                *place, "o", markersize=_RING, color=INK, fillstyle="none", gid=MARK, label=label
             )
             label = "_"
     scale_logarithmically(axes)
@@ -138,7 +142,11 @@ def _label(axes: Axes, drawn: Sequence[_Point]) -> None:
     """Write the number of clients beside every point, off the lines where there is room."""
     scale = axes.figure.dpi / 72
     pixels = [axes.transData.transform(point.place) for point in drawn]
-    markers = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in pixels]
+    sizes = [_RING * scale if point.is_best else 8 for point in drawn]
+    markers = [
+        Bbox.from_bounds(x - size / 2, y - size / 2, size, size)
+        for (x, y), size in zip(pixels, sizes, strict=True)
+    ]
     lines = [
         Bbox.from_bounds(x0 + share * (x1 - x0) - 2, y0 + share * (y1 - y0) - 2, 4, 4)
         for (one, (x0, y0)), (other, (x1, y1)) in pairwise(zip(drawn, pixels, strict=True))

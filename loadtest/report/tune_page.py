@@ -211,7 +211,7 @@ def _draw_search(axes: Axes, run: Run) -> None:
     axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":")
     axes.plot([*known], [*known.values()], "o", color=PALETTE[2], label="tried beside the default")
     if best in known:
-        ring = {"markersize": 13, "color": INK, "fillstyle": "none"}
+        ring: dict[str, Any] = {"markersize": 13, "color": INK, "fillstyle": "none"}
         axes.plot(best, known[best], "o", label="best of the search", **ring)
     judged = verdict(run)
     again = [factor for pair in finals(run) if (factor := _factor(pair)) is not None]
