@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from types import TracebackType
 
 from service.logs.log_settings import LogSettings
 from service.logs.native import let_native_messages_pass
@@ -18,6 +20,8 @@ _used = LogSettings()
 
 def start_log(settings: LogSettings, speaker: str = "") -> None:
     """Write log lines as the settings say; no thread waits for their reader.
+
+    Python's warnings, and exceptions that end a thread or the process, are log lines, too.
 
     Args:
         settings: level, format and file.
@@ -37,6 +41,9 @@ def start_log(settings: LogSettings, speaker: str = "") -> None:
     logging.root.addHandler(handler)
     logging.root.setLevel(settings.log_level.upper())
     let_native_messages_pass()
+    logging.captureWarnings(True)
+    threading.excepthook = _log_end_of_thread
+    sys.excepthook = _log_end_of_process
     _used = settings
 
 
@@ -55,6 +62,20 @@ def reopen_log() -> None:
                 _log.error("the log file cannot be opened anew: %s", error.strerror)
                 return
             _log.info("the log file is open")
+
+
+def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    """Log what has ended a thread, which Python itself would only write to stderr."""
+    if ended.exc_value is not None and ended.exc_type is not SystemExit:
+        name = "" if ended.thread is None else ended.thread.name
+        _log.error("the thread %r ended by an exception", name, exc_info=ended.exc_value)
+
+
+def _log_end_of_process(
+    kind: type[BaseException], error: BaseException, frames: TracebackType | None
+) -> None:
+    """Log what ends the process."""
+    _log.critical("the process ends by an exception", exc_info=(kind, error, frames))
 
 
 def _open_standard_streams() -> None:

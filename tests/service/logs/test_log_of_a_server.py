@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from service.cli import main
@@ -84,65 +85,32 @@ def test_an_event_is_text_and_fields() -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_each_line_of_a_server_is_json(start: Start, workers: str) -> None:
-    server = start(*NULL, "--workers", workers, "--log-format", "json")
-    ready = json.loads(server.read_until("ready: "))
-    cause_a_line(int(ready["message"].rpartition(":")[2]))
-    server.process.terminate()
-    assert server.wait() == 0
-    lines = [json.loads(line) for line in server.log.splitlines()]
-    (closed,) = (line for line in lines if line["message"].startswith("closed "))
-    expected = "server" if workers == "1" else "worker "
-    assert closed["process"].startswith(expected)
-    assert (closed["level"], closed["logger"]) == ("WARNING", "service.wire.connection")
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_sighup_opens_the_log_file_anew(start: Start, tmp_path: Path, workers: str) -> None:
+def test_a_log_file_of_json_that_is_moved_away(start: Start, tmp_path: Path, workers: str) -> None:
+    """SIGHUP is for the process that was started; its workers see by themselves what was moved."""
     path = tmp_path / "server.log"
-    server = start(*NULL, "--workers", workers, "--log-file", "server.log", "--log-level", "debug")
-    port = read_port(server, path)
-    moved = path.rename(tmp_path / "server.log.1")
-    os.killpg(server.process.pid, signal.SIGHUP)
-    while not path.exists():
-        os.sched_yield()
-    with follow(path) as until:
-        for _ in range(1 + (0 if workers == "1" else int(workers))):
-            until("the log file is open")
-        cause_a_line(port)
-        until("HTTP")
-    server.process.terminate()
-    assert server.wait() == 0
-    assert server.log == ""
-    assert "stopping (SIGTERM)" in path.read_text()
-    assert "the log file is open" not in moved.read_text()
-    assert oct(path.stat().st_mode & 0o007) == "0o0"
-
-
-def read_port(server: Any, path: Path) -> int:
+    server = start(*NULL, "--workers", workers, "--log-file", path.name, "--log-format", "json")
     while not path.exists():
         assert server.process.poll() is None
         os.sched_yield()
     with follow(path) as until:
-        return int(until("ready: ").rpartition(":")[2])
-
-
-def test_workers_follow_a_file_that_was_moved_without_a_signal(
-    start: Start, tmp_path: Path
-) -> None:
-    path = tmp_path / "server.log"
-    server = start(*NULL, "--workers", "2", "--log-file", "server.log")
-    port = read_port(server, path)
-    path.rename(tmp_path / "server.log.1")
-    cause_a_line(port)
+        port = int(json.loads(until("ready: "))["message"].rpartition(":")[2])
+    moved = path.rename(tmp_path / "server.log.1")
+    server.process.send_signal(signal.SIGHUP)
     while not path.exists():
         os.sched_yield()
     with follow(path) as until:
-        assert "worker " in until("HTTP")
-    children = psutil.Process(server.process.pid).children()
-    assert len(children) == 2
+        until("the log file is open")
+        cause_a_line(port)
+        closed = json.loads(until("HTTP"))
+    assert closed["process"].startswith("server" if workers == "1" else "worker ")
+    assert (closed["level"], closed["logger"]) == ("WARNING", "service.wire.connection")
     server.process.terminate()
     assert server.wait() == 0
+    assert server.log == ""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert any(line["message"].startswith("stopping (SIGTERM)") for line in lines)
+    assert "the log file is open" not in moved.read_text()
+    assert path.stat().st_mode & 0o007 == 0
 
 
 def test_a_log_file_that_cannot_be_opened_is_a_mistake(
@@ -172,6 +140,30 @@ def test_lines_that_cannot_be_written_are_counted_and_told(
     path.parent.mkdir()
     writer.write(["again"])
     assert path.read_text() == "1 log lines were lost: No such file or directory\nagain\n"
+
+
+def test_what_python_itself_would_write_is_logged_too(tmp_path: Path) -> None:
+    code = (
+        "import threading, warnings\n"
+        "from service.logs.log_settings import LogSettings\n"
+        "from service.logs.start import start_log\n"
+        "start_log(LogSettings(log_format='json', log_file='x.log'))\n"
+        "warnings.warn('mind the gap')\n"
+        "thread = threading.Thread(target=lambda: 1 / 0, name='adder')\n"
+        "thread.start(); thread.join()\n"
+        "raise KeyError('gone')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [json.loads(line) for line in (tmp_path / "x.log").read_text().splitlines()]
+    warned, thread, process = lines
+    assert (warned["logger"], warned["level"]) == ("py.warnings", "WARNING")
+    assert "mind the gap" in warned["message"]
+    assert thread["message"] == "the thread 'adder' ended by an exception"
+    assert thread["exception"].endswith("ZeroDivisionError: division by zero")
+    assert (process["level"], process["exception"][-14:]) == ("CRITICAL", "KeyError: 'gone'"[-14:])
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,7 @@ import pytest
 NULL = ("-m", "service", "--handler", "null", "--port", "0")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("is_abstract", [False, True])
+@pytest.mark.parametrize(("workers", "is_abstract"), [("1", True), ("2", False)])
 def test_it_hears_when_the_server_is_ready_and_when_it_stops(
     start: Callable[..., Any],
     tmp_path: Path,
