@@ -66,8 +66,10 @@ class CalibrationImages:
                 f"calibration_images: {found.refusal(dashed(SKIP_BAD_IMAGES))}: "
                 f"{'; '.join(found.problems())}"
             )
-        for line in filter(None, [found.left_out(), found.skipped()]):
-            _logger.warning("calibration_images: %s", line)
+        if found.others:
+            _logger.info("calibration_images: %s", found.left_out())
+        if found.bad:
+            _logger.warning("calibration_images: %s", found.skipped())
         readable = _spread(list(found.usable))
         if len(readable) < _MIN_IMAGES:
             raise EngineError(

@@ -25,6 +25,7 @@ from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import engine_node, handler_document
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.expression import Expression
+from pipeline.language.settings import BatchShape
 from pipeline.runtime.batch_runner import BatchRunner, RunPlan
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Call, Task
@@ -128,8 +129,11 @@ def measure_threads(
         EngineError, PipelineConfigError: the configuration cannot run, or an image is none.
     """
     document = handler_document(settings)
-    name = engine_node(parse_config(document))
-    document[name] = {**document[name], "max": batch_size, "min": 1}
+    config = parse_config(document)
+    name = engine_node(config)
+    shapes = config.nodes[name].settings
+    rows = {key: _with_rows(shapes[key], n) for key, n in (("min", 1), ("max", batch_size))}
+    document[name] = {**document[name], **rows}
     config = parse_config(document)
     before, model = _split_at_engine(config, name)
     preparing, timed = {
@@ -155,6 +159,12 @@ def measure_threads(
     finally:
         for device in devices.values():
             device.shared.close()
+
+
+def _with_rows(shapes: BatchShape | tuple[BatchShape, ...], rows: int) -> str:
+    """The same shapes of images, of which a model may need to know, for batches of so many."""
+    several = (shapes,) if isinstance(shapes, BatchShape) else shapes
+    return ";".join(str(replace(shape, rows=rows)) for shape in several)
 
 
 def _split_at_engine(

@@ -71,7 +71,7 @@ def test_images_that_cannot_be_used_are_told_at_once(
         "pipe.jpg: it is no",
     ):
         assert told in str(it.value)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         images = CalibrationImages(folder, skip_bad=True)
     assert len(images.paths) == len(photographs)
     others, skipped = caplog.messages

@@ -22,6 +22,7 @@ from pipeline.upper_bound.__main__ import main
 from pipeline.upper_bound.processes import measure_processes, process_counts
 from pipeline.upper_bound.threads import PARTS, _split
 from service.handlers.interface import HandlerSettings
+from tests.image_models import save_means
 from tests.robustness.colour_model import SIDE, write_colour_model
 
 
@@ -165,6 +166,15 @@ def test_one_node_for_everything_has_parts_too(
     for part in PARTS:
         result = _measure(capsys, photographs, model, "--part", part, "--config", str(config))
         assert float(str(result["images_per_s"])) > 0
+
+
+def test_a_model_of_any_size_keeps_the_one_that_it_is_given(
+    capsys: pytest.CaptureFixture[str], photographs: Path, tmp_path: Path
+) -> None:
+    means = save_means(tmp_path / "means.onnx", "nhwc", size="side")
+    words = ["--input_size", "8", "--resize", "12", "--crop", "8", "--output_activation", "none"]
+    result = _measure(capsys, photographs, means, *words, "--color", "bgr")
+    assert float(str(result["images_per_s"])) > 0
 
 
 def test_a_model_that_gets_tensors_has_nothing_that_decodes(
