@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 
 from interfaces.command_line import Parser
@@ -57,7 +58,7 @@ _NOT_JUDGED = 3
 _INTERRUPTED = 130
 _TERMINATED = 143
 
-OPTIONS = (
+_DESCRIBED = (
     # where
     Option("output_dir", TEXT, None, "folder for raw data, report and plots", "DIR"),
     Option("name", FOLDER_NAME, "local", "write to results/NAME"),
@@ -174,6 +175,11 @@ _SERVERS = (
     "output_activation calibration_images config score_tolerance keep_servers launch_prefix "
     "ready_timeout_s"
 )
+_TITLES = {
+    **dict.fromkeys(f"host {_LOAD} request_client rate arrivals total_number".split(), "load"),
+    **dict.fromkeys(_SERVERS.split(), "servers"),
+}
+OPTIONS = tuple(replace(it, group=_TITLES.get(it.name, "")) for it in _DESCRIBED)
 # What the models of peers cannot have of their own: their graphs are written without it.
 _ONE_FOR_ALL = dict.fromkeys(
     (

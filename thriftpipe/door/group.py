@@ -14,7 +14,6 @@ from interfaces.engines import PROVIDERS
 from interfaces.extras import packages_of
 from interfaces.names import closest_name_hint, unknown_name
 from interfaces.options import Command, dashed
-from interfaces.versions import package_versions
 from thriftpipe import __version__
 from thriftpipe.door import pages
 from thriftpipe.door.commands import COMMANDS, FIRST_STEPS, DoorCommand, Example
@@ -230,6 +229,9 @@ def _print_versions(ctx: click.Context, param: click.Parameter, value: bool) -> 
     del param
     if not value or ctx.resilient_parsing:
         return
+    # It takes longer to load than click.
+    from interfaces.versions import package_versions
+
     engines = package_versions(dict.fromkeys(provider.package for provider in PROVIDERS))
     others = ", ".join(f"{package} {version}" for package, version in engines.items())
     click.echo(f"{NAME} {__version__} (Python {platform.python_version()}, {others})")

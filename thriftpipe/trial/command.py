@@ -246,6 +246,7 @@ def _compare(screen: Console, options: Namespace, model: str, photos: FoundImage
         return _DIFFERENT if code == _WRONG else code
     measured = Path(options.output_dir)
     summary = read_summary(measured)
+    screen.print()
     screen.print(_rows_table(summary["variants"]))
     if summary["verdict"] is not None:
         first, *others = summary["verdict"]["sentences"].values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -19,6 +20,7 @@ from pipeline.commands.pipeline_arguments import command_parser
 from service.options.server_arguments import parse_arguments
 from tests.commands import run_here
 from tests.ports import free_port
+from tests.serving import OPTIONS, ServerProcess
 from thriftpipe.door.commands import COMMANDS
 from thriftpipe.door.group import ProgramCommand, door, run
 from thriftpipe.door.parameters import words
@@ -269,3 +271,14 @@ def test_models_lists_models_engines_and_the_cache(
 
 def test_the_reference_is_up_to_date() -> None:
     assert (ROOT / FILE).read_text() == reference(), "run python -m thriftpipe.door.reference"
+
+
+def test_a_server_is_started_asked_and_stopped() -> None:
+    server = ServerProcess(["-m", "thriftpipe", "serve", "--handler", "null", *OPTIONS], ROOT)
+    try:
+        done = run_here(run, "client", "ping", "--port", server.port())
+        assert (done.returncode, done.stdout[:10]) == (0, "127.0.0.1:")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    finally:
+        server.close()
