@@ -227,9 +227,10 @@ def _report(options: argparse.Namespace, command: str, progress: Progress) -> No
         print(difference(before, after))
         return
     if len(words) > 1:
+        *_, one, other = words
         raise UsageError(
             f"report takes one measured folder, got {len(words)}; two are compared by "
-            f"`report {_DIFF} {words[0]} {words[1]}`"
+            f"`report {_DIFF} {one} {other}`"
         )
     print(build_report(Path(words[0])))
     print(report_link(Path(words[0])))

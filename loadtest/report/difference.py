@@ -16,7 +16,7 @@ from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number
 from loadtest.records.run import Run, WorkloadRun
 from loadtest.report.load_page import found_verdict
-from loadtest.report.summary import Row, summarise, sweep_rows
+from loadtest.report.summary import Row, summarise, sweep_rows, tail_change
 from loadtest.report.tables import Columns, interval, markdown, table
 from measurement.statistics import Interval, unpaired_ratio
 
@@ -53,17 +53,8 @@ class Change:
     @property
     def name(self) -> str:
         """The variant, and its number of clients in a sweep."""
-        clients = f", {self.after.clients} clients" if self.after.windows[0].clients else ""
+        clients = f", {self.after.clients_text}" if self.after.windows[0].clients else ""
         return f"`{self.after.name}`{clients}"
-
-    @property
-    def tp99_moved(self) -> str:
-        """Where the TP99 went, "higher" or "lower"; "" where the two intervals touch."""
-        before, after = self.before.tp_interval(0.99), self.after.tp_interval(0.99)
-        for one, other, word in ((before, after, "higher"), (after, before, "lower")):
-            if one and other and one.is_below(other):
-                return word
-        return ""
 
 
 def difference(before: Path, after: Path) -> str:
@@ -185,7 +176,7 @@ _COLUMNS: Columns[Change] = (
     ),
     ("TP99 ms A", lambda change: number(change.before.tp_ms(0.99), 2)),
     ("B", lambda change: number(change.after.tp_ms(0.99), 2)),
-    ("beyond noise", lambda change: change.tp99_moved or "no"),
+    ("beyond noise", lambda change: tail_change(change.before, change.after) or "no"),
 )
 
 
@@ -209,9 +200,9 @@ def _sentences(changes: Sequence[Change]) -> Iterator[str]:
                 f"its ratio to `{change.after.reference}` is {change.gain:.3f} times what it was "
                 f"{interval(change.gain_interval, 3)}"
             )
-        if change.tp99_moved:
+        if tail := tail_change(change.before, change.after):
             before, after = change.before.tp_ms(0.99), change.after.tp_ms(0.99)
-            parts.append(f"a {change.tp99_moved} TP99 ({number(before)} to {number(after)} ms)")
+            parts.append(f"a {tail} TP99 ({number(before)} to {number(after)} ms)")
         if parts:
             yield f"{change.name}: {'; '.join(parts)}."
         else:
@@ -249,6 +240,7 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
         for name, value in values.items():
             if name not in _IRRELEVANT:
                 yield f"{room} {name}", value
+    yield from _versions(run)
     for workload in run.workloads:
         yield f"{workload.name} engine", workload.engine
         yield f"{workload.name} precision", workload.precision
@@ -258,9 +250,19 @@ def _facts(run: Run) -> Iterator[tuple[str, Any]]:
 
 def _server_facts(name: str, server: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield f"{name} workers", server.get("workers")
-    for room in ("settings", "versions"):
-        for key, value in server.get(room, {}).items():
-            yield f"{name} {key}", value
+    for key, value in server.get("settings", {}).items():
+        yield f"{name} {key}", value
+
+
+def _versions(run: Run) -> Iterator[tuple[str, Any]]:
+    """Packages of all servers, which share them."""
+    found: dict[str, dict[str, None]] = {}
+    for workload in run.workloads:
+        for variant in workload.variants:
+            for package, version in (variant.server or {}).get("versions", {}).items():
+                found.setdefault(package, {})[version] = None
+    for package, versions in found.items():
+        yield f"servers' {package}", ", ".join(versions)
 
 
 def _shown(value: Any) -> str:

@@ -130,13 +130,9 @@ def _warnings(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _count(clients: int) -> str:
-    return "1 client" if clients == 1 else f"{clients} clients"
-
-
 def _named(row: Row) -> str:
     """A row's variant and, in a sweep, its number of clients."""
-    return row.name if row.windows[0].clients is None else f"{row.name} with {_count(row.clients)}"
+    return row.name if row.windows[0].clients is None else f"{row.name} with {row.clients_text}"
 
 
 def found_waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:
@@ -221,7 +217,7 @@ def _in_flight(row: Row) -> str:
     """How many requests were on their way, and how late an open loop's were sent."""
     found = f"QPS x mean latency = {number(row.concurrency, 2)}"
     if row.offered_per_s is None:
-        return f"{found} for {_count(row.clients)}"
+        return f"{found} for {row.clients_text}"
     return (
         f"{found} in flight at {row.offered_per_s:g} requests/s; latencies count from the planned "
         f"times, after which the load generator sent by {number(row.lag_ms(0.50), 2)} ms (TP50), "

@@ -25,6 +25,7 @@ from measurement.statistics import (
 _NOISE_PERCENT = 10.0
 _STABLE_SHARE = 0.10
 _LITTLE_SHARE = 0.05
+_TAIL_SHARE = 0.05
 _LAG_SHARE = 0.10
 _SHOWN_ERRORS = 3
 
@@ -58,6 +59,11 @@ class Row:
     def base(self) -> str:
         """The variant, whatever its number of processes is."""
         return split_workers(self.name)[0]
+
+    @property
+    def clients_text(self) -> str:
+        """Its number of clients in words."""
+        return "1 client" if self.clients == 1 else f"{self.clients} clients"
 
     @property
     def processes(self) -> int:
@@ -287,6 +293,21 @@ MARKS = (
         "the load generator was late itself, which the latencies of {names} contain",
     ),
 )
+
+
+def tail_change(before: Row, after: Row) -> str:
+    """Where the TP99 goes from one row to another: "lower", "higher", or "" for nowhere.
+
+    Their 95 % intervals must not touch. These assume independent requests, which those of a loaded
+    server are not quite, so that less than 5 % counts as nothing, too.
+    """
+    one_ms, other_ms = before.tp_ms(0.99), after.tp_ms(0.99)
+    one, other = before.tp_interval(0.99), after.tp_interval(0.99)
+    if one_ms is None or other_ms is None or one is None or other is None:
+        return ""
+    if abs(other_ms / one_ms - 1) < _TAIL_SHARE:
+        return ""
+    return "lower" if other.is_below(one) else "higher" if one.is_below(other) else ""
 
 
 def summarise(run: Run, workload: WorkloadRun) -> list[Row]:

@@ -86,6 +86,7 @@ def _row(row: Row) -> dict[str, Any]:
         "description": row.variant.description,
         "processes": row.processes,
         "clients": row.clients,
+        "offered_per_s": row.offered_per_s,
         "images_per_s": {
             "median": row.qps.median,
             "min": row.qps.low,

@@ -42,7 +42,7 @@ def _verdict(best: Mapping[str, Row], rows: Sequence[Row], limit_ms: float) -> s
     first = max(best.values(), key=lambda row: row.qps.median)
     text = (
         f"**`{first.name}` serves the most with TP99 <= {limit_ms:g} ms: "
-        f"{first.qps.median:.1f} images per second with {_clients(first)} "
+        f"{first.qps.median:.1f} images per second with {first.clients_text} "
         f"(TP99 {number(first.tp_ms(0.99), 2)} ms)**"
     )
     others = {name: row for name, row in best.items() if name != first.name}
@@ -54,7 +54,7 @@ def _verdict(best: Mapping[str, Row], rows: Sequence[Row], limit_ms: float) -> s
 
 def _factor(row: Row, other: Row) -> str:
     """How many times as much a row serves as another one, and how sure that is."""
-    at = f"`{other.name}` at its best ({other.qps.median:.1f} with {_clients(other)}"
+    at = f"`{other.name}` at its best ({other.qps.median:.1f} with {other.clients_text}"
     if (ratio := row.ratio_to_row(other)) is None:
         return f"not to be compared with {at}): no repeat has both"
     factor = f"{ratio.spread.median:.2f} times what is served by {at}"
@@ -79,7 +79,7 @@ def _nearest(rows: Sequence[Row]) -> str:
         return "nothing was answered"
     tp99_ms, row = min(known, key=lambda pair: pair[0])
     wrong = f", with {row.failed_images} images without a right answer" * bool(row.failed_images)
-    return f"the least TP99 is {tp99_ms:.2f} ms (`{row.name}` with {_clients(row)}{wrong})"
+    return f"the least TP99 is {tp99_ms:.2f} ms (`{row.name}` with {row.clients_text}{wrong})"
 
 
 def _most(rows: Sequence[Row]) -> Iterator[str]:
@@ -87,10 +87,6 @@ def _most(rows: Sequence[Row]) -> Iterator[str]:
     for name, group in groupby(rows, lambda row: row.name):
         most = max(group, key=lambda row: row.qps.median)
         yield (
-            f"`{name}`: at most {most.qps.median:.1f} images per second, with {_clients(most)} "
+            f"`{name}`: at most {most.qps.median:.1f} images per second, with {most.clients_text} "
             f"(TP99 {number(most.tp_ms(0.99), 2)} ms)."
         )
-
-
-def _clients(row: Row) -> str:
-    return "1 client" if row.clients == 1 else f"{row.clients} clients"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from loadtest.records.run import Run, WorkloadRun
-from loadtest.report.summary import MARKS, Row
+from loadtest.report.summary import MARKS, Row, tail_change
 from loadtest.report.tables import interval
 from loadtest.report.waterfall import LOCK, Step, Waterfall
 from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, is_pipeline
@@ -20,8 +20,6 @@ from measurement.statistics import Ratio
 
 ENOUGH_REPEATS = 5
 """The least for numbers to rely on."""
-# By less than this share of it a response time is not another one to its user.
-_NAMED_SHARE = 0.05
 
 
 class Decision(Enum):
@@ -204,17 +202,16 @@ def _made_of(control: Row) -> str:
 def _tail(fastest: Row, other: Row) -> str:
     """The end of a sentence: what becomes of the slowest requests, where that is beyond chance."""
     before, after = other.tp_ms(0.99), fastest.tp_ms(0.99)
-    if before is None or after is None or abs(after / before - 1) < _NAMED_SHARE:
-        return ""
-    against = "" if other.name == BASELINE else f" of `{other.name}`"
-    intervals = fastest.tp_interval(0.99), other.tp_interval(0.99)
-    if intervals[0] is None or intervals[1] is None:
-        return ""
-    if intervals[0].is_below(intervals[1]):
-        return f"; the slowest 1 % take {after:.1f} ms or more instead of {before:.1f} ms{against}"
-    if intervals[1].is_below(intervals[0]):
-        return f"; but the slowest 1 % take {after:.1f} ms or more, not {before:.1f} ms{against}"
-    return ""
+    whose = "" if other.name == BASELINE else f" of `{other.name}`"
+    match tail_change(other, fastest):
+        case "lower":
+            return (
+                f"; the slowest 1 % take {after:.1f} ms or more instead of {before:.1f} ms{whose}"
+            )
+        case "higher":
+            return f"; but the slowest 1 % take {after:.1f} ms or more, not {before:.1f} ms{whose}"
+        case _:
+            return ""
 
 
 def _cause(told: Verdict, found: Waterfall | None, *, on_gpu: bool) -> str:
