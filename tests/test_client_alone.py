@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md")
 # thriftpy2, and what it needs.
 PACKAGES = ("thriftpy2", "ply", "ijson")
+_ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,14 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-index", "--no-deps"]
     build = [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", folder, source]
-    subprocess.run(build, check=True)
+    # pip takes a checkout that it runs in for what is installed.
+    subprocess.run(build, check=True, cwd=folder, env=_ENVIRONMENT)
     (wheel,) = folder.glob("*.whl")
     home = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     python = str(home / "bin" / "python")
     install = [*pip, "--python", python, "install", *offline, "--no-compile", wheel]
-    subprocess.run(install, check=True)
+    subprocess.run(install, check=True, cwd=folder, env=_ENVIRONMENT)
     packages = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(home)}))
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
@@ -58,14 +60,13 @@ def port() -> Iterator[int]:
 
 
 def run(*command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONPATH"}
     return subprocess.run(
         command,
         input=text,
         capture_output=True,
         text=True,
         cwd="/",
-        env=environment,
+        env=_ENVIRONMENT,
         timeout=TIMEOUT_S,
         check=False,
     )

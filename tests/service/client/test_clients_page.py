@@ -14,6 +14,7 @@ import pytest
 import service.client
 from service.client import Client, ClientError
 from service.client.command import main
+from tests.service.pictures import PICTURE
 
 PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -24,9 +25,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that the page names, but for b.png."""
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "photos/1.jpg"):
-        (tmp_path / name).write_bytes(b"best=3")
+        (tmp_path / name).write_bytes(PICTURE + b"best=3")
     for name in ("a.jpg", "c.jpg"):
-        (tmp_path / name).write_bytes(b"best=1")
+        (tmp_path / name).write_bytes(PICTURE + b"best=1")
     monkeypatch.chdir(tmp_path)
 
 
@@ -48,7 +49,7 @@ def test_the_examples_run(scripted_server: Any, capsys: pytest.CaptureFixture[st
 def test_the_commands_run(scripted_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     block = PAGE.split("## Command line")[1].split("```")[1]
     lines = [line.partition("#")[0] for line in block.strip().splitlines()]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         command, _, given = line.removeprefix("python -m service.client ").partition("<")
         if given:
