@@ -42,6 +42,9 @@ _KUBERNETES_HINT = (
     "enableServiceLinks: false"
 )
 
+# User and password.
+_SECRET_OF_URL = re.compile(r"//[^/@\s]*@")
+
 _Texts = dict[str, list[str]]
 
 
@@ -65,7 +68,8 @@ class GivenOption:
         return f"--{self.name}" if self.text is None else f"--{self.name}={self.text}"
 
     def __str__(self) -> str:
-        return f"{self.word.replace('=', ' ', 1)} ({self.origin})"
+        shown = _SECRET_OF_URL.sub("//***@", self.word.replace("=", " ", 1))
+        return f"{shown} ({self.origin})"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def gather(arguments: Sequence[str], environment: Mapping[str, str]) -> GivenOpt
         return GivenOptions((), tuple(rest))
     variables = _of_environment(environment, options)
     # Both, so that neither is taken for a graph.
-    files = [file for texts in (own, variables) if (file := _take_server_file(texts)) is not None]
+    files = [file for texts in (own, variables) if (file := _take_server_file(texts, options))]
     # Those that count less first.
     levels = [(variables, ""), (own, _COMMAND_LINE)]
     if files:
@@ -196,9 +200,11 @@ def _is_of_kubernetes(variable: str, text: str) -> bool:
     return text.startswith("tcp://") or _OF_KUBERNETES.match(variable) is not None
 
 
-def _take_server_file(texts: _Texts) -> tuple[str, Mapping[str, Any]] | None:
+def _take_server_file(
+    texts: _Texts, options: Mapping[str, Option]
+) -> tuple[str, Mapping[str, Any]] | None:
     """The server's own file among those of --config, which then has the others."""
-    given = [(path, server_table(path)) for path in texts.get("config", ())]
+    given = [(path, server_table(path, options)) for path in texts.get("config", ())]
     files = [(path, table) for path, table in given if table is not None]
     if len(files) > 1:
         raise ConfigurationError(
@@ -214,7 +220,7 @@ def _take_server_file(texts: _Texts) -> tuple[str, Mapping[str, Any]] | None:
 
 def _of_file(path: str, table: Mapping[str, Any], options: Mapping[str, Option]) -> _Texts:
     texts = texts_of_file(path, table, options)
-    if any(server_table(graph) is not None for graph in texts.get("config", ())):
+    if any(server_table(graph, options) is not None for graph in texts.get("config", ())):
         raise ConfigurationError(
             f"{path}: config: names another file with the service's options; it is for the graph"
         )

@@ -22,14 +22,18 @@ _FIRST_TABLE = re.compile(r"^\s*\[+\s*([\w-]+)", re.MULTILINE)
 _KEY_OF_A_NODE = "backend"
 
 
-def server_table(path: str) -> Mapping[str, Any] | None:
+def server_table(path: str, options: Mapping[str, Option]) -> Mapping[str, Any] | None:
     """The service's own options in a file; None where it is another file, such as a graph.
 
     A file is the service's where `[server]` is all it has, and that is no node of the pipeline. No
     graph that can be served is such a file, since one node without a backend runs no engine.
 
+    Args:
+        path: of the file.
+        options: what there is, by name.
+
     Raises:
-        ConfigurationError: it would be the service's, and is not valid TOML.
+        ConfigurationError: it would be the service's, and is not valid TOML, or has more.
     """
     try:
         text = read_bounded(Path(path), _MAX_FILE_BYTES).decode()
@@ -44,9 +48,27 @@ def server_table(path: str) -> Mapping[str, Any] | None:
             raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
         return None
     table = document.get(_TABLE)
-    if not isinstance(table, dict) or len(document) > 1 or _KEY_OF_A_NODE in table:
-        return None
-    return table
+    if isinstance(table, dict) and len(document) == 1 and _KEY_OF_A_NODE not in table:
+        return table
+    if _KEY_OF_A_NODE not in text:
+        # It is no graph either.
+        _refuse_misplaced(path, document, options)
+    return None
+
+
+def _refuse_misplaced(
+    path: str, document: Mapping[str, Any], options: Mapping[str, Option]
+) -> None:
+    """Raise ConfigurationError where options of the service are not in their table alone."""
+    # The others may be keys of nodes.
+    names = {name for name, one in options.items() if one.group == _TABLE}
+    rule = f"options of the service belong into the table [{_TABLE}], and nothing stands beside it"
+    for key, value in document.items():
+        is_table = isinstance(value, dict)
+        found = {name.replace("-", "_") for name in (key, *(value if is_table else ()))}
+        if key != _TABLE and (_TABLE in document or found & names):
+            shown_key = f"[{key}]" if is_table else key
+            raise ConfigurationError(f"{path}: {rule}; this file has {shown_key}")
 
 
 def texts_of_file(

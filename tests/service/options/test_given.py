@@ -133,8 +133,8 @@ def test_a_graph_beside_the_file_of_the_service(write: Write) -> None:
     [
         GRAPH,
         "[server]\nbackend = 'SyncTensor[TensorrtTensor]'\nmodel = 'resnet50'\n",
-        "batching_timeout = 2\n[server]\nport = 1\n",
-        "[servers]\nport = 1\n",
+        "[server]\nport = 1\n[engine]\nbackend = 'SyncTensor[TensorrtTensor]'\n",
+        "[servers]\nmodel = 'resnet50'\n",
         "server = 1\n",
         "not TOML",
         "[server]\nbackend = not TOML\n",
@@ -192,6 +192,22 @@ def test_what_is_wrong_in_the_environment_is_told(name: str, text: str, told: st
     assert told in refused("--handler null", {f"{PREFIX}{name}": text})
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("batching_timeout = 2\n[server]\nport = 1\n", "this file has batching_timeout"),
+        ("[server]\nport = 1\n[model]\nname = 'x'\n", "this file has [model]"),
+        ("port = 1\n", "this file has port"),
+        ("[service]\nmax-queue = 1\n", "this file has [service]"),
+    ],
+)
+def test_options_that_stand_elsewhere_are_told(write: Write, text: str, told: str) -> None:
+    write(text)
+    found = refused(f"--config {FILE}")
+    assert found.startswith("server.toml: options of the service belong into the table [server]")
+    assert found.endswith(told)
+
+
 def test_two_files_of_the_service_are_one_too_many(write: Write) -> None:
     write("[server]\n")
     write("[server]\n", "other.toml")
@@ -223,6 +239,13 @@ def test_the_words_are_those_that_were_given() -> None:
     given: GivenOptions = gather(words, {})
     assert given.words == ["--handler=null", "--drain-delay-s=3", "--prot", "1", "x"]
     assert str(given) == "--handler null (command line), --drain-delay-s 3 (command line)"
+
+
+def test_a_password_in_a_url_is_not_told() -> None:
+    url = "https://me:secret@traces.example/v1/traces"
+    given = gather(["--trace-endpoint", url], {})
+    assert given.words == [f"--trace-endpoint={url}"]
+    assert str(given) == "--trace-endpoint https://***@traces.example/v1/traces (command line)"
 
 
 def test_all_variables_of_the_project_are_known() -> None:
