@@ -1,4 +1,4 @@
-"""One call and its reply as bytes: whoever has a socket sends the one and fills the other.
+"""One call and its reply as bytes, for connections of any kind: nothing here knows a socket.
 
 A reply is taken only if it is complete, and carries the call's own name and sequence id.
 """

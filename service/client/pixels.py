@@ -1,6 +1,6 @@
 """Pixels in memory, encoded without loss.
 
-NumPy and Pillow are used only where a caller has them: who has an image of theirs has them loaded.
+Neither NumPy nor Pillow is needed: an array or image of theirs is a sign that they are loaded.
 """
 
 from __future__ import annotations

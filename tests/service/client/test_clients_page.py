@@ -63,6 +63,10 @@ def test_the_tables_are_complete() -> None:
         value = getattr(service.client, name)
         if isinstance(value, type) and issubclass(value, ClientError) and value != ClientError:
             assert f"| `{name}` |" in PAGE
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", PAGE.split("### Settings")[1], re.MULTILINE)
+    shown = {}
+    for names, defaults in rows:
+        names, defaults = re.findall(r"`(\w+)`", names), defaults.split(", ")
+        shown.update(zip(names, defaults * (len(names) // len(defaults)), strict=True))
     settings = inspect.signature(Client).parameters
-    for name, default in re.findall(r"`(\w+)=\"?([\w.]+)\"?`", PAGE.split("Settings, with")[1]):
-        assert str(settings[name].default).removesuffix(".0") == default
+    assert shown == {name: str(setting.default) for name, setting in settings.items()}
