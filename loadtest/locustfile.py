@@ -22,6 +22,7 @@ from loadtest.errors import LoadTestError
 from loadtest.load import users
 from loadtest.load.client_protocol import ClientConfig, RequestRow
 from loadtest.load.images import default_images, read_folder
+from loadtest.load.rpc import address_of
 from loadtest.settings import LoadSettings
 
 _MOST_USERS = 10**9
@@ -77,22 +78,25 @@ class _ReportedLoad(users.Load):
 
 
 def _load_of(environment: Any, host: str) -> _ReportedLoad:
-    """The load of the test that runs; made by the first user, since the web page may change it."""
+    """What users of a host share in the test that runs; the first of them makes it.
+
+    Not the start of the program: the web page may change host and options.
+    """
+    loads: dict[str, _ReportedLoad] = environment.classify_loads
     with _making_load:
-        if getattr(environment, "classify_load", None) is None:
+        if host not in loads:
             try:
-                environment.classify_load = _new_load(environment, host)
+                loads[host] = _new_load(environment, host)
             except LoadTestError as error:
                 # Also on the web page, where the log is not seen.
                 environment.runner.log_exception("local", str(error), "")
                 raise StopUser from error
-        load: _ReportedLoad = environment.classify_load
-        return load
+        return loads[host]
 
 
 def _new_load(environment: Any, host: str) -> _ReportedLoad:
     options = environment.parsed_options
-    name, port = _address(host)
+    name, port = address_of(host)
     # What is left out of a folder was told at the start.
     folder = Path(options.img_dir)
     images = read_folder(folder, tell=lambda _: None) if options.img_dir else default_images()
@@ -111,22 +115,6 @@ def _new_load(environment: Any, host: str) -> _ReportedLoad:
     return _ReportedLoad(config, environment)
 
 
-def _address(host: str) -> tuple[str, int]:
-    """Host and port of "HOST", "HOST:PORT" or "thrift://HOST:PORT".
-
-    Raises:
-        LoadTestError: it is none of these.
-    """
-    scheme, _, rest = host.rpartition("://")
-    name, colon, port = rest.rstrip("/").partition(":")
-    if scheme not in {"", "thrift"} or not name or "/" in rest.rstrip("/"):
-        known = "HOST, HOST:PORT or thrift://HOST:PORT"
-        raise LoadTestError(f"--host must be {known}, got {host!r}")
-    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
-        raise LoadTestError(f"the port of --host must be 1 to 65535, got {port!r}")
-    return name, int(port) if colon else PORT
-
-
 def _add_options(parser: Any, **_: Any) -> None:
     group = parser.add_argument_group("thriftpipe")
     group.add_argument("--img-dir", default="", help="folder of images (the photo set)")
@@ -138,7 +126,7 @@ def _check_at_start(environment: Any, **_: Any) -> None:
     """End a wrong command line before anything runs."""
     try:
         if environment.host:
-            _address(environment.host)
+            address_of(environment.host)
         if environment.parsed_options.request_batch < 1:
             raise LoadTestError("--request-batch must be at least 1")
         if environment.parsed_options.img_dir:
@@ -150,7 +138,7 @@ def _check_at_start(environment: Any, **_: Any) -> None:
 
 def _begin_anew(environment: Any, **_: Any) -> None:
     """The web page may have changed host and options."""
-    environment.classify_load = None
+    environment.classify_loads = {}
 
 
 # Its methods have no types.

@@ -13,7 +13,7 @@ from thriftpy2.thrift import TException
 from thriftpy2.transport import TCyFramedTransportFactory
 
 from idl import inference
-from interfaces.service import ServerInfo
+from interfaces.service import PORT, ServerInfo
 from loadtest.errors import LoadTestError
 
 
@@ -31,6 +31,22 @@ def open_client(host: str, port: int, timeout_s: float) -> Any:
         trans_factory=TCyFramedTransportFactory(),
         timeout=int(timeout_s * 1000),
     )
+
+
+def address_of(host: str) -> tuple[str, int]:
+    """Host and port of "HOST", "HOST:PORT" or "thrift://HOST:PORT".
+
+    Raises:
+        LoadTestError: it is none of these.
+    """
+    scheme, _, rest = host.rpartition("://")
+    name, colon, port = rest.rstrip("/").partition(":")
+    if scheme not in {"", "thrift"} or not name or "/" in rest.rstrip("/"):
+        known = "HOST, HOST:PORT or thrift://HOST:PORT"
+        raise LoadTestError(f"--host must be {known}, got {host!r}")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise LoadTestError(f"the port of --host must be 1 to 65535, got {port!r}")
+    return name, int(port) if colon else PORT
 
 
 @contextmanager

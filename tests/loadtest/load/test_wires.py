@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.load.clients import Clients
+from loadtest.load.clients import ClientPool, Clients
 from loadtest.load.images import LoadImage
 from loadtest.load.wires import RefusedError, http_request, opener
 from loadtest.records.run import Record
@@ -144,8 +144,15 @@ def test_a_reply_that_is_none_is_never_taken_for_an_answer(
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def client_pool() -> Iterator[ClientPool]:
+    """A client process for all loads."""
+    with ClientPool(1) as pool:
+        yield pool
+
+
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., list[Record]]:
+def load(client_pool: ClientPool, tmp_path: Path) -> Callable[..., list[Record]]:
     """Puts a load of two images, of which one must get another label, on a server."""
     images = []
     for name in ("right", "wrong"):
@@ -156,7 +163,7 @@ def load(tmp_path: Path) -> Callable[..., list[Record]]:
     def run(requests: int, **settings: Any) -> list[Record]:
         expected = {"right": "right", "wrong": "another"}
         options = LoadSettings(wire="http", request_client=1, **settings)
-        with Clients(options, images, expected) as clients:
+        with Clients(options, images, expected, client_pool) as clients:
             clients.start()
             start_s = 0.0
             clients.open_window(start_s)

@@ -21,6 +21,23 @@ from pipeline.config import parse_config
 from tests.robustness.colour_model import ColourModel
 
 LoadTest = Callable[..., subprocess.CompletedProcess[str]]
+_OWN_FILE = """
+[images]
+backend = "S[DecodeMat,ResizeMat,cvtColorMat,Mat2Tensor]"
+resize_h = 32
+resize_w = 32
+color = "rgb"
+next = "colours"
+
+[colours]
+backend = "TensorrtTensor"
+model = "{model}"
+mean = "0, 0, 0"
+std = "255, 255, 255"
+min = 1
+max = "1x3x32x32"
+instance_num = 1
+"""
 _TUNABLE = Tunable(
     document={
         "batching_timeout": 5,
@@ -42,8 +59,10 @@ _TUNABLE = Tunable(
 def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
     loadtest: LoadTest, port: int, few_photographs: Path, colour_model: ColourModel, tmp_path: Path
 ) -> None:
+    # What it says need not be measured.
+    (tmp_path / "own.toml").write_text(_OWN_FILE.format(model=colour_model.model))
     done = loadtest(
-        *("tune", "--model", colour_model.model, "--mean", "0,0,0", "--std", "255,255,255"),
+        *("tune", "--model", colour_model.model, "--config", tmp_path / "own.toml"),
         *("--clients", "1,2", "--duration_s", 0.1, "--warmup_s", 0.05, "--slo_ms", 60_000),
         *(
             "--tries",
@@ -81,10 +100,12 @@ def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
 
     text = (tmp_path / "out" / "best.toml").read_text()
     assert "# python -m service --handler pipeline --config out/best.toml --engine" in text
-    net = next(iter(parse_config(tomli.loads(text)).with_instances.values()))
-    assert net.instance_num >= 1
+    config = parse_config(tomli.loads(text))
     taken = setting_of(run, winner(run) if verdict(run).is_gain else None)
     assert f"--workers {taken['workers']}\n" in text
+    assert config.with_instances["colours"].instance_num == taken["instance_num"]
+    assert str(config.with_instances["colours"].settings["max"]) == f"{taken['max']}x3x32x32"
+    assert config.with_instances["images"].instance_num == taken["threads"]
     assert not list((tmp_path / "out").glob(".trial*"))
 
 
