@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -160,3 +161,12 @@ def test_what_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     line = refusal("--handler", "null", "--metrics-port", "0")
     assert "--metrics-port needs the package prometheus-client" in line
     assert "pip install 'thriftpipe[metrics]'" in line
+
+
+def test_without_it_nothing_of_it_is_loaded() -> None:
+    code = (
+        "import sys, service.cli, service.worker, service.client.command\n"
+        "print([name for name in ('prometheus_client', 'rich', 'pynvml') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
