@@ -183,12 +183,13 @@ def test_another_takes_the_place_of_one_that_dies(
     port, process = server
     workers = {child.pid for child in process.children()}
     (first,) = engine_processes(process)
+    client = connect(port)
+    wait_until(lambda: client.stats().engine_process is not None)
     with Load(port, photographs[:1]) as load:
         load.wait_for(16)
         first.kill()
         assert psutil.wait_procs([first], TIMEOUT_S)[0]
         load.wait_for(32)
-    client = connect(port)
     wait_until(lambda: client.stats().engine_process.pid != first.pid)
     engine = client.stats().engine_process
     assert (engine.alive, engine.restarts) == (True, 1)

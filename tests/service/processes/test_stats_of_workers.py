@@ -69,8 +69,12 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
     port = server.port()
     clients = {client.server_info().worker: client for client in (connect(port), connect(port))}
 
-    def stats(worker: int) -> Stats:
-        return from_struct(Stats, clients[worker].stats())
+    def stats(worker: int, hung: int | None = None) -> Stats:
+        """What that worker answers, once no other one than `hung` was too busy to tell."""
+        while True:
+            found = from_struct(Stats, clients[worker].stats())
+            if all(one.report_age_s == 0 or one.worker == hung for one in found.workers):
+                return found
 
     for worker, calls in ((0, 3), (1, 4)):
         for _ in range(calls):
@@ -83,7 +87,6 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
         assert found.latencies["infer_batch"].count == 7
         assert (found.connections, found.connections_opened, found.max_connections) == (2, 2, 1024)
         assert [one.worker for one in found.workers] == [0, 1]
-        assert [one.report_age_s for one in found.workers] == [0.0, 0.0]
         assert (found.worker_restarts, found.wanted_workers) == (0, 2)
 
     status, text = get(f"{http}/metrics")
@@ -105,15 +108,13 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
     # A worker that hangs is left out of no sum, and its part is said to be old.
     pids = [one.pid for one in stats(0).workers]
     os.kill(pids[1], signal.SIGSTOP)
-    found = stats(0)
+    found = stats(0, hung=1)
     assert found.images["ok"] == 11
-    assert found.workers[0].report_age_s == 0
     assert found.workers[1].report_age_s > 0
     # Once it goes on, its late answer is taken for none to the next question.
     clients[0].infer_batch(Params("u", b"x"))
     os.kill(pids[1], signal.SIGCONT)
-    found = stats(0)
-    assert (found.images["ok"], found.workers[1].report_age_s) == (12, 0)
+    assert stats(0).images["ok"] == 12
     # What one that is killed has told of stays.
     os.kill(pids[1], signal.SIGKILL)
     server.read_until("is replaced")
