@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +17,13 @@ HEADING = "bold"
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that honours NO_COLOR, pipes and the terminal's width, as far as lines are read."""
+    """A console that honours NO_COLOR, pipes and the terminal's width, as far as lines are read.
+
+    What the stream's encoding lacks, such as a letter of a label, is escaped.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
     screen = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     screen.width = min(screen.width, WIDEST)
     return screen
