@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE = 8
+R, G, B = 200, 120, 40
+GREY = 0.299 * R + 0.587 * G + 0.114 * B
+IMAGE = cv2.imencode(".png", np.full((12, 20, 3), (B, G, R), np.uint8))[1].tobytes()
+RAW = {"mean": (0.0,), "std": (1.0,)}
+"""Pixels as they are."""
+FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any], list[float]]] = {
+    "channels last": ({"layout": "nhwc"}, RAW, [R, G, B]),
+    "channels last, BGR": ({"layout": "nhwc"}, {**RAW, "color": "bgr"}, [B, G, R]),
+    "BGR": ({}, {"mean": (10.0, 20.0, 30.0), "std": (20.0, 10.0, 5.0), "color": "bgr"}, []),
+    "grey": ({"channels": 1}, RAW, [GREY, GREY / 2]),
+    "grey, channels last": ({"channels": 1, "layout": "nhwc"}, RAW, [GREY, GREY / 2]),
+    "bytes": ({"dtype": TensorProto.UINT8}, {}, [R, G, B]),
+    "bytes, channels last": ({"dtype": TensorProto.UINT8, "layout": "nhwc"}, {}, [R, G, B]),
+    "bytes, BGR": ({"dtype": TensorProto.UINT8}, {"color": "bgr"}, [B, G, R]),
+    "grey bytes": ({"dtype": TensorProto.UINT8, "channels": 1}, {}, [round(GREY), round(GREY) / 2]),
+    "halves, channels last": ({"dtype": TensorProto.FLOAT16, "layout": "nhwc"}, RAW, [R, G, B]),
+}
+# Normalized in the order R, G, B, whatever order the model has.
+FORMATS["BGR"][2].extend([(B - 30) / 5, (G - 20) / 10, (R - 10) / 20])
 
 
 def save_means(
