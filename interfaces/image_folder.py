@@ -54,14 +54,9 @@ class FoundImages:
         )
 
     def skipped(self) -> str:
-        """That the bad ones are skipped, in one line with their reasons; "" where there are none.
-
-        Line ends in names and reasons are none here.
-        """
-        if not self.bad:
-            return ""
+        """That the bad ones are skipped, and how many there are; "" where there are none."""
         count = len(self.bad) + len(self.usable)
-        return f"{len(self.bad)} of {count} images are skipped: {'; '.join(self.problems())}"
+        return f"skipping {len(self.bad)} of {count} images" if self.bad else ""
 
     def left_out(self) -> str:
         """What is no image, in one line; "" where all are."""

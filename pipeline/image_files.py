@@ -89,7 +89,7 @@ def usable_images(
     if found.bad and not skip_bad:
         raise ConfigurationError(found.refusal(dashed(SKIP_BAD_IMAGES)))
     if found.bad:
-        tell(f"{len(found.bad)} images are skipped")
+        tell(found.skipped())
     if not found.usable:
         raise ConfigurationError(f"no images in {', '.join(map(str, places))}")
     return list(found.usable)

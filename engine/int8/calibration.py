@@ -69,7 +69,9 @@ class CalibrationImages:
         if found.others:
             _logger.info("calibration_images: %s", found.left_out())
         if found.bad:
-            _logger.warning("calibration_images: %s", found.skipped())
+            _logger.warning(
+                "calibration_images: %s: %s", *(found.skipped(), "; ".join(found.problems()))
+            )
         readable = _spread(list(found.usable))
         if len(readable) < _MIN_IMAGES:
             raise EngineError(

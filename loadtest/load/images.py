@@ -120,9 +120,9 @@ def read_folder(
     found = find_images([folder], why_bad)
     if found.others and folder != DEFAULT_FOLDER:
         tell(found.left_out())
+    for line in found.problems():
+        tell(line)
     if found.bad and not skip_bad:
-        for line in found.problems():
-            tell(line)
         raise UsageError(found.refusal())
     if found.bad:
         tell(found.skipped())

@@ -54,7 +54,7 @@ def chosen_images(
     if bad and not skip_bad:
         raise UnusableInputError(every.refusal(dashed(SKIP_BAD_IMAGES)))
     if bad:
-        tell(f"{len(bad)} images are skipped")
+        tell(every.skipped())
     if not images:
         raise UnusableInputError(f"no images in {', '.join(names)}")
     return images

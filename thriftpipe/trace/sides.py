@@ -12,10 +12,12 @@ from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO
 from interfaces.error_text import in_one_line
 from pipeline.backends.assembly import settings_of
-from pipeline.backends.engine_settings import normalization
+from pipeline.backends.engine_settings import batch_shapes, image_size, normalization
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
+from pipeline.backends.opencv import RESIZE_SHORTER, ResizeCropMat
 from pipeline.benchmark.load import Load, run_load, warm_up
 from pipeline.callable_pipe import Pipe
+from pipeline.config import PipelineConfig
 from pipeline.handler_document import engine_node
 from pipeline.image_files import Image
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_NODE_NAME_KEY
@@ -72,11 +74,22 @@ def baseline_settings(pipe: Pipe) -> HandlerSettings:
         model=settings["model"],
         mean=pixels.mean,
         std=pixels.std,
+        layout=settings["model::layout"],
+        color=settings["model::color"],
+        input_size=image_size(batch_shapes(settings)),
+        resize=_shorter_side(config),
         output=None if output == AUTO else output,
         output_activation=settings["output_activation"],
         calibration_images=settings["calibration_images"],
         devices=pipe.local_nodes[name].device_ids[:1],
     )
+
+
+def _shorter_side(config: PipelineConfig) -> int | None:
+    """To which images are resized before their middle is cut out; None where they are not."""
+    backends = (it for node in config.nodes.values() for it in node.backends())
+    found = (it.settings[RESIZE_SHORTER] for it in backends if issubclass(it.cls, ResizeCropMat))
+    return next(found, None)
 
 
 def baseline_side(settings: HandlerSettings, images: Sequence[Image], load: Load) -> Side:

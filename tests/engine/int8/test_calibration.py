@@ -76,7 +76,7 @@ def test_images_that_cannot_be_used_are_told_at_once(
     assert len(images.paths) == len(photographs)
     others, skipped = caplog.messages
     assert others == f"calibration_images: left out, as no images: {folder / 'notes.txt'}"
-    assert skipped.startswith("calibration_images: 3 of 9 images are skipped: ")
+    assert skipped.startswith("calibration_images: skipping 3 of 9 images: ")
 
 
 def test_views_are_what_requests_become(folder: Path) -> None:

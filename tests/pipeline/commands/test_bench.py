@@ -93,7 +93,7 @@ def test_images_that_cannot_be_used_are_told_before_anything_is_loaded(
     assert bad.startswith(f"{photos / 'text.png'}: 8 bytes that do not decode as an image")
     assert last.startswith("error: 1 of ")
     assert main([*words, "--skip-bad-images"]) == 0
-    assert "1 images are skipped" in capsys.readouterr().err
+    assert "skipping 1 of 3 images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

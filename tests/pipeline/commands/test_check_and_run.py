@@ -56,7 +56,7 @@ def test_run_classifies_and_bad_files_are_told_before_anything_starts(folder: Pa
         assert stage in blue
     *told, skipped, loading, loaded = done.stderr.splitlines()
     assert told == [missing, text]
-    assert skipped == "2 images are skipped"
+    assert skipped == "skipping 2 of 4 images"
     assert loading.startswith("loading ")
     assert "model x 1 (channels.onnx, onnxruntime fp32)" in loaded
 

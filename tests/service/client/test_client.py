@@ -431,7 +431,7 @@ class TestCommand:
         assert last.startswith("error: 7 of 11 images cannot be used; ")
         code, out, err = self.run(capsys, "classify", *places, *port, "--skip-bad-images")
         assert (code, out.count("\n")) == (0, 4)
-        assert err.splitlines()[-1] == "7 images are skipped"
+        assert err.splitlines()[-1] == "skipping 7 of 11 images"
 
     def test_an_image_on_standard_input(
         self,
