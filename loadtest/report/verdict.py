@@ -43,7 +43,7 @@ class Decision(Enum):
 _TITLES = {
     Decision.SWITCH: "Switch",
     Decision.CAUSE_UNKNOWN: "Faster, cause unknown",
-    Decision.CONTROL_SUFFICES: "No need to switch",
+    Decision.CONTROL_SUFFICES: "No proven need to switch",
     Decision.NO_DIFFERENCE: "No proven difference",
     Decision.SLOWER: "Do not switch",
     Decision.WRONG_ANSWERS: "Wrong answers",
@@ -161,7 +161,9 @@ def _switch(told: Verdict, baseline: Row) -> str:
             f"`{fastest.name}` got no right answer, and a fast wrong answer is worth nothing."
         )
     if gain is None:
-        return "Not proven: a variant answered nothing, so there is no ratio to decide by."
+        return (
+            "Not proven: a variant answered nothing, or no repeat has both of them."
+        )
     rates = f"({fastest.qps.median:.1f} against {baseline.qps.median:.1f})"
     serves = (
         f"`{fastest.name}` serves {gain.spread.median:.2f} times the images per second of "
@@ -177,18 +179,27 @@ def _switch(told: Verdict, baseline: Row) -> str:
                 "the same."
             )
         case Decision.CONTROL_SUFFICES:
-            assert told.control is not None  # noqa: S101 (the decision is about it)
-            return (
-                f"Not for throughput: {serves}, but `{told.control.name}`, which is the "
-                f"baseline {_made_of(told.control)}, serves as many "
-                f"({told.control.qps.median:.1f}){_tail(fastest, told.control)}."
-            )
+            return f"Not for throughput: {serves}, but {_beside_control(told)}."
         case Decision.SLOWER:
             return f"No: {serves}, which is less{tail}."
         case Decision.NO_DIFFERENCE:
             return f"No difference is proven: {serves}, which is within chance{tail}."
         case _:
             return f"Not proven: {serves} in the only repeat that both have{tail}."
+
+
+def _beside_control(told: Verdict) -> str:
+    """That the pipeline has no gain beside a control, which has what the gain comes from."""
+    fastest, control, ratio = told.pipeline, told.control, told.control_ratio
+    assert fastest is not None  # noqa: S101 (the decision is about all three)
+    assert control is not None  # noqa: S101
+    assert ratio is not None  # noqa: S101
+    rates = f"({fastest.qps.median:.1f} against {control.qps.median:.1f})"
+    tail = _tail(fastest, control)
+    which = f"`{control.name}`, which is the baseline {_made_of(control)}"
+    if ratio.is_distinct:
+        return f"{which}, serves more {rates}{tail}"
+    return f"no gain is proven beside {which} {rates}{tail}"
 
 
 def _made_of(control: Row) -> str:
@@ -257,7 +268,9 @@ def _times(ratio: Ratio, what: str = "") -> str:
 
 
 def _listed(parts: Sequence[str]) -> str:
-    """Parts of a sentence, the last one after "and"."""
+    """Parts of a sentence, the last one after "and"; "" for none."""
+    if not parts:
+        return ""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 

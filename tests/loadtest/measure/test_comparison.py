@@ -160,6 +160,19 @@ def test_a_server_that_misbehaves_ends_the_comparison(
     _fails(compare_fakes(mode), *words)
 
 
+def test_a_limit_that_is_missed_is_told_apart_from_a_server_that_fails(
+    compare_fakes: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    missed = compare_fakes("well", "--duration_s", 0.2, "--fail_below", 1.05)
+    assert missed.returncode == 1
+    last = missed.stderr.splitlines()[-1]
+    assert last.startswith("loadtest: below --fail_below 1.05: fake: 'pipeline' serves ")
+    assert last.endswith("one repeat proves nothing, take more --repeats")
+    failed = compare_fakes("dies-at-start", "--fail_below", 1.05)
+    assert failed.returncode == 3
+    assert "ended with exit code 1 before it was ready" in failed.stderr
+
+
 def test_a_server_that_fails_midway_costs_nothing_that_was_measured(
     compare_fakes: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
