@@ -141,7 +141,7 @@ def _changes(before: tuple[Run, WorkloadRun], after: tuple[Run, WorkloadRun]) ->
         rate, rate_interval = unpaired_ratio([*row.rates.values()], [*other.rates.values()])
         gain, gain_interval = None, None
         gains, earlier = _gains(row), _gains(other)
-        if gains and earlier:
+        if gains and earlier and row.reference == other.reference:
             gain, gain_interval = unpaired_ratio(gains, earlier)
         changes.append(Change(other, row, rate, rate_interval, gain, gain_interval))
     return changes
@@ -152,10 +152,16 @@ def _gains(row: Row) -> list[float]:
     return [] if row.ratio is None else row.ratios_to(row.reference)
 
 
-def _moved(value: float, bounds: Interval | None) -> str:
-    if bounds is None or bounds.low is None:
+def _moved(bounds: Interval) -> str:
+    if bounds.low is None:
         return "one repeat"
-    return ("yes" if bounds.excludes(1) else "no") if value else "no"
+    return "yes" if bounds.excludes(1) else "no"
+
+
+def _tail_moved(change: Change) -> str:
+    if not change.before.latencies_ms or not change.after.latencies_ms:
+        return NOT_AVAILABLE
+    return tail_change(change.before, change.after) or "no"
 
 
 _COLUMNS: Columns[Change] = (
@@ -163,7 +169,7 @@ _COLUMNS: Columns[Change] = (
     ("QPS A", lambda change: number(change.before.qps.median)),
     ("QPS B", lambda change: number(change.after.qps.median)),
     ("B / A", lambda change: f"{change.rate:.3f} {interval(change.rate_interval, 3)}"),
-    ("beyond noise", lambda change: _moved(change.rate, change.rate_interval)),
+    ("beyond noise", lambda change: _moved(change.rate_interval)),
     ("x reference A", lambda change: _own_gain(change.before)),
     ("B", lambda change: _own_gain(change.after)),
     (
@@ -176,7 +182,7 @@ _COLUMNS: Columns[Change] = (
     ),
     ("TP99 ms A", lambda change: number(change.before.tp_ms(0.99), 2)),
     ("B", lambda change: number(change.after.tp_ms(0.99), 2)),
-    ("beyond noise", lambda change: tail_change(change.before, change.after) or "no"),
+    ("beyond noise", _tail_moved),
 )
 
 

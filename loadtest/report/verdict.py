@@ -161,9 +161,7 @@ def _switch(told: Verdict, baseline: Row) -> str:
             f"`{fastest.name}` got no right answer, and a fast wrong answer is worth nothing."
         )
     if gain is None:
-        return (
-            "Not proven: a variant answered nothing, or no repeat has both of them."
-        )
+        return "Not proven: a variant answered nothing, or no repeat has both of them."
     rates = f"({fastest.qps.median:.1f} against {baseline.qps.median:.1f})"
     serves = (
         f"`{fastest.name}` serves {gain.spread.median:.2f} times the images per second of "
