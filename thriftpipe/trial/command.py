@@ -79,7 +79,7 @@ def _try(options: Namespace, screen: Console) -> int:
     limit_decode_memory(server.max_decoded_bytes)
     images = Path(options.images) if options.images else None
     photos = look_through(images or _packaged())
-    facts = facts_of(settings)
+    facts = facts_of(settings, options.labels)
     heading(screen, "What is found in the model")
     screen.print(_facts_table(facts.lines))
     heading(screen, "Images")

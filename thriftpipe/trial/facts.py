@@ -14,12 +14,16 @@ from engine.classifier import (
 )
 from engine.normalization import Normalization
 from engine.onnx_graph.activations import AUTO, NONE
+from engine.onnx_graph.final_activation import activation_in_graph
 from engine.onnx_graph.model import OnnxModel
 from engine.resizing import Resizing
 from engine.scoring import Scoring, scoring_of
 from engine.zoo import open_model
 from service.handlers.interface import HandlerSettings
 from thriftpipe.screen import size_text
+
+_GRANTED = "taken for granted"
+_CLASSES_OF_IMAGENET = 1000
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,12 @@ class ModelFacts:
     lines: Sequence[Fact]
 
 
-def facts_of(settings: HandlerSettings) -> ModelFacts:
+def facts_of(settings: HandlerSettings, labels_path: str | None) -> ModelFacts:
     """Look at the model that the settings name.
+
+    Args:
+        settings: what the command line says.
+        labels_path: file of the classes' names, or None for those that the service knows.
 
     Raises:
         EngineError: there is no such model, or it cannot be served.
@@ -92,12 +100,13 @@ def facts_of(settings: HandlerSettings) -> ModelFacts:
             Fact("model", f"{model.name}, {size_text(model.path.stat().st_size)}", ""),
             Fact("input", str(model.inputs[0]), "the file"),
             Fact("layout", image.layout.upper(), image.layout_from),
-            Fact("channels", image.channels_in_words, image.color_from),
+            Fact("channels", image.channels_in_words, image.color_from or _GRANTED),
             *_size_of_images(model, resizing, settings),
             *_normalization(normalization, served, settings),
             *_outputs(model, served, settings),
             *_activation(scoring, served, settings),
             Fact("classes", str(scoring.num_classes), "the output's shape"),
+            _labels(labels_path, scoring.num_classes),
         ],
     )
 
@@ -111,7 +120,7 @@ def _size_of_images(
     elif settings.input_size or settings.crop:
         source = "--input-size" if settings.input_size else "--crop"
     else:
-        source = "taken for granted: the file leaves it open"
+        source = f"{_GRANTED}: the file leaves it open"
     yield Fact("size", size, source)
     source = "the default" if resizing.shorter_side is None else "--resize"
     yield Fact("resize", str(resizing), source)
@@ -129,9 +138,9 @@ def _normalization(
     elif model.declared_normalization is not None:
         source = "the file's metadata"
     elif model.takes_grey:
-        source = "pixels of 0 to 1, taken for granted: the file does not say"
+        source = f"{_GRANTED}, pixels of 0 to 1: the file does not say"
     else:
-        source = "ImageNet's, taken for granted: the file does not say"
+        source = f"{_GRANTED}, ImageNet's: the file does not say"
     yield Fact("normalisation", f"(pixel - mean) / std, mean {mean}, std {std}", source)
 
 
@@ -150,7 +159,17 @@ def _activation(scoring: Scoring, model: OnnxModel, settings: HandlerSettings) -
         what = "the values are served as they are" if name == NONE else f"a {name} is put behind it"
         yield Fact("scores", what, "--output-activation")
     elif name == NONE:
-        found = model.final_activation
-        yield Fact("scores", f"the file ends in a {found}: nothing is added", "graph or values")
+        found, output = model.final_activation, model.outputs[0]
+        in_graph, _ = activation_in_graph(model.proto, output.name, len(output.shape))
+        source = "its graph" if in_graph else "its values are never negative and add up to 1"
+        yield Fact("scores", f"the file ends in a {found}: nothing is added", source)
     else:
         yield Fact("scores", f"a {name} is put behind the output", "the file ends in raw values")
+
+
+def _labels(path: str | None, num_classes: int) -> Fact:
+    if path is not None:
+        return Fact("labels", path, "--labels")
+    if num_classes == _CLASSES_OF_IMAGENET:
+        return Fact("labels", "ImageNet's", f"{_GRANTED}: {num_classes} classes")
+    return Fact("labels", f"class_0 to class_{num_classes - 1}", "--labels names them")

@@ -62,7 +62,7 @@ def test_a_model_is_shown_asked_and_agrees(
     for expected in (
         "'image' float32 N x 3 x 32 x 32",
         "mean 0, 0, 0, std 255, 255, 255 (--mean and --std)",
-        "the file ends in a Softmax: nothing is added",
+        "the file ends in a Softmax: nothing is added (its graph)",
         f"6 images of {photos} can be used.",
         f"left out, as no images: {photos}/notes.txt 2 cannot be used:",
         "broken.jpg: ",
