@@ -6,6 +6,7 @@ heartbeat, and when it has drained. So the sum never falls.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -18,6 +19,8 @@ from service.options.server_settings import ServerSettings
 from service.processes.stats_report import Report
 from service.processes.worker_messages import StatsRequest
 from service.processes.worker_process import WorkerProcess
+
+_log = logging.getLogger(__name__)
 
 # A worker that hangs is left out of a round, with the numbers that it told last.
 _LONGEST_ROUND_S = 1.0
@@ -146,6 +149,12 @@ class StatsOfWorkers:
         self._owing.discard(worker)
         told = self._told.pop(worker, None)
         if told is not None:
+            if is_replaced:
+                _log.warning(
+                    "what the worker with pid %d counted in its last %.1f s is not in the stats",
+                    worker.pid,
+                    time.monotonic() - told.at_s,
+                )
             self._ended = added(self._ended, without_now(told.report.own))
         self._ended = replace(
             self._ended, worker_restarts=self._ended.worker_restarts + is_replaced

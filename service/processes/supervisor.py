@@ -438,7 +438,9 @@ class Supervisor(Lifecycle):
 
 
 def _answer(worker: WorkerProcess, stats: Stats) -> None:
-    """Send the server's stats to a worker that has asked."""
+    """Send the server's stats to a worker that has asked, unless it has ended meanwhile."""
+    if worker.control.fileno() < 0:
+        return
     try:
         fd = file_with(encode_stats(stats))
         try:

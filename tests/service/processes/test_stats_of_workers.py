@@ -117,7 +117,9 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
     assert stats(0).images["ok"] == 12
     # What one that is killed has told of stays.
     os.kill(pids[1], signal.SIGKILL)
-    server.read_until("is replaced")
+    line = server.read_until("is replaced")
+    assert f"(pid {pids[1]})" in line
+    assert f"worker with pid {pids[1]} counted in its last " in server.log
     server.read_until("worker 1 is warm")
     found = stats(0)
     assert found.worker_restarts == 1
