@@ -7,7 +7,7 @@ REFERENCE_VENV := .venv-reference
 REFERENCE_STAMP := $(REFERENCE_VENV)/.installed
 # torchpipe, in the version that setup.cfg has for the extra `reference`.
 REFERENCE := $(shell sed -n 's/^ *\(torchpipe==.*\)/\1/p' setup.cfg)
-EXTRAS := server,openvino,zoo,bench,tune,test,lint
+EXTRAS := server,openvino,zoo,bench,tune,test,lint,docs
 # The oldest first. The classifiers of setup.cfg say on which of them the suite has run.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 comma := ,
@@ -20,7 +20,7 @@ INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-jav
 	golang-go golang-thrift-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints clean
+.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,10 @@ regression: $(STAMP) ## throughput beside another commit: make regression ARGS="
 
 serve: $(STAMP) ## serve on port 8095: make serve HANDLER=baseline ARGS="--engine openvino"
 	$(BIN)/thriftpipe serve --handler $(or $(HANDLER),pipeline) $(ARGS)
+
+docs: $(STAMP) ## the documentation as a site, in site/; every link in it is checked
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo "site/docs/index.html"
 
 lint: $(STAMP) audit ## ruff, mypy --strict, the import contracts, hadolint and the audit
 	$(BIN)/ruff check .

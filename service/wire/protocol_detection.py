@@ -6,7 +6,7 @@ from service.wire.scanner import ProtocolError
 
 _THIS_PORT = (
     "this port speaks Thrift's strict binary protocol, framed or not: see idl/inference.thrift, "
-    "and 'Classify images' in README.md"
+    "and docs/clients.md"
 )
 
 _HTTP_STARTS = (

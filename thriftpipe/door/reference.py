@@ -63,7 +63,7 @@ def _examples(examples: Sequence[Example]) -> str:
         f"{example.line}   # {example.purpose}" if example.purpose else example.line
         for example in examples
     ]
-    return "\n".join(["```", *lines, "```", ""])
+    return "\n".join(["```sh", *lines, "```", ""])
 
 
 def _place(option: Option) -> str:

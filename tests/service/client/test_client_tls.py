@@ -123,11 +123,11 @@ def test_an_intermediate_authority_may_be_the_only_one_that_is_trusted(
         client.ping()
 
 
-def test_the_certificates_of_the_readme_are_served_and_pass_strict_verification(
+def test_the_certificates_of_the_documentation_are_served_and_pass_strict_verification(
     serve: Any, scripted: Any, tmp_path: Path
 ) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^```\n(openssl req -x509 .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    page = (Path(__file__).parents[3] / "docs" / "tls.md").read_text(encoding="utf-8")
+    found = re.search(r"^```sh\n(openssl req -x509 .*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert found
     subprocess.run(["sh", "-ec", found.group(1)], cwd=tmp_path, check=True, capture_output=True)
     ca = str(tmp_path / "ca.pem")

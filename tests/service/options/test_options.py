@@ -1,23 +1,13 @@
-"""One description of each option: command line, `--help`, bounds, and the README's table."""
+"""One description of each option: command line, `--help`, bounds."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from interfaces.options import option_table
 from service.handlers.interface import HandlerSettings
-from service.options.server_arguments import parse_arguments, server_options
+from service.options.server_arguments import parse_arguments
 from service.options.server_settings import ServerSettings
 from service.options.validation import handler_settings, server_settings
-
-README = Path(__file__).parents[3] / "README.md"
-
-
-def test_the_readme_has_the_table_of_options() -> None:
-    table = option_table(server_options())
-    assert table in README.read_text(), f"README.md lacks this table:\n{table}"
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:

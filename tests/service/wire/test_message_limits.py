@@ -135,5 +135,5 @@ def test_http_gets_an_answer_that_it_understands_and_an_end(
     null_server.stop()
     (record,) = [r for r in caplog.records if r.name == "service.wire.connection"]
     assert record.levelno == logging.WARNING
-    for part in ("an HTTP request", "Thrift's strict binary protocol", "README.md"):
+    for part in ("an HTTP request", "Thrift's strict binary protocol", "docs/clients.md"):
         assert part in record.getMessage()

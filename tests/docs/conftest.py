@@ -1,0 +1,83 @@
+"""A folder with what the documentation's commands name, and a server for its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.docs.blocks import blocks
+from tests.robustness.colour_model import encoded
+from tests.serving import service_here
+
+_MODELS = ("my.onnx", "my_classifier.onnx", "resnet50.onnx")
+_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the commands run.
+
+    Attributes:
+        folder: with photos, a model, and the TOML files of the quick start.
+        port: of a server that serves the model.
+    """
+
+    folder: Path
+    port: int
+
+    def adapted(self, text: str) -> str:
+        """A text that names the tiny model in place of packaged ones, and the server's port."""
+        for name in ("efficientnet_lite0", "resnet50"):
+            text = text.replace(f'"{name}"', f'"{self.folder / "my.onnx"}"')
+        return text.replace("Client()", f"Client(port={self.port})").replace("8095", str(self.port))
+
+
+def _save_classifier(path: Path) -> None:
+    """A model of 1,000 classes that takes next to no time."""
+    weights = np.random.default_rng(0).normal(size=(3, _CLASSES)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 224, 224])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", _CLASSES])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    folder = tmp_path_factory.mktemp("docs")
+    for model in _MODELS:
+        _save_classifier(folder / model)
+    for place in ("photos", "my_photos"):
+        (folder / place).mkdir()
+        for label in ("red", "green", "blue"):
+            (folder / place / f"{label}.jpg").write_bytes(encoded(label, 90, 60))
+    for name in ("photo.jpg", "a.jpg", "b.png", "c.jpg"):
+        (folder / name).write_bytes(encoded("red", 90, 60, Path(name).suffix))
+    for name in ("labels.txt", "my_labels.txt"):
+        (folder / name).write_text("".join(f"class {n}\n" for n in range(_CLASSES)))
+    with service_here("--handler", "pipeline", "--model", str(folder / "my.onnx")) as port:
+        made = Workspace(folder, port)
+        first, second = [b.text for b in blocks("docs/quick-start.md") if b.language == "toml"]
+        quick = made.adapted(first)
+        mine = quick.replace("classifier", "resnet50")
+        for name, text in (("quick", quick), ("my", mine), ("fast", made.adapted(second))):
+            (folder / f"{name}.toml").write_text(text)
+        (server,) = [b.text for b in blocks("docs/operations.md") if b.language == "toml"]
+        (folder / "server.toml").write_text(server)
+        yield made
