@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interfaces.engines import PROVIDERS
 from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
 from interfaces.names import unknown_name
 from interfaces.options import dashed, settings_from
@@ -47,6 +48,7 @@ from loadtest.settings import (
     ServerOptions,
 )
 
+_ENGINES = (AUTO, *dict.fromkeys(provider.name for provider in PROVIDERS))
 _CPU_ENGINES = {"fp32": "onnxruntime"}
 
 
@@ -296,6 +298,8 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
 
 
 def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:
+    if options.engine not in _ENGINES:
+        raise UsageError(unknown_name("engine", options.engine, _ENGINES))
     if options.config is not None and not Path(options.config).is_file():
         raise UsageError(f"configuration file {options.config!r} does not exist")
     folder = options.calibration_images

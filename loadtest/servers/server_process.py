@@ -8,9 +8,11 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.processes.child_process import ChildProcess
 
+# The service's exit code for what its command line asks for and cannot be.
+_REFUSED_SETTINGS = 2
 _READY_MARK = "ready: "
 _STOP_TIMEOUT_S = 60.0
 _Self = TypeVar("_Self", bound="ServerProcess")
@@ -78,7 +80,8 @@ class ServerProcess:
         """Wait until its log says that it is ready.
 
         Raises:
-            LoadTestError: it ended before, or the time is over.
+            UsageError: it was given settings that cannot work, as its exit code says.
+            LoadTestError: it ended for another reason before, or the time is over.
         """
         if not self._ready_or_ended.wait(self._ready_timeout_s):
             raise LoadTestError(
@@ -86,7 +89,9 @@ class ServerProcess:
                 f"(--ready_timeout_s); its last line: {self._process.last_line}"
             )
         if not self._is_ready:
-            raise LoadTestError(self._process.ended(" before it was ready"))
+            line = self._process.ended(" before it was ready")
+            is_refused = self.exit_code() == _REFUSED_SETTINGS
+            raise UsageError(line) if is_refused else LoadTestError(line)
 
     def exit_code(self) -> int | None:
         """The exit code, None while it runs."""

@@ -140,7 +140,11 @@ COMMANDS = {
         "",
         (
             Example("thriftpipe client classify photos --top-k 3", "images, or folders of them"),
+            Example("thriftpipe client classify - --json < photo.jpg", "from a pipe, for scripts"),
+            Example("thriftpipe client ping", "does it answer?"),
+            Example("thriftpipe client health --json", "can it take requests?"),
             Example("thriftpipe client info --host 10.0.0.7", "model, engine and settings"),
+            Example("thriftpipe client top", "the same as thriftpipe top"),
         ),
     ),
     "top": DoorCommand(

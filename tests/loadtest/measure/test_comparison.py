@@ -385,6 +385,14 @@ def test_bad_input_is_one_line(loadtest: LoadTest, arguments: list[str], words: 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_only_the_service_can_refuse_is_a_wrong_command_line_too(
+    loadtest: LoadTest, few_photographs: Path, port: int
+) -> None:
+    given = ("--mean", "1,2", "--std", "1", "--img_dir", few_photographs, "--port", port)
+    done = loadtest("compare", "--workloads", "resnet50", "--variants", "baseline", *given)
+    _fails(done, "takes one number or three", "got '1,2'", code=2)
+
+
 def test_an_empty_image_folder_and_a_broken_image_are_told(
     loadtest: LoadTest, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,7 @@ from tests.serving import OPTIONS, ServerProcess
 from thriftpipe.door.commands import COMMANDS
 from thriftpipe.door.group import ProgramCommand, door, run
 from thriftpipe.door.parameters import words
+from thriftpipe.door.programs import CLIENT
 from thriftpipe.door.reference import FILE, reference
 
 ROOT = Path(__file__).parents[3]
@@ -89,6 +91,7 @@ def test_what_only_a_program_can_refuse_has_exit_code_2_too(tmp_path: Path) -> N
         ["bench", "--workloads", "none.onnx"],
         ["compare", "--variants", "baselin"],
         ["compare", "--launch-prefix", "'"],
+        ["compare", "--engine", "onxruntime"],
         ["sweep", "--img-dir", tmp_path / "none"],
         ["sweep", "--workload", "a,b"],
         ["tune", "--config", "none.toml"],
@@ -136,9 +139,11 @@ def test_the_version_is_told_with_those_of_python_and_the_engines() -> None:
 
 def test_every_example_is_a_command_line_that_works() -> None:
     lines = [example.line for command in COMMANDS.values() for example in command.examples]
-    assert len(lines) >= len(COMMANDS)
+    for name in (*COMMANDS, *(f"client {own}" for own in CLIENT.tables().commands)):
+        assert any(f"thriftpipe {name}" in line for line in lines), f"{name} has no example"
     for line in lines:
-        _, *given = shlex.split(line.removeprefix('eval "$(').removesuffix(')"').split(" | ")[0])
+        command = line.removeprefix('eval "$(').removesuffix(')"')
+        _, *given = shlex.split(re.split(" [|<] ", command)[0])
         _parsed(given)
 
 
