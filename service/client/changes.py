@@ -81,7 +81,7 @@ def change(later: Stats, earlier: Stats | None) -> Change:
         earlier: the older one. If that is another server's, which was there before, or None, it is
             all that has happened since the server was started.
     """
-    if earlier is None or earlier.uptime_s > later.uptime_s:
+    if earlier is None or _was_started_between(later, earlier):
         earlier = Stats()
     duration_s = max(later.uptime_s - earlier.uptime_s, 1e-9)
     done = since(later, earlier)
@@ -108,14 +108,21 @@ def change(later: Stats, earlier: Stats | None) -> Change:
         latencies=latencies(done.latencies),
         stages=latencies(done.stages),
         nodes={
-            name: _node_change(node, later.nodes[name], duration_s)
-            for name, node in done.nodes.items()
+            name: _node_change(done.nodes[name], node, duration_s)
+            for name, node in later.nodes.items()
         },
         worker_calls_per_s={
             one.worker: (one.calls - before.get((one.worker, one.pid), 0)) / duration_s
             for one in later.workers
         },
     )
+
+
+def _was_started_between(later: Stats, earlier: Stats) -> bool:
+    """Whether they are of two servers, one after the other: counts never fall."""
+    done = since(later, earlier)
+    counts = [*done.calls_by_outcome().values(), *done.images.values(), done.connections_opened]
+    return earlier.uptime_s > later.uptime_s or min(counts) < 0
 
 
 def _node_change(done: NodeStats, now: NodeStats, duration_s: float) -> NodeChange:

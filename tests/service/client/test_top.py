@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,10 @@ def test_the_difference_of_two_stats_in_numbers_for_people() -> None:
 
 def test_of_a_server_that_was_started_again_all_is_new() -> None:
     assert change(EARLIER, LATER).calls_per_s == {"ok": 1.0}
+    # Also where it has been there for longer than the one before had been.
+    another = replace(EARLIER, uptime_s=200.0, nodes={"cpu": NodeStats(items=20)})
+    assert change(another, LATER).calls_per_s == {"ok": 0.5}
+    assert change(another, LATER).nodes.keys() == {"cpu"}
 
 
 def test_the_picture_has_all_of_it() -> None:
