@@ -273,10 +273,10 @@ def _told(error: click.UsageError) -> str:
             return unknown_name("option", error.option_name, known)
         return f"unknown option {error.option_name!r}{hint}"
     if isinstance(error, click.MissingParameter) and described is not None:
-        return f"{spelling(described)} is missing: {described.text}"
+        return f"{spelling(described)} is missing: {described.text.replace('`', '')}"
     if isinstance(error, click.BadParameter) and described is not None:
         return f"{spelling(described)}: {error.message}"
-    text = error.format_message().rstrip(".")
+    text = error.format_message().rstrip(".").removeprefix("Got ")
     return text[:1].lower() + text[1:]
 
 
