@@ -127,6 +127,8 @@ class Tuning:
         self._expected_labels = agreement.expected_labels
         self._default = default_setting(self._tunable, control.identity.workers or 1)
         self._run.results["default"].update(self._default.as_record())
+        # One of an earlier run would pass for this one's.
+        (self._writer.folder / BEST_FILE).unlink(missing_ok=True)
         self._searching = self._workload_run(settings.workload.name, default, control)
         self._run.workloads.append(self._searching)
         self._search(control, time.monotonic() - started_s)

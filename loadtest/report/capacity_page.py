@@ -22,11 +22,19 @@ from loadtest.records.service_level import (
     tp99_ms,
 )
 from loadtest.report import tables
+from loadtest.report.charts import Chart, drawn
 from loadtest.report.document import Page
-from loadtest.report.style import PALETTE, draw_limit, picture, scale_logarithmically
+from loadtest.report.style import (
+    CHART_WIDTH_IN,
+    INK,
+    MARK,
+    PALETTE,
+    THEME,
+    draw_limit,
+    scale_logarithmically,
+)
 from measurement.statistics import percentile
 
-_PICTURE = "tp99-over-rate.png"
 # A lag that takes up more of the limit than this is no small part of what was measured.
 _LAG_SHARE = 0.1
 
@@ -97,7 +105,7 @@ def _sentences(run: Run) -> list[str]:
     if not found.is_within(RESOLUTION):
         sentences.append(
             f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
-            "longer --budget_s narrows it."
+            "longer `--budget_s` narrows it."
         )
     return [*sentences, *_cautions(run, opened)]
 
@@ -114,7 +122,7 @@ def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
         else f"The load generator itself was late by {lag_ms:.2f} ms (TP99 at the lowest rate)"
     )
     if lag_ms > _LAG_SHARE * slo_ms:
-        told += ". That is much of the limit: take more --client_processes, or another machine"
+        told += ". That is much of the limit: take more `--client_processes`, or another machine"
     return [
         f"{told}.",
         f"{run.settings['request_client']} clients that wait were served "
@@ -122,7 +130,7 @@ def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
     ]
 
 
-def _table(run: Run) -> str:
+def _table(run: Run) -> tables.Table:
     slo_ms = _slo_ms(run)
 
     def usage(window: Window, name: str) -> float | None:
@@ -152,7 +160,7 @@ def _table(run: Run) -> str:
 
 def _draw(run: Run) -> Figure:
     slo_ms, opened = _slo_ms(run), _opened(run)
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(CHART_WIDTH_IN, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for held, colour, marker, label in (
@@ -160,40 +168,56 @@ def _draw(run: Run) -> Figure:
         (False, PALETTE[0], "X", "did not hold"),
     ):
         shown = [w for w in opened if holds(w, slo_ms) == held and math.isfinite(tp99_ms(w))]
-        axes.plot(
-            [_rate(window) for window in shown],
-            [tp99_ms(window) for window in shown],
-            marker,
-            color=colour,
-            label=label,
-        )
-    lost = [_rate(window) for window in opened if math.isinf(tp99_ms(window))]
-    if lost:
+        rates, found_ms = [_rate(window) for window in shown], [tp99_ms(window) for window in shown]
+        axes.plot(rates, found_ms, marker, color=colour, label=label, gid=MARK)
+    if lost := [_rate(window) for window in opened if math.isinf(tp99_ms(window))]:
         # Their TP99 is infinite: at the upper edge.
-        transform = axes.get_xaxis_transform()
-        label = "requests without a right answer"
-        axes.plot(lost, [0.97] * len(lost), "^", color=PALETTE[6], transform=transform, label=label)
+        edge, label = axes.get_xaxis_transform(), "answers missing"
+        axes.plot(lost, [0.97] * len(lost), "^", color=INK, transform=edge, label=label, gid=MARK)
     bounds = search_of(run.workloads[0].windows, slo_ms).interval()
     if bounds.low is not None and bounds.high is not None:
         axes.axvspan(bounds.low, bounds.high, color=PALETTE[3], alpha=0.3, label="95 % interval")
     draw_limit(axes, slo_ms, f"{slo_ms:g} ms")
     scale_logarithmically(axes)
     axes.set_xlim(left=0)
-    axes.set_xlabel("planned requests per second (open loop)")
+    axes.set_xlabel("planned requests per second")
     axes.set_ylabel("TP99 in ms (logarithmic)")
-    axes.legend(loc="best")
-    axes.set_title(run.workloads[0].title, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
+_METHOD = (
+    "Requests are sent at planned times, whatever becomes of those before them. Latencies count "
+    "from those times, and every request that was to be sent in a window counts; one without a "
+    "right answer took for ever.",
+    "A window holds the limit, or it does not. Each one updates a distribution over the rate at "
+    "which half of the windows hold, and the next one is measured where it tells most. The "
+    "interval is that distribution's; it allows for windows that something else has disturbed.",
+)
+
+
 def _values(run: Run, folder: Path) -> Mapping[str, Any]:
+    first, *others = _sentences(run)
+    chart = Chart(
+        "tp99-over-rate",
+        run.workloads[0].title,
+        "TP99 over the planned rate",
+        first.replace("**", "").replace("`", ""),
+        lambda: _draw(run),
+    )
+    settings = run.settings
     return {
-        "verdict": _sentences(run)[:1],
-        "sentences": _sentences(run)[1:],
+        "verdict": [first],
+        "sentences": others,
+        "tone": "",
+        "load": f"open loops ({settings['arrivals']} arrivals), windows of "
+        f"{settings['duration_s']:g} s or what 100 requests need, 10 s at most",
         "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
-        "table": _table(run),
-        "picture": picture(folder, _PICTURE, lambda: _draw(run)),
+        "charts": [drawn(folder, chart)],
+        "tables": [("All windows", _table(run))],
+        "method": _METHOD,
         "files": raw_files,
+        "theme": THEME,
     }
 
 
@@ -203,5 +227,11 @@ def terminal(run: Run) -> str:
 
 
 PAGES = {
-    "capacity": Page("The highest rate within a latency limit", "capacity.md", _values, terminal)
+    "capacity": Page(
+        "The highest rate within a latency limit",
+        "search.md",
+        _values,
+        terminal,
+        html="search.html",
+    )
 }

@@ -139,7 +139,7 @@ def qps_table(rows: Sequence[Row]) -> Table:
 _OPEN_LOOP: Columns[Row] = (
     ("QPS x mean (in flight)", lambda row: number(row.concurrency, 2)),
     ("generator's lag: TP50 ms", lambda row: number(row.lag_ms(0.50), 2)),
-    ("TP99 ms", lambda row: number(row.lag_ms(0.99), 2)),
+    ("generator's lag: TP99 ms", lambda row: number(row.lag_ms(0.99), 2)),
 )
 
 

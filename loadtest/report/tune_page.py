@@ -27,10 +27,9 @@ from loadtest.records.tuned import (
     winner,
 )
 from loadtest.report import tables
+from loadtest.report.charts import Chart, drawn
 from loadtest.report.document import Page
-from loadtest.report.style import INK, MUTED, PALETTE, REPEATS, picture
-
-_PICTURE = "settings.png"
+from loadtest.report.style import CHART_WIDTH_IN, INK, MARK, MUTED, PALETTE, REPEATS, THEME
 
 
 def _limit(run: Run) -> str:
@@ -72,7 +71,7 @@ def _verdict(run: Run, best: int, judged: Verdict, tried: str) -> str:
     if not judged.pairs:
         return (
             f"**Keep the default**: there was no time to measure {name}, the best of {tried}, "
-            "again; take a longer --budget_s."
+            "again; take a longer `--budget_s`."
         )
     if judged.ratio is None:
         if judged.is_gain:
@@ -128,7 +127,7 @@ def _shortfall(name: str, ladders: Sequence[Ladder], run: Run) -> str:
     )
 
 
-def _table(run: Run) -> str:
+def _table(run: Run) -> tables.Table:
     """A row a setting: the default first, then as they were tried."""
     names = list(run.results["default"])
     pairs, best = searched(run), winner(run)
@@ -170,9 +169,9 @@ def _table(run: Run) -> str:
     )
 
 
-def _final_table(run: Run) -> str:
+def _final_table(run: Run) -> tables.Table | None:
     if not (again := finals(run)):
-        return ""
+        return None
     rows = [
         [
             str(index),
@@ -185,17 +184,26 @@ def _final_table(run: Run) -> str:
     return tables.markdown(["Pair", "winner: images/s", "default: images/s", "x default"], rows)
 
 
-def _draw(run: Run) -> Figure:
-    names = [name for name in run.results["default"] if _varies(run, name)]
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
+def _search_figure(run: Run) -> Figure:
+    figure = Figure(figsize=(CHART_WIDTH_IN, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, max(1, len(names)))
-    _draw_search(figure.add_subplot(grid[0, :]), run)
-    for column, name in enumerate(names):
-        _draw_values(figure.add_subplot(grid[1, column]), run, name, is_first=not column)
-    figure.suptitle(
-        f"{run.workloads[0].title}: images per second within {_limit(run)}", fontsize=11
-    )
+    _draw_search(figure.subplots(), run)
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def _values_figure(run: Run) -> Figure:
+    """A panel a setting, two in a row."""
+    names = [name for name in run.results["default"] if _varies(run, name)]
+    rows = max(1, -(-len(names) // 2))
+    figure = Figure(figsize=(CHART_WIDTH_IN, 0.6 + 1.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, 2, squeeze=False).flatten()
+    for panel, name in zip(panels, names, strict=False):
+        _draw_values(panel, run, name)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    figure.supylabel("x the default (square)", fontsize="medium")
     return figure
 
 
@@ -209,7 +217,8 @@ def _draw_search(axes: Axes, run: Run) -> None:
     pairs, best = searched(run), winner(run)
     known = {n: factor for n, pair in pairs.items() if (factor := _factor(pair)) is not None}
     axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":")
-    axes.plot([*known], [*known.values()], "o", color=PALETTE[2], label="tried beside the default")
+    style: dict[str, Any] = {"color": PALETTE[2], "gid": MARK}
+    axes.plot([*known], [*known.values()], "o", label="tried beside the default", **style)
     if best in known:
         ring: dict[str, Any] = {"markersize": 13, "color": INK, "fillstyle": "none"}
         axes.plot(best, known[best], "o", label="best of the search", **ring)
@@ -221,7 +230,7 @@ def _draw_search(axes: Axes, run: Run) -> None:
         if low is not None and high is not None:
             axes.plot([place, place], [low, high], color=PALETTE[0], linewidth=2)
         label = "the same, measured again (95 % interval)"
-        axes.plot(place, ratio.spread.median, "D", color=PALETTE[0], label=label)
+        axes.plot(place, ratio.spread.median, "D", color=PALETTE[0], label=label, gid=MARK)
         axes.plot([place + 0.2] * len(again), again, "o", **REPEATS)
     _draw_beyond(axes, [number for number in pairs if number not in known], "beyond the limit")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -229,7 +238,6 @@ def _draw_search(axes: Axes, run: Run) -> None:
     _widen(axes, [*known.values(), *again])
     axes.set_xlabel("setting, in the order in which they were tried")
     axes.set_ylabel("x the default")
-    axes.legend(loc="best", fontsize=8)
 
 
 def _draw_beyond(axes: Axes, places: Sequence[float], label: str) -> None:
@@ -237,7 +245,8 @@ def _draw_beyond(axes: Axes, places: Sequence[float], label: str) -> None:
     if places:
         edge = axes.get_xaxis_transform()
         heights = [0.04] * len(places)
-        axes.plot(places, heights, "x", color=PALETTE[0], transform=edge, label=label)
+        style: dict[str, Any] = {"color": PALETTE[0], "transform": edge, "gid": MARK}
+        axes.plot(places, heights, "x", label=label, **style)
 
 
 def _widen(axes: Axes, factors: Sequence[float]) -> None:
@@ -246,7 +255,7 @@ def _widen(axes: Axes, factors: Sequence[float]) -> None:
     axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
 
 
-def _draw_values(axes: Axes, run: Run, name: str, *, is_first: bool) -> None:
+def _draw_values(axes: Axes, run: Run, name: str) -> None:
     """What each value of one setting came to, whatever the others were."""
     pairs = searched(run)
     tried = [
@@ -260,32 +269,62 @@ def _draw_values(axes: Axes, run: Run, name: str, *, is_first: bool) -> None:
     known = [(values.index(value), factor) for value, factor in tried if factor is not None]
     axes.axhline(1.0, color=MUTED, linewidth=0.8, linestyle=":")
     places, factors = [place for place, _ in known], [factor for _, factor in known]
-    axes.plot(places, factors, "o", color=PALETTE[2], alpha=0.7)
+    axes.plot(places, factors, "o", color=PALETTE[2], alpha=0.7, gid=MARK)
     axes.plot(values.index(default), 1.0, "s", color=INK, markersize=5)
     _draw_beyond(axes, [values.index(value) for value, factor in tried if factor is None], "_")
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axes.set_xlim(-0.5, len(values) - 0.5)
     _widen(axes, factors)
     axes.set_xlabel(f"{name}{' (ms)' if name == 'batching_timeout' else ''}")
-    if is_first:
-        axes.set_ylabel("x the default (square)")
+
+
+_METHOD = (
+    "Each setting has a fresh server and climbs the same ladder of clients as the default's "
+    "server, which stays: window by window in turn, until the TP99 is beyond the limit. Images per "
+    "second at the limit are interpolated between the last rung that holds it and the first that "
+    "does not.",
+    "`x default` is against the default's windows of the same turn. The search takes the best of "
+    "many noisy numbers; the pairs at its end are measured afterwards, and the interval is that of "
+    "their mean log ratio.",
+    "`max rows` is the largest batch of the engine's node, `instance_num` its instances, `threads` "
+    "the instances of each node that decodes and prepares, `workers` the server's processes.",
+)
 
 
 def _values(run: Run, folder: Path) -> Mapping[str, Any]:
     first, *others = _sentences(run)
+    if run.complete:
+        others.append("`best.toml` is the file to take; its second line is how to serve it.")
+    title, settings, told = run.workloads[0].title, run.settings, first.replace("**", "")
+    beside = f"each setting beside the default, {_limit(run)}"
+    made = (
+        Chart("settings", title, beside, told, lambda: _search_figure(run)),
+        Chart("values", title, "the values of each setting", told, lambda: _values_figure(run)),
+    )
+    final = _final_table(run)
     return {
         "verdict": [first],
         "sentences": others,
+        "tone": "good" if winner(run) is not None and verdict(run).is_gain else "",
+        "load": f"{', '.join(map(str, settings['clients']))} closed-loop clients, as far as the "
+        f"limit needs them, windows of {settings['duration_s']:g} s",
         "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
-        "table": _table(run),
-        "final": _final_table(run),
-        "picture": picture(folder, _PICTURE, lambda: _draw(run)),
+        "charts": [drawn(folder, chart) for chart in made],
+        "tables": [
+            ("All settings", _table(run)),
+            *([("The winner measured again", final)] if final else []),
+        ],
+        "method": _METHOD,
         "files": raw_files,
+        "theme": THEME,
     }
 
 
 def _terminal(run: Run) -> str:
-    return "\n".join([_table(run), _final_table(run), *_sentences(run)])
+    final = _final_table(run)
+    return "\n".join([_table(run), *([final] if final else []), *_sentences(run)])
 
 
-PAGES = {"tune": Page("Tuning of the pipeline", "tune.md", _values, _terminal)}
+PAGES = {
+    "tune": Page("Tuning of the pipeline", "search.md", _values, _terminal, html="search.html")
+}
