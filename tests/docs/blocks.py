@@ -106,3 +106,17 @@ def commands(line: str) -> Iterator[Command]:
             command.variables[name] = value
         else:
             command.words.append(word)
+
+
+def inline_commands(page: str) -> Iterator[str]:
+    """The command lines of this project that stand in a sentence or a table of a page.
+
+    Without what may be left out, `[--like this]`.
+    """
+    tokens = MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text("utf-8"))
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "code_inline" and re.match(
+                r"(thriftpipe|make|python -m) [a-z]", child.content
+            ):
+                yield re.sub(r"\[[^]]*\]", "", child.content)

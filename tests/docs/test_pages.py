@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from contextlib import ExitStack, redirect_stdout
 from io import StringIO
@@ -15,7 +16,7 @@ from pipeline.config import read_config
 from pipeline.language.document import parse_toml
 from service.options.given import gather
 from service.options.server_arguments import parse_arguments
-from tests.docs.blocks import PAGES, SHELL, Block, Command, blocks, commands
+from tests.docs.blocks import PAGES, SHELL, Block, Command, blocks, commands, inline_commands
 from tests.docs.conftest import Workspace
 from tests.docs.programs import program, run, why_not_made, why_not_taken
 
@@ -87,6 +88,24 @@ def test_a_command_runs(
                 check(command, workspace)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_command_in_a_sentence_would_be_taken(
+    page: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lack what it is to be used with."""
+    monkeypatch.chdir(workspace.folder)
+    for line in inline_commands(page):
+        for command in commands(line):
+            if command.words[0] == "make":
+                assert not why_not_made(command.words), line
+            elif declared(command, FOREIGN) is None:
+                found = program(command.words)
+                assert found is not None, line
+                reason = why_not_taken(*found)
+                incomplete = re.search("(is missing|are required|SHELL|COMMAND)", reason)
+                assert not reason or incomplete, f"{line}: {reason}"
+
+
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
 def test_a_program_runs(
     block: Block, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
@@ -115,12 +134,9 @@ def test_every_block_says_what_it_is() -> None:
 
 def test_what_is_declared_is_there() -> None:
     """An exception for what no page has any more goes."""
-    there = [
-        command
-        for block in SHELL_BLOCKS
-        for line in block.command_lines()
-        for command in commands(line)
-    ]
+    lines = [line for block in SHELL_BLOCKS for line in block.command_lines()]
+    lines += [line for page in PAGES for line in inline_commands(page)]
+    there = [command for line in lines for command in commands(line)]
     for start in (*FOREIGN, *RUN, *ENDS):
         assert any(declared(command, {start: ""}) for command in there), start
     assert ELSEWHERE.keys() <= {block.text.splitlines()[0] for block in ALL}
