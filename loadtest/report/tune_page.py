@@ -45,13 +45,16 @@ def _factor(pair: Pair) -> float | None:
 def _sentences(run: Run) -> list[str]:
     """What to take, first; then why, and what became of the rest."""
     pairs, best, judged = searched(run), winner(run), verdict(run)
-    limit, tried = _limit(run), f"{len(pairs)} settings"
-    if best is None:
+    limit = _limit(run)
+    tried = "1 setting" if len(pairs) == 1 else f"{len(pairs)} settings"
+    if not pairs:
+        first = f"**Keep the default**: no setting could be measured within {limit}."
+    elif best is None:
         first = f"**Keep the default**: none of {tried} was better within {limit}."
     else:
         first = _verdict(run, best, judged, tried)
     sentences = [first]
-    if best is not None and (factor := _factor(pairs[best])) is not None:
+    if best is not None and len(pairs) > 1 and (factor := _factor(pairs[best])) is not None:
         sentences.append(
             f"In the search {trial_name(best)} had served {factor:.2f} times the default's; of "
             f"{len(pairs)} noisy numbers the best is too high, so that only the pairs at the end "
@@ -59,8 +62,9 @@ def _sentences(run: Run) -> list[str]:
         )
     own = [_shortfall(name, ladders, run) for name, ladders in _ladders(run).items()]
     sentences += [text for text in own if text]
-    if failed := [trial for trial in run.results["trials"] if trial["error"]]:
-        sentences.append(f"{len(failed)} settings could not be measured; the table says why.")
+    if failed := [trial["trial"] for trial in run.results["trials"] if trial["error"]]:
+        names = ", ".join(map(trial_name, failed))
+        sentences.append(f"Not measured, for reasons that the table tells: {names}.")
     return sentences
 
 

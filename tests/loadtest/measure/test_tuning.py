@@ -196,15 +196,15 @@ def test_a_gain_that_repeats_is_taken(tuned: Callable[..., Run], tmp_path: Path)
     text = _said(tuned((150, 100), [(120, 100), (126, 104), (118, 99), (121, 100)]), tmp_path)
     assert "**Take best.toml** (trial-1: instance_num 1, max 4, " in text
     assert "it serves 1.21 times the images per second of the default" in text
-    assert "In the search trial-1 had served 1.50 times" in text
     assert "it did not start" in text
+    assert "Not measured, for reasons that the table tells: trial-2." in text
 
 
 def test_a_gain_within_the_noise_is_not(tuned: Callable[..., Run], tmp_path: Path) -> None:
     run = tuned((150, 100), [(120, 100), (90, 104), (118, 119), (99, 100)])
     text = _said(run, tmp_path)
     assert text.startswith("| Setting")
-    assert "**Keep the default**: measured again, trial-1, the best of 1 settings, serves" in text
+    assert "**Keep the default**: measured again, trial-1, the best of 1 setting, serves" in text
     assert "which is inside the noise" in text
     assert not verdict(run).is_gain
 
@@ -220,7 +220,18 @@ def test_nothing_better_in_the_search_keeps_the_default(
 ) -> None:
     run = tuned((90, 100), [])
     assert winner(run) is None
-    assert "none of 1 settings was better within TP99 <= 10 ms" in _said(run, tmp_path)
+    assert "none of 1 setting was better within TP99 <= 10 ms" in _said(run, tmp_path)
+
+
+def test_a_run_in_which_every_setting_failed_has_a_report(
+    tuned: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = tuned((150, 100), [])
+    run.results["trials"].pop(0)
+    run.workloads[0].windows.clear()
+    text = _said(run, tmp_path)
+    assert "**Keep the default**: no setting could be measured" in text
+    assert "Not measured, for reasons that the table tells: trial-2." in text
 
 
 def test_a_limit_that_nothing_holds_is_said(tuned: Callable[..., Run], tmp_path: Path) -> None:
