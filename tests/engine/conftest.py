@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_sample_image
 
+from engine.int8 import calibration
 from engine.onnx_graph.model import OnnxModel
 from engine.zoo import open_model
 
@@ -35,6 +36,12 @@ def resnet50() -> OnnxModel:
 @pytest.fixture(scope="session")
 def efficientnet_lite0() -> OnnxModel:
     return open_model("efficientnet_lite0")
+
+
+@pytest.fixture
+def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of an int8 graph is its form: ranges of a tenth of the views will do."""
+    monkeypatch.setattr(calibration, "_MIN_VIEWS", 6)
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,7 @@ def test_labels_are_kept_whatever_instructions_the_cpu_has(
         assert "have 7 bits, as the CPU has no VNNI" in done.stderr
 
 
+@pytest.mark.usefixtures("few_views")
 def test_weights_of_7_bits_are_another_graph(
     efficientnet_lite0: OnnxModel, photo_folder: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_weights_of_7_bits_are_another_graph(
                 assert 0.9 * largest < np.abs(numbers).max() <= largest
 
 
+@pytest.mark.usefixtures("few_views")
 def test_a_model_of_floats_gives_what_the_one_of_pixels_gives(
     efficientnet_lite0: OnnxModel, photo_batch: torch.Tensor, photo_folder: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_model_of_floats_gives_what_the_one_of_pixels_gives(
     assert (floats - pixels).abs().max() < 0.05
 
 
+@pytest.mark.usefixtures("few_views")
 def test_products_are_quantised_and_scores_are_not(
     efficientnet_lite0: OnnxModel, photo_folder: Path
 ) -> None:
@@ -218,6 +221,7 @@ def test_products_are_quantised_and_scores_are_not(
         assert readers == {"Mul"}
 
 
+@pytest.mark.usefixtures("few_views")
 def test_the_symmetric_graph_is_what_tensorrt_takes(
     efficientnet_lite0: OnnxModel, photo_folder: Path
 ) -> None:
@@ -237,6 +241,7 @@ def test_the_symmetric_graph_is_what_tensorrt_takes(
             assert producers[node.input[0]].op_type == "Conv"
 
 
+@pytest.mark.usefixtures("few_views")
 def test_listed_layers_are_left_as_they_are(
     efficientnet_lite0: OnnxModel, photo_folder: Path
 ) -> None:

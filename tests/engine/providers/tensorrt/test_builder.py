@@ -55,6 +55,7 @@ def test_the_models_of_the_zoo_are_built(
     assert 0.9 * weights_bytes < len(plan) < 1.4 * weights_bytes
 
 
+@pytest.mark.usefixtures("few_views")
 def test_a_model_is_built_in_int8(
     efficientnet_lite0: OnnxModel, tmp_path: Path, photographs: list[bytes]
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_lists_say_which_layers_run_in_fp16(small_model: OnnxModel) -> None:
     assert fp16_layer_names(graph(small_model, "fp32", fp16_layers=("conv",))) == {"conv"}
 
 
+@pytest.mark.usefixtures("few_views")
 def test_in_int8_a_listed_layer_runs_in_fp16(
     efficientnet_lite0: OnnxModel, tmp_path: Path, photographs: list[bytes]
 ) -> None:
