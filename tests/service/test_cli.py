@@ -192,7 +192,7 @@ def test_a_second_server_on_the_port_fails_with_exit_code_1(start: Start) -> Non
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "--handler"),
+        (("--handler",), "--handler: expected one argument"),
         (("--handler", "pipelin"), "unknown handler 'pipelin'; did you mean 'pipeline'?"),
         (("--handler", "null", "--prot", "1"), "did you mean '--port'?"),
         (("--handler", "null", "--port", "x"), "--port: takes a port, got 'x'"),
