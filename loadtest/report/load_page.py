@@ -154,7 +154,10 @@ def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, A
     if not (rows := sweep_rows(run, workload)):
         return None
     limit_ms = float(run.settings["tp99_limit_ms"])
-    chart = sweep_plot.chart(workload.name, workload.title, rows, limit_ms)
+    charts = [
+        sweep_plot.chart(workload.name, workload.title, rows, limit_ms),
+        sweep_plot.rate_chart(workload.name, workload.title, rows),
+    ]
     return {
         "workload": workload,
         "rows": rows,
@@ -162,7 +165,7 @@ def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, A
         "waterfall": None,
         "sentences": sweep_findings(rows, limit_ms),
         "sweep": tables.sweep_table(rows),
-        "chart": drawn(folder, chart),
+        "charts": [drawn(folder, chart) for chart in charts],
         "warnings": _warnings(rows),
     }
 

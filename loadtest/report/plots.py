@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,18 @@ from loadtest.records.metrics import METRICS, Metric
 from loadtest.records.run import Window, WorkloadRun
 from loadtest.report.charts import Chart
 from loadtest.report.style import (
-    BOUND,
     CHART_WIDTH_IN,
     INK,
     MARK,
-    PALETTE,
     REPEATS,
     make_room,
     rows_of_bars,
     write_beside,
 )
 from loadtest.report.summary import Row
-from loadtest.servers.variants import IN_PROCESS, VARIANTS
+from loadtest.report.variant_colours import variant_colours
 from measurement.statistics import Interval
 
-# The rows of every comparison have the same colour in all reports.
-_COLOURS = {**dict(zip(VARIANTS, PALETTE, strict=False)), IN_PROCESS: BOUND}
 # Lines differ in their dashes, too.
 _DASHES = ("-", "--", "-.", ":")
 # A span of a few clock ticks has no meaningful mean.
@@ -109,11 +105,7 @@ def utilisation_chart(workload: WorkloadRun, rows: Sequence[Row]) -> Chart | Non
 
 
 def _colours(workload: WorkloadRun) -> dict[str, str]:
-    """Variant name to colour; variants with several workers take what is left."""
-    names = [variant.name for variant in workload.variants]
-    colours = {name: _COLOURS[name] for name in names if name in _COLOURS}
-    free = cycle([colour for colour in PALETTE if colour not in colours.values()] or PALETTE)
-    return {name: colours.get(name) or next(free) for name in names}
+    return variant_colours(variant.name for variant in workload.variants)
 
 
 def _rows_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:

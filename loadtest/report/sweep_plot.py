@@ -27,6 +27,7 @@ from loadtest.report.style import (
 )
 from loadtest.report.summary import Row
 from loadtest.report.sweep_findings import best_rows
+from loadtest.report.variant_colours import variant_colours
 
 _MARKERS = "osD^vP*X"
 # Diameter around the best point of a variant, in points.
@@ -81,10 +82,61 @@ def chart(name: str, title: str, rows: Sequence[Row], limit_ms: float) -> Chart:
     return Chart(
         f"{name}-clients",
         title,
-        "TP99 over throughput; numbers are closed-loop clients",
+        "TP99 over throughput; numbers: clients",
         f"TP99 over throughput; the most images per second: {told}.",
         lambda: _lines(rows, limit_ms, (CHART_WIDTH_IN, 4.4), is_large=False),
     )
+
+
+def rate_chart(name: str, title: str, rows: Sequence[Row]) -> Chart:
+    """Throughput over the number of clients."""
+    told = "; ".join(f"{row.name}, {row.clients_text}: {row.qps.median:.1f}" for row in rows)
+    return Chart(
+        f"{name}-rates",
+        title,
+        "throughput over clients",
+        f"Images per second, median of the repeats. {told}.",
+        lambda: _rates(rows),
+    )
+
+
+def _rates(rows: Sequence[Row]) -> Figure:
+    figure = Figure(figsize=(CHART_WIDTH_IN, 4.4), layout="constrained")
+    axes = figure.subplots()
+    colours = variant_colours(row.name for row in rows)
+    for index, (variant, group) in enumerate(groupby(rows, key=lambda row: row.name)):
+        line = [*group]
+        medians = [row.qps.median for row in line]
+        extremes = [
+            [row.qps.median - row.qps.low for row in line],
+            [row.qps.high - row.qps.median for row in line],
+        ]
+        clients, colour = [row.clients for row in line], colours[variant]
+        axes.errorbar(clients, medians, yerr=extremes, fmt="none", capsize=2, color=colour)
+        axes.plot(
+            clients,
+            medians,
+            color=colour,
+            marker=_marker(index),
+            markersize=5,
+            linewidth=1.4,
+            label=variant,
+            gid=MARK,
+        )
+    numbers = sorted({row.clients for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("closed-loop clients")
+    axes.set_ylabel("images per second; bars: all repeats")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _marker(index: int) -> str:
+    """When the colours begin again, each gets another marker."""
+    return _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)]
 
 
 def _lines(
@@ -95,10 +147,9 @@ def _lines(
     axes = figure.subplots()
     drawn: list[_Point] = []
     best = [] if limit_ms is None else [*best_rows(rows, limit_ms).values()]
+    colours = variant_colours(row.name for row in rows)
     for index, (variant, line) in enumerate(groupby(rows, key=lambda row: row.name)):
-        colour = PALETTE[index % len(PALETTE)]
-        # When the colours begin again, each gets another marker.
-        marker = _MARKERS[(index + index // len(PALETTE)) % len(_MARKERS)]
+        colour, marker = colours[variant], _marker(index)
         points = [
             _Point(variant, row.clients, (row.qps.median, tp99_ms), colour, row in best)
             for row in line

@@ -160,8 +160,12 @@ def test_what_is_folded_is_all_there(page: str) -> None:
 
 
 def test_every_chart_has_marks_a_description_and_the_colours_of_the_theme(page: str) -> None:
+    assert _checked_charts(page) == 14  # seven a workload
+
+
+def _checked_charts(page: str) -> int:
+    """How many charts a page has, all of which show something, in colours of its themes."""
     charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(charts) == 14  # seven a workload
     for chart in charts:
         assert 'class="mark"' in chart
         assert re.search(r'aria-label="[^"]{20,}"', chart)
@@ -171,6 +175,25 @@ def test_every_chart_has_marks_a_description_and_the_colours_of_the_theme(page: 
     assert len(ids) == len(set(ids))
     for name in set(re.findall(r"var\((--[\w-]+)\)", page)):
         assert page.count(f"{name}:") == 3, name  # light, dark and paper
+    return len(charts)
+
+
+def test_a_sweep_has_its_sentence_first_and_its_two_charts(
+    repeat_of: Callable[..., Window], measured_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    windows = [
+        replace(repeat_of(name, n, [clients * 1000 / rate] * rate, 1.0), clients=clients)
+        for clients, n in ((1, 1), (1, 2), (4, 1), (4, 2))
+        for name, rate in (("baseline", 100), ("pipeline", 150))
+    ]
+    run = measured_run(["baseline", "pipeline"], windows)
+    swept = {"clients": [1, 4], "tp99_limit_ms": 15.0}
+    raw_files.write(tmp_path, replace(run, kind="sweep", settings={**run.settings, **swept}))
+    report.build(tmp_path, PAGES)
+    page = (tmp_path / report.HTML_FILE).read_text()
+    assert _checked_charts(page) == 2
+    assert page.index("serves the most with TP99 &lt;= 15 ms") < page.index("<svg")
+    assert json.loads((tmp_path / report.SUMMARY_FILE).read_text())["workloads"][0]["name"]
 
 
 def test_without_batch_counts_it_is_told_whether_batching_is_off(
