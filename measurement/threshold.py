@@ -17,6 +17,8 @@ _POINTS = 2000
 # How wide the range is in which a window may end either way, as a share of the threshold: all of
 # these are held possible.
 _WIDTHS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+# So near an end of the range, in logarithms, nothing more is looked for.
+_AT_AN_END = 0.2
 # A window that something else disturbed, whatever its rate is.
 _DISTURBED = 0.03
 # Where the next window is measured: in the middle of what is left, or near one of its ends, which
@@ -73,6 +75,13 @@ class Threshold:
             found.low is not None
             and found.high is not None
             and found.high <= (1 + share) * found.low
+        )
+
+    def is_at_an_end(self) -> bool:
+        """Whether it most likely lies beyond the range, so that more windows tell nothing new."""
+        low, high = self._quantile(1 - CONFIDENCE), self._quantile(CONFIDENCE)
+        return bool(
+            np.log(high) < self._logs[0] + _AT_AN_END or np.log(low) > self._logs[-1] - _AT_AN_END
         )
 
     def _quantile(self, q: float) -> float:

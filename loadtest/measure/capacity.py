@@ -107,7 +107,10 @@ class _Search:
                 f"nothing was answered rightly; the first error: {self.windows[0].records[0].error}"
             )
         timeout_s = max(_LEAST_TIMEOUT_S, _TIMEOUT_LIMITS * settings.slo_ms / 1000)
-        while not (found := search_of(self.windows, settings.slo_ms)).is_within(RESOLUTION):
+        while True:
+            found = search_of(self.windows, settings.slo_ms)
+            if found.is_within(RESOLUTION) or found.is_at_an_end():
+                break
             if settings.tries is not None and len(self.windows) > settings.tries:
                 break
             rate = float(f"{found.next_value():.4g}")

@@ -49,8 +49,15 @@ def test_one_disturbed_window_does_not_decide() -> None:
 
 def test_a_threshold_beyond_the_range_has_no_bound_there() -> None:
     always, never = Threshold(10.0, 100.0), Threshold(10.0, 100.0)
+    assert not always.is_at_an_end()
     for _ in range(12):
         always.add(always.next_value(), held=True)
         never.add(never.next_value(), held=False)
     assert always.interval().high is None
     assert never.interval().low is None
+    assert always.is_at_an_end()
+    assert never.is_at_an_end()
+
+
+def test_a_threshold_within_the_range_is_at_no_end() -> None:
+    assert not _search(500.0, 0.01, 12, 1).is_at_an_end()
