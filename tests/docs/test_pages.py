@@ -16,7 +16,7 @@ from pipeline.config import read_config
 from pipeline.language.document import parse_toml
 from service.options.given import gather
 from service.options.server_arguments import parse_arguments
-from tests.docs.blocks import PAGES, SHELL, Block, Command, blocks, commands, inline_commands
+from tests.docs.blocks import PAGES, ROOT, SHELL, Block, Command, blocks, commands, inline_commands
 from tests.docs.conftest import Workspace
 from tests.docs.programs import program, run, why_not_made, why_not_taken
 
@@ -130,6 +130,10 @@ def test_a_file_can_be_read(block: Block, tmp_path: Path) -> None:
 
 def test_every_block_says_what_it_is() -> None:
     assert not [str(block) for block in ALL if not block.language]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 200
 
 
 def test_what_is_declared_is_there() -> None:
