@@ -81,7 +81,7 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def _commands(heading: str) -> list[str]:
     """The first commands below a heading of the page."""
     section = PAGE.split(f"{heading}\n")[1]
-    block = re.search(r"^```\n(.*?)\n```$", section, re.MULTILINE | re.DOTALL)
+    block = re.search(r"^```sh\n(.*?)\n```$", section, re.MULTILINE | re.DOTALL)
     assert block
     return block.group(1).splitlines()
 

@@ -47,7 +47,7 @@ def test_the_examples_run(scripted_server: Any, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.usefixtures("photos")
 def test_the_commands_run(scripted_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = PAGE.split("## Command line")[1].split("```")[1]
+    block = PAGE.split("## Command line")[1].split("```sh\n")[1].split("```")[0]
     lines = [line.partition("#")[0] for line in block.strip().splitlines()]
     assert len(lines) == 6
     for line in lines:
