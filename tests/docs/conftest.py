@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.docs.blocks import blocks
+from tests.docs.blocks import ROOT, blocks
 from tests.robustness.colour_model import encoded
 from tests.serving import service_here
 
 _MODELS = ("my.onnx", "my_classifier.onnx", "resnet50.onnx")
 _CLASSES = 1000
+_PACKAGED = re.compile(r'(model = |open_model\()"(?:efficientnet_lite0|resnet50)"')
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Workspace:
 
     def adapted(self, text: str) -> str:
         """A text that names the tiny model in place of packaged ones, and the server's port."""
-        for name in ("efficientnet_lite0", "resnet50"):
-            text = text.replace(f'"{name}"', f'"{self.folder / "my.onnx"}"')
+        text = _PACKAGED.sub(lambda found: f'{found[1]}"{self.folder / "my.onnx"}"', text)
         return text.replace("Client()", f"Client(port={self.port})").replace("8095", str(self.port))
 
 
@@ -78,6 +79,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         mine = quick.replace("classifier", "resnet50")
         for name, text in (("quick", quick), ("my", mine), ("fast", made.adapted(second))):
             (folder / f"{name}.toml").write_text(text)
+        shipped = Path("pipeline/configs/resnet50_cpu.toml")
+        (folder / shipped.parent).mkdir(parents=True)
+        (folder / shipped).write_text(made.adapted((ROOT / shipped).read_text("utf-8")))
         (server,) = [b.text for b in blocks("docs/operations.md") if b.language == "toml"]
         (folder / "server.toml").write_text(server)
         yield made
