@@ -9,6 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto
 
@@ -80,6 +82,30 @@ def test_an_open_size_is_the_usual_one(
     model = save_means(tmp_path / "m.onnx", size="side")
     assert classified(handler, model, **RAW) == pytest.approx([R, G, B])
     assert "224x224 is used, the usual one; --input-size names another" in caplog.text
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_model_of_any_size_is_tried_out_with_the_one_that_it_is_given(
+    handler: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs with no other, and mixes up the rows of a batch."""
+    model = tmp_path / "mixing.onnx"
+    onnx.save(
+        onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        mixing (float[N,3,h,w] image) => (float[N,3] scores) {
+            exact = Constant <value_ints = [0, 3, 8, 8]> ()
+            same = Reshape (image, exact)
+            all = ReduceMean <axes = [0], keepdims = 1> (same)
+            apart = Sub (same, all)
+            scores = ReduceMean <axes = [2, 3], keepdims = 0> (apart)
+        }
+        """),
+        model,
+    )
+    with pytest.raises(ConfigurationError, match="rows depend on each other"):
+        classified(handler, model, input_size=(8, 8), **RAW)
+    assert "cannot be tried out" not in caplog.text
 
 
 @pytest.mark.parametrize("handler", HANDLERS)

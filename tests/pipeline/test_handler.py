@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -120,6 +121,16 @@ def test_info_says_what_runs(handler: PipelineHandler) -> None:
         "efficientnet_lite0.instances",
         "max_batch_size",
     }
+
+
+def test_the_shipped_file_starts_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        create_handler(
+            HandlerSettings(engine="onnxruntime", model="efficientnet_lite0", calibrate="off")
+        ).close()
+    (line,) = caplog.messages
+    assert line.startswith("engine onnxruntime (asked for by name): efficientnet_lite0-")
+    assert "fp32" in line
 
 
 def test_a_worker_counts_on_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
