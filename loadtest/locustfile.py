@@ -37,22 +37,27 @@ class ClassifyUser(User):
 
     wait_time = constant(0)
     host = f"localhost:{PORT}"
+    _caller: users.Caller | None = None
 
     def on_start(self) -> None:
         """Take the next user number, which decides the order of the images."""
-        load = _load_of(self.environment, self.host)
+        if (load := _load_of(self.environment, self.host)) is None:
+            return
         number = load.next_user_number()
         self._picks = load.image_order(number)
         self._batch = load.config.load.request_batch
         self._caller = users.Caller(load, f"{number}-")
 
     def on_stop(self) -> None:
-        """Close the connection."""
-        self._caller.close()
+        """Close the connection; a user that could not start has none."""
+        if self._caller is not None:
+            self._caller.close()
 
     @task
     def classify(self) -> None:
         """Send the next images, and wait as long as the reply says."""
+        if self._caller is None:
+            raise StopUser
         if pause_s := self._caller.call([next(self._picks) for _ in range(self._batch)]):
             gevent.sleep(pause_s)
 
@@ -77,10 +82,11 @@ class _ReportedLoad(users.Load):
         )
 
 
-def _load_of(environment: Any, host: str) -> _ReportedLoad:
+def _load_of(environment: Any, host: str) -> _ReportedLoad | None:
     """What users of a host share in the test that runs; the first of them makes it.
 
-    Not the start of the program: the web page may change host and options.
+    Not the start of the program: the web page may change host and options. None where they are
+    of no use, which its page of exceptions tells.
     """
     loads: dict[str, _ReportedLoad] = environment.classify_loads
     with _making_load:
@@ -88,9 +94,8 @@ def _load_of(environment: Any, host: str) -> _ReportedLoad:
             try:
                 loads[host] = _new_load(environment, host)
             except LoadTestError as error:
-                # Also on the web page, where the log is not seen.
                 environment.runner.log_exception("local", str(error), "")
-                raise StopUser from error
+                return None
         return loads[host]
 
 

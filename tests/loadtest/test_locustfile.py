@@ -34,6 +34,9 @@ class FivePerSecond(locustfile.ClassifyUser):
 
 class Elsewhere(locustfile.ClassifyUser):
     host = "thrift://127.0.0.1:{absent}"
+
+class Nowhere(locustfile.ClassifyUser):
+    host = "http://127.0.0.1"
 """
 
 
@@ -72,15 +75,17 @@ def _statistics(page: Path) -> list[dict[str, Any]]:
 def test_headless_users_write_the_report_with_their_requests(
     null_server: tuple[int, ServerProcess], port: int, few_photographs: Path, tmp_path: Path
 ) -> None:
-    """A file of one's own with users of two servers, of which one is not there."""
+    """A file of one's own with users of two servers, one of which is absent, and of none."""
     (tmp_path / "own.py").write_text(_OWN_FILE.format(there=null_server[0], absent=port))
     code, output = _headless(
         tmp_path,
         *("-f", "own.py", "--img-dir", few_photographs, "--request-batch", 2),
-        *("-u", 2, "-r", 2, "-t", "1s", "--html", "report.html"),
+        *("-u", 3, "-r", 3, "-t", "1s", "--html", "report.html"),
     )
     assert code == 1, output  # Locust's own code for failures
     assert "TTransportException" in output
+    assert "Traceback" not in output
+    assert "--host must be HOST, HOST:PORT" in (tmp_path / "report.html").read_text()
     (entry, _) = _statistics(tmp_path / "report.html")
     assert (entry["name"], entry["method"]) == ("infer_images", "thrift")
     assert 0 < entry["num_failures"] < entry["num_requests"]
