@@ -85,6 +85,19 @@ def test_an_open_size_is_the_usual_one(
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
+def test_a_file_that_says_nothing_of_its_sizes_needs_its_layout(
+    handler: str, tmp_path: Path
+) -> None:
+    proto = onnx.load(save_means(tmp_path / "m.onnx", "nhwc", size="side"))
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_param = "colours"
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ConfigurationError, match="it takes 'image' float32 N x side x side x col"):
+        classified(handler, tmp_path / "m.onnx", **RAW)
+    scores = classified(handler, tmp_path / "m.onnx", layout="nhwc", input_size=(8, 8), **RAW)
+    assert scores == pytest.approx([R, G, B])
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
 def test_a_model_of_any_size_is_tried_out_with_the_one_that_it_is_given(
     handler: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

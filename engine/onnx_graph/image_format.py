@@ -25,6 +25,7 @@ _CHANNEL_DENOTATION = "DATA_CHANNEL"
 # Of a batch's four dimensions, which one is the channels.
 _CHANNEL_AXIS = {NCHW: 1, NHWC: 3}
 _CHANNELS = (1, 3)
+_USUAL_CHANNELS = 3
 _GIVEN = "as given"
 
 
@@ -90,9 +91,14 @@ def find_format(
         chosen, reason = declared, "its file"
     elif by_shape:
         chosen, reason = by_shape[0], "its shape"
+    elif None in (spec.shape[axis] for axis in _CHANNEL_AXIS.values()):
+        raise EngineError(
+            f"{where} does not say which dimension is the channels: it takes {spec}; name it with "
+            f"--layout nchw or --layout nhwc, and they are three"
+        )
     else:
         raise EngineError(f"{where} {_WANTED}; it takes {spec}")
-    channels = spec.shape[_CHANNEL_AXIS[chosen]]
+    channels = spec.shape[_CHANNEL_AXIS[chosen]] or _USUAL_CHANNELS
     if channels not in _CHANNELS:
         raise EngineError(
             f"{where}: layout {chosen} ({reason}) does not suit {spec}: of it dimension "

@@ -287,6 +287,9 @@ class OnnxModel:
         proto, name = self._proto, spec.name
         batch, *row = spec.shape
         height, width = row[:2] if found.layout == NHWC else row[1:]
+        if row[2 if found.layout == NHWC else 0] is None:
+            shape = [height, width, 3] if found.layout == NHWC else [3, height, width]
+            proto = set_input_sizes(proto, {name: shape}, self.path)
         keeps_order = found.layout == NHWC and found.color == RGB
         if not (found.is_usual or keeps_order):
             name = f"{spec.name}_rgb"
