@@ -11,10 +11,13 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
-PAGES = (
+GUIDES = (
     "README.md",
     *(f"docs/{it.name}" for it in sorted((ROOT / "docs").glob("*.md")) if it.name != "index.md"),
 )
+"""Whatever they show is tried."""
+PAGES = (*GUIDES, "pipeline/README.md", "results/README.md", "CONTRIBUTING.md")
+"""Programs and TOML files of the others are fragments, which tests of their subjects complete."""
 SHELL = ("sh", "console")
 
 

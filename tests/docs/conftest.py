@@ -16,7 +16,7 @@ from tests.docs.blocks import ROOT, blocks
 from tests.robustness.colour_model import encoded
 from tests.serving import service_here
 
-_MODELS = ("my.onnx", "my_classifier.onnx", "resnet50.onnx")
+_MODELS = ("my.onnx", "model.onnx", "my_classifier.onnx", "resnet50.onnx")
 _CLASSES = 1000
 _PACKAGED = re.compile(r'(model = |open_model\()"(?:efficientnet_lite0|resnet50)"')
 

@@ -16,7 +16,17 @@ from pipeline.config import read_config
 from pipeline.language.document import parse_toml
 from service.options.given import gather
 from service.options.server_arguments import parse_arguments
-from tests.docs.blocks import PAGES, ROOT, SHELL, Block, Command, blocks, commands, inline_commands
+from tests.docs.blocks import (
+    GUIDES,
+    PAGES,
+    ROOT,
+    SHELL,
+    Block,
+    Command,
+    blocks,
+    commands,
+    inline_commands,
+)
 from tests.docs.conftest import Workspace
 from tests.docs.programs import program, run, why_not_made, why_not_taken
 
@@ -29,8 +39,8 @@ TRANSLATED = "docs/quick-start.zh.md"
 ALL = [block for page in PAGES for block in blocks(page)]
 TRIED = [block for block in ALL if block.text.splitlines()[0] not in ELSEWHERE]
 SHELL_BLOCKS = [it for it in TRIED if it.language in SHELL and it.page != TRANSLATED]
-PYTHON_BLOCKS = [block for block in TRIED if block.language == "python"]
-TOML_BLOCKS = [block for block in TRIED if block.language == "toml"]
+PYTHON_BLOCKS = [it for it in TRIED if it.language == "python" and it.page in GUIDES]
+TOML_BLOCKS = [it for it in TRIED if it.language == "toml" and it.page in GUIDES]
 
 
 def declared(command: Command, starts: dict[str, Any]) -> str | None:
