@@ -126,7 +126,7 @@ def parameters(entries: Entries) -> list[click.Parameter]:
 def refuse_several(entries: Entries, given: Mapping[str, Any], ctx: click.Context) -> None:
     """Raise UsageError where two options are given that exclude each other."""
     for entry in entries:
-        both = [described for described in entry if given.get(described.name) not in (None, False)]
+        both = [described for described in entry if given.get(described.name)]
         if len(both) > 1:
             names = " and ".join(map(spelling, both))
             raise click.UsageError(f"{names} exclude each other; give one of them", ctx)
