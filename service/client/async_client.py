@@ -42,6 +42,7 @@ class AsyncClient(BaseClient):
         timeout_s: float | None = None,
         with_stage_times: bool = False,
         channel_order: str = "bgr",
+        traceparent: str | None = None,
     ) -> Classification:
         """What is in an image; `Client.classify` has arguments and errors."""
         outcomes = await self.classify_batch(
@@ -50,6 +51,7 @@ class AsyncClient(BaseClient):
             timeout_s=timeout_s,
             with_stage_times=with_stage_times,
             channel_order=channel_order,
+            traceparent=traceparent,
         )
         if isinstance(outcomes[0], ClientError):
             raise outcomes[0]
@@ -63,6 +65,7 @@ class AsyncClient(BaseClient):
         timeout_s: float | None = None,
         with_stage_times: bool = False,
         channel_order: str = "bgr",
+        traceparent: str | None = None,
     ) -> list[Classification | ClientError]:
         """What is in each of several images; `Client.classify_batch` has the rest.
 
@@ -70,7 +73,7 @@ class AsyncClient(BaseClient):
         """
         deadline = self._deadline(timeout_s)
         encoded = await self._encoded(images, channel_order, deadline)
-        call = ClassifyCall(encoded, top_k, with_stage_times, deadline)
+        call = ClassifyCall(encoded, top_k, with_stage_times, traceparent, deadline)
         results: Any = []
         if call.has_images:
             try:

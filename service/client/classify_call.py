@@ -27,6 +27,7 @@ class ClassifyCall:
         images: encoded, or why there is none.
         top_k: how many classes to name, at most as many as there are.
         with_stage_times: whether the server says how long each stage took.
+        traceparent: the caller's span, as in the W3C's Trace Context; None for none.
         deadline: of the call.
 
     Attributes:
@@ -38,6 +39,7 @@ class ClassifyCall:
         images: Sequence[bytes | ClientError],
         top_k: int,
         with_stage_times: bool,
+        traceparent: str | None,
         deadline: CallDeadline,
     ) -> None:
         self._images = images
@@ -48,6 +50,7 @@ class ClassifyCall:
         ]
         self._top_k = min(top_k, _MAX_TOP_K)
         self._with_stage_times = with_stage_times
+        self._traceparent = traceparent
         self._deadline = deadline
         self.has_images = bool(self._requests)
 
@@ -58,6 +61,7 @@ class ClassifyCall:
             top_k=self._top_k,
             timeout_ms=self._deadline.remaining_ms,
             with_stage_times=self._with_stage_times,
+            traceparent=self._traceparent,
         )
         return {"requests": self._requests, "options": options}
 

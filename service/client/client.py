@@ -38,6 +38,7 @@ class Client(BaseClient):
         timeout_s: float | None = None,
         with_stage_times: bool = False,
         channel_order: str = "bgr",
+        traceparent: str | None = None,
     ) -> Classification:
         """What is in an image.
 
@@ -50,6 +51,8 @@ class Client(BaseClient):
             timeout_s: longest time of this call; at most `call_timeout_s`, which None means.
             with_stage_times: whether the server says how long each stage took.
             channel_order: of an array: "bgr", as OpenCV has it, or "rgb".
+            traceparent: the caller's span, as in the W3C's Trace Context, to which a server that
+                sends traces adds its own.
 
         Raises:
             InvalidImageError: the image cannot be read or decoded.
@@ -66,6 +69,7 @@ class Client(BaseClient):
             timeout_s=timeout_s,
             with_stage_times=with_stage_times,
             channel_order=channel_order,
+            traceparent=traceparent,
         )[0]
         if isinstance(outcome, ClientError):
             raise outcome
@@ -79,6 +83,7 @@ class Client(BaseClient):
         timeout_s: float | None = None,
         with_stage_times: bool = False,
         channel_order: str = "bgr",
+        traceparent: str | None = None,
     ) -> list[Classification | ClientError]:
         """What is in each of several images, asked for in one call.
 
@@ -88,6 +93,7 @@ class Client(BaseClient):
             timeout_s: longest time of this call.
             with_stage_times: whether the server says how long each stage took.
             channel_order: of arrays.
+            traceparent: the caller's span.
 
         Returns:
             One outcome an image, in their order: its Classification, or the error that `classify`
@@ -99,7 +105,7 @@ class Client(BaseClient):
         """
         deadline = self._deadline(timeout_s)
         encoded = encoded_images(images, channel_order, self._endpoint.max_request_bytes)
-        call = ClassifyCall(encoded, top_k, with_stage_times, deadline)
+        call = ClassifyCall(encoded, top_k, with_stage_times, traceparent, deadline)
         results: Any = []
         if call.has_images:
             try:

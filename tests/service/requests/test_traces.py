@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from idl import inference
+from service.client import Client
 from service.errors import ConfigurationError
 from service.options.server_settings import ServerSettings
 from service.requests.telling import telling
@@ -89,13 +90,10 @@ def test_a_request_is_a_span_with_its_stages(
     serve: Serve, scripted: Any, collector: Collector
 ) -> None:
     server = serve(scripted, trace_endpoint=collector.url)
-    with closing(server.client()) as client:
-        client.infer_images(
-            [inference.InferenceParams("u", data) for data in (b"x", b"invalid")],
-            inference.InferOptions(traceparent=f"00-{TRACE_ID}-{PARENT_ID}-01"),
-        )
-        with pytest.raises(inference.InternalError):
-            client.infer_batch(inference.InferenceParams("u", b"broken"))
+    with Client("127.0.0.1", server.port) as caller:
+        caller.classify_batch([b"x", b"invalid"], traceparent=f"00-{TRACE_ID}-{PARENT_ID}-01")
+    with closing(server.client()) as client, pytest.raises(inference.InternalError):
+        client.infer_batch(inference.InferenceParams("u", b"broken"))
     server.stop()
     spans = collector.spans()
     assert [span.name for span in spans] == [
