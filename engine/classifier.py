@@ -12,6 +12,7 @@ from engine.onnx_graph.model import OnnxModel
 logger = logging.getLogger(__name__)
 
 _UNIT_PIXELS = Normalization((0.0,), (255.0,))
+_PLAIN_PIXELS = Normalization((0.0,), (1.0,))
 _USUAL_SIZE = (224, 224)
 
 
@@ -115,10 +116,14 @@ def contradiction(name: str, declared: Normalization | None, given: Normalizatio
 
 
 def contradiction_of(model: OnnxModel, given: Normalization | None) -> str:
-    """That a model's file declares other values, or unusable ones; "" where it does not."""
+    """That a model's file declares other values, or unusable ones; "" where it does not.
+
+    Args:
+        model: the model.
+        given: what it gets; None for pixels as they are.
+    """
     try:
-        declared = model.declared_normalization
-        return "" if given is None else contradiction(model.name, declared, given)
+        return contradiction(model.name, model.declared_normalization, given or _PLAIN_PIXELS)
     except EngineError as error:
         return str(error)
 

@@ -12,8 +12,7 @@ from onnx import TensorProto, helper
 
 from engine.serving_graph import main
 from interfaces.peers import ServingGraph
-
-SIDE = 8
+from tests.image_models import FORMATS, SIDE, B, G, R, save_means
 
 
 @pytest.fixture
@@ -52,6 +51,23 @@ def test_the_graph_takes_the_pixels_that_decoders_give(
     pixels[1, :, :, 2] = 255
     logits = session.run(None, {session.get_inputs()[0].name: pixels})[0]
     assert np.allclose(logits, [[0, 0, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    "name", ["channels last", "grey, channels last", "bytes", "bytes, channels last", "grey bytes"]
+)
+def test_it_takes_them_whatever_the_file_wants(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, _, expected = FORMATS[name]
+    plain = {"thriftpipe__mean": "0", "thriftpipe__std": "1"}
+    model = save_means(tmp_path / "m.onnx", **saved, **plain)
+    output = tmp_path / "graph.onnx"
+    assert main([str(model), "--output", str(output)]) == 0, capsys.readouterr().err
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    pixels = np.broadcast_to(np.array([R, G, B], np.uint8), (2, SIDE, SIDE, 3))
+    scores = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    assert np.allclose(scores, [expected, expected], atol=0.01)
 
 
 def test_what_cannot_be_written_is_told_in_a_line(
