@@ -55,7 +55,7 @@ def run_trace(options: Namespace) -> int:
         say(f"{path}: {_what_it_is(path)}")
     failures = [it.failure for side in recording.sides for it in side.requests if it.failure]
     if failures:
-        complain(f"{len(failures)} images failed, such as: {failures[0]}")
+        complain(f"{len(failures)} requests failed, such as: {failures[0]}")
     return 1 if failures else 0
 
 

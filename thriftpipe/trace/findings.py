@@ -87,9 +87,11 @@ def verdict(recording: Recording) -> list[str]:
         f"{baseline.wall_s * 1000:.0f} ms ({images_a_second(baseline):.0f} a second), the pipeline "
         f"{pipeline.wall_s * 1000:.0f} ms ({speed:.0f} a second)."
     ]
-    failed = sum(bool(it.failure) for side in recording.sides for it in side.requests)
-    if failed:
-        sentences.append(f"{failed} of them failed, so the two cannot be compared.")
+    failed = [sum(bool(it.failure) for it in side.requests) for side in (baseline, pipeline)]
+    if any(failed):
+        sentences.append(
+            f"{failed[0]} and {failed[1]} of them failed, so the two cannot be compared."
+        )
     else:
         sentences.append(
             f"That is x {baseline.wall_s / pipeline.wall_s:.2f} in one short run, which shows how "

@@ -81,7 +81,7 @@ class Recorder(Parts):
         return reasons.pop()
 
     def keep(self, batch: Batch) -> None:
-        """A batch has ended; those of the warm-up are nobody's."""
+        """A batch has ended; one of the warm-up has no request."""
         if batch.visits:
             self._batches.append(batch)
 

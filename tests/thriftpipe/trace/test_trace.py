@@ -220,9 +220,13 @@ def test_an_image_that_fails_is_told(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "chain.toml").write_text(chain.replace("S[DecodeMat", part))
     run = trace(tmp_path, "chain.toml", "-o", str(tmp_path / "t.json"), "--no-baseline")
     assert run.returncode == 1
-    assert "15 images failed, such as: " in run.stderr
+    assert "15 requests failed, such as: " in run.stderr
     failures = [it["args"]["failure"] for it in bars(events_of(tmp_path / "t.json"), "request")]
     assert sum(bool(failure) for failure in failures) == 15
+    # The baseline cuts nothing out.
+    run = trace(tmp_path, "chain.toml", "-o", str(tmp_path / "t.html"))
+    assert run.returncode == 1
+    assert "0 and 15 of them failed, so the two cannot be compared." in run.stdout
 
 
 @pytest.mark.parametrize(
