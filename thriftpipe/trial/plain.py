@@ -7,13 +7,16 @@ more, in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from engine.errors import EngineError
+from interfaces.error_text import in_one_line
 from thriftpipe.trial.facts import ModelFacts
 
 _DTYPES = {
@@ -25,15 +28,20 @@ _DTYPES = {
 
 
 class PlainModel:
-    """An inference session of a file as it lies on the disk."""
+    """An inference session of a file as it lies on the disk.
+
+    Raises:
+        EngineError: onnxruntime cannot load the file, or run it.
+    """
 
     def __init__(self, path: Path, facts: ModelFacts) -> None:
-        self._facts = facts
+        self._path, self._facts = path, facts
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        options.log_severity_level = 3  # errors
+        with _failures_of(path):
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         (self._input,) = self._session.get_inputs()
 
     def scores(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -43,8 +51,9 @@ class PlainModel:
             pixels: uint8 array of shape (height, width, 3): R, G and B.
         """
         batch = self._input.shape[0]
-        rows = np.repeat(self._prepared(pixels)[np.newaxis], _fixed(batch), axis=0)
-        (values,) = self._session.run([self._facts.output], {self._input.name: rows})
+        with _failures_of(self._path):
+            rows = np.repeat(self._prepared(pixels)[np.newaxis], _fixed(batch), axis=0)
+            (values,) = self._session.run([self._facts.output], {self._input.name: rows})
         row = np.asarray(values, np.float32).reshape(len(rows), -1)[0]
         return _activated(row, self._facts.activation)
 
@@ -68,6 +77,18 @@ class PlainModel:
         return np.ascontiguousarray(values, _DTYPES[self._input.type])
 
 
+@contextmanager
+def _failures_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # What onnxruntime raises has no common base.
+        raise EngineError(
+            f"plain onnxruntime, beside which the answers are put, cannot run {path}: "
+            f"{in_one_line(error)}"
+        ) from error
+
+
 def _fixed(batch: object) -> int:
     """The rows of a batch: one, unless the file fixes another number."""
     return batch if isinstance(batch, int) and batch > 0 else 1
@@ -80,8 +101,3 @@ def _activated(row: npt.NDArray[np.float32], activation: str) -> npt.NDArray[np.
     elif activation == "sigmoid":
         row = (1 / (1 + np.exp(-row.astype(np.float64)))).astype(np.float32)
     return row if len(row) > 1 else np.concatenate([1 - row, row])
-
-
-def largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two scores of one class."""
-    return float(np.abs(np.subtract(one, other)).max())
