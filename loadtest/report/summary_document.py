@@ -87,6 +87,7 @@ def _row(row: Row) -> dict[str, Any]:
         "processes": row.processes,
         "clients": row.clients,
         "offered_per_s": row.offered_per_s,
+        **_lag(row),
         "images_per_s": {
             "median": row.qps.median,
             "min": row.qps.low,
@@ -112,6 +113,13 @@ def _row(row: Row) -> dict[str, Any]:
         },
         "marks": [mark.name for mark in MARKS if mark.applies(row)],
     }
+
+
+def _lag(row: Row) -> dict[str, Any]:
+    """Of an open loop: how late the load generator itself was, which latencies contain."""
+    if row.offered_per_s is None:
+        return {}
+    return {"generator_lag_ms": {"tp50": row.lag_ms(0.50), "tp99": row.lag_ms(0.99)}}
 
 
 def _batches(node: NodeBatches) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
+import jsonschema
 import psutil
 import pytest
 
@@ -24,6 +26,7 @@ from loadtest.records.run import Window
 from loadtest.servers.server_process import ServerProcess
 from loadtest.settings import LoadSettings
 
+SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 Serve = Callable[..., AbstractContextManager[ServerProcess]]
 LoadTest = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -98,6 +101,11 @@ def test_an_open_loop_sends_as_planned_and_tells_how_late_it_was(
     report = (tmp_path / "out" / "report.md").read_text()
     assert "200 requests a second in an open loop (constant arrivals) from 2 process(es)" in report
     assert "generator's lag: TP50 ms" in report
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    jsonschema.validate(summary, json.loads(SCHEMA.read_text()))
+    (row,) = summary["workloads"][0]["variants"]
+    assert row["offered_per_s"] == 200.0
+    assert row["generator_lag_ms"]["tp50"] <= row["generator_lag_ms"]["tp99"]
 
 
 @pytest.mark.parametrize(
