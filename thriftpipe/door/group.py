@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +31,12 @@ from thriftpipe.door.programs import LOADTEST, PIPELINE, Program, Tables
 NAME = "thriftpipe"
 COMPLETION_VARIABLE = "_THRIFTPIPE_COMPLETE"
 _INTERRUPTED = 130
+# What options take such files, or a folder.
+_OPTIONS_OF = {
+    ".onnx": ("model", "workloads", "workload"),
+    ".toml": ("config",),
+    "folder": ("images", "img_dir"),
+}
 _SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": dashed,
@@ -63,7 +70,8 @@ class ProgramCommand(click.Command):
         self._command = command
         super().__init__(
             name,
-            context_settings=_SETTINGS,
+            # Such arguments are refused here, with the option that they belong to.
+            context_settings={**_SETTINGS, "allow_extra_args": True},
             callback=self._run,
             params=parameters(self.entries),
             help=described.description or described.help,
@@ -79,6 +87,9 @@ class ProgramCommand(click.Command):
             error.ctx = error.ctx or ctx
             raise
         refuse_several(self.entries, ctx.params, ctx)
+        if ctx.args and not ctx.resilient_parsing:
+            word, names = ctx.args[0], {option.name for entry in self.entries for option in entry}
+            raise click.UsageError(f"unexpected argument {word!r}{_place_of(word, names)}", ctx)
         return left
 
     def get_help(self, ctx: click.Context) -> str:
@@ -276,8 +287,22 @@ def _told(error: click.UsageError) -> str:
         return f"{spelling(described)} is missing: {described.text.replace('`', '')}"
     if isinstance(error, click.BadParameter) and described is not None:
         return f"{spelling(described)}: {error.message}"
-    text = error.format_message().rstrip(".").removeprefix("Got ")
+    text = error.format_message().rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _place_of(word: str, names: Collection[str]) -> str:
+    """The option of a command that a file or folder could belong to, as a question; or "".
+
+    Args:
+        word: what was given without a name.
+        names: those of the command's options.
+    """
+    kind = "folder" if Path(word).is_dir() else Path(word).suffix
+    for name in _OPTIONS_OF.get(kind, ()):
+        if name in names:
+            return f"; did you mean --{dashed(name)} {word}?"
+    return ""
 
 
 def _option_names(ctx: click.Context | None) -> list[str]:
