@@ -17,6 +17,8 @@ include_patterns = ["*.md", "docs/*.md", "pipeline/README.md", "results/*.md", "
 exclude_patterns = ["site", ".*"]
 
 myst_heading_anchors = 4
+# Options begin with two dashes.
+smartquotes = False
 suppress_warnings = [
     # Pages of single measurements are reached by links.
     "toc.not_included",

@@ -22,7 +22,8 @@ batches and workers](choosing.md) and [the pipeline's language](../pipeline/READ
 Of `thriftpipe serve`, and of `python -m service`. What a client can make the server do has a limit,
 which is checked before the cost arises. Each refusal says the limit, its flag, and what was given.
 `--help` says the same. With several workers images, buffered bytes and connections are counted over
-all workers together.
+all workers together. Each option may also be a variable, `THRIFTPIPE_MAX_QUEUE`, or a key of the
+service's file, `max-queue`: see [options](operations.md#options-command-line-environment-file).
 
 {options}
 ## A pipeline's file
