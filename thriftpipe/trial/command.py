@@ -103,6 +103,9 @@ def _given(options: Namespace) -> Namespace:
     model = given.pop("model")
     if model:
         given["model"] = model
+    if options.skip_compare:
+        # It is about speed alone, and the servers of the comparison would take it from here.
+        given["calibrate"] = "off"
     return Namespace(**given, handler=_HANDLER)
 
 
@@ -175,7 +178,7 @@ def _ask(
     """Show the answers of both; whether they are the same."""
     labels = Labels.load(labels_path, facts.num_classes)
     started_s = time.monotonic()
-    with screen.status("loading the model, and finding the fastest batches once ..."):
+    with screen.status("loading the model ..."):
         handler = create_handler(_HANDLER, settings)
     try:
         info = handler.info()

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from loadtest.command_line import build_parser
 from tests.commands import run_here
+from tests.image_models import FORMATS, save_means
 from tests.robustness.colour_model import ColourModel, encoded, write_colour_model
 from thriftpipe.door.group import run
 from thriftpipe.trial import comparison
@@ -75,6 +76,32 @@ def test_a_model_is_shown_asked_and_agrees(
         row = next(line for line in done.stdout.splitlines() if line.startswith(colour))
         _, best, ours, theirs = row.split()
         assert (best, ours) == (colour, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("channels last, BGR", "layout NHWC (its shape) channels BGR (as given)"),
+        ("BGR", "mean 10, 20, 30, std 20, 10, 5 (--mean and --std)"),
+        ("grey bytes", "normalisation none: it takes pixels of 0 to 255 as bytes"),
+        ("bytes, channels last", "resize shorter side to 12, aspect ratio kept"),
+    ],
+)
+def test_models_agree_whatever_image_they_take(
+    kind: str, found: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    of_file, options, _ = FORMATS[kind]
+    words = [
+        f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in options.items()
+    ]
+    model = save_means(tmp_path / "means.onnx", **of_file)
+    given = ["--images", photos, "--resize=12", "--output-activation=none", "--skip-compare"]
+    done = _try(model, *words, *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The same answers" in done.stdout
+    assert found in _said(done), _said(done)
 
 
 def _steep_model(folder: Path) -> Path:
