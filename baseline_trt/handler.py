@@ -90,7 +90,10 @@ class BaselineHandler:
         choice = choose_engine(settings.engine, settings.precision)
         size = settings.input_size or settings.crop
         model = classifier_input(
-            classifier_output(open_model(settings.model, settings.weights, size), settings.output),
+            classifier_output(
+                open_model(settings.model, settings.weights, size, settings.layout),
+                settings.output,
+            ),
             *(settings.layout, settings.color, settings.input_size, settings.crop),
         )
         normalization = classifier_normalization(model, settings.mean, settings.std)

@@ -144,7 +144,8 @@ def _document(settings: HandlerSettings) -> tuple[dict[str, Any], OnnxModel | No
     if is_template or settings.model is not None or settings.weights is not None:
         assigned = _assigned_texts(node, overrides)
         name = assigned.get("model", settings.model)
-        model = open_model(name, settings.weights, settings.input_size or settings.crop)
+        size = settings.input_size or settings.crop
+        model = open_model(name, settings.weights, size, settings.layout)
         document = _merged(document, {node: {"model": str(model.path)}})
         if "model" in assigned:
             overrides = {k: value for k, value in overrides.items() if k != f"{node}.model"}

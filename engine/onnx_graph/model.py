@@ -65,6 +65,7 @@ class OnnxModel:
         *,
         is_ours: bool = False,
         open_size: tuple[int, int] | None = None,
+        layout: str | None = None,
     ) -> OnnxModel:
         """Read a model from an ONNX file, and try it out.
 
@@ -77,6 +78,7 @@ class OnnxModel:
             is_ours: whether this project has exported it, so that no trial is needed.
             open_size: height and width, in pixels, of the images that it is tried out with where
                 it leaves them open.
+            layout: where its channels are, one of `inputs.LAYOUTS`, if its user says so.
 
         Raises:
             EngineError: no such file, not an ONNX model, external data missing, tensors of a type
@@ -88,7 +90,7 @@ class OnnxModel:
         freed, fixed_batch = make_batch_dynamic(proto, path)
         if is_ours:
             return cls(path, sha256, freed)
-        trial = try_out(freed, sha256, fixed_batch, open_size)
+        trial = try_out(freed, sha256, fixed_batch, open_size, layout)
         model = cls(path, sha256, proto if trial.only_alone else freed, trial)
         if len(model.outputs) == 1:
             model.check_outputs()

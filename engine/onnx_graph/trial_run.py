@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from engine.cache.folders import cache_folder
 from engine.cpu.cores import available_cores
+from engine.onnx_graph.inputs import NHWC
 from engine.onnx_graph.tensors import nodes_within, true_inputs
 from engine.onnx_graph.trial import Trial, ValueRange, keep_trial, read_trial, value_range
 from interfaces.error_text import first_line
@@ -27,8 +28,8 @@ _logger = logging.getLogger(__name__)
 # From which to which value the elements of an input are; the first two rows also run together.
 _FLOAT_RANGES = ((0, 2), (0, 2), (-2, 2), (0, 255))
 _BYTE_RANGES = ((0, 256), (0, 256), (0, 128), (128, 256))
-# Of an image whose file leaves its size open.
-_USUAL_SIZE = 224
+# Of an image whose file leaves its size, or its channels, open.
+_USUAL_SIZE, _CHANNELS = 224, 3
 # How far rows in a batch may be from the same rows alone, relative to the largest value. What
 # rounds to few bits may round another way; what takes its scale from the whole batch often does.
 _TOLERANCE, _COARSE_TOLERANCE, _DYNAMIC_TOLERANCE = 1e-3, 0.05, 0.2
@@ -51,6 +52,7 @@ def try_out(
     sha256: str,
     fixed_batch: int | None,
     open_size: tuple[int, int] | None = None,
+    layout: str | None = None,
 ) -> Trial:
     """Run a model on a few made-up rows, alone and two of them in one batch.
 
@@ -61,10 +63,12 @@ def try_out(
         sha256: of its file.
         fixed_batch: the size of a batch that the file names, or None.
         open_size: height and width of its images, in pixels, where it leaves them open.
+        layout: where its channels are, one of `inputs.LAYOUTS`, if its user says so.
     """
-    if open_size is not None and any(map(_leaves_open, true_inputs(proto))):
-        proto = _sized(proto, open_size)
-        sha256 = f"{sha256}-{open_size[0]}x{open_size[1]}"
+    if (open_size or layout) and any(map(_leaves_open, true_inputs(proto))):
+        height, width = open_size or (_USUAL_SIZE, _USUAL_SIZE)
+        proto = _sized(proto, (height, width), layout)
+        sha256 = f"{sha256}-{layout or 'any'}-{height}x{width}"
     if sha256 not in _trials:
         # Imported here because it takes its time, and packaged models need no trial.
         import onnxruntime
@@ -80,14 +84,16 @@ def _leaves_open(value: onnx.ValueInfoProto) -> bool:
     return len(dims) == 4 and any(not dim.dim_value for dim in dims[1:])
 
 
-def _sized(proto: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
-    """A copy whose images have that height and width where they have none."""
+def _sized(proto: onnx.ModelProto, size: tuple[int, int], layout: str | None) -> onnx.ModelProto:
+    """A copy whose images have that height and width, and three channels, where they have none."""
     sized = onnx.ModelProto()
     sized.CopyFrom(proto)
     for value in filter(_leaves_open, true_inputs(sized)):
         dims = value.type.tensor_type.shape.dim
         comes_last = dims[3].dim_value in (1, 3) and dims[1].dim_value not in (1, 3)
-        for dim, pixels in zip(dims[1:3] if comes_last else dims[2:4], size, strict=True):
+        is_last = layout == NHWC if layout else comes_last
+        row = (*size, _CHANNELS) if is_last else (_CHANNELS, *size)
+        for dim, pixels in zip(dims[1:], row, strict=True):
             if not dim.dim_value:
                 dim.dim_value = pixels
     return sized

@@ -96,6 +96,7 @@ def open_model(
     name_or_path: str | None = None,
     weights: str | None = None,
     open_size: tuple[int, int] | None = None,
+    layout: str | None = None,
 ) -> OnnxModel:
     """A model from the zoo, or from a file.
 
@@ -105,6 +106,7 @@ def open_model(
         weights: state-dict file for a model of the zoo, or None for the model's own weights.
         open_size: height and width, in pixels, with which a file is tried out that leaves them
             open.
+        layout: where a file has its channels, one of `inputs.LAYOUTS`, if its user says so.
 
     Raises:
         EngineError: there is no such model or file, or the weights do not fit.
@@ -129,7 +131,7 @@ def open_model(
         )
     if not os.path.lexists(name) and not Path(name).suffix and os.sep not in name:
         raise EngineError(f"{unknown_name('model', name, ZOO)}, or a path to an ONNX file")
-    return OnnxModel.load(name, open_size=open_size)
+    return OnnxModel.load(name, open_size=open_size, layout=layout)
 
 
 def outline(name: str) -> OnnxModel:

@@ -258,7 +258,8 @@ def _load(config: InstanceConfig) -> Engine:
     check_activation(settings)
     choice = chosen_engine(settings, config.engine)
     open_size = image_size(batch_shapes(settings))
-    model = prepared_model(open_model(settings["model"], open_size=open_size), settings)
+    opened = open_model(settings["model"], None, open_size, settings["model::layout"])
+    model = prepared_model(opened, settings)
     check_shapes(batch_shapes(settings), model.inputs)
     return load_engine(choice, model, engine_options(config, choice.precision))
 

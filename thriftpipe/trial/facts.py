@@ -74,9 +74,8 @@ def facts_of(settings: HandlerSettings, labels_path: str | None) -> ModelFacts:
     Raises:
         EngineError: there is no such model, or it cannot be served.
     """
-    model = open_model(
-        settings.model, settings.weights, open_size=settings.input_size or settings.crop
-    )
+    size = settings.input_size or settings.crop
+    model = open_model(settings.model, settings.weights, size, settings.layout)
     served = classifier_input(
         classifier_output(model, settings.output),
         *(settings.layout, settings.color, settings.input_size, settings.crop),
