@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +85,22 @@ def find_images(
     """
     candidates: list[Path] = []
     others: list[Path] = []
+    bad: dict[Path, str] = {}
     for place in places:
         if not place.is_dir():
             candidates.append(place)
             continue
-        for path in _entries(place, recursive=recursive):
+        try:
+            entries = _entries(place, recursive=recursive)
+        except OSError as error:
+            bad[place] = f"cannot be read: {error.strerror or error}"
+            continue
+        for path in entries:
             (candidates if _may_be_image(path) else others).append(path)
     with ThreadPoolExecutor(threads) as pool:
         reasons = list(pool.map(lambda path: why_unreadable(path) or why_bad(path), candidates))
     found = zip(candidates, reasons, strict=True)
-    bad = {path: " ".join(reason.split()) for path, reason in found if reason}
+    bad |= {path: " ".join(reason.split()) for path, reason in found if reason}
     return FoundImages([path for path in candidates if path not in bad], bad, others)
 
 
@@ -127,9 +133,9 @@ def why_no_format(data: bytes, formats: Iterable[str] = DEFAULT_FORMATS) -> str:
     return ""
 
 
-def _entries(folder: Path, *, recursive: bool) -> Iterator[Path]:
+def _entries(folder: Path, *, recursive: bool) -> list[Path]:
     entries = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    return (path for path in entries if not (recursive and path.is_dir()))
+    return [path for path in entries if not (recursive and path.is_dir())]
 
 
 def _may_be_image(path: Path) -> bool:
