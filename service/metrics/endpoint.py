@@ -6,8 +6,9 @@ import json
 import logging
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,15 +17,19 @@ from interfaces.extras import install_command
 from interfaces.stats import Stats
 from service.accepting.listening_socket import AddressOptions, address_text, bind
 from service.errors import ConfigurationError
+from service.logs.rate_limited import RateLimitedWarnings
 from service.metrics.metric_table import Snapshot
 from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import STARTING, Lifecycle
 
 _log = logging.getLogger(__name__)
+# Clients choose how often.
+_failures = RateLimitedWarnings(_log)
 
 _OPTIONS = AddressOptions("--metrics-host", "--metrics-port")
-# A client that is slower, and requests beyond so many at once, are cut off.
+# A client that is silent for longer is cut off.
 _TIMEOUT_S = 5.0
+# Under way at once.
 _MOST_REQUESTS = 16
 # After an accept that failed, such as for lack of descriptors.
 _PAUSE_S = 1.0
@@ -84,7 +89,10 @@ class HttpEndpoint(ThreadingHTTPServer):
         self.exposition = exposition
         self.server: Lifecycle | None = None
         self._stopping = threading.Event()
-        self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self._lock = threading.Lock()
+        # In the order in which they came.
+        self._incomplete: dict[Any, None] = {}
+        self._answered: set[Any] = set()
         self.server_activate()
 
     def serve(self) -> None:
@@ -107,28 +115,49 @@ class HttpEndpoint(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin with a request, unless too many are under way."""
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            # There is no thread for it.
-            self._free.release()
-            raise
+        """Begin with a request.
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a request."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
+        Beyond the most at once, the one that has been incomplete for longest is cut off, so that
+        clients that send nothing keep no probe away; while all are answered it is this one.
+        """
+        with self._lock:
+            is_full = len(self._incomplete) + len(self._answered) >= _MOST_REQUESTS
+            if is_full and self._incomplete:
+                self._cut_off(next(iter(self._incomplete)))
+                is_full = False
+            if not is_full:
+                self._incomplete[request] = None
+        if is_full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection; also that of a request for which there is no thread."""
+        with self._lock:
+            self._incomplete.pop(request, None)
+            self._answered.discard(request)
+        super().shutdown_request(request)
+
+    def may_answer(self, request: Any) -> bool:
+        """Whether a request that is complete has not been cut off; it will not be then."""
+        with self._lock:
+            is_here = request in self._incomplete
+            if is_here:
+                del self._incomplete[request]
+                self._answered.add(request)
+            return is_here
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone costs a line at the level DEBUG."""
         del request
         _log.debug("a request of %s was not answered", client_address, exc_info=True)
+
+    def _cut_off(self, request: Any) -> None:
+        """Let the thread of a request that is incomplete find its end."""
+        del self._incomplete[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
 
 class _RequestHandler(BaseHTTPRequestHandler):
@@ -144,6 +173,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
             "/readyz": self._readyz,
             "/info": self._info,
         }
+        if not self.server.may_answer(self.connection):
+            return
         answer = answers.get(self.path.partition("?")[0])
         if answer is None:
             self._send(HTTPStatus.NOT_FOUND, f"not found; there are {', '.join(answers)}\n")
@@ -152,6 +183,12 @@ class _RequestHandler(BaseHTTPRequestHandler):
             answer()
         except TimeoutError as error:
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+        except ConnectionError:
+            # The client has gone.
+            raise
+        except Exception:  # noqa: BLE001 (told in the log, which a client cannot fill)
+            _failures.warn("%s cannot be answered: %s", self.path, traceback.format_exc())
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log has why\n")
 
     do_HEAD = do_GET  # noqa: N815 (the base class looks for this name)
 

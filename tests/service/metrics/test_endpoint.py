@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from socketserver import TCPServer
@@ -84,19 +85,48 @@ def test_a_serving_thread_that_hangs_is_not_alive(monkeypatch: pytest.MonkeyPatc
         assert ask(port, "/livez")[:2] == (503, "the serving thread hangs\n")
 
 
-def test_only_so_many_requests_are_under_way_at_once() -> None:
-    with served() as (endpoint, port), ExitStack() as stack:
+def test_incomplete_requests_make_room_for_others() -> None:
+    with served() as (_, port), ExitStack() as stack:
         silent = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(16)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(16)
         ]
         for sock in silent:
             sock.sendall(b"GET /livez HTTP/1.1\r\n")
         # All are taken up in the order in which they came, so this one is beyond them.
+        assert ask(port, "/livez")[0] == 200
+        assert silent[0].recv(1) == b""
+        silent[1].sendall(b"\r\n")
+        assert silent[1].recv(12) == b"HTTP/1.0 200"
+
+
+def test_only_so_many_requests_are_answered_at_once() -> None:
+    has_begun, may_end = threading.Semaphore(0), threading.Event()
+
+    class Slow:
+        def lives(self) -> bool:
+            has_begun.release()
+            return may_end.wait(30)
+
+    with served(Slow()) as (_, port), ThreadPoolExecutor(16) as clients:
+        answers = [clients.submit(ask, port, "/livez") for _ in range(16)]
+        for _ in answers:
+            assert has_begun.acquire(timeout=30)
         with socket.create_connection(("127.0.0.1", port), timeout=30) as one_more:
             assert one_more.recv(1) == b""
-        silent[0].sendall(b"\r\n")
-        assert silent[0].recv(12) == b"HTTP/1.0 200"
-        del endpoint
+        may_end.set()
+        assert {answer.result()[0] for answer in answers} == {200}
+
+
+def test_what_fails_is_answered_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def lives(self) -> bool:
+            raise ValueError("no way")
+
+    with served(Broken()) as (_, port):
+        assert ask(port, "/livez")[:2] == (500, "the server failed; its log has why\n")
+    assert "/livez cannot be answered" in caplog.text
+    assert "ValueError: no way" in caplog.text
 
 
 def test_without_descriptors_or_threads_it_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
