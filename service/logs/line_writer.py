@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,37 +23,51 @@ class LineWriter:
 
     Args:
         path: a file, opened with the first line; None for stderr.
+        line_of: makes a line of the log of what is to be told of its own.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, line_of: Callable[[str], str]) -> None:
         # The process may change its folder.
         self._path = None if path is None else Path(path).absolute()
+        self._line_of = line_of
         self._fd = _STDERR_FD if path is None else -1
         self._lost, self._why_lost = 0, ""
+        # Only the beginning of the last line is in the file.
+        self._is_torn = False
         # Of the file, which is opened anew in another thread than the one that writes.
         self._lock = threading.Lock()
 
     def write(self, lines: Sequence[str]) -> None:
         """Write lines with one call; for one thread at a time."""
-        told = f"{self._lost} log lines were lost: {self._why_lost}"
-        text = "".join(f"{line}\n" for line in (*([told] if self._lost else []), *lines))
+        parts: list[bytes] = []
+        if self._lost:
+            told = f"{self._lost} log lines were lost: {self._why_lost}"
+            parts.append(_encoded(self._line_of(told)))
+        parts += map(_encoded, lines)
+        written = 0
         try:
             self.reopen()
-            _write(self._fd, text)
+            if self._is_torn:
+                parts[0] = b"\n" + parts[0]
+            text = memoryview(b"".join(parts))
+            while written < len(text):
+                written += os.write(self._fd, text[written:])
         except OSError as error:
             if not self._lost and self._path is not None:
                 # The writer of a file has one more way to be heard.
                 with suppress(OSError):
-                    _write(_STDERR_FD, f"log lines are lost: {self._path}: {error.strerror}\n")
-            self._lost += len(lines)
+                    _write(_STDERR_FD, f"log lines are lost: {self._path}: {error.strerror}")
             self._why_lost = str(error.strerror)
+            whole, of_next = _whole(parts, written)
+            self._lost = len(parts) - whole if whole else self._lost + len(lines)
+            self._is_torn = of_next > 0 or (self._is_torn and not whole)
         else:
-            self._lost = 0
+            self._lost, self._is_torn = 0, False
 
     def write_in_fork(self, line: str) -> None:
         """Write a line in a process that was forked off, whatever threads did in the other one."""
         with suppress(OSError):
-            _write(self._fd, f"{line}\n")
+            _write(self._fd, line)
 
     def reopen(self) -> None:
         """Open the file unless it is open and where it was; for any thread.
@@ -68,6 +82,7 @@ class LineWriter:
                 if self._fd >= 0 and os.path.samestat(self._path.stat(), os.fstat(self._fd)):
                     return
             opened = os.open(self._path, _FLAGS, _MODE)
+            self._is_torn = False
             if self._fd < 0:
                 self._fd = opened
                 return
@@ -76,7 +91,20 @@ class LineWriter:
             os.close(opened)
 
 
-def _write(fd: int, text: str) -> None:
-    left = memoryview(text.encode("utf-8", "backslashreplace"))
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode("utf-8", "backslashreplace")
+
+
+def _write(fd: int, line: str) -> None:
+    left = memoryview(_encoded(line))
     while left:
         left = left[os.write(fd, left) :]
+
+
+def _whole(parts: Sequence[bytes], written: int) -> tuple[int, int]:
+    """How many parts are whole in so many bytes, and how many bytes there are of the next one."""
+    for index, part in enumerate(parts):
+        if written < len(part):
+            return index, written
+        written -= len(part)
+    return len(parts), 0

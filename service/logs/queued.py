@@ -50,7 +50,7 @@ class QueuedLog(logging.Handler):
         # The last wait for the reader was in vain, and what waited then still does.
         self._is_stuck = False
         self._pid = os.getpid()
-        self._writer = LineWriter(settings.log_file)
+        self._writer = LineWriter(settings.log_file, self._warning)
         # It keeps no process from its end.
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
@@ -71,7 +71,8 @@ class QueuedLog(logging.Handler):
             self._dropped += 1
             return
         if self._dropped and waiting < _MOST_WAITING - 1:
-            self._give(self.format(self._told_dropped()))
+            told = f"{self._dropped} log lines were dropped: they were not read"
+            self._give(self._warning(told))
             self._dropped = 0
         self._give(line)
         if not waiting:
@@ -112,6 +113,7 @@ class QueuedLog(logging.Handler):
         with self._progress:
             return self._progress.wait_for(lambda: not self.waiting, seconds)
 
-    def _told_dropped(self) -> logging.LogRecord:
-        told = f"{self._dropped} log lines were dropped: they were not read"
-        return logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, None, None)
+    def _warning(self, text: str) -> str:
+        """A line of this log's own."""
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+        return self.format(record)

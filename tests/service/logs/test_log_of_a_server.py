@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -127,7 +129,7 @@ def test_lines_that_cannot_be_written_are_counted_and_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "folder" / "server.log"
-    writer = LineWriter(str(path))
+    writer = LineWriter(str(path), str)
     writer.write(["lost", "lost"])
     writer.write(["lost"])
     told = capfd.readouterr().err
@@ -140,6 +142,39 @@ def test_lines_that_cannot_be_written_are_counted_and_told(
     path.parent.mkdir()
     writer.write(["again"])
     assert path.read_text() == "1 log lines were lost: No such file or directory\nagain\n"
+
+
+def test_a_line_that_was_written_in_part_ends_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    room_bytes = fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+    whole, torn = "a" * (room_bytes - 1000), "b" * 2000
+    writer = LineWriter(str(path), "told: {}".format)
+    writer.write([whole, torn])
+    writer.write(["lost"])
+    there = os.read(end, room_bytes)
+    writer.write(["written"])
+    there += os.read(end, room_bytes)
+    os.close(end)
+    assert there.decode().splitlines() == [
+        whole,
+        torn[: room_bytes - len(whole) - 1],
+        f"told: 2 log lines were lost: {os.strerror(errno.EAGAIN)}",
+        "written",
+    ]
+
+
+def test_what_is_told_of_lost_lines_has_the_form_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "server.log"
+    handler = QueuedLog(LogSettings(log_file=str(path), log_format="json"), "worker 1")
+    handler.handle(record("lost"))
+    path.parent.mkdir()
+    handler.handle(record("written"))
+    told, written = map(json.loads, path.read_text().splitlines())
+    assert (told["level"], told["process"]) == ("WARNING", "worker 1")
+    assert told["message"] == "1 log lines were lost: No such file or directory"
+    assert written["message"] == "written"
 
 
 def test_what_python_itself_would_write_is_logged_too(tmp_path: Path) -> None:
@@ -167,7 +202,7 @@ def test_what_python_itself_would_write_is_logged_too(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    writer = LineWriter("/dev/full")
+    writer = LineWriter("/dev/full", str)
     for _ in range(2):
         writer.write(["lost"])
     assert capfd.readouterr().err == "log lines are lost: /dev/full: No space left on device\n"
