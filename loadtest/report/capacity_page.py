@@ -75,7 +75,8 @@ def _sentences(run: Run) -> list[str]:
     bounds, opened = found.interval(), _opened(run)
     limit = f"TP99 <= {slo_ms:g} ms"
     arrivals = run.settings["arrivals"]
-    within = f"{len(opened)} windows, {arrivals} arrivals"
+    count = "1 window" if len(opened) == 1 else f"{len(opened)} windows"
+    within = f"{count}, {arrivals} arrivals"
     if not opened:
         return [f"**The time was over before any rate was tried with {limit}.**"]
     if not any(holds(window, slo_ms) for window in opened):
@@ -87,26 +88,47 @@ def _sentences(run: Run) -> list[str]:
             f"{least.offered_per_s:g} requests per second had {nearest}.",
             *_cautions(run, opened),
         ]
-    if bounds.high is None:
+    if all(holds(window, slo_ms) for window in opened):
+        most = max(map(_rate, opened))
+        why = (
+            f"no more than {HIGHEST_SHARE} times what clients that wait get is tried"
+            if found.is_at_an_end()
+            else "a longer `--budget_s` looks further"
+        )
         return [
-            f"**`{name}` serves more than {_lower(bounds.low)} requests per second with {limit}** "
-            f"({within}); no more than {HIGHEST_SHARE} times what clients that wait get was tried.",
+            f"**`{name}` holds {limit} at all rates that were tried, up to {most:.4g} requests per "
+            f"second** ({within}): what it serves at most was not found; {why}.",
             *_cautions(run, opened),
         ]
-    low = bounds.low or 0.0
-    safe = [window for window in opened if _rate(window) <= low]
+    if bounds.low is None or bounds.high is None:
+        return [
+            f"**No highest rate of `{name}` with {limit} was found** ({within}): its 95 % interval "
+            f"goes beyond the rates that may be tried, from {_lower(bounds.low)} to "
+            f"{_lower(bounds.high)} requests per second.",
+            *_cautions(run, opened),
+        ]
+    safe = [window for window in opened if _rate(window) <= bounds.low]
     held = sum(holds(window, slo_ms) for window in safe)
+    end = f"Up to {_lower(bounds.low)} requests per second, the safe end, "
+    if not safe:
+        end += "no window was measured"
+    else:
+        end += f"{held} of {len(safe)} windows held"
+    if not found.is_within(RESOLUTION):
+        # Most of a wide interval is what was known before any window: its middle is no finding.
+        return [
+            f"**`{name}` serves up to somewhere between {_lower(bounds.low)} and "
+            f"{_lower(bounds.high)} requests per second with {limit}** (95 % interval; {within}).",
+            f"{end}.",
+            f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
+            "longer `--budget_s` narrows it.",
+            *_cautions(run, opened),
+        ]
     sentences = [
         f"**`{name}` serves up to {_lower(found.median)} requests per second with {limit}** "
         f"(95 % interval {_lower(bounds.low)} to {_lower(bounds.high)}; {within}).",
-        f"Up to {_lower(low)} requests per second, the safe end, {held} of {len(safe)} windows "
-        f"held; at {_lower(found.median)} every other one is to be expected.",
+        f"{end}; at {_lower(found.median)} every other one is to be expected.",
     ]
-    if not found.is_within(RESOLUTION):
-        sentences.append(
-            f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
-            "longer `--budget_s` narrows it."
-        )
     return [*sentences, *_cautions(run, opened)]
 
 

@@ -96,7 +96,32 @@ def test_no_rate_within_the_limit_is_said(searched: Callable[..., Run]) -> None:
 
 
 def test_more_than_was_tried_is_said(searched: Callable[..., Run]) -> None:
-    assert "serves more than 7" in terminal(searched(1e9, 20))
+    text = terminal(searched(1e9, 20))
+    assert "holds TP99 <= 10 ms at all rates that were tried, up to " in text
+    assert "no more than 8 times what clients that wait get is tried" in text
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_no_rate_above_the_measured_ones_is_claimed(
+    searched: Callable[..., Run], windows: int
+) -> None:
+    """Where each window held, the distribution beyond them is what was supposed before."""
+    run = searched(1e9, windows)
+    most = max(window.offered_per_s or 0.0 for window in run.workloads[0].windows)
+    text = terminal(run)
+    assert f"at all rates that were tried, up to {most:.4g} requests per second**" in text
+    assert "serves up to" not in text
+
+
+def test_a_wide_interval_has_no_middle(searched: Callable[..., Run]) -> None:
+    """Two windows far apart: where between them the limit is reached was not measured."""
+    run = searched(80.0, 2)
+    held = [holds(window, 10.0) for window in run.workloads[0].windows[1:]]
+    assert held == [True, False]
+    text = terminal(run)
+    assert "serves up to somewhere between " in text
+    assert "the safe end, no window was measured." in text
+    assert "every other one" not in text
 
 
 def test_a_request_without_an_answer_took_for_ever(searched: Callable[..., Run]) -> None:
