@@ -192,7 +192,7 @@ def _own_gain(row: Row) -> str:
 
 def _sentences(changes: Sequence[Change]) -> Iterator[str]:
     """What moved beyond noise, and what did not."""
-    still = []
+    still, unknown = [], []
     for change in changes:
         parts = []
         if change.rate_interval.excludes(1):
@@ -211,8 +211,15 @@ def _sentences(changes: Sequence[Change]) -> Iterator[str]:
             parts.append(f"a {tail} TP99 ({number(before)} to {number(after)} ms)")
         if parts:
             yield f"{change.name}: {'; '.join(parts)}."
+        elif change.rate_interval.low is None:
+            unknown.append(f"{change.name} ({change.rate:.3f} times)")
         else:
             still.append(change.name)
+    if unknown:
+        yield (
+            f"One repeat shows no noise, so that whether images per second changed is not known: "
+            f"{', '.join(unknown)}."
+        )
     if still:
         yield f"Nothing changed beyond noise: {', '.join(still)}."
 
