@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -22,7 +22,8 @@ from service.processes.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 
-# A worker that hangs is left out of a round, with the numbers that it told last.
+# A worker that has not answered by then is in the sums with what it told last, and no further round
+# waits for it until it does.
 _LONGEST_ROUND_S = 1.0
 
 
@@ -42,7 +43,7 @@ class _Round:
         number: tells it from others.
         answers: whom the sum is for.
         end_s: when it is over, on the monotonic clock.
-        missing: workers that have not answered.
+        missing: workers that were asked and have not answered.
     """
 
     number: int
@@ -137,12 +138,8 @@ class StatsOfWorkers:
             self._engines.note(report.elsewhere)
         if number:
             self._owing.discard(worker)
-        under_way = self._round
-        if under_way is not None and worker in under_way.missing and number:
-            if number == under_way.number:
-                self._answered(worker)
-            else:
-                self._question(worker, under_way.number)
+        if self._round is not None and number == self._round.number:
+            self._answered(worker)
 
     def ended(self, worker: WorkerProcess, *, is_replaced: bool) -> None:
         """A worker is gone, and what it has told of stays."""
@@ -176,18 +173,15 @@ class StatsOfWorkers:
             return
         self._rounds += 1
         answers, self._next = self._next, []
-        serving = {worker for _, worker in self._serving()}
-        for worker in serving - self._owing:
-            self._question(worker, self._rounds)
         end_s = time.monotonic() + _LONGEST_ROUND_S
-        self._round = _Round(self._rounds, answers, end_s, serving)
-        if not serving:
+        asked = {worker for _, worker in self._serving() if worker not in self._owing}
+        self._round = _Round(self._rounds, answers, end_s, asked)
+        for worker in asked:
+            # One that is gone will be told to have ended.
+            if worker.control.send(StatsRequest(self._rounds)):
+                self._owing.add(worker)
+        if not asked:
             self._end_round()
-
-    def _question(self, worker: WorkerProcess, number: int) -> None:
-        # One that is gone will be told to have ended.
-        if worker.control.send(StatsRequest(number)):
-            self._owing.add(worker)
 
     def _answered(self, worker: WorkerProcess) -> None:
         if self._round is not None:
@@ -198,12 +192,12 @@ class StatsOfWorkers:
     def _end_round(self) -> None:
         ended, self._round = self._round, None
         if ended is not None:
-            total = self._total(ended.missing)
+            total = self._total()
             for answer in ended.answers:
                 answer(total)
         self._begin_round()
 
-    def _total(self, silent: Collection[WorkerProcess]) -> Stats:
+    def _total(self) -> Stats:
         now_s = time.monotonic()
         total = added(self._ended, self._engines.total())
         workers: list[WorkerStats] = []
@@ -212,7 +206,7 @@ class StatsOfWorkers:
             if told is None:
                 continue
             total = added(total, replace(told.report.own, workers=[]))
-            age_s = now_s - told.at_s if worker in silent else 0.0
+            age_s = now_s - told.at_s if worker in self._owing else 0.0
             workers += [
                 replace(one, worker=index, report_age_s=age_s) for one in told.report.own.workers
             ]

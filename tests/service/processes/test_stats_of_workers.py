@@ -20,6 +20,10 @@ from idl import inference
 from interfaces.stats import Stats
 from interfaces.structs import from_struct
 from service.metrics.metric_table import METRICS, series_names
+from service.options.server_settings import ServerSettings
+from service.processes.stats_of_workers import StatsOfWorkers
+from service.processes.stats_report import Report
+from service.processes.worker_messages import StatsRequest
 
 TIMEOUT_S = 30
 Params = inference.InferenceParams
@@ -133,3 +137,32 @@ def test_the_sum_is_the_same_everywhere_and_never_falls(start: Any, connect: Any
     assert get(f"{http}/readyz") == (503, "the server stops: SIGTERM\n")
     assert samples(get(f"{http}/metrics")[1])["thriftpipe_ready",] == 0
     assert get(f"{http}/livez") == (200, "alive\n")
+
+
+def test_only_one_question_waits_for_a_worker_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.processes.stats_of_workers._LONGEST_ROUND_S", 0.0)
+    questions: list[int] = []
+
+    class Hung:
+        control: Hung
+
+        def send(self, question: StatsRequest) -> bool:
+            questions.append(question.number)
+            return True
+
+    worker: Any = Hung()
+    worker.control = worker
+    summed = StatsOfWorkers(lambda: [(0, worker)], ServerSettings())
+    told: list[Stats] = []
+    summed.ask(told.append)
+    assert not told
+    summed.end_overdue()
+    assert len(told) == 1
+    # As a probe does that has a second.
+    summed.ask(told.append)
+    assert (len(told), questions) == (2, [1])
+    summed.take(worker, 1, Report(Stats(images={"ok": 3}), None, None))
+    summed.ask(told.append)
+    assert (len(told), len(questions)) == (2, 2)
+    summed.take(worker, questions[-1], Report(Stats(images={"ok": 4}), None, None))
+    assert told[2].images == {"ok": 4}
