@@ -181,7 +181,7 @@ def _of_environment(environment: Mapping[str, str], options: Mapping[str, Option
             known = (*names, *OTHER_VARIABLES)
             raise ConfigurationError(
                 f"the environment has {variable}, which is no option of the service"
-                f"{hint or closest_name_hint(variable, known)}"
+                f"{hint or closest_name_hint(variable.upper(), known)}"
             )
         described = options[names[variable]]
         try:

@@ -36,7 +36,8 @@ def server_table(path: str, options: Mapping[str, Option]) -> Mapping[str, Any] 
         ConfigurationError: it would be the service's, and is not valid TOML, or has more.
     """
     try:
-        text = read_bounded(Path(path), _MAX_FILE_BYTES).decode()
+        # Editors of Windows put a mark of the encoding in front.
+        text = read_bounded(Path(path), _MAX_FILE_BYTES).decode("utf-8-sig")
     except (UnreadableFileError, UnicodeDecodeError):
         # Whoever reads it as a graph says what is wrong with it.
         return None

@@ -116,6 +116,11 @@ def test_values_of_all_types(write: Write) -> None:
     assert (server.workers, server.drain_delay_s) == (None, 2.0)
 
 
+def test_a_file_that_was_written_on_windows(write: Write) -> None:
+    write("\ufeff[server]\r\nport = 3\r\n")
+    assert parsed(f"--handler null --config {FILE}").port == 3
+
+
 def test_a_graph_beside_the_file_of_the_service(write: Write) -> None:
     write(GRAPH, "graph.toml")
     write("[server]\nhandler = 'pipeline'\nconfig = 'graph.toml'\n")
@@ -177,6 +182,7 @@ def test_what_is_wrong_in_the_file_is_told(write: Write, text: str, told: str) -
             "THRIFTPIPE_PROT, which is no option of the service; did you mean 'THRIFTPIPE_PORT'?",
         ),
         ("CACHE_DIRS", "/", "did you mean 'THRIFTPIPE_CACHE_DIR'?"),
+        ("max_queue", "1", "did you mean 'THRIFTPIPE_MAX_QUEUE'?"),
         ("PORT", "x", "THRIFTPIPE_PORT: takes a port, got 'x'"),
         ("NO_LOCK", "maybe", "THRIFTPIPE_NO_LOCK takes true or false, got 'maybe'"),
         (
