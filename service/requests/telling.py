@@ -41,7 +41,7 @@ def telling(settings: ServerSettings, worker: int) -> Telling:
         worker: the number of this process among those that serve.
 
     Raises:
-        ConfigurationError: a package for it is missing.
+        ConfigurationError: a package for it is missing, or OpenTelemetry's variables cannot work.
     """
     tellers: list[Teller] = []
     close = _nothing
@@ -55,7 +55,13 @@ def telling(settings: ServerSettings, worker: int) -> Telling:
                 f"--trace-endpoint needs the package {error.name!r}; install thriftpipe with its "
                 "extra 'otel'"
             ) from error
-        traces = Traces.to_endpoint(settings.trace_endpoint, {"thriftpipe.worker": worker})
+        try:
+            traces = Traces.to_endpoint(settings.trace_endpoint, {"thriftpipe.worker": worker})
+        except ValueError as error:
+            # Variables of its own that the SDK does not only warn of.
+            raise ConfigurationError(
+                f"--trace-endpoint: OpenTelemetry does not accept its variables OTEL_*: {error}"
+            ) from error
         tellers.append(traces)
         close = traces.close
     if not tellers:

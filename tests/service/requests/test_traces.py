@@ -167,3 +167,10 @@ def test_without_its_packages_it_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -
     settings = ServerSettings(trace_endpoint="http://127.0.0.1:4318/v1/traces")
     with pytest.raises(ConfigurationError, match="extra 'otel'"):
         telling(settings, 0)
+
+
+def test_what_the_sdk_does_not_accept_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    settings = ServerSettings(trace_endpoint="http://127.0.0.1:4318/v1/traces")
+    with pytest.raises(ConfigurationError, match=r"^--trace-endpoint: .* OTEL_\*: max_export_b"):
+        telling(settings, 0)
