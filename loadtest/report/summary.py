@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ _LITTLE_SHARE = 0.05
 _TAIL_SHARE = 0.05
 _LAG_SHARE = 0.10
 _SHOWN_ERRORS = 3
+# Not one within a label, which is quoted.
+_NUMBER = re.compile(r"(?<![\w'.])\d+(?:\.\d+)?(?![\w'])")
 
 
 class Row:
@@ -114,9 +117,17 @@ class Row:
 
     @property
     def first_errors(self) -> list[tuple[str, int]]:
-        """The first few different failures, with their counts."""
-        errors = Counter(record.error for record in self._records if record.error)
-        return [*errors.items()][:_SHOWN_ERRORS]
+        """The first few different failures, with their counts.
+
+        Those that differ by a number alone are one: "such as" and the first of them.
+        """
+        kinds: dict[str, Counter[str]] = {}
+        for error, count in Counter(r.error for r in self._records if r.error).items():
+            kinds.setdefault(_NUMBER.sub("0", error), Counter())[error] = count
+        return [
+            (f"such as {next(iter(kind))}" if len(kind) > 1 else next(iter(kind)), kind.total())
+            for kind in kinds.values()
+        ][:_SHOWN_ERRORS]
 
     @cached_property
     def _latencies_by_window(self) -> list[list[float]]:

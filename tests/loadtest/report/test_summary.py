@@ -103,6 +103,18 @@ def test_failed_images_count_as_errors_and_not_as_throughput(
     assert max(row.latencies_ms) == 10.0
 
 
+def test_failures_that_differ_by_a_number_alone_are_told_as_one(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0)
+    told = ["Overloaded: about 473 ms; 450 allowed", "Overloaded: about 466 ms; 450 allowed"]
+    errors = [*told, "wrong label '3', alone it gets '4'", "wrong label '5', alone it gets '4'"]
+    repeat.records[:4] = [Record(0.1, 1.0, "photo-0.jpg", 1, error) for error in errors]
+    run = measured_run(["baseline"], [repeat])
+    row = summarise(run, run.workloads[0])[0]
+    assert row.first_errors == [(f"such as {told[0]}", 2), (errors[2], 1), (errors[3], 1)]
+
+
 @pytest.mark.parametrize(("foreign_cores", "noisy"), [(0.09, False), (0.11, True)])
 def test_foreign_load_above_a_tenth_of_a_core_marks_the_row(
     foreign_cores: float, noisy: bool, repeat_of: Repeats, measured_run: Runs
