@@ -109,7 +109,7 @@ def _serve(config: ClientConfig, commands: Any, channel: TextIO) -> bool:
     kept = [row for row in load.rows if stop.takes(row, is_open=is_open)]
     for start in range(0, len(kept), RECORDS_PER_LINE):
         _emit(channel, RequestRows(kept[start : start + RECORDS_PER_LINE]))
-    _emit(channel, End())
+    _emit(channel, End(stop.right_images(load.rows)))
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -85,6 +86,17 @@ class Stop:
         at_s = row.completed_s - row.latency_ms / 1000 if is_open else row.completed_s
         return self.start_s <= at_s <= self.end_s
 
+    def right_images(self, rows: Iterable[RequestRow]) -> int:
+        """Images of any of these requests that got their right answer in the window.
+
+        Answers that an overload leaves for after the end are no throughput of the window.
+        """
+        return sum(
+            len(row.images) - row.failed_images
+            for row in rows
+            if self.start_s <= row.completed_s <= self.end_s
+        )
+
 
 class RequestRow(NamedTuple):
     """How one request of a client went.
@@ -115,7 +127,13 @@ class RequestRows:
 
 @dataclass(frozen=True)
 class End:
-    """All rows of the window were told."""
+    """All rows of the window were told.
+
+    Attributes:
+        right_images: those with a right answer in the window, whenever they were sent.
+    """
+
+    right_images: int = 0
 
 
 FROM_CLIENTS = (Loaded, ProgressReport, RequestRows, End)

@@ -106,6 +106,7 @@ class Clients:
 
     Attributes:
         live: what the load is like just now; counts anew when a window opens.
+        right_images: once it was stopped: images that got their right answer in the window.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Clients:
         self.live = Live(settings.request_batch)
         self._ended: set[ChildProcess] = set()
         self._records: list[Record] = []
+        self.right_images = 0
         self._window_start_s = math.inf
         self._completed_before: dict[ChildProcess, int] = {}
         self._stack = ExitStack()
@@ -267,6 +269,7 @@ class Clients:
             self._records.extend(map(self._record, message.rows))
         elif isinstance(message, End):
             self._ended.add(process)
+            self.right_images += message.right_images
         return type(message)
 
     def _record(self, row: RequestRow) -> Record:

@@ -92,12 +92,14 @@ def measure_window(
         raise LoadTestError(
             f"no request completed within {length_s:.1f} s; choose a longer --duration_s"
         )
+    is_open = load.arrivals_per_s is not None
     return Window(
         variant,
         repeat,
         length_s,
         sampler.samples(start_s),
         records,
+        images_per_s=clients.right_images / length_s if is_open else None,
         details=as_details(growth(before, after)),
         offered_per_s=load.arrivals_per_s,
     )

@@ -56,7 +56,8 @@ class Window:
         samples: one at its start, one at or right after its end, and those between.
         records: requests that completed within it, of an open loop those that were to be sent
             within it, in the order they completed; empty for a variant without requests.
-        images_per_s: what the variant measured itself; None where the requests tell.
+        images_per_s: what the variant measured itself, or of an open loop what was answered within
+            the window; None where the requests tell.
         details: what else it said of itself.
         clients: closed-loop clients of this window; None where the settings say it for all.
         client_processes: processes that they shared; None likewise.

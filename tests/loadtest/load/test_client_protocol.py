@@ -29,7 +29,7 @@ from loadtest.settings import LoadSettings
         RequestRows(
             [RequestRow(1.5, 9.75, [0, 3], 1, "wrong label"), RequestRow(2, 1, [1], 0, "", 0.5)]
         ),
-        End(),
+        End(7),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -37,3 +37,15 @@ def test_a_message_is_one_line_and_the_same_after_it(message: object) -> None:
     line = to_json(message)
     assert "\n" not in line
     assert from_json(line, [type(message)]) == message
+
+
+def test_what_is_answered_after_the_window_is_no_throughput_of_it() -> None:
+    """An overload leaves a queue; its answers count as requests, but not as those of the window."""
+    stop = Stop(10.0, 12.0)
+    before, within, late = (
+        RequestRow(completed_s, 3000.0, [0, 1], failed, "", 0.0)
+        for completed_s, failed in ((9.9, 0), (11.0, 1), (14.0, 0))
+    )
+    assert stop.takes(late, is_open=True)
+    assert not stop.takes(within, is_open=True)
+    assert stop.right_images([before, within, late]) == 1

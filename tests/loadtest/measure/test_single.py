@@ -93,6 +93,9 @@ def test_an_open_loop_sends_as_planned_and_tells_how_late_it_was(
     (window,) = raw_files.read(tmp_path / "out").workloads[0].windows
     assert (window.offered_per_s, window.clients) == (200.0, None)
     assert len(window.records) == pytest.approx(200 * window.length_s, abs=2)
+    answered = 2 * sum(record.completed_s <= window.length_s for record in window.records)
+    # Those that were sent before and answered in it come on top.
+    assert answered <= window.images_per_s * window.length_s + 1e-6 <= answered + 100
     due_s = sorted(r.completed_s - r.latency_ms / 1000 for r in window.records)
     gaps_s = [after - before for before, after in pairwise(due_s)]
     assert gaps_s == pytest.approx([0.005] * len(gaps_s), abs=1e-5)
