@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loadtest.errors import BelowLimitError, LoadTestError
 from loadtest.records.run import Run
 from loadtest.report.load_page import found_verdict
-from loadtest.report.summary import summarise
+from loadtest.report.summary import Row, summarise
 from loadtest.report.tables import interval
 from loadtest.servers.variants import BASELINE
 from measurement.statistics import Ratio
@@ -26,7 +28,8 @@ def require_gain(run: Run, least: float) -> str:
     """
     passed, failed = [], []
     for workload in run.workloads:
-        told = found_verdict(run, workload, summarise(run, workload))
+        rows = summarise(run, workload)
+        told = found_verdict(run, workload, rows)
         if told.gain is None or told.pipeline is None:
             raise LoadTestError(f"{workload.name}: no ratio to {BASELINE!r} was measured")
         text = (
@@ -34,8 +37,8 @@ def require_gain(run: Run, least: float) -> str:
             f"the images per second of {BASELINE!r}, "
             f"95 % interval {interval(told.gain.interval, 3)}"
         )
-        if told.pipeline.failed_images:
-            failed.append(f"{text}, with {told.pipeline.failed_images} images without an answer")
+        if lost := _failing(rows, (BASELINE, told.pipeline.name)):
+            failed.append(f"{text}, with {lost}")
         elif _passes(told.gain, least):
             passed.append(f"{text}: at least {least:g}")
         elif told.gain.interval.low is None:
@@ -45,6 +48,15 @@ def require_gain(run: Run, least: float) -> str:
     if failed:
         raise BelowLimitError(f"below --fail_below {least:g}: {'; '.join(failed)}")
     return "\n".join(passed)
+
+
+def _failing(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """How many images those of these names lost, in words; "" for none."""
+    return " and ".join(
+        f"{row.failed_images} images to {row.name!r} without an answer"
+        for row in rows
+        if row.name in names and row.failed_images
+    )
 
 
 def _passes(gain: Ratio, least: float) -> bool:

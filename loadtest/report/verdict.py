@@ -104,11 +104,12 @@ def verdict(
     gain = fastest.ratio_to(BASELINE)
     compared, control = _with_control(rows, fastest, pipelines, on_gpu=on_gpu)
     beside = None if control is None or compared is None else compared.ratio_to(control.name)
-    decision = _decision(fastest, gain, compared, beside)
+    failing = _failing(baseline, compared, control)
+    decision = _decision(fastest, gain, compared, beside, failing)
     parts = (fastest, gain, compared, control, beside)
     told = Verdict(decision, ("", "", ""), *parts)
     sentences = (
-        _switch(told, baseline),
+        _switch(told, baseline, failing),
         _cause(told, found, on_gpu=on_gpu),
         _sureness(told, run, workload, baseline),
     )
@@ -131,12 +132,26 @@ def _with_control(
     return None, None
 
 
+def _failing(*decisive: Row | None) -> list[str]:
+    """Rows that lost images, in words: what fails serves less, and a ratio to it says nothing."""
+    lost = {row.name: row.failed_images for row in decisive if row is not None}
+    return [f"{_images(count)} to `{name}`" for name, count in lost.items() if count]
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 def _decision(
-    fastest: Row, gain: Ratio | None, compared: Row | None, beside: Ratio | None
+    fastest: Row,
+    gain: Ratio | None,
+    compared: Row | None,
+    beside: Ratio | None,
+    failing: Sequence[str],
 ) -> Decision:
     if fastest.failed_images:
         return Decision.WRONG_ANSWERS
-    if gain is None or gain.interval.low is None:
+    if failing or gain is None or gain.interval.low is None:
         return Decision.NOT_PROVEN
     if not gain.is_distinct:
         return Decision.NO_DIFFERENCE
@@ -150,15 +165,19 @@ def _decision(
     return Decision.CONTROL_SUFFICES
 
 
-def _switch(told: Verdict, baseline: Row) -> str:
+def _switch(told: Verdict, baseline: Row, failing: Sequence[str]) -> str:
     """The first sentence."""
     fastest, gain = told.pipeline, told.gain
     assert fastest is not None  # noqa: S101 (a verdict with words has one)
     if told.decision is Decision.WRONG_ANSWERS:
-        asked = fastest.requests
         return (
-            f"Do not switch yet: {fastest.failed_images} images of {asked} requests to "
-            f"`{fastest.name}` got no right answer, and a fast wrong answer is worth nothing."
+            f"Do not switch yet: {_images(fastest.failed_images)} of {fastest.requests} requests "
+            f"to `{fastest.name}` got no right answer, and a fast wrong answer is worth nothing."
+        )
+    if failing:
+        return (
+            f"Not proven: {_listed(failing)} got no right answer, so that the ratio does not "
+            "compare the same work."
         )
     if gain is None:
         return "Not proven: a variant answered nothing, or no repeat has both of them."
@@ -177,7 +196,10 @@ def _switch(told: Verdict, baseline: Row) -> str:
                 "the same."
             )
         case Decision.CONTROL_SUFFICES:
-            return f"Not for throughput: {serves}, but {_beside_control(told)}."
+            ratio = told.control_ratio
+            is_less = ratio is not None and ratio.is_distinct
+            start = "Not for throughput" if is_less else "No need is proven"
+            return f"{start}: {serves}, but {_beside_control(told)}."
         case Decision.SLOWER:
             return f"No: {serves}, which is less{tail}."
         case Decision.NO_DIFFERENCE:
@@ -230,6 +252,11 @@ def _cause(told: Verdict, found: Waterfall | None, *, on_gpu: bool) -> str:
     start = "The gain is made of" if gained else "On the way there are"
     parts = f"{start} {_listed(steps)}" if steps else "The way from one to the other is unknown"
     control, compared, beside = told.control, told.compared, told.control_ratio
+    if control is not None and compared is not None and beside is None:
+        return (
+            f"{parts}; the control beside it, `{control.name}`, has no ratio: it or "
+            f"`{compared.name}` answered nothing in a repeat, or no repeat has both."
+        )
     if control is None or compared is None or beside is None:
         wanted = BASELINE if on_gpu else CONTROL
         count = 1 if told.pipeline is None else told.pipeline.processes

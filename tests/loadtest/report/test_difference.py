@@ -166,6 +166,11 @@ def test_a_limit_is_passed_with_the_whole_interval(measured: Measure) -> None:
         require_gain(measured({"baseline": 1000, "pipeline": 1500}, repeats=1), 1.05)
     with pytest.raises(LoadTestError, match="no ratio"):
         require_gain(measured({"baseline": 1000}), 1.05)
+    for window in run.workloads[0].windows:
+        if window.variant == "baseline":
+            window.records[0] = replace(window.records[0], failed_images=1, error="x")
+    with pytest.raises(BelowLimitError, match="5 images to 'baseline' without an answer"):
+        require_gain(run, 1.05)
 
 
 def test_a_limit_without_both_sides_is_wrong_usage(loadtest: LoadTest) -> None:

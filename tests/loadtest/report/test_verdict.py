@@ -76,7 +76,7 @@ def test_a_gain_that_is_only_processes_can_be_had_without_the_pipeline(measured:
     rates = {"baseline": 1000, "baseline-no-lock": 1001, "baseline-no-lock-4w": 3000}
     told = _of(measured({**rates, "pipeline-4w": 2985}, scatter=30))
     assert told.decision is Decision.CONTROL_SUFFICES
-    assert told.sentences[0].startswith("Not for throughput: `pipeline-4w` serves 3.00 times")
+    assert told.sentences[0].startswith("No need is proven: `pipeline-4w` serves 3.00 times")
     which = "`baseline-no-lock-4w`, which is the baseline without its lock and with 4 processes"
     assert f"no gain is proven beside {which} (3016.0 against 3003.0)" in told.sentences[0]
     assert "4 server processes (2.99 times" in told.sentences[1]
@@ -138,8 +138,38 @@ def test_wrong_answers_outweigh_every_gain(measured: Measure) -> None:
     records[0] = replace(records[0], failed_images=1, error="INTERNAL: no engine")
     told = _of(run)
     assert told.decision is Decision.WRONG_ANSWERS
-    assert told.sentences[0].startswith("Do not switch yet: 1 images of 8015 requests")
+    assert told.sentences[0].startswith("Do not switch yet: 1 image of 8015 requests")
     assert "images to `pipeline` got no right answer" in told.sentences[2]
+
+
+@pytest.mark.parametrize("failing", ["baseline", "baseline-no-lock"])
+def test_a_gain_over_one_that_fails_is_not_proven(failing: str, measured: Measure) -> None:
+    """Half of its images lost make any pipeline look twice as fast."""
+    run = measured({"baseline": 1000, "baseline-no-lock": 1300, "pipeline": 1600})
+    for window in run.workloads[0].windows:
+        if window.variant == failing:
+            window.records[::2] = [
+                replace(record, failed_images=1, error="INTERNAL") for record in window.records[::2]
+            ]
+    told = _of(run)
+    assert told.decision is Decision.NOT_PROVEN
+    assert f"images to `{failing}` got no right answer, so that the ratio" in told.sentences[0]
+
+
+def test_a_control_that_answered_nothing_was_measured(measured: Measure) -> None:
+    run = measured({"baseline": 10, "baseline-no-lock": 13, "pipeline": 16})
+    for window in run.workloads[0].windows:
+        if window.variant == "baseline-no-lock":
+            window.records[:] = [replace(r, failed_images=1, error="x") for r in window.records]
+    told = _of(run)
+    assert "no control was measured" not in told.sentences[1]
+    assert "the control beside it, `baseline-no-lock`, has no ratio" in told.sentences[1]
+
+
+def test_a_control_that_scatters_is_no_proof_against_the_pipeline(measured: Measure) -> None:
+    told = _of(measured({"baseline": 900, "baseline-no-lock": 1600, "pipeline": 1580}, scatter=60))
+    assert told.decision is Decision.CONTROL_SUFFICES
+    assert told.sentences[0].startswith("No need is proven: `pipeline` serves ")
 
 
 @pytest.mark.parametrize("rates", [{"baseline": 100}, {"pipeline": 100, "in-process": 200}])
@@ -156,7 +186,7 @@ def test_a_variant_that_answered_nothing_has_no_ratio(measured: Measure) -> None
             window.records[:] = [replace(r, failed_images=1, error="x") for r in window.records]
     told = _of(run)
     assert told.decision is Decision.NOT_PROVEN
-    assert "answered nothing" in told.sentences[0]
+    assert told.sentences[0].startswith("Not proven: 65 images to `baseline` got no right answer")
     assert told.sentences[2].startswith("Nothing is sure: ")
 
 
