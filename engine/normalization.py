@@ -35,15 +35,17 @@ class Normalization:
             if len(values) not in (1, 3):
                 raise EngineError(f"{field} takes 1 value or 3 (R, G, B), got {len(values)}")
             if not all(map(math.isfinite, values)):
-                raise EngineError(f"{field} takes finite numbers, got {_joined(values)}")
+                raise EngineError(f"{field} takes finite numbers, got {comma_separated(values)}")
         if min(self.std) <= 0:
-            raise EngineError(f"std must be positive, got {_joined(self.std)}")
+            raise EngineError(f"std must be positive, got {comma_separated(self.std)}")
         if unit := self._fields_for_unit_pixels():
             scaled = " and ".join(
                 f"{field} {','.join(f'{_LEVELS * value:g}' for value in values)}"
                 for field, values in unit.items()
             )
-            given = " and ".join(f"{field} {_joined(values)}" for field, values in unit.items())
+            given = " and ".join(
+                f"{field} {comma_separated(values)}" for field, values in unit.items()
+            )
             verb, which = ("are", "both") if len(unit) > 1 else ("is", *unit)
             raise EngineError(
                 f"{given} {verb} for pixels of 0..1; here they are of 0..255, so give {which} "
@@ -90,5 +92,6 @@ class Normalization:
 IMAGENET_NORMALIZATION = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 
-def _joined(values: tuple[float, ...]) -> str:
+def comma_separated(values: tuple[float, ...]) -> str:
+    """The values of mean or std as command lines and TOML files have them, without rounding."""
     return ",".join(str(value) for value in values)

@@ -104,6 +104,12 @@ def find_images(
     return FoundImages([path for path in candidates if path not in bad], bad, others)
 
 
+def evenly(paths: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of the paths, evenly from first to last."""
+    count = min(len(paths), most)
+    return [paths[index * len(paths) // count] for index in range(count)]
+
+
 def why_unreadable(path: Path) -> str:
     """Why there is nothing to read; "" where there is."""
     try:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded, why_no_file
 from engine.cpu.cores import available_cores
-from interfaces.image_folder import SKIP_BAD_IMAGES, find_images
+from interfaces.image_folder import SKIP_BAD_IMAGES, evenly, find_images
 from interfaces.image_formats import IMAGE_SUFFIXES
 from interfaces.options import dashed
 from service.errors import ConfigurationError
@@ -110,6 +110,4 @@ def read_images(files: Sequence[Path], most: int = MOST_IMAGES) -> list[Image]:
     Raises:
         OSError: one cannot be read.
     """
-    count = min(len(files), most)
-    chosen = [files[index * len(files) // count] for index in range(count)]
-    return [(str(path), path.read_bytes()) for path in chosen]
+    return [(str(path), path.read_bytes()) for path in evenly(files, most)]

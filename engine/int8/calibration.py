@@ -21,7 +21,7 @@ from engine.normalization import Normalization
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.resizing import Resizing
-from interfaces.image_folder import SKIP_BAD_IMAGES, find_images
+from interfaces.image_folder import SKIP_BAD_IMAGES, evenly, find_images
 from interfaces.options import dashed
 
 _MIN_IMAGES = 3
@@ -72,7 +72,7 @@ class CalibrationImages:
             _logger.warning(
                 "calibration_images: %s: %s", *(found.skipped(), "; ".join(found.problems()))
             )
-        readable = _spread(list(found.usable))
+        readable = evenly(found.usable, _MAX_IMAGES)
         if len(readable) < _MIN_IMAGES:
             raise EngineError(
                 f"calibration_images: {folder} has {len(readable)} images that can be used; give "
@@ -168,13 +168,6 @@ def calibrated_size(model: OnnxModel) -> tuple[int, int]:
             'names the size, and model::layout = "nhwc" channels that come last'
         )
     return model.input_size
-
-
-def _spread(paths: list[Path]) -> list[Path]:
-    """At most `_MAX_IMAGES` of the files, evenly from first to last."""
-    if len(paths) <= _MAX_IMAGES:
-        return paths
-    return [paths[index * len(paths) // _MAX_IMAGES] for index in range(_MAX_IMAGES)]
 
 
 def _why_bad(path: Path) -> str:

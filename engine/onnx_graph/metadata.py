@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 from engine.errors import EngineError
-from engine.normalization import Normalization
+from engine.normalization import Normalization, comma_separated
 
 _MEAN_KEY, _STD_KEY = "thriftpipe.mean", "thriftpipe.std"
 _NOTE_KEY = "thriftpipe.note"
@@ -25,7 +25,10 @@ def declare_normalization(proto: onnx.ModelProto, normalization: Normalization) 
     """Write a normalization into a model's metadata, where `read_normalization` finds it."""
     helper.set_model_props(
         proto,
-        {_MEAN_KEY: _joined(normalization.mean), _STD_KEY: _joined(normalization.std)},
+        {
+            _MEAN_KEY: comma_separated(normalization.mean),
+            _STD_KEY: comma_separated(normalization.std),
+        },
     )
 
 
@@ -71,7 +74,3 @@ def read_note(proto: onnx.ModelProto) -> str:
     """The note in a model's metadata, in one line, or ""."""
     notes = (entry.value for entry in proto.metadata_props if entry.key == _NOTE_KEY)
     return " ".join(next(notes, "").split())
-
-
-def _joined(values: tuple[float, ...]) -> str:
-    return ",".join(str(value) for value in values)

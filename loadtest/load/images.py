@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from interfaces.extras import install_command
 from interfaces.image_folder import find_images, why_no_format
 from interfaces.image_formats import FORMATS
 from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
@@ -194,8 +195,8 @@ def _read_source(name: str) -> Pixels:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise LoadTestError(
-            f"the photo set needs the package {package!r}; install thriftpipe with its "
-            "'bench' extra, or name a folder of your own with --img_dir"
+            f"the photo set needs the package {package!r}: {install_command('bench')}, or name a "
+            "folder of your own with --img_dir"
         )
     path = Path(spec.submodule_search_locations[0]) / file
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from loadtest.records import machine
@@ -224,6 +225,11 @@ class Run:
     checks: list[Check] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
+
+    @property
+    def mean_image_kb(self) -> float:
+        """The mean size of the images' files; 1 KB is 1000 bytes. StatisticsError for none."""
+        return fmean(image["size_bytes"] for image in self.images) / 1000
 
 
 def new_run(kind: str, command: str, settings: dict[str, Any], **fields: Any) -> Run:

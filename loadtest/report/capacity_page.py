@@ -234,7 +234,6 @@ def _values(run: Run, folder: Path) -> Mapping[str, Any]:
         "tone": "",
         "load": f"open loops ({settings['arrivals']} arrivals), windows of "
         f"{settings['duration_s']:g} s or what 100 requests need, 10 s at most",
-        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
         "charts": [drawn(folder, chart)],
         "tables": [("All windows", _table(run))],
         "method": _METHOD,

@@ -48,7 +48,6 @@ def _values(run: Run, folder: Path) -> Mapping[str, Any]:
     chapters = [found for w in run.workloads if (found := make(run, w, folder))]
     return {
         "verdict": [line for chapter in chapters for line in _verdict_lines(chapter)],
-        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
         "repeats": _least_repeats(run),
         "enough_repeats": ENOUGH_REPEATS,
         "cpu_us": cpu_us_per_request(run) if run.kind == "null_request" else None,

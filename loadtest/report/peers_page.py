@@ -224,7 +224,6 @@ def _values(run: Run, folder: Path) -> Mapping[str, Any]:
         if window.repeat != TRIAL
     )
     return {
-        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
         "repeats": min(counts.values(), default=0),
         "chapters": [_chapter(run, workload, folder) for workload in run.workloads],
         "files": raw_files,

@@ -312,7 +312,6 @@ def _values(run: Run, folder: Path) -> Mapping[str, Any]:
         "tone": "good" if winner(run) is not None and verdict(run).is_gain else "",
         "load": f"{', '.join(map(str, settings['clients']))} closed-loop clients, as far as the "
         f"limit needs them, windows of {settings['duration_s']:g} s",
-        "mean_kb": sum(image["size_bytes"] for image in run.images) / len(run.images) / 1000,
         "charts": [drawn(folder, chart) for chart in made],
         "tables": [
             ("All settings", _table(run)),

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 
+from interfaces.extras import install_command
 from pipeline.commands.console import complain, drop_stdout
 from pipeline.commands.pipeline_arguments import (
     BENCH,
@@ -77,10 +78,7 @@ def _run(options: Namespace) -> int:
     except ModuleNotFoundError as error:
         if name not in _OF_EXTRA_BENCH:
             raise
-        complain(
-            f"error: {name} needs the package {error.name!r}; install thriftpipe with its "
-            "'bench' extra"
-        )
+        complain(f"error: {name} needs the package {error.name!r}: {install_command('bench')}")
         return 2
     code: int = command(options)
     return code

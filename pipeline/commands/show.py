@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from interfaces.extras import install_command
 from pipeline.commands.console import complain, say, terminal_width
 from pipeline.commands.drawing import Drawing, sketched
 from pipeline.commands.graph_view import as_mermaid, as_text
@@ -51,8 +52,8 @@ def _write(drawing: Drawing, path: Path, title: str) -> int:
         from pipeline.commands.graph_picture import draw_picture
     except ModuleNotFoundError as error:
         complain(
-            f"error: --output needs the package {error.name!r}; install thriftpipe with its "
-            "'bench' extra, or use --format mermaid"
+            f"error: --output needs the package {error.name!r}: {install_command('bench')}, "
+            "or use --format mermaid"
         )
         return 1
     if not drawing.has_layers:

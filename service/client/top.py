@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TextIO
 
@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from interfaces.stats import Stats
+from service.call_counts import OK
 from service.client.changes import Change, Latency, NodeChange, change
 from service.client.errors import ClientError
 
-_OK = "ok"
 _NONE = "·"
 
 
@@ -151,20 +151,22 @@ def _calls(now: Stats, done: Change) -> RenderableType:
     for method, latency in done.latencies.items():
         total = sum(now.calls[method].values())
         table.add_row(method, *_latency(latency), str(total))
-    outcomes = Text("answers a second: ")
-    for outcome, per_s in sorted(done.calls_per_s.items()):
-        outcomes.append(f"{outcome} {per_s:.1f}  ", "green" if outcome == _OK else "yellow")
-    images = Text("images a second: ")
-    if not done.images_per_s:
-        images.append("none", "dim")
-    for outcome, per_s in sorted(done.images_per_s.items()):
-        images.append(f"{outcome} {per_s:.1f}  ", "green" if outcome == _OK else "yellow")
-    refused = Text("refused a second: ")
-    if not done.refused_per_s:
-        refused.append("none", "dim")
-    for reason, per_s in sorted(done.refused_per_s.items()):
-        refused.append(f"{reason} {per_s:.1f}  ", "bold yellow")
-    return Group(table, outcomes, images, refused)
+    return Group(
+        table,
+        _rates("answers a second: ", done.calls_per_s),
+        _rates("images a second: ", done.images_per_s),
+        _rates("refused a second: ", done.refused_per_s, "bold yellow"),
+    )
+
+
+def _rates(title: str, per_s: Mapping[str, float], style: str = "yellow") -> Text:
+    """How often what happened, in one line; what is well is green, and all else in `style`."""
+    line = Text(title)
+    if not per_s:
+        line.append("none", "dim")
+    for name, rate_per_s in sorted(per_s.items()):
+        line.append(f"{name} {rate_per_s:.1f}  ", "green" if name == OK else style)
+    return line
 
 
 def _latency(latency: Latency) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from interfaces.extras import install_command
 from service.call_counts import CallCounts
 from service.errors import ConfigurationError
 from service.options.server_settings import ServerSettings
@@ -52,8 +53,7 @@ def telling(settings: ServerSettings, worker: int) -> Telling:
             from service.requests.traces import Traces
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"--trace-endpoint needs the package {error.name!r}; install thriftpipe with its "
-                "extra 'otel'"
+                f"--trace-endpoint needs the package {error.name!r}: {install_command('otel')}"
             ) from error
         try:
             traces = Traces.to_endpoint(settings.trace_endpoint, {"thriftpipe.worker": worker})

@@ -57,7 +57,7 @@ def group_page(
     parts: list[RenderableType] = [
         _usage(ctx, "COMMAND [OPTIONS]"),
         Text(),
-        _indented(Text(_sentence(about))),
+        _indented(Text(sentence(about))),
     ]
     parts += _examples(examples)
     for title, commands in sections.items():
@@ -87,7 +87,7 @@ def command_page(
     described = [option for entry in entries for option in entry]
     places = [option for option in described if option.is_positional]
     words = " ".join([*map(_place, places), "[OPTIONS]"])
-    parts: list[RenderableType] = [_usage(ctx, words), Text(), _indented(Text(_sentence(about)))]
+    parts: list[RenderableType] = [_usage(ctx, words), Text(), _indented(Text(sentence(about)))]
     parts += _examples(examples)
     if places:
         parts += [Text(), Text("Arguments", HEADING), *map(_option_lines, places)]
@@ -115,7 +115,8 @@ def _rendered(parts: Sequence[RenderableType]) -> str:
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A text with a capital at its beginning and a full stop at its end."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 

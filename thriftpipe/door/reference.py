@@ -9,6 +9,7 @@ from pathlib import Path
 from interfaces.options import REQUIRED, Option
 from thriftpipe.door.commands import COMMANDS, DoorCommand, Example
 from thriftpipe.door.group import NAME
+from thriftpipe.door.pages import sentence
 from thriftpipe.door.parameters import metavar, spelling
 
 FILE = Path("docs/reference-commands.md")
@@ -32,7 +33,7 @@ def _sections(name: str, command: DoorCommand) -> Iterator[str]:
     own_names = [command.name] if command.name else [*tables.commands]
     yield f"## {NAME} {name}\n"
     if not command.name:
-        yield f"{_sentence(command.help)}\n"
+        yield f"{sentence(command.help)}\n"
         yield _examples(command.examples)
     for own in own_names:
         described = tables.commands[own]
@@ -43,7 +44,7 @@ def _sections(name: str, command: DoorCommand) -> Iterator[str]:
         words = " ".join(_place(option) for option in options if option.is_positional)
         called = " ".join(filter(None, [NAME, name, "" if command.name else own, words]))
         yield f"`{called} [OPTIONS]`\n"
-        yield f"{_sentence(described.description or described.help)}\n"
+        yield f"{sentence(described.description or described.help)}\n"
         if command.name:
             yield _examples(command.examples)
         if options:
@@ -52,10 +53,6 @@ def _sections(name: str, command: DoorCommand) -> Iterator[str]:
             if len(entry) > 1:
                 names = " and ".join(f"`{spelling(option)}`" for option in entry)
                 yield f"{names} exclude each other.\n"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def _examples(examples: Sequence[Example]) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from engine.errors import EngineError
 from engine.zoo import DEFAULT_MODEL
-from interfaces.image_folder import FoundImages
+from interfaces.image_folder import FoundImages, evenly
 from loadtest.errors import LoadTestError
 from loadtest.load.images import DEFAULT_FOLDER, default_images
 from loadtest.settings import SCORE_TOLERANCE
@@ -42,7 +42,7 @@ from thriftpipe.trial.comparison import (
     serve_command,
 )
 from thriftpipe.trial.facts import Fact, ModelFacts, facts_of
-from thriftpipe.trial.photos import MOST_DECODED, evenly, look_through
+from thriftpipe.trial.photos import MOST_DECODED, look_through
 
 _HANDLER = "pipeline"
 _SHOWN_PHOTOS = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -56,9 +55,3 @@ def _why_refused(path: Path, limit: ImageLimit, *, decodes: bool) -> str:
     except (UnreadableFileError, ImageFailure) as error:
         return str(error)
     return ""
-
-
-def evenly(paths: Sequence[Path], most: int) -> list[Path]:
-    """At most so many of the paths, from first to last."""
-    chosen = min(len(paths), most)
-    return [paths[index * len(paths) // chosen] for index in range(chosen)]

@@ -165,7 +165,7 @@ def test_without_its_packages_it_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(sys.modules, "service.requests.traces", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     settings = ServerSettings(trace_endpoint="http://127.0.0.1:4318/v1/traces")
-    with pytest.raises(ConfigurationError, match="extra 'otel'"):
+    with pytest.raises(ConfigurationError, match=r"pip install 'thriftpipe\[otel\]'"):
         telling(settings, 0)
 
 
