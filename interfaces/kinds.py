@@ -54,11 +54,8 @@ class Bounds:
         """What is wrong with a value; "" if nothing is."""
         if (self.least < value if self.is_open else self.least <= value) and value <= self.most:
             return ""
-        end = (
-            f" and at most {self.most:.0f}"
-            if max(self.most, _SHOWN_RANGE) < value < math.inf
-            else ""
-        )
+        is_told = self.most < _SHOWN_RANGE
+        end = "" if is_told or not self.most < value < math.inf else f" and at most {self.most:.0f}"
         return f"must be {self}{end}, got {value}" + (f"; {self.why}" if self.why else "")
 
 

@@ -36,6 +36,10 @@ def test_names_of_commands_take_dashes_and_underscores(name: str) -> None:
     [
         (["--port", "0"], "--port: must be 1 to 65535, got 0"),
         (["--duration-s", "0"], "--duration_s: must be above 0 and at most 86400, got 0.0"),
+        (
+            ["--duration-s", "1e9"],
+            "--duration_s: must be above 0 and at most 86400, got 1000000000",
+        ),
         (["--duration_s", "soon"], "--duration_s: takes a number of seconds, got 'soon'"),
         (["--repeats", "0"], "--repeats: must be at least 1, got 0"),
         (["--precision", "fp8"], "--precision: must be one of auto, fp32, "),
