@@ -164,8 +164,13 @@ class Row:
 
     @property
     def is_late_generator(self) -> bool:
-        """True if the load generator's own lag is more than a tenth of the TP99."""
+        """True if the load generator's own lag is more than a tenth of the TP99.
+
+        Where nothing was answered, which may be its own fault, of the TP99 of the failures.
+        """
         lag_ms, tp99_ms = self.lag_ms(0.99), self.tp_ms(0.99)
+        if lag_ms is not None and tp99_ms is None:
+            tp99_ms = percentile(sorted(record.latency_ms for record in self._records), 0.99)
         return lag_ms is not None and tp99_ms is not None and lag_ms > _LAG_SHARE * tp99_ms
 
     @cached_property

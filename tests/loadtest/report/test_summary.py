@@ -122,3 +122,15 @@ def test_foreign_load_above_a_tenth_of_a_core_marks_the_row(
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0, foreign_cores=foreign_cores)
     run = measured_run(["baseline"], [repeat])
     assert summarise(run, run.workloads[0])[0].is_noisy is noisy
+
+
+def test_a_generator_that_sent_nothing_in_time_is_late(
+    repeat_of: Repeats, measured_run: Runs
+) -> None:
+    window = replace(repeat_of("baseline", 1, [2000.0] * 10, 1.0), offered_per_s=10_000.0)
+    window.records[:] = [
+        replace(record, failed_images=1, error="not sent: too slow", lag_ms=record.latency_ms)
+        for record in window.records
+    ]
+    run = measured_run(["baseline"], [window])
+    assert summarise(run, run.workloads[0])[0].is_late_generator
