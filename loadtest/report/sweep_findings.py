@@ -40,16 +40,27 @@ def _verdict(best: Mapping[str, Row], rows: Sequence[Row], limit_ms: float) -> s
             f"{_nearest(rows)}."
         )
     first = max(best.values(), key=lambda row: row.qps.median)
-    text = (
-        f"**`{first.name}` serves the most with TP99 <= {limit_ms:g} ms: "
+    limit = f"TP99 <= {limit_ms:g} ms"
+    point = (
         f"{first.qps.median:.1f} images per second with {first.clients_text} "
-        f"(TP99 {number(first.tp_ms(0.99), 2)} ms)**"
+        f"(TP99 {number(first.tp_ms(0.99), 2)} ms)"
     )
+    most = f"**`{first.name}` serves the most with {limit}: {point}**"
     others = {name: row for name, row in best.items() if name != first.name}
     if not others:
-        return f"{text}."
+        if any(row.name != first.name for row in rows):
+            return f"{most}."
+        return (
+            f"**`{first.name}` serves at its best with {limit}: {point}**; it was measured alone."
+        )
     other = others.get(BASELINE) or max(others.values(), key=lambda row: row.qps.median)
-    return f"{text}, which is {_factor(first, other)}."
+    factor = _factor(first, other)
+    if (ratio := first.ratio_to_row(other)) is not None and ratio.is_distinct:
+        return f"{most}, which is {factor}."
+    return (
+        f"**It is not proven which serves the most with {limit}**: `{first.name}` serves {point}, "
+        f"which is {factor}."
+    )
 
 
 def _factor(row: Row, other: Row) -> str:

@@ -70,6 +70,14 @@ def test_a_variant_beyond_the_limit_everywhere_is_told_with_its_least_tp99(rows:
     )
 
 
+def test_one_that_was_measured_alone_is_not_the_best_of_several(rows: Rows) -> None:
+    found = rows({("pipeline", 1): (100, 9.0), ("pipeline", 2): (140, 12.0)})
+    assert sweep_findings(found, 15.0)[0] == (
+        "**`pipeline` serves at its best with TP99 <= 15 ms: 142.0 images per second with "
+        "2 clients (TP99 12.00 ms)**; it was measured alone."
+    )
+
+
 def test_no_point_within_the_limit_is_no_verdict(rows: Rows) -> None:
     found = rows({("baseline", 1): (30, 33.0), ("pipeline", 1): (100, 29.0)})
     assert sweep_findings(found, 15.0)[0] == (
@@ -89,4 +97,5 @@ def test_a_difference_within_chance_is_said(
     ]
     run = measured_run(list(rates), windows)
     verdict = sweep_findings(sweep_rows(run, run.workloads[0]), 15.0)[0]
+    assert verdict.startswith("**It is not proven which serves the most with TP99 <= 15 ms**: ")
     assert verdict.endswith(": no difference beyond chance.")
