@@ -176,9 +176,7 @@ class Exchange:
             refusal = self._read(TApplicationException(), body)
             # A server that could not read the call far enough does not know these two.
             if came[0] in (own[0], b"") and came[1] in (own[1], 0):
-                raise RefusedCallError(
-                    f"{self._endpoint.address}: {method} was refused: {refusal.message}"
-                )
+                raise RefusedCallError(f"{self._endpoint.address}: {method} was refused: {refusal}")
         if scanner.message_type not in (TMessageType.REPLY, TMessageType.EXCEPTION) or came != own:
             name = scanner.name.decode("utf-8", "replace")
             raise self._invalid(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TApplicationException
 from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
@@ -339,3 +340,14 @@ def test_a_method_that_the_server_does_not_have(kind: Any, scripted_server: Any)
         with pytest.raises(RefusedCallError, match="unknown method 'health'"):
             client.health()
         client.ping()
+
+
+@BOTH
+def test_a_refusal_without_words_is_told_by_its_type(kind: Any) -> None:
+    def refuse(call: Call) -> bytes:
+        error = TApplicationException(TApplicationException.UNKNOWN_METHOD)
+        return call.encode(error, call.sequence_id, kind=EXCEPTION)
+
+    refused = pytest.raises(RefusedCallError, match=r"infer_images was refused: Unknown method$")
+    with peer(refuse) as server, kind(HOST, server.port) as client, refused:
+        client.classify(b"first")
