@@ -46,7 +46,8 @@ def watch(
     Raises:
         ClientError: the server does not answer at first, or with `once` or `as_json`.
     """
-    console = Console(file=out)
+    # What servers call their nodes is no markup.
+    console = Console(file=out, markup=False, emoji=False)
     if as_json:
         for now, before in _pairs(read, interval_s, once=once):
             if isinstance(now, ClientError):

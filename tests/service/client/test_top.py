@@ -135,6 +135,15 @@ def test_it_shows_a_server(scripted_server: Any, capsys: pytest.CaptureFixture[s
     assert told["change"]["calls_per_s"].keys() == {"ok"}
 
 
+def test_names_are_shown_as_they_are() -> None:
+    names = ("[bold]", "[/closed]", ":warning:")
+    named = replace(LATER, nodes=dict.fromkeys(names, NodeStats(items=1)))
+    out = io.StringIO()
+    watch(lambda: named, "host:8095", out, interval_s=1e-6, once=True, as_json=False)
+    for name in names:
+        assert f"\n{name} " in out.getvalue()
+
+
 def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
     answers: list[Stats | ClientError | BaseException] = [
         EARLIER,
