@@ -37,6 +37,8 @@ from measurement.statistics import percentile
 
 # A lag that takes up more of the limit than this is no small part of what was measured.
 _LAG_SHARE = 0.1
+# Most of an interval wider than this is what was known before any window: its middle is no finding.
+_MIDDLE_SHARE = 0.25
 
 
 def _slo_ms(run: Run) -> float:
@@ -114,21 +116,24 @@ def _sentences(run: Run) -> list[str]:
         end += "no window was measured"
     else:
         end += f"{held} of {len(safe)} windows held"
-    if not found.is_within(RESOLUTION):
-        # Most of a wide interval is what was known before any window: its middle is no finding.
-        return [
+    median = _lower(found.median)
+    if found.is_within(_MIDDLE_SHARE):
+        sentences = [
+            f"**`{name}` serves up to {median} requests per second with {limit}** "
+            f"(95 % interval {_lower(bounds.low)} to {_lower(bounds.high)}; {within}).",
+            f"{end}; at {median} every other one is to be expected.",
+        ]
+    else:
+        sentences = [
             f"**`{name}` serves up to somewhere between {_lower(bounds.low)} and "
             f"{_lower(bounds.high)} requests per second with {limit}** (95 % interval; {within}).",
             f"{end}.",
-            f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
-            "longer `--budget_s` narrows it.",
-            *_cautions(run, opened),
         ]
-    sentences = [
-        f"**`{name}` serves up to {_lower(found.median)} requests per second with {limit}** "
-        f"(95 % interval {_lower(bounds.low)} to {_lower(bounds.high)}; {within}).",
-        f"{end}; at {_lower(found.median)} every other one is to be expected.",
-    ]
+    if not found.is_within(RESOLUTION):
+        sentences.append(
+            f"The search ended before the interval was as narrow as {100 * RESOLUTION:g} %: a "
+            "longer `--budget_s` narrows it."
+        )
     return [*sentences, *_cautions(run, opened)]
 
 
