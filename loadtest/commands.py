@@ -61,7 +61,13 @@ def _capacity(options: argparse.Namespace, command: str, progress: Progress) -> 
     folder = _prepared(options.output_dir)
     from loadtest.measure.capacity import measure_capacity
 
-    run = measure_capacity(settings, command, folder, progress)
+    writer = None if folder is None else raw_files.RawWriter(folder)
+    try:
+        run = measure_capacity(settings, command, writer, progress)
+    except BaseException:
+        if writer is not None and writer.has_saved:
+            build_report(writer.folder)
+        raise
     progress.end_line()
     from loadtest.report.capacity_page import terminal
 

@@ -11,7 +11,6 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import ClientPool, Clients, fitting_generators
@@ -43,9 +42,9 @@ _TIMEOUT_LIMITS = 10
 
 
 def measure_capacity(
-    settings: CapacitySettings, command: str, folder: Path | None, progress: Progress
+    settings: CapacitySettings, command: str, writer: RawWriter | None, progress: Progress
 ) -> Run:
-    """Search; every window is in the folder as soon as it is measured.
+    """Search; every window is in the folder as soon as it is measured, as part of a partial run.
 
     Raises:
         LoadTestError: no server answers, it dies, or nothing is answered rightly.
@@ -60,7 +59,7 @@ def measure_capacity(
     further = {"slo_ms": settings.slo_ms, "budget_s": settings.budget_s}
     run = server.new_run("capacity", load, settings.images, command, further)
     with ExitStack() as stack:
-        search = _Search(settings, server, run, folder, progress, stack, end_s)
+        search = _Search(settings, server, run, writer, progress, stack, end_s)
         try:
             with ends_by(end_s):
                 search.run_windows()
@@ -77,7 +76,7 @@ class _Search:
         settings: CapacitySettings,
         server: RunningServer,
         run: Run,
-        folder: Path | None,
+        writer: RawWriter | None,
         progress: Progress,
         stack: ExitStack,
         end_s: float,
@@ -85,7 +84,7 @@ class _Search:
         self._settings = settings
         self._server = server
         self._run = run
-        self._writer = None if folder is None else RawWriter(folder)
+        self._writer = writer
         self._progress = progress
         self._stack = stack
         self._end_s = end_s
@@ -158,4 +157,4 @@ class _Search:
         told = "some without a right answer" if math.isinf(found_ms) else f"TP99 {found_ms:.2f} ms"
         self._progress.line(f"{what}: {told}")
         if self._writer is not None:
-            self._writer.save(self._run)
+            self._writer.save(replace(self._run, complete=False))

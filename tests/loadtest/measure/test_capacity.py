@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -48,6 +49,26 @@ def test_a_real_search_ends_and_its_report_is_made_of_the_raw_files(
     done = loadtest("report", "out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.md").read_text() == report
+
+
+def test_an_interrupted_search_has_a_report_that_says_so(
+    null_server: tuple[int, ServerProcess],
+    start_loadtest: Callable[..., subprocess.Popen[str]],
+    few_photographs: Path,
+    tmp_path: Path,
+) -> None:
+    port, _ = null_server
+    process = start_loadtest(
+        *("capacity", "--port", port, "--img_dir", few_photographs, "--slo_ms", 50),
+        *("--duration_s", 0.2, "--warmup_s", 0.1, "--request_client", 2, "--output_dir", "out"),
+    )
+    assert process.stderr is not None
+    assert any("requests/s (poisson): " in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "loadtest: interrupted")
+    assert not raw_files.read(tmp_path / "out").complete
+    assert "**Partial**" in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.fixture
