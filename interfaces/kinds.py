@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from interfaces.names import closest_name_hint, shortened
 
@@ -185,6 +186,15 @@ def _assignment(text: str) -> tuple[str, str]:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"must be a URL {URL.rule}, got {text!r}")
+    try:
+        parts = urlsplit(text)
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise argparse.ArgumentTypeError(
+            f"must be a URL with a host, and a port from 1 to 65535 if any, got {text!r}"
+        )
     return text
 
 

@@ -184,6 +184,9 @@ def test_what_is_wrong_in_the_file_is_told(write: Write, text: str, told: str) -
         ("CACHE_DIRS", "/", "did you mean 'THRIFTPIPE_CACHE_DIR'?"),
         ("max_queue", "1", "did you mean 'THRIFTPIPE_MAX_QUEUE'?"),
         ("PORT", "x", "THRIFTPIPE_PORT: takes a port, got 'x'"),
+        ("TRACE_ENDPOINT", "127.0.0.1", "must be a URL beginning with http:// or https://, got"),
+        ("TRACE_ENDPOINT", "http:///v1/traces", "must be a URL with a host, and a port from 1 to"),
+        ("TRACE_ENDPOINT", "http://a:4318x/", "must be a URL with a host, and a port from 1 to"),
         ("NO_LOCK", "maybe", "THRIFTPIPE_NO_LOCK takes true or false, got 'maybe'"),
         (
             "PORT",
