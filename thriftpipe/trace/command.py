@@ -79,7 +79,7 @@ def _record(options: Namespace, images: list[Image]) -> Recording:
                 settings = baseline_settings(loaded)
             except PipelineConfigError as error:
                 note = str(error)
-    sides = [pipeline_side(loaded, recorder, facts)]
+    sides = [pipeline_side(loaded, recorder, facts, load.clients)]
     if settings is not None:
         complain(f"baseline: {options.images} images, {options.clients} clients ...")
         try:

@@ -75,7 +75,7 @@ def latency_ms(side: Side) -> float:
 def verdict(recording: Recording) -> list[str]:
     """What came out, in a sentence or two."""
     pipeline, baseline = recording.pipeline, recording.baseline
-    images, clients = len(pipeline.requests), len(pipeline.clients)
+    images, clients = len(pipeline.requests), pipeline.clients
     speed = images_a_second(pipeline)
     if baseline is None:
         return [

@@ -112,6 +112,7 @@ class Side:
         facts: what ran, by name.
         instances: the names of each node's instances, by node.
         engines: the nodes that run a model.
+        clients: how many shared the requests; a slow one may have none of them.
         requests: all, in the order of their numbers.
         batches: all, by their beginning.
         steps: all.
@@ -121,6 +122,7 @@ class Side:
     facts: Mapping[str, str]
     instances: Mapping[str, Sequence[str]]
     engines: frozenset[str]
+    clients: int
     requests: Sequence[Request]
     batches: Sequence[Batch]
     steps: Sequence[Step] = ()
@@ -134,11 +136,6 @@ class Side:
     def wall_s(self) -> float:
         """From then on to the last answer."""
         return max(request.ended_s for request in self.requests) - self.began_s
-
-    @property
-    def clients(self) -> range:
-        """The numbers of its clients."""
-        return range(1 + max(request.client for request in self.requests))
 
     def spans(self) -> list[Span]:
         """The parts of all requests' ways, by their beginning."""
@@ -157,7 +154,7 @@ class Side:
         A request has several at once where a graph forks, and where a node sends the elements of a
         list to another one.
         """
-        clients: list[list[Span]] = [[] for _ in self.clients]
+        clients: list[list[Span]] = [[] for _ in range(self.clients)]
         for span in self.spans():
             clients[self.requests[span.request].client].append(span)
         return [rows_without_overlap(spans) for spans in clients]

@@ -122,15 +122,16 @@ def baseline_side(settings: HandlerSettings, images: Sequence[Image], load: Load
         {"engine": f"{facts.engine} {facts.precision}", "model": facts.model},
         {BASELINE_ENGINE: [BASELINE_ENGINE]},
         frozenset({BASELINE_ENGINE}),
+        load.clients,
         recorder,
     )
 
 
-def pipeline_side(pipe: Pipe, recorder: Recorder, facts: Mapping[str, str]) -> Side:
+def pipeline_side(pipe: Pipe, recorder: Recorder, facts: Mapping[str, str], clients: int) -> Side:
     """What a pipe did; it has been closed since."""
     instances = {name: recorder.instances[name] for name in pipe.local_nodes}
     engines = frozenset(name for name in instances if _has_engine(pipe, name))
-    return _side("pipeline", facts, instances, engines, recorder)
+    return _side("pipeline", facts, instances, engines, clients, recorder)
 
 
 def engine_facts(pipe: Pipe) -> dict[str, str]:
@@ -190,7 +191,9 @@ def _side(
     facts: Mapping[str, str],
     instances: Mapping[str, Sequence[str]],
     engines: frozenset[str],
+    clients: int,
     recorder: Recorder,
 ) -> Side:
     requests = sorted(recorder.requests, key=lambda request: request.number)
-    return Side(title, facts, instances, engines, requests, recorder.batches, recorder.steps)
+    done = requests, recorder.batches, recorder.steps
+    return Side(title, facts, instances, engines, clients, *done)
