@@ -17,10 +17,10 @@ SETUP = Path(__file__).parents[2] / "setup.cfg"
 def test_every_package_of_these_extras_is_in_the_table() -> None:
     config = configparser.ConfigParser()
     config.read(SETUP)
+    distributions = packages_distributions()
     for extra, modules in MODULES.items():
         lines = config["options.extras_require"][extra].splitlines()
         wanted = {re.split(r"[<>=]", line)[0] for line in lines if line and line[0] != "#"}
-        distributions = packages_distributions()
         names = {name for module in modules for name in distributions[module]}
         found = {name.lower().replace("_", "-") for name in names}
         assert wanted <= found

@@ -64,18 +64,8 @@ def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
     done = loadtest(
         *("tune", "--model", colour_model.model, "--config", tmp_path / "own.toml"),
         *("--clients", "1,2", "--duration_s", 0.1, "--warmup_s", 0.05, "--slo_ms", 60_000),
-        *(
-            "--tries",
-            1,
-            "--repeats",
-            2,
-            "--budget_s",
-            600,
-            "--port",
-            port,
-            "--img_dir",
-            few_photographs,
-        ),
+        *("--client_processes", 1, "--tries", 1, "--repeats", 2, "--budget_s", 600),
+        *("--port", port, "--img_dir", few_photographs),
         *("--engine", "onnxruntime", "--output_dir", "out"),
     )
     assert done.returncode == 0, done.stderr
@@ -184,34 +174,40 @@ def tuned(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) ->
     return make
 
 
-def _said(run: Run, folder: Path) -> str:
+def _said(run: Run) -> str:
+    return PAGES["tune"].terminal(run)
+
+
+def _reported(run: Run, folder: Path) -> str:
+    """The same of the raw files, from which all tables and charts of the report are made, too."""
     raw_files.write(folder, run)
     page = PAGES["tune"]
-    made = page.values(raw_files.read(folder), folder)["tables"]
-    assert len(made) == len(run.workloads)
-    return page.terminal(run)
+    read = raw_files.read(folder)
+    assert len(page.values(read, folder)["tables"]) == len(run.workloads)
+    return page.terminal(read)
 
 
 def test_a_gain_that_repeats_is_taken(tuned: Callable[..., Run], tmp_path: Path) -> None:
-    text = _said(tuned((150, 100), [(120, 100), (126, 104), (118, 99), (121, 100)]), tmp_path)
+    run = tuned((150, 100), [(120, 100), (126, 104), (118, 99), (121, 100)])
+    text = _reported(run, tmp_path)
     assert "**Take best.toml** (trial-1: instance_num 1, max 4, " in text
     assert "it serves 1.21 times the images per second of the default" in text
     assert "it did not start" in text
     assert "Not measured, for reasons that the table tells: trial-2." in text
 
 
-def test_a_gain_within_the_noise_is_not(tuned: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_gain_within_the_noise_is_not(tuned: Callable[..., Run]) -> None:
     run = tuned((150, 100), [(120, 100), (90, 104), (118, 119), (99, 100)])
-    text = _said(run, tmp_path)
+    text = _said(run)
     assert text.startswith("| Setting")
     assert "**Keep the default**: measured again, trial-1, the best of 1 setting, serves" in text
     assert "which is inside the noise" in text
     assert not verdict(run).is_gain
 
 
-def test_a_winner_that_loses_is_not(tuned: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_winner_that_loses_is_not(tuned: Callable[..., Run]) -> None:
     run = tuned((150, 100), [(80, 100), (81, 104), (79, 100)])
-    assert "which is less" in _said(run, tmp_path)
+    assert "which is less" in _said(run)
     assert not verdict(run).is_gain
 
 
@@ -220,7 +216,7 @@ def test_nothing_better_in_the_search_keeps_the_default(
 ) -> None:
     run = tuned((90, 100), [])
     assert winner(run) is None
-    assert "none of 1 setting was better within TP99 <= 10 ms" in _said(run, tmp_path)
+    assert "none of 1 setting was better within TP99 <= 10 ms" in _reported(run, tmp_path)
 
 
 def test_a_run_in_which_every_setting_failed_has_a_report(
@@ -229,12 +225,12 @@ def test_a_run_in_which_every_setting_failed_has_a_report(
     run = tuned((150, 100), [])
     run.results["trials"].pop(0)
     run.workloads[0].windows.clear()
-    text = _said(run, tmp_path)
+    text = _reported(run, tmp_path)
     assert "**Keep the default**: no setting could be measured" in text
     assert "Not measured, for reasons that the table tells: trial-2." in text
 
 
-def test_a_limit_that_nothing_holds_is_said(tuned: Callable[..., Run], tmp_path: Path) -> None:
-    text = _said(tuned((150, 100), [(120, 100)] * 3, ms=25.0), tmp_path)
+def test_a_limit_that_nothing_holds_is_said(tuned: Callable[..., Run]) -> None:
+    text = _said(tuned((150, 100), [(120, 100)] * 3, ms=25.0))
     assert "**Keep the default**" in text
     assert "the default missed the limit in 4 of 4 turns, with a TP99 of 25.00 ms at best" in text

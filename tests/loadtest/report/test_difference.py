@@ -60,8 +60,8 @@ def test_what_moved_beyond_noise_is_told_and_what_did_not_is_too(
 
 
 def test_nothing_beyond_noise_is_told_as_that(measured: Measure, tmp_path: Path) -> None:
-    run = measured({"baseline": 1000, "pipeline": 1500})
-    text = _difference(tmp_path, run, measured({"baseline": 1000, "pipeline": 1500}))
+    run = measured({"baseline": 100, "pipeline": 150})
+    text = _difference(tmp_path, run, measured({"baseline": 100, "pipeline": 150}))
     assert "- Nothing changed beyond noise: `baseline`, `pipeline`." in text
 
 
@@ -80,7 +80,7 @@ def test_one_repeat_never_says_that_nothing_changed(measured: Measure, tmp_path:
 def test_settings_machines_and_servers_that_differ_are_listed(
     measured: Measure, tmp_path: Path
 ) -> None:
-    before, after = (measured({"baseline": 1000, "pipeline": 1500}) for _ in range(2))
+    before, after = (measured({"baseline": 100, "pipeline": 150}) for _ in range(2))
     after = replace(
         after,
         machine={**after.machine, "cpu_model": "Another processor"},
@@ -115,7 +115,7 @@ def test_settings_machines_and_servers_that_differ_are_listed(
 def test_what_cannot_be_compared_is_refused(
     change: dict[str, object], words: str, measured: Measure, tmp_path: Path
 ) -> None:
-    before, after = (measured({"baseline": 1000}) for _ in range(2))
+    before, after = (measured({"baseline": 100}) for _ in range(2))
     (name,) = change
     if name in {"kind", "images"}:
         after = replace(after, **change)
@@ -132,7 +132,7 @@ def test_the_command_takes_one_folder_or_diff_and_two(
     loadtest: LoadTest, measured: Measure, tmp_path: Path
 ) -> None:
     for name in ("one", "diff"):
-        raw_files.write(tmp_path / name, measured({"baseline": 1000, "pipeline": 1500}))
+        raw_files.write(tmp_path / name, measured({"baseline": 100, "pipeline": 150}))
     done = loadtest("report", "diff", "one", "diff")
     assert done.returncode == 0, done.stderr
     assert "Nothing changed beyond noise" in done.stdout

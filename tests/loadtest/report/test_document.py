@@ -24,6 +24,11 @@ def _written(folder: Path, run: Run) -> str:
     return (folder / report.REPORT_FILE).read_text()
 
 
+def _said(run: Run) -> str:
+    """What the terminal shows: the same sentences without pictures, which take seconds to draw."""
+    return PAGES[run.kind].terminal(run)
+
+
 def _compared(repeat_of: Repeats, measured_run: Runs, requests: dict[str, int]) -> Run:
     """Five repeats; a variant answers that many requests a second, a little more each time."""
     repeats = [
@@ -63,20 +68,18 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == pictures
 
 
-def test_a_pipeline_that_loses_is_called_slower(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
-) -> None:
+def test_a_pipeline_that_loses_is_called_slower(repeat_of: Repeats, measured_run: Runs) -> None:
     run = _compared(
         repeat_of, measured_run, {"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}
     )
-    text = _written(tmp_path, run)
+    text = _said(run)
     assert "`pipeline` serves 0.50 times" in text
     assert "it is slower" in text
     assert "no proven gain" in text
 
 
 def test_the_gain_that_the_lock_explains_is_computed(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, measured_run: Runs
 ) -> None:
     """1.41 times by taking the lock away, 2 times in all: half of the gain as logarithms."""
     run = _compared(
@@ -84,7 +87,7 @@ def test_the_gain_that_the_lock_explains_is_computed(
         measured_run,
         {"baseline": 1000, "baseline-no-lock": 1414, "pipeline": 2000},
     )
-    assert "Taking the lock away alone explains 50 % of the gain" in _written(tmp_path, run)
+    assert "Taking the lock away alone explains 50 % of the gain" in _said(run)
 
 
 def test_a_difference_within_chance_is_called_that(
@@ -169,12 +172,12 @@ def test_a_variant_without_requests_has_no_latency_row(
 
 
 def test_decoding_on_the_gpu_is_compared_with_the_baseline_too(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, measured_run: Runs
 ) -> None:
     run = _compared(
         repeat_of, measured_run, {"baseline": 100, "pipeline": 150, "pipeline-gpu": 300}
     )
-    text = _written(tmp_path, run)
+    text = _said(run)
     for name in ("pipeline", "pipeline-gpu"):
         assert f"From `baseline` to `{name}` TP50 goes from" in text
 
