@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure
 
 from loadtest.report.style import save, styled
 from loadtest.report.svg import inline_svg
+
+# Of the 255 that a file's name may have; the rest is for a hash and the ending.
+_MOST_BYTES = 240
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,15 @@ class DrawnChart:
     svg: Markup
 
 
+def _short(name: str) -> str:
+    """A name that a file system takes, which of a model's may be too long with what follows it."""
+    encoded = name.encode()
+    if len(encoded) <= _MOST_BYTES:
+        return name
+    kept = encoded[:_MOST_BYTES].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(encoded).hexdigest()[:8]}"
+
+
 def drawn(folder: Path, chart: Chart) -> DrawnChart:
     """Draw a chart once, and write its picture into the folder."""
     figure = styled(chart.figure)
@@ -56,6 +69,6 @@ def drawn(folder: Path, chart: Chart) -> DrawnChart:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     svg = inline_svg(figure, chart.name, chart.description)
-    file = f"{chart.name}.png"
+    file = f"{_short(chart.name)}.png"
     save(figure, folder / file)
     return DrawnChart(chart.title, f"{chart.subject}: {chart.title}", file, svg)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 
@@ -66,6 +68,20 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
     assert (tmp_path / report.REPORT_FILE).read_text() == text
     assert [page.read_bytes(), summary.read_bytes()] == before
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.png")} == pictures
+
+
+def test_a_model_of_any_name_has_its_pictures(
+    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+) -> None:
+    """One with spaces and brackets, which Markdown would end a link at, and of 253 bytes."""
+    run = measured_run(["pipeline"], [repeat_of("pipeline", 1, [10.0] * 100, 1.0)])
+    workload = replace(run.workloads[0], name="my model (1)$" + "\N{LATIN SMALL LETTER AE}" * 120)
+    text = _written(tmp_path, replace(run, kind="run", workloads=[workload]))
+    links = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert links
+    for link in links:
+        assert not set(link) & set(" ()")
+        assert (tmp_path / unquote(link)).exists()
 
 
 def test_a_pipeline_that_loses_is_called_slower(repeat_of: Repeats, measured_run: Runs) -> None:
