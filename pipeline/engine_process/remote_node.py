@@ -106,7 +106,12 @@ class RemoteNode:
                 return self._stats
             process = self._stats.engine_process
             gone = None if process is None else replace(process, alive=False)
-            return replace(self._stats, engine_process=gone)
+            # So many are still wanted.
+            nodes = {
+                name: replace(node, working_instances=0, stuck_instances=0)
+                for name, node in self._stats.nodes.items()
+            }
+            return replace(self._stats, nodes=nodes, engine_process=gone)
 
     def stop(self) -> None:
         """Hang up; nothing is under way any more."""
