@@ -36,7 +36,7 @@ class FoundImages:
 
     def problems(self) -> list[str]:
         """A line for each image that cannot be used."""
-        lines = ((_printable(path), reason) for path, reason in self.bad.items())
+        lines = ((printable(str(path)), reason) for path, reason in self.bad.items())
         return [reason if name in reason else f"{name}: {reason}" for name, reason in lines]
 
     def refusal(self, option: str = SKIP_BAD_IMAGES) -> str:
@@ -62,7 +62,7 @@ class FoundImages:
         """What is no image, in one line; "" where all are."""
         if not self.others:
             return ""
-        names = [_printable(path) for path in self.others[:_MOST_NAMES]]
+        names = [printable(str(path)) for path in self.others[:_MOST_NAMES]]
         more = len(self.others) - len(names)
         return f"left out, as no images: {', '.join(names)}" + (f" and {more} more" if more else "")
 
@@ -161,6 +161,6 @@ def _may_be_image(path: Path) -> bool:
         return False
 
 
-def _printable(path: Path) -> str:
-    text = str(path)
+def printable(text: str) -> str:
+    """A path or a part of one for people and for the wire, whatever bytes it is made of."""
     return text if text.isprintable() else ascii(text)

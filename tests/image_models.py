@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import cv2
 import numpy as np
@@ -69,3 +71,14 @@ def save_means(
     helper.set_model_props(proto, {key.replace("__", "."): text for key, text in metadata.items()})
     onnx.save(proto, path)
     return path
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that says it has so many pixels, without any of them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = chunk(b"IDAT", compress(b""))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")

@@ -185,7 +185,11 @@ def _decode(path: Path) -> npt.NDArray[np.uint8]:
         encoded = np.frombuffer(read_bounded(path, _MAX_FILE_BYTES), np.uint8)
     except UnreadableFileError as error:
         raise ValueError(str(error)) from error
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    try:
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    except cv2.error as error:
+        # For more pixels than it decodes here: see service.images.limit.
+        raise ValueError(f"OpenCV refuses it: {error.err}") from error
     if image is None:
         raise ValueError("it cannot be decoded: it is no image, truncated or damaged")
     return np.asarray(image, dtype=np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from interfaces.extras import install_command
-from interfaces.image_folder import find_images, why_no_format
+from interfaces.image_folder import find_images, printable, why_no_format
 from interfaces.image_formats import FORMATS
 from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
 from loadtest.errors import LoadTestError, UsageError
@@ -61,7 +61,7 @@ class LoadImage:
 
     Attributes:
         path: where it lies.
-        name: its file name, which stands for it in every result file.
+        name: its file name, printable, which stands for it in requests and in every result file.
         sha256: hash of the file's bytes.
         size_bytes: length of the file.
         width: pixels; 0 where it is no image.
@@ -134,19 +134,24 @@ def read_folder(
 
 def _read_image(path: Path, formats: Collection[str] = FORMATS) -> LoadImage:
     """The image in a file; ValueError says why it is of no use."""
+    # Looked at before it is read: what is called an image may be of any length.
+    if (size_bytes := path.stat().st_size) > MAX_FRAME_BYTES:
+        raise ValueError(f"it has {size_bytes} bytes, and a message {MAX_FRAME_BYTES} at most")
     data = path.read_bytes()
     if reason := why_no_format(data, formats):
         raise ValueError(reason)
-    if len(data) > MAX_FRAME_BYTES:
-        raise ValueError(f"it has {len(data)} bytes, and a message {MAX_FRAME_BYTES} at most")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        # For more pixels than it decodes at all.
+        raise ValueError(f"OpenCV refuses it: {error.err}") from error
     if pixels is None:
         raise ValueError("it cannot be decoded: it is truncated or damaged")
     if (count := pixels.shape[0] * pixels.shape[1]) > MAX_IMAGE_PIXELS:
         raise ValueError(f"it has {count} pixels, and the service decodes {MAX_IMAGE_PIXELS}")
     return LoadImage(
         path=path,
-        name=path.name,
+        name=printable(path.name),
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
         width=int(pixels.shape[1]),

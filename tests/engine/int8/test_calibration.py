@@ -14,7 +14,7 @@ from engine.int8.calibration import CalibrationFeeds, CalibrationImages
 from engine.normalization import Normalization
 from engine.onnx_graph.model import OnnxModel
 from engine.resizing import Resizing
-from tests.image_models import save_means
+from tests.image_models import png_of_size, save_means
 
 
 @pytest.fixture
@@ -60,15 +60,17 @@ def test_images_that_cannot_be_used_are_told_at_once(
     (folder / "broken.jpg").write_bytes(photographs[0][:300])
     (folder / "empty.png").touch()
     os.mkfifo(folder / "pipe.jpg")
+    (folder / "wide.png").write_bytes(png_of_size(40_000, 40_000))
     (folder / "notes.txt").write_text("not looked at")
     with pytest.raises(
-        EngineError, match=r"3 of 9 images cannot be used; .*--skip-bad-images"
+        EngineError, match=r"4 of 10 images cannot be used; .*--skip-bad-images"
     ) as it:
         CalibrationImages(folder)
     for told in (
         "broken.jpg: it cannot be decoded",
         "empty.png: it is empty",
         "pipe.jpg: it is no",
+        "wide.png: OpenCV refuses it: ",
     ):
         assert told in str(it.value)
     with caplog.at_level(logging.INFO):
@@ -76,7 +78,7 @@ def test_images_that_cannot_be_used_are_told_at_once(
     assert len(images.paths) == len(photographs)
     others, skipped = caplog.messages
     assert others == f"calibration_images: left out, as no images: {folder / 'notes.txt'}"
-    assert skipped.startswith("calibration_images: skipping 3 of 9 images: ")
+    assert skipped.startswith("calibration_images: skipping 4 of 10 images: ")
 
 
 def test_views_are_what_requests_become(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from interfaces.image_formats import DEFAULT_FORMATS
+from interfaces.service import MAX_FRAME_BYTES
 from loadtest.errors import LoadTestError, UsageError
 from loadtest.load.images import read_folder, write_photo_set
+from tests.image_models import png_of_size
 
 
 def test_the_photo_set_is_the_same_every_time(photo_folder: Path, tmp_path: Path) -> None:
@@ -76,3 +79,30 @@ def test_all_images_that_cannot_be_used_are_told_at_once(
     # A server that runs already may decode more.
     assert {image.name for image in found} == {*(path.name for path in good), "other.tiff"}
     assert told[-1] == "skipping 3 of 6 images"
+
+
+def test_what_opencv_or_a_message_cannot_hold_is_told_like_the_others(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    data = min(photo_folder.glob("*.jpg")).read_bytes()
+    (tmp_path / "good.jpg").write_bytes(data)
+    (tmp_path / "wide.png").write_bytes(png_of_size(40_000, 40_000))
+    with (tmp_path / "long.jpg").open("wb") as file:
+        file.write(data)
+        # More than there is memory, and no block of it is on the disk.
+        file.truncate(2**40)
+    told: list[str] = []
+    (found,) = read_folder(tmp_path, skip_bad=True, tell=told.append)
+    assert found.name == "good.jpg"
+    long, wide, _ = told
+    assert f"long.jpg: it has {2**40} bytes, and a message {MAX_FRAME_BYTES} at most" in long
+    assert "wide.png: OpenCV refuses it: " in wide
+
+
+def test_a_name_of_any_bytes_can_be_sent(photo_folder: Path, tmp_path: Path) -> None:
+    data = min(photo_folder.glob("*.jpg")).read_bytes()
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.jpg")).write_bytes(data)
+    (image,) = read_folder(tmp_path)
+    assert image.name == r"'\udcff.jpg'"
+    assert image.name.encode("utf-8")
+    assert image.path.read_bytes() == data
