@@ -43,7 +43,9 @@ def run_trace(options: Namespace) -> int:
         images = read_images(files)
         recording = _record(options, images)
         for path in options.output:
-            path.write_text(_FORMATS[path.suffix.lower()](recording), encoding="utf-8")
+            text = _FORMATS[path.suffix.lower()](recording)
+            # Names of files may be any bytes.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except (
         *(PipelineConfigError, PipelineInputError, EngineError, ConfigurationError),
         OSError,

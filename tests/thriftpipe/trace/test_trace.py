@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -213,8 +214,9 @@ def test_where_a_graph_forks_a_client_has_two_rows(
 
 def test_an_image_that_fails_is_told(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "photos", tmp_path / "photos")
-    # It is decoded, and smaller than what is to be cut out of it.
-    (tmp_path / "photos" / "small.jpg").write_bytes(encoded(LABELS[0], 10, 10))
+    # It is decoded, and smaller than what is to be cut out of it; its name is not UTF-8.
+    small = os.fsdecode(bytes(tmp_path) + b"/photos/small\xff.jpg")
+    Path(small).write_bytes(encoded(LABELS[0], 10, 10))
     chain = (folder / "chain.toml").read_text()
     part = "S[DecodeMat,CropMat(x1=0,y1=0,x2=50,y2=50)"
     (tmp_path / "chain.toml").write_text(chain.replace("S[DecodeMat", part))
