@@ -8,6 +8,8 @@ from interfaces.extras import packages_of
 
 # Libraries with threads that may crash a process which ends well.
 _NATIVE = {"torch", "onnxruntime", "openvino"}
+# As `thriftpipe.door.group` has it, while that is still being imported.
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -16,8 +18,11 @@ def main() -> int:
     Returns:
         The exit code: 2 for a wrong command line, else the command's own.
     """
-    with packages_of("cli"):
-        from thriftpipe.door.group import run
+    try:
+        with packages_of("cli"):
+            from thriftpipe.door.group import run
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     code = run(sys.argv[1:])
     if sys.modules.keys() & _NATIVE:
         from service.processes.process import leave

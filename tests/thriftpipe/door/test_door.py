@@ -11,6 +11,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ from service.options.server_arguments import parse_arguments
 from tests.commands import run_here
 from tests.ports import free_port
 from tests.serving import OPTIONS, ServerProcess
+from thriftpipe.__main__ import main
 from thriftpipe.door.commands import COMMANDS
 from thriftpipe.door.group import ProgramCommand, door, run
 from thriftpipe.door.parameters import words
@@ -291,3 +293,16 @@ def test_a_server_is_started_asked_and_stopped() -> None:
         assert server.wait() == 0
     finally:
         server.close()
+
+
+def test_an_interrupt_before_the_door_is_open_is_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "thriftpipe.door.group":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "thriftpipe.door.group")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main() == 130
