@@ -189,9 +189,7 @@ class Supervisor(Lifecycle):
 
     def stats(self) -> Stats:
         """The sum over all workers."""
-        answer: Future[Stats] = Future()
-        self.soon(lambda: self._stats.ask(answer.set_result))
-        return replace(in_time(answer), gpus=gpus())
+        return replace(self._sum_of_workers(), gpus=gpus())
 
     def info(self) -> Any:
         """That of one of the workers."""
@@ -205,10 +203,16 @@ class Supervisor(Lifecycle):
             return f"the server stops: {self._stop_reason}"
         if not self.ready:
             return STARTING
-        workers = self.stats().workers
+        # Of GPUs nothing is asked: a driver may keep a probe waiting.
+        workers = self._sum_of_workers().workers
         if not workers:
             return "no worker serves; they are being replaced"
         return "" if any(not one.why_not_ready for one in workers) else workers[0].why_not_ready
+
+    def _sum_of_workers(self) -> Stats:
+        answer: Future[Stats] = Future()
+        self.soon(lambda: self._stats.ask(answer.set_result))
+        return in_time(answer)
 
     def _sum_up(self) -> None:
         self._stats.ask(self._troubles.tell)

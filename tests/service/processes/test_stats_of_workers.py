@@ -23,6 +23,7 @@ from service.metrics.metric_table import METRICS, series_names
 from service.options.server_settings import ServerSettings
 from service.processes.stats_of_workers import StatsOfWorkers
 from service.processes.stats_report import Report
+from service.processes.supervisor import Supervisor
 from service.processes.worker_messages import StatsRequest
 
 TIMEOUT_S = 30
@@ -166,3 +167,23 @@ def test_only_one_question_waits_for_a_worker_that_hangs(monkeypatch: pytest.Mon
     assert (len(told), len(questions)) == (2, 2)
     summed.take(worker, questions[-1], Report(Stats(images={"ok": 4}), None, None))
     assert told[2].images == {"ok": 4}
+
+
+def test_a_probe_does_not_wait_for_the_driver_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gpus() -> None:
+        raise AssertionError("the driver is asked")
+
+    monkeypatch.setattr("service.processes.supervisor.gpus", gpus)
+
+    class Idle:
+        ready = True
+        why_not_ready = Supervisor.why_not_ready
+        _stop_reason = ""
+        _stats = StatsOfWorkers(list, ServerSettings())
+        _sum_of_workers = Supervisor._sum_of_workers
+
+        def soon(self, errand: Callable[[], None]) -> None:
+            errand()
+
+    idle: Any = Idle()
+    assert idle.why_not_ready() == "no worker serves; they are being replaced"
