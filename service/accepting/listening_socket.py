@@ -49,8 +49,13 @@ def bind(host: str, port: int, options: AddressOptions = _ADDRESS) -> socket.soc
         raise _explained(error, host, port, options) from error
 
 
-def listen(sock: socket.socket, backlog: int) -> None:
+def listen(sock: socket.socket, backlog: int, options: AddressOptions = _ADDRESS) -> None:
     """Let clients in.
+
+    Args:
+        sock: what `bind` gave.
+        backlog: connections that may wait until they are accepted.
+        options: as for `bind`.
 
     Raises:
         OSError: another process took the port meanwhile.
@@ -62,7 +67,7 @@ def listen(sock: socket.socket, backlog: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.listen(backlog)
     except OSError as error:
-        raise _explained(error, host, port) from error
+        raise _explained(error, host, port, options) from error
 
 
 def address_text(address: tuple[object, ...]) -> str:

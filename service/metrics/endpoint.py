@@ -15,7 +15,7 @@ from typing import Any
 
 from interfaces.extras import install_command
 from interfaces.stats import Stats
-from service.accepting.listening_socket import AddressOptions, address_text, bind
+from service.accepting.listening_socket import AddressOptions, address_text, bind, listen
 from service.errors import ConfigurationError
 from service.logs.rate_limited import RateLimitedWarnings
 from service.metrics.metric_table import Snapshot
@@ -94,6 +94,10 @@ class HttpEndpoint(ThreadingHTTPServer):
         self._incomplete: dict[Any, None] = {}
         self._answered: set[Any] = set()
         self.server_activate()
+
+    def server_activate(self) -> None:
+        """Let clients in."""
+        listen(self.socket, self.request_queue_size, _OPTIONS)
 
     def serve(self) -> None:
         """Answer until `stop` is called."""

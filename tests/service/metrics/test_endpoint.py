@@ -169,6 +169,15 @@ def test_it_listens_on_an_address_of_ipv6() -> None:
             assert sock.recv(12) == b"HTTP/1.0 200"
 
 
+def test_the_port_is_free_for_the_next_server_at_once() -> None:
+    with served() as (_, port):
+        # The server closes it first, and its end of the connection lingers.
+        assert ask(port, "/livez")[0] == 200
+    with http_endpoint(ServerSettings(metrics_port=port)) as endpoint:
+        assert endpoint is not None
+        assert ask(port, "/livez")[0] == 200
+
+
 def test_a_port_in_use_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
