@@ -61,6 +61,15 @@ def _lag_ms(window: Window) -> float:
     return percentile(sorted(record.lag_ms for record in window.records), 0.99)
 
 
+def _is_generators_fault(window: Window, slo_ms: float) -> bool:
+    """Whether a window would have held if the load generator had sent all in time."""
+    own_ms = (
+        math.inf if r.failed_images and r.lag_ms < r.latency_ms else r.latency_ms - r.lag_ms
+        for r in window.records
+    )
+    return percentile(sorted(own_ms), 0.99) <= slo_ms
+
+
 def _lower(rate: float | None) -> str:
     """A rate in three digits, rounded down."""
     if not rate:
@@ -150,8 +159,16 @@ def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
     )
     if lag_ms > _LAG_SHARE * slo_ms:
         told += ". That is much of the limit: take more `--client_processes`, or another machine"
+    missed = [window for window in opened if not holds(window, slo_ms)]
+    own = sum(_is_generators_fault(window, slo_ms) for window in missed)
+    faults = [
+        f"In {own} of {len(missed)} windows that did not hold, nothing but the load generator's "
+        "own lag was beyond the limit, so that the server may serve more: take more "
+        "`--client_processes`, or another machine."
+    ]
     return [
         f"{told}.",
+        *(faults if own else []),
         f"{run.settings['request_client']} clients that wait were served "
         f"{closed_rate_per_s(run.workloads[0].windows):.1f} requests per second.",
     ]

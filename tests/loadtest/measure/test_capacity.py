@@ -77,12 +77,12 @@ def searched(
 ) -> Callable[..., Run]:
     """A search whose windows hold 10 ms up to a rate."""
 
-    def make(highest: float, windows: int, failing: str = "") -> Run:
+    def make(highest: float, windows: int, failing: str = "", lag_ms: float = 0.2) -> Run:
         found = [replace(repeat_of("pipeline", 0, [5.0] * 100, 1.0), clients=10)]
         for number in range(1, windows + 1):
             rate = search_of(found, 10.0).next_value()
             window = repeat_of("pipeline", number, [8.0 if rate <= highest else 30.0] * 200, 2.0)
-            records = [replace(record, lag_ms=0.2) for record in window.records]
+            records = [replace(record, lag_ms=lag_ms) for record in window.records]
             if failing and rate > highest:
                 records[:3] = [replace(r, failed_images=1, error=failing) for r in records[:3]]
             found.append(replace(window, offered_per_s=rate, records=records))
@@ -143,6 +143,13 @@ def test_a_wide_interval_has_no_middle(searched: Callable[..., Run]) -> None:
     assert "serves up to somewhere between " in text
     assert "the safe end, no window was measured." in text
     assert "every other one" not in text
+
+
+def test_a_limit_of_the_load_generator_is_not_the_servers(searched: Callable[..., Run]) -> None:
+    """Windows miss 10 ms with 30 ms, of which 25 are lag."""
+    text = terminal(searched(80.0, 12, lag_ms=25.0))
+    assert "windows that did not hold, nothing but the load generator's own lag was beyond" in text
+    assert "nothing but the load generator" not in terminal(searched(80.0, 12))
 
 
 def test_a_request_without_an_answer_took_for_ever(searched: Callable[..., Run]) -> None:
