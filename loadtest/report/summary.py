@@ -298,7 +298,7 @@ MARKS = (
     Mark(
         "errors",
         lambda row: bool(row.failed_images),
-        "images without a right answer",
+        "images without a right answer, which are in no latency",
         "images to {names} got no right answer",
     ),
     Mark(
