@@ -178,6 +178,8 @@ def _checked_charts(page: str) -> int:
         assert re.search(r'aria-label="[^"]{20,}"', chart)
         assert not re.findall(r"#[0-9a-f]{3,6}[;\"]", chart)
         assert "DejaVu" not in chart
+    for opening in re.findall(r'<div class="scroll"[^>]*>', page):
+        assert 'role="region" aria-label="Table: ' in opening  # a stop of the keyboard has a name
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     for name in set(re.findall(r"var\((--[\w-]+)\)", page)):
