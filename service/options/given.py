@@ -35,11 +35,11 @@ OTHER_VARIABLES = frozenset(
 
 _COMMAND_LINE = "command line"
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-# What Kubernetes sets in each pod for a Service of the name thriftpipe.
-_OF_KUBERNETES = re.compile(r"THRIFTPIPE_(SERVICE_|PORT_\d)")
+# What Kubernetes sets in each pod for a Service whose name is, or begins with, thriftpipe.
+_OF_KUBERNETES = re.compile(r"THRIFTPIPE_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d)")
 _KUBERNETES_HINT = (
-    "; Kubernetes sets such variables for a Service of the name thriftpipe, unless the pod has "
-    "enableServiceLinks: false"
+    "; Kubernetes sets such variables for a Service whose name begins with thriftpipe, unless the "
+    "pod has enableServiceLinks: false"
 )
 
 # User and password.

@@ -195,6 +195,7 @@ def test_what_is_wrong_in_the_file_is_told(write: Write, text: str, told: str) -
         ),
         ("SERVICE_HOST", "10.0.0.1", "enableServiceLinks: false"),
         ("PORT_8095_TCP_PROTO", "tcp", "enableServiceLinks: false"),
+        ("GPU_SERVICE_PORT_METRICS", "9095", "enableServiceLinks: false"),
     ],
 )
 def test_what_is_wrong_in_the_environment_is_told(name: str, text: str, told: str) -> None:
