@@ -110,6 +110,11 @@ class Row:
         """Requests in all repeats; 0 for a variant without requests."""
         return len(self._records)
 
+    @property
+    def images(self) -> int:
+        """Images of these requests."""
+        return self.requests * self._batch
+
     @cached_property
     def failed_images(self) -> int:
         """Images without a right answer."""

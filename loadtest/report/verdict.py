@@ -20,6 +20,8 @@ from measurement.statistics import Ratio
 
 ENOUGH_REPEATS = 5
 """The least for numbers to rely on."""
+# Of its images the baseline may lose fewer than that: it moves no ratio by more.
+_LOST_SHARE = 0.01
 
 
 class Decision(Enum):
@@ -133,9 +135,13 @@ def _with_control(
 
 
 def _failing(*decisive: Row | None) -> list[str]:
-    """Rows that lost images, in words: what fails serves less, and a ratio to it says nothing."""
-    lost = {row.name: row.failed_images for row in decisive if row is not None}
-    return [f"{_images(count)} to `{name}`" for name, count in lost.items() if count]
+    """Rows that lost many images, in words: what fails serves less, a ratio to it says nothing."""
+    rows = {row.name: row for row in decisive if row is not None}
+    return [
+        f"{_images(row.failed_images)} to `{name}`"
+        for name, row in rows.items()
+        if row.failed_images > _LOST_SHARE * row.images
+    ]
 
 
 def _images(count: int) -> str:
