@@ -1,7 +1,7 @@
 """`python -m engine.serving_graph`: write the graph that engines for a CPU run, for other servers.
 
 Mean and std are in it, so that its input takes uint8 pixels, N x height x width x 3, and in int8
-its products are quantised. Whoever serves it serves what this service does.
+its products are quantised. A program that serves it serves what this service does.
 """
 
 from __future__ import annotations

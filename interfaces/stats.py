@@ -54,6 +54,14 @@ class Histogram:
         return lower_ms if self.count else None
 
 
+LEAVE_REASONS = {
+    "full": "as many images waited as a batch takes",
+    "idle": "an instance had nothing else to do",
+    "timeout": "the oldest image had waited for `batching_timeout`",
+}
+"""Why batches leave, in words, by the keys of `NodeStats.batches_by_reason`."""
+
+
 @dataclass(frozen=True)
 class NodeStats:
     """A node of the pipeline, or the baseline's engine."""

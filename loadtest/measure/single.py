@@ -44,7 +44,7 @@ def measure_running_server(
 
 
 class RunningServer:
-    """A server that somebody else has started.
+    """A server that was started by another program.
 
     Args:
         host: where it is.

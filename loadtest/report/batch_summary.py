@@ -6,18 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from interfaces.stats import LEAVE_REASONS
 from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.node_counts import NodeCounts
 from loadtest.report.summary import Row
 from loadtest.report.tables import Columns, Table, table
 from loadtest.servers.variants import BASELINE, CONTROL, is_pipeline
-
-# As the server calls them, in the order of the table.
-REASONS = {
-    "full": "as many images waited as a batch takes",
-    "idle": "an instance had nothing else to do",
-    "timeout": "the oldest image had waited for `batching_timeout`",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ def batch_table(nodes: Sequence[NodeBatches]) -> Table:
         ("batches", lambda node: str(node.batches)),
         ("mean size", lambda node: number(node.mean_size, 2)),
         ("largest", lambda node: str(max(node.by_size))),
-        *((f"left: {reason}", _share_of(reason)) for reason in REASONS),
+        *((f"left: {reason}", _share_of(reason)) for reason in LEAVE_REASONS),
     )
     return table(columns, nodes)
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interfaces.stats import LEAVE_REASONS
 from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.run import Run, WorkloadRun
 from loadtest.report import batch_plot, plots, stage_plot, sweep_plot, tables, waterfall_plot
-from loadtest.report.batch_summary import REASONS, batch_remarks, batch_table, node_batches
+from loadtest.report.batch_summary import batch_remarks, batch_table, node_batches
 from loadtest.report.charts import Chart, DrawnChart, drawn
 from loadtest.report.document import Page
 from loadtest.report.findings import findings
@@ -54,7 +55,7 @@ def _values(run: Run, folder: Path) -> Mapping[str, Any]:
         "workloads": chapters,
         "published": _PUBLISHED,
         "files": raw_files,
-        "reasons": REASONS,
+        "reasons": LEAVE_REASONS,
         "theme": THEME,
         "tones": {decision.value: _TONES.get(decision, "") for decision in Decision},
     }

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from engine.errors import EngineError
 from pipeline.benchmark.bench import Bench, NodeLoad, bench
 from pipeline.benchmark.load import Load, LoadOutcome
 from pipeline.commands.console import complain, say, table, terminal_width
-from pipeline.commands.loading import decodes_images, loaded_pipe
-from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import read_images, usable_images
+from pipeline.commands.loading import CANNOT_BEGIN, loaded_pipe, named_images
+from pipeline.image_files import read_images
 from pipeline.runtime.counts import LeaveReason
-from service.errors import ConfigurationError
 
 _PERCENTILES = (50, 90, 99)
 _NODE_HEADER = (
@@ -33,12 +29,7 @@ _SHOWN_FAILURES = 5
 def run_bench(options: Namespace) -> int:
     """Put load on the pipeline; 1 if an image failed, 2 if it cannot begin."""
     try:
-        files = usable_images(
-            [Path(name) for name in options.photos],
-            decodes=decodes_images(options),
-            skip_bad=options.skip_bad_images,
-            tell=complain,
-        )
+        files = named_images(options, options.photos)
         images = read_images(files)
         if len(images) < len(files):
             complain(f"{len(images)} of {len(files)} images, evenly from first to last, are sent")
@@ -51,10 +42,7 @@ def run_bench(options: Namespace) -> int:
         with loaded_pipe(options) as loaded:
             complain(f"{_words(load)} of {len(images)} files ...")
             measured = bench(loaded, images, load, options.node)
-    except (
-        *(PipelineConfigError, PipelineInputError, EngineError, ConfigurationError),
-        OSError,
-    ) as error:
+    except (*CANNOT_BEGIN, OSError) as error:
         complain(f"error: {error}")
         return 2
     if options.json:

@@ -6,8 +6,10 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
+from engine.errors import EngineError
 from engine.interface import Engine
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.callable_pipe import Pipe
@@ -16,10 +18,15 @@ from pipeline.commands.findings import Findings
 from pipeline.commands.node_checks import check_nodes
 from pipeline.commands.overrides import read_document
 from pipeline.config import PipelineConfig, read_config
-from pipeline.errors import PipelineConfigError
+from pipeline.errors import PipelineConfigError, PipelineInputError
+from pipeline.image_files import usable_images
 from pipeline.language.document import apply_overrides
 from pipeline.pixel_warnings import DECODERS, pixel_warnings
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
+from service.errors import ConfigurationError
+
+CANNOT_BEGIN = (PipelineConfigError, PipelineInputError, EngineError, ConfigurationError)
+"""What keeps a command from its beginning: errors of what it was given."""
 
 
 @contextmanager
@@ -55,7 +62,26 @@ def loaded_pipe(
         yield loaded
 
 
-def decodes_images(options: Namespace) -> bool:
+def named_images(options: Namespace, names: Sequence[str]) -> list[Path]:
+    """The images that a command line names, checked before its pipeline is loaded.
+
+    Args:
+        options: the command line.
+        names: its files and folders.
+
+    Raises:
+        PipelineConfigError: the pipeline's file cannot be read.
+        ConfigurationError: images cannot be used, which went to stderr, or there is none.
+    """
+    return usable_images(
+        [Path(name) for name in names],
+        decodes=_decodes_images(options),
+        skip_bad=options.skip_bad_images,
+        tell=complain,
+    )
+
+
+def _decodes_images(options: Namespace) -> bool:
     """Whether the file of a command line decodes images, so that others are of no use to it.
 
     A file with mistakes does not, as far as this goes: loading it tells them.

@@ -10,13 +10,11 @@ from statistics import median
 from typing import Any
 
 from engine.cache.bounded_file import UnreadableFileError, read_bounded
-from engine.errors import EngineError
 from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain, say
-from pipeline.commands.loading import decodes_images, loaded_pipe
+from pipeline.commands.loading import CANNOT_BEGIN, loaded_pipe, named_images
 from pipeline.commands.results import Classifier, classifiers, described, result_lines
-from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import MOST_IMAGE_BYTES, usable_images
+from pipeline.image_files import MOST_IMAGE_BYTES
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -25,24 +23,15 @@ from pipeline.keys import (
     TASK_RESULTS_KEY,
     TASK_STAGE_TIMES_KEY,
 )
-from service.errors import ConfigurationError
 
 
 def run(options: Namespace) -> int:
     """Run all images; 1 if one failed, 2 if the pipeline cannot be loaded."""
     try:
-        files = [
-            str(file)
-            for file in usable_images(
-                [Path(name) for name in options.images],
-                decodes=decodes_images(options),
-                skip_bad=options.skip_bad_images,
-                tell=complain,
-            )
-        ]
+        files = [str(file) for file in named_images(options, options.images)]
         with loaded_pipe(options, profile=options.profile) as loaded:
             return _run_images(loaded, classifiers(loaded, options.labels), files, options)
-    except (PipelineConfigError, PipelineInputError, EngineError, ConfigurationError) as error:
+    except CANNOT_BEGIN as error:
         complain(f"error: {error}")
         return 2
 

@@ -39,7 +39,7 @@ def server_table(path: str, options: Mapping[str, Option]) -> Mapping[str, Any] 
         # Editors of Windows put a mark of the encoding in front.
         text = read_bounded(Path(path), _MAX_FILE_BYTES).decode("utf-8-sig")
     except (UnreadableFileError, UnicodeDecodeError):
-        # Whoever reads it as a graph says what is wrong with it.
+        # The pipeline, which reads it as a graph, says what is wrong with it.
         return None
     try:
         document = tomli.loads(text)

@@ -160,7 +160,7 @@ class StatsOfWorkers:
 
     @property
     def due_s(self) -> float:
-        """When the round is over whoever has not answered, on the monotonic clock."""
+        """When the round ends, whatever is missing then, on the monotonic clock."""
         return math.inf if self._round is None else self._round.end_s
 
     def end_overdue(self) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.docs.blocks import ROOT, blocks
+from tests.image_models import save_linear_classifier
 from tests.robustness.colour_model import encoded
 from tests.serving import service_here
 
@@ -39,31 +38,12 @@ class Workspace:
         return text.replace("Client()", f"Client(port={self.port})").replace("8095", str(self.port))
 
 
-def _save_classifier(path: Path) -> None:
-    """A model of 1,000 classes that takes next to no time."""
-    weights = np.random.default_rng(0).normal(size=(3, _CLASSES)).astype(np.float32)
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 224, 224])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", _CLASSES])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-
-
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("docs")
+    weights = np.random.default_rng(0).normal(size=(3, _CLASSES)).astype(np.float32)
     for model in _MODELS:
-        _save_classifier(folder / model)
+        save_linear_classifier(folder / model, weights, 224)
     for place in ("photos", "my_photos"):
         (folder / place).mkdir()
         for label in ("red", "green", "blue"):

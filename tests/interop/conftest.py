@@ -7,10 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
+from tests.image_models import save_linear_classifier
 from tests.interop.python_clients import ThriftpyClient
 from tests.interop.scenario import Report, report_of
 from tests.serving import service
@@ -36,30 +35,12 @@ std = "1, 1, 1"
 """
 
 
-def _save_model(path: Path) -> None:
-    """A classifier whose classes are the three channels: their means, in 0..255, and softmax."""
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["means"]),
-        helper.make_node("Constant", [], ["scale"], value_float=0.01),
-        helper.make_node("Mul", ["means", "scale"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
-    )
-    opset = helper.make_opsetid("", 17)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
-
-
 @pytest.fixture(scope="session")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that tells red, green and blue images apart."""
     folder = tmp_path_factory.mktemp("interop-server")
-    _save_model(folder / "colours.onnx")
+    # A class for each channel, whose mean is 0 to 255.
+    save_linear_classifier(folder / "colours.onnx", 0.01 * np.eye(3, dtype=np.float32), 8)
     (folder / "colours.toml").write_text(CONFIG.format(model=folder / "colours.onnx"))
     (folder / "labels.txt").write_text("red\ngreen\nblau, in UTF-8: größer\n", encoding="utf-8")
     backends = str(Path(__file__).parent / "backends.py")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from loadtest.load.images import Pixels
+from tests.image_models import save_linear_classifier
 
 LABELS = ("red", "green", "blue")
 SIDE = 32
@@ -41,22 +40,7 @@ class ColourModel:
 def write_colour_model(folder: Path) -> ColourModel:
     """Write model and labels into `folder`."""
     files = ColourModel(folder / "colours.onnx", folder / "colours.txt")
-    weights = numpy_helper.from_array(np.eye(3, dtype=np.float32) * _SHARPNESS, "weights")
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", len(LABELS)])],
-        [weights],
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), files.model)
+    save_linear_classifier(files.model, np.eye(3, dtype=np.float32) * _SHARPNESS, SIDE)
     files.labels.write_text("\n".join(LABELS) + "\n")
     return files
 

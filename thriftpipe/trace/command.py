@@ -10,9 +10,9 @@ from pathlib import Path
 from engine.errors import EngineError
 from pipeline.benchmark.load import Load
 from pipeline.commands.console import complain, say
-from pipeline.commands.loading import decodes_images, loaded_pipe
-from pipeline.errors import PipelineConfigError, PipelineInputError
-from pipeline.image_files import Image, read_images, usable_images
+from pipeline.commands.loading import CANNOT_BEGIN, loaded_pipe, named_images
+from pipeline.errors import PipelineConfigError
+from pipeline.image_files import Image, read_images
 from service.errors import ConfigurationError
 from thriftpipe.trace.findings import verdict
 from thriftpipe.trace.options import EVENTS, PAGE
@@ -34,22 +34,14 @@ _FORMATS: Mapping[str, Callable[[Recording], str]] = {PAGE: page, EVENTS: trace_
 def run_trace(options: Namespace) -> int:
     """Record, and write the files; 1 if an image failed, 2 if it cannot begin."""
     try:
-        files = usable_images(
-            [Path(name) for name in options.photos],
-            decodes=decodes_images(options),
-            skip_bad=options.skip_bad_images,
-            tell=complain,
-        )
+        files = named_images(options, options.photos)
         images = read_images(files)
         recording = _record(options, images)
         for path in options.output:
             text = _FORMATS[path.suffix.lower()](recording)
             # Names of files may be any bytes.
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except (
-        *(PipelineConfigError, PipelineInputError, EngineError, ConfigurationError),
-        OSError,
-    ) as error:
+    except (*CANNOT_BEGIN, OSError) as error:
         complain(f"error: {error}")
         return 2
     say(" ".join(verdict(recording)))

@@ -143,11 +143,3 @@ def _of_batches(node: NodeFacts, largest: int) -> str:
         f"{node.name}: {node.batches} batches of {node.rows:.1f} images on average, of {largest} "
         f"that fit ({counts})."
     )
-
-
-REASONS = {
-    LeaveReason.FULL.value: "as many images waited as the instance takes",
-    LeaveReason.IDLE.value: "an instance was idle, and at least min images waited",
-    LeaveReason.TIMEOUT.value: "the oldest image had waited for batching_timeout",
-}
-"""Why batches leave, in words; pipeline/README.md has the rule."""

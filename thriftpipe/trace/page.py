@@ -8,8 +8,8 @@ from importlib.resources import files
 
 import jinja2
 
+from interfaces.stats import LEAVE_REASONS
 from thriftpipe.trace.findings import (
-    REASONS,
     images_a_second,
     latency_ms,
     node_facts,
@@ -18,6 +18,7 @@ from thriftpipe.trace.findings import (
 )
 from thriftpipe.trace.recording import LOCKED, Batch, Recording, Side, Span
 
+_REASONS = {name: words.replace("`", "") for name, words in LEAVE_REASONS.items()}
 # Colours for what is not the engine.
 _COLOURS = 3
 
@@ -65,7 +66,7 @@ def page(recording: Recording) -> str:
         longest_ms=longest_s * 1000,
         verdict=verdict(recording),
         remarks=list(remarks(recording)),
-        reasons=REASONS,
+        reasons=_REASONS,
         sides=[
             {
                 "side": side,
@@ -140,7 +141,7 @@ def _told_of_batch(side: Side, batch: Batch) -> str:
     why = (
         "its request has the lock"
         if batch.reason == LOCKED
-        else f"{batch.reason}: {REASONS[batch.reason]}"
+        else f"{batch.reason}: {_REASONS[batch.reason]}"
     )
     images = f"{batch.rows} image{'s' if batch.rows > 1 else ''}"
     inline = "; in the client's own thread" if batch.is_inline else ""

@@ -64,7 +64,7 @@ def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
     done = loadtest(
         *("tune", "--model", colour_model.model, "--config", tmp_path / "own.toml"),
         *("--clients", "1,2", "--duration_s", 0.1, "--warmup_s", 0.05, "--slo_ms", 60_000),
-        *("--client_processes", 1, "--tries", 1, "--repeats", 2, "--budget_s", 600),
+        *("--tries", 1, "--repeats", 2, "--budget_s", 600),
         *("--port", port, "--img_dir", few_photographs),
         *("--engine", "onnxruntime", "--output_dir", "out"),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from service.accepting.listener import StopRequest
 from service.processes.control_channel import ControlChannel
 from service.processes.worker_messages import (
-    WORKER_MESSAGES,
     Drained,
     HeartbeatRequest,
     NewConnection,
@@ -21,14 +19,6 @@ from service.processes.worker_messages import (
 )
 
 Ends = tuple[ControlChannel, ControlChannel]
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ours, theirs = ControlChannel.pair(WORKER_MESSAGES)
-    yield ours, theirs
-    ours.close()
-    theirs.close()
 
 
 def test_messages_arrive_whole_and_in_order(ends: Ends) -> None:

@@ -1,4 +1,4 @@
-"""`stats` and HTTP of a server with several workers: one sum, whoever answers, whoever dies."""
+"""`stats` and HTTP of a server with several workers: one sum, from any worker, after any death."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from thriftpy2.rpc import make_client
 
 from idl import inference
 from interfaces.stats import Stats
@@ -29,19 +27,6 @@ from service.processes.worker_messages import StatsRequest
 TIMEOUT_S = 30
 Params = inference.InferenceParams
 NULL = ("-m", "service", "--handler", "null", "--port", "0", "--metrics-port", "0")
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[int], Any]]:
-    with ExitStack() as stack:
-
-        def make(port: int) -> Any:
-            client = make_client(
-                inference.InferenceService, "127.0.0.1", port, timeout=TIMEOUT_S * 1000
-            )
-            return stack.enter_context(closing(client))
-
-        yield make
 
 
 def get(url: str) -> tuple[int, str]:

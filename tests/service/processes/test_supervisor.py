@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,6 @@ def scripted_handler(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").touch()
     (tmp_path / "pipeline" / "handler.py").write_text(SCRIPTED_HANDLER)
-
-
-@pytest.fixture
-def connect() -> Iterator[Callable[[int], Any]]:
-    """Makes clients of a port; they are closed at the end of the test."""
-    with ExitStack() as stack:
-
-        def make(port: int) -> Any:
-            client = make_client(
-                inference.InferenceService, "127.0.0.1", port, timeout=TIMEOUT_S * 1000
-            )
-            return stack.enter_context(closing(client))
-
-        yield make
 
 
 class WaitingRequest(threading.Thread):

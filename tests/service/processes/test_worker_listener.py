@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,21 +11,12 @@ from service.accepting.listener import DrainNotice, StopRequest
 from service.processes.control_channel import ControlChannel
 from service.processes.worker_listener import WorkerListener
 from service.processes.worker_messages import (
-    WORKER_MESSAGES,
     ConnectionCounts,
     NewConnection,
     Ready,
 )
 
 Ends = tuple[ControlChannel, ControlChannel]
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ours, theirs = ControlChannel.pair(WORKER_MESSAGES)
-    yield ours, theirs
-    ours.close()
-    theirs.close()
 
 
 def test_a_worker_tells_what_it_has_taken_and_what_is_closed(ends: Ends) -> None:

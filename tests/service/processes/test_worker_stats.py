@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,7 +17,6 @@ from service.processes.stats_report import (
 )
 from service.processes.worker_listener import WorkerListener
 from service.processes.worker_messages import (
-    WORKER_MESSAGES,
     ConnectionCounts,
     HeartbeatRequest,
     StatsReport,
@@ -31,14 +29,6 @@ from service.processes.worker_stats import WorkerStatsLine
 OWN = Stats(images={"ok": 3})
 WHOLE = Stats(images={"ok": 7})
 Ends = tuple[ControlChannel, ControlChannel]
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ours, theirs = ControlChannel.pair(WORKER_MESSAGES)
-    yield ours, theirs
-    ours.close()
-    theirs.close()
 
 
 def source(*, with_info: bool) -> Report:
