@@ -84,6 +84,30 @@ def test_an_open_size_is_the_usual_one(
     assert "224x224 is used, the usual one; --input-size names another" in caplog.text
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_sizes_below_1_are_open(handler: str, layout: str, tmp_path: Path) -> None:
+    """Some exporters write -1 for any size, in outputs, too."""
+    proto = onnx.load(save_means(tmp_path / "m.onnx", layout, size=-1))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = -1
+    onnx.save(proto, tmp_path / "m.onnx")
+    scores = classified(handler, tmp_path / "m.onnx", input_size=(8, 6), **RAW)
+    assert scores == pytest.approx([R, G, B])
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_graph_may_have_the_names_of_what_is_put_before_it(handler: str, tmp_path: Path) -> None:
+    proto = onnx.load(save_means(tmp_path / "m.onnx"))
+    cast, mean, _ = proto.graph.node
+    cast.output[0] = mean.input[0] = "image_rgb"
+    mean.output[0] = proto.graph.node[2].input[0] = "image_rgb_uint8"
+    onnx.save(proto, tmp_path / "m.onnx")
+    scores = classified(handler, tmp_path / "m.onnx", color="bgr", **RAW)
+    assert scores == pytest.approx([B, G, R])
+
+
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_file_that_says_nothing_of_its_sizes_needs_its_layout(
     handler: str, tmp_path: Path

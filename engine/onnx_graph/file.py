@@ -14,6 +14,7 @@ from onnx.external_data_helper import uses_external_data
 
 from engine.cache.bounded_file import UnreadableFileError, open_regular, why_no_file
 from engine.errors import EngineError
+from engine.onnx_graph.tensors import open_meaningless_sizes
 from interfaces.error_text import first_line
 
 # A protobuf message, and so a model that is held in one piece, ends here.
@@ -66,6 +67,7 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, str]:
     except onnx.checker.ValidationError as error:
         raise EngineError(f"{path} is not a valid ONNX model: {first_line(error)}") from error
     _check_weights(proto, path)
+    open_meaningless_sizes(proto)
     return proto, digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ from engine.onnx_graph.image_format import ImageFormat, find_format
 from engine.onnx_graph.inputs import GREY, NHWC, RGB
 from engine.onnx_graph.metadata import read_normalization, read_note
 from engine.onnx_graph.outputs import depends_on_inputs, keep_outputs, with_usable_outputs
-from engine.onnx_graph.tensors import TORCH_DTYPES, tensor_spec, true_inputs
+from engine.onnx_graph.tensors import TORCH_DTYPES, free_name, tensor_spec, true_inputs
 from engine.onnx_graph.trial import Trial
 from engine.onnx_graph.trial_run import try_out
 from engine.tensor_spec import TensorSpec
@@ -294,7 +294,7 @@ class OnnxModel:
             proto = set_input_sizes(proto, {name: shape}, self.path)
         keeps_order = found.layout == NHWC and found.color == RGB
         if not (found.is_usual or keeps_order):
-            name = f"{spec.name}_rgb"
+            name = free_name(proto, f"{spec.name}_rgb")
             proto = fuse_format(proto, spec.name, name, found)
         comes_last = found.takes_bytes or (found.layout == NHWC and found.color != GREY)
         image = replace(
@@ -326,7 +326,7 @@ class OnnxModel:
         if normalization is None or image.takes_bytes:
             return image
         (spec,) = image.inputs
-        pixels = f"{spec.name}_uint8"
+        pixels = free_name(image.proto, f"{spec.name}_uint8")
         proto = fuse_normalization(
             image.proto, spec.name, pixels, normalization, channels_last=spec.channels_last
         )

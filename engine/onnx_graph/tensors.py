@@ -47,6 +47,24 @@ def nodes_within(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from nodes_within(body)
 
 
+def free_name(proto: onnx.ModelProto, wanted: str) -> str:
+    """The name, or one like it, that no tensor of a graph has yet."""
+    taken = {value.name for value in [*proto.graph.input, *proto.graph.initializer]}
+    taken.update(name for node in nodes_within(proto.graph) for name in node.output)
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def open_meaningless_sizes(proto: onnx.ModelProto) -> None:
+    """Leave the sizes open that are below 1: some exporters write -1 or 0 for any size."""
+    graph = proto.graph
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")
+
+
 def tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
     """What engines know of an input or output; EngineError where the file does not say it."""
     tensor = value.type.tensor_type
