@@ -131,7 +131,10 @@ def _normalization(
     if normalization is None:
         yield Fact("normalisation", "none: it takes pixels of 0 to 255 as bytes", "the file")
         return
-    mean, std = (", ".join(f"{value:g}" for value in it) for it in normalization.per_channel())
+    channels = 1 if model.takes_grey else 3
+    mean, std = (
+        ", ".join(f"{value:g}" for value in it[:channels]) for it in normalization.per_channel()
+    )
     if settings.mean is not None:
         source = "--mean and --std"
     elif model.declared_normalization is not None:

@@ -83,6 +83,7 @@ def test_a_model_is_shown_asked_and_agrees(
     [
         ("channels last, BGR", "layout NHWC (its shape) channels BGR (as given)"),
         ("BGR", "mean 10, 20, 30, std 20, 10, 5 (--mean and --std)"),
+        ("grey, channels last", "(pixel - mean) / std, mean 0, std 1 (--mean and --std)"),
         ("grey bytes", "normalisation none: it takes pixels of 0 to 255 as bytes"),
         ("bytes, channels last", "resize shorter side to 12, aspect ratio kept"),
     ],
