@@ -22,6 +22,9 @@ ENOUGH_REPEATS = 5
 """The least for numbers to rely on."""
 # Of its images the baseline may lose fewer than that: it moves no ratio by more.
 _LOST_SHARE = 0.01
+# A difference below that is none that anything should be switched for, however sure it is: the
+# interval knows nothing of another day.
+_LEAST_SHARE = 0.01
 
 
 class Decision(Enum):
@@ -148,6 +151,14 @@ def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
+def _is_tiny(ratio: Ratio) -> bool:
+    return abs(ratio.spread.median - 1) < _LEAST_SHARE
+
+
+def _is_gain(ratio: Ratio) -> bool:
+    return ratio.is_distinct and ratio.spread.median > 1 and not _is_tiny(ratio)
+
+
 def _decision(
     fastest: Row,
     gain: Ratio | None,
@@ -159,11 +170,11 @@ def _decision(
         return Decision.WRONG_ANSWERS
     if failing or gain is None or gain.interval.low is None:
         return Decision.NOT_PROVEN
-    if not gain.is_distinct:
+    if not gain.is_distinct or _is_tiny(gain):
         return Decision.NO_DIFFERENCE
     if gain.spread.median < 1:
         return Decision.SLOWER
-    if beside is not None and beside.is_distinct and beside.spread.median > 1:
+    if beside is not None and _is_gain(beside):
         return Decision.SWITCH
     # A control with fewer processes leaves open what more of them would do for it.
     if beside is None or beside.interval.low is None or compared is not fastest:
@@ -203,13 +214,14 @@ def _switch(told: Verdict, baseline: Row, failing: Sequence[str]) -> str:
             )
         case Decision.CONTROL_SUFFICES:
             ratio = told.control_ratio
-            is_less = ratio is not None and ratio.is_distinct
+            is_less = ratio is not None and ratio.is_distinct and ratio.spread.median < 1
             start = "Not for throughput" if is_less else "No need is proven"
             return f"{start}: {serves}, but {_beside_control(told)}."
         case Decision.SLOWER:
             return f"No: {serves}, which is less{tail}."
         case Decision.NO_DIFFERENCE:
-            return f"No difference is proven: {serves}, which is within chance{tail}."
+            why = "a difference below 1 %" if gain.is_distinct else "within chance"
+            return f"No difference is proven: {serves}, which is {why}{tail}."
         case _:
             return f"Not proven: {serves} in the only repeat that both have{tail}."
 
@@ -223,9 +235,10 @@ def _beside_control(told: Verdict) -> str:
     rates = f"({fastest.qps.median:.1f} against {control.qps.median:.1f})"
     tail = _tail(fastest, control)
     which = f"`{control.name}`, which is the baseline {_made_of(control)}"
-    if ratio.is_distinct:
+    if ratio.is_distinct and ratio.spread.median < 1:
         return f"{which}, serves more {rates}{tail}"
-    return f"no gain is proven beside {which} {rates}{tail}"
+    gain = "less than 1 % is gained" if ratio.is_distinct else "no gain is proven"
+    return f"{gain} beside {which} {rates}{tail}"
 
 
 def _made_of(control: Row) -> str:

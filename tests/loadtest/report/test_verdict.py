@@ -65,6 +65,21 @@ def test_a_difference_inside_the_noise_is_none(measured: Measure) -> None:
     assert "a smaller difference cannot be seen" in told.sentences[2]
 
 
+def test_a_sure_difference_of_half_a_percent_is_none(measured: Measure) -> None:
+    told = _of(measured({"baseline": 2000, "baseline-no-lock": 2000, "pipeline": 2010}))
+    assert told.gain is not None
+    assert told.gain.is_distinct
+    assert told.decision is Decision.NO_DIFFERENCE
+    assert "which is a difference below 1 %" in told.sentences[0]
+
+
+def test_half_a_percent_more_than_the_control_is_no_reason_to_switch(measured: Measure) -> None:
+    told = _of(measured({"baseline": 1000, "baseline-no-lock": 2000, "pipeline": 2010}))
+    assert told.decision is Decision.CONTROL_SUFFICES
+    assert told.sentences[0].startswith("No need is proven: `pipeline` serves 2.01 times")
+    assert "less than 1 % is gained beside `baseline-no-lock`" in told.sentences[0]
+
+
 def test_a_loss_is_a_no(measured: Measure) -> None:
     told = _of(measured({"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}))
     assert told.decision is Decision.SLOWER
