@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -10,6 +11,9 @@ from typing import Any, NoReturn
 from interfaces.kinds import OFF_SWITCH
 from interfaces.names import unknown_name
 from interfaces.options import REQUIRED, Command, Option, dashed
+
+BROKEN_PIPE = 141
+"""The exit code, as a shell has it, of a program whose output's reader has gone."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -145,3 +149,8 @@ def build_parser(
                 own.add(described, group)
         own.set_defaults(**command.hidden)
     return parser
+
+
+def drop_stdout() -> None:
+    """Discard what is left in the buffer of stdout, which cannot be written any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

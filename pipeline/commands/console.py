@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import textwrap
@@ -24,11 +23,6 @@ def complain(text: str) -> None:
     """Write one line to stderr."""
     sys.stderr.write(f"{one_line(text)}\n")
     sys.stderr.flush()
-
-
-def drop_stdout() -> None:
-    """Discard what is left in the buffer of stdout, whose reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def terminal_width() -> int:

@@ -6,8 +6,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 
+from interfaces.command_line import BROKEN_PIPE, drop_stdout
 from interfaces.extras import install_command
-from pipeline.commands.console import complain, drop_stdout
+from pipeline.commands.console import complain
 from pipeline.commands.pipeline_arguments import (
     BENCH,
     CHECK,
@@ -22,7 +23,6 @@ from pipeline.errors import PipelineConfigError
 
 # What a shell says of a program that ended at a signal: 128 and the signal's number.
 _INTERRUPTED = 130
-_BROKEN_PIPE = 141
 # Loaded when they run: torch takes seconds, which would be lost on a command line that is refused.
 _COMMANDS = {
     SHOW: "pipeline.commands.show:show",
@@ -66,7 +66,7 @@ def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
         return 2
     except BrokenPipeError:
         drop_stdout()
-        return _BROKEN_PIPE
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
-from interfaces.command_line import build_parser
+from interfaces.command_line import BROKEN_PIPE, build_parser, drop_stdout
 from interfaces.extras import install_command
 from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import COUNT, DURATION, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
@@ -110,11 +110,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     try:
         with client:
-            return _RUN[options.command](client, options)
+            code = _RUN[options.command](client, options)
+        sys.stdout.flush()
     except ClientError as error:
         return _fail(error, 3)
+    except BrokenPipeError:
+        drop_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        # Those of files and connections are told by others of these.
+        drop_stdout()
+        return _fail(f"the output cannot be written: {error.strerror}", 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    return code
 
 
 def _classify(client: Client, options: argparse.Namespace) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +171,18 @@ def test_a_server_that_is_away_for_a_while_is_asked_again() -> None:
 def test_no_server_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ONCE, "--port", "1"]) == 3
     assert "no server listens there" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_no_traceback(scripted_server: Any) -> None:
+    top = [sys.executable, "-m", "service.client", "top", "--json", "--interval-s", "0.01"]
+    top += ["--port", str(scripted_server.port)]
+    with subprocess.Popen(top, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ended:
+        assert ended.stdout is not None
+        assert ended.stderr is not None
+        assert ended.stdout.read(9) == b'{"stats":'
+        ended.stdout.close()
+        assert (ended.wait(30), ended.stderr.read()) == (141, b"")
+    with Path("/dev/full").open("wb") as full:
+        failed = subprocess.run([*top, "--once"], stdout=full, stderr=subprocess.PIPE, timeout=30)
+    assert failed.returncode == 1
+    assert failed.stderr == b"error: the output cannot be written: No space left on device\n"
