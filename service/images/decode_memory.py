@@ -14,7 +14,7 @@ from typing import Any
 
 from service.handlers.interface import DeadlineExceededError, ImageFailure, InvalidImageError
 
-_LIMIT_VARIABLE = "THRIFTPIPE_MAX_DECODED_BYTES"
+_LIMIT_VARIABLE = "THRIFTPIPE_DECODE_MEMORY_BYTES"
 # For so long nothing comes free only where images that are decoded wait for one that is not yet.
 _STALLED_S = 5.0
 

@@ -21,6 +21,7 @@ from service.images.decode_memory import (
     limit_decode_memory,
 )
 from service.images.decoding import decode_bgr
+from service.options.given import OTHER_VARIABLES
 from service.options.server_settings import ServerSettings
 from service.processes.placement import Placement
 
@@ -159,6 +160,9 @@ def test_each_worker_has_its_share_and_room_for_one_image() -> None:
 def test_children_of_a_server_have_its_limit(limited: Callable[[int], None]) -> None:
     environment: dict[str, str] = {}
     limit_decode_memory(12345, environment)
+    assert set(environment) <= OTHER_VARIABLES, (
+        "a server that a child starts has options of its own"
+    )
     limited(1)
     inherit_decode_memory(environment)
     assert DECODE_MEMORY.limit_bytes == 12345
