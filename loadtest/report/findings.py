@@ -7,7 +7,7 @@ from math import log
 
 from loadtest.records.run import PartRun
 from loadtest.report.summary import MARKS, Row
-from loadtest.report.tables import interval
+from loadtest.report.tables import factor_interval
 from loadtest.servers.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, PIPELINE_GPU
 from measurement.statistics import Ratio
 
@@ -109,7 +109,7 @@ def _compare(name: str, reference: str, ratio: Ratio) -> str:
     """How many images per second a variant serves, as a multiple of another's."""
     text = (
         f"`{name}` serves {ratio.spread.median:.2f} times the images per second of `{reference}` "
-        f"(median of {ratio.pairs} paired repeats; 95 % interval {interval(ratio.interval, 2)})"
+        f"(median of {ratio.pairs} paired repeats; 95 % interval {factor_interval(ratio.interval)})"
     )
     if ratio.interval.low is None:
         return f"{text}; one repeat shows no spread, so this proves nothing."

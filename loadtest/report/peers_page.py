@@ -130,7 +130,10 @@ def _beside(rows: Sequence[Row]) -> str:
         ("Variant", lambda pair: pair[0].name),
         ("clients", lambda pair: str(pair[0].clients)),
         (f"QPS x {PIPELINE}", lambda pair: ratio(pair[0], lambda r: number(r.spread.median, 2))),
-        ("95 % interval", lambda pair: ratio(pair[0], lambda r: tables.interval(r.interval, 2))),
+        (
+            "95 % interval",
+            lambda pair: ratio(pair[0], lambda r: tables.factor_interval(r.interval)),
+        ),
         (f"TP99 x {PIPELINE}", lambda pair: _tp99_ratio(*pair)),
         ("better in", lambda pair: ", ".join(_better(*pair)) or "-"),
     )

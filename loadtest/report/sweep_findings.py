@@ -7,7 +7,7 @@ from itertools import groupby
 
 from loadtest.records.metrics import number
 from loadtest.report.summary import Row, best_row
-from loadtest.report.tables import interval
+from loadtest.report.tables import factor_interval
 from loadtest.servers.variants import BASELINE
 
 
@@ -71,7 +71,9 @@ def _factor(row: Row, other: Row) -> str:
     factor = f"{ratio.spread.median:.2f} times what is served by {at}"
     if ratio.interval.low is None:
         return f"{factor}); one repeat shows no spread, so this proves nothing"
-    text = f"{factor}; {ratio.pairs} paired repeats, 95 % interval {interval(ratio.interval, 2)})"
+    text = (
+        f"{factor}; {ratio.pairs} paired repeats, 95 % interval {factor_interval(ratio.interval)})"
+    )
     return text if ratio.is_distinct else f"{text}: no difference beyond chance"
 
 

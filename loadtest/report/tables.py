@@ -74,9 +74,18 @@ def interval(value: Interval | None, digits: int = 1) -> str:
     return value.text(digits)
 
 
+def factor_interval(value: Interval | None) -> str:
+    """That of a factor, in as many digits as it takes to see on which side of 1 it lies."""
+    digits = 2
+    if value is not None and value.low is not None and value.high is not None:
+        while value.excludes(1) and round(value.low, digits) <= 1 <= round(value.high, digits):
+            digits += 1
+    return interval(value, digits)
+
+
 def factor(ratio: Ratio) -> str:
     """A ratio with its interval, where the data reaches one."""
-    bounds = "" if ratio.interval.low is None else f" {interval(ratio.interval, 2)}"
+    bounds = "" if ratio.interval.low is None else f" {factor_interval(ratio.interval)}"
     return f"x {ratio.spread.median:.2f}{bounds}"
 
 
@@ -119,7 +128,7 @@ def qps_table(rows: Sequence[Row]) -> Table:
         _QPS_RANGE,
         (f"x {rows[0].reference}", _of_ratio(lambda ratio: number(ratio.spread.median, 2))),
         ("[min, max]", _of_ratio(lambda ratio: bracket(ratio.spread, 2))),
-        ("95 % interval", _of_ratio(lambda ratio: interval(ratio.interval, 2))),
+        ("95 % interval", _of_ratio(lambda ratio: factor_interval(ratio.interval))),
         (
             "share of in-process",
             lambda row: percent(None if (s := row.share_of_bound) is None else 100 * s),
@@ -178,7 +187,7 @@ def waterfall_table(steps: Sequence[Step]) -> Table:
         ("processes", lambda step: str(step.row.processes)),
         _of_row(_QPS),
         ("x row above", of_ratio(lambda ratio: number(ratio.spread.median, 2))),
-        ("95 % interval", of_ratio(lambda ratio: interval(ratio.interval, 2))),
+        ("95 % interval", of_ratio(lambda ratio: factor_interval(ratio.interval))),
         ("beyond chance", of_ratio(lambda ratio: "yes" if ratio.is_distinct else "no")),
         (
             "share of the gain",

@@ -88,7 +88,7 @@ def _verdict(run: Run, best: int, judged: Verdict, tried: str) -> str:
             f"{tried}, held {limit} in {judged.holds} and the default in {judged.default_holds}."
         )
     ratio = judged.ratio
-    bounds = f"95 % interval {tables.interval(ratio.interval, 2)} of {pairs} in turns"
+    bounds = f"95 % interval {tables.factor_interval(ratio.interval)} of {pairs} in turns"
     factor = f"{ratio.spread.median:.2f} times the images per second of the default"
     if judged.is_gain:
         return (

@@ -13,7 +13,7 @@ from enum import Enum
 
 from loadtest.records.run import Run, WorkloadRun
 from loadtest.report.summary import MARKS, Row, tail_change
-from loadtest.report.tables import interval
+from loadtest.report.tables import factor_interval
 from loadtest.report.waterfall import LOCK, Step, Waterfall
 from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, is_pipeline
 from measurement.statistics import Ratio
@@ -308,7 +308,7 @@ def _times(ratio: Ratio, what: str = "") -> str:
     if ratio.interval.low is None:
         return f"{text} in one repeat"
     chance = "" if ratio.is_distinct else ", within chance"
-    return f"{text} {interval(ratio.interval, 2)}{chance}"
+    return f"{text} {factor_interval(ratio.interval)}{chance}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -329,9 +329,10 @@ def _sureness(told: Verdict, run: Run, workload: WorkloadRun, baseline: Row) -> 
             "This is not sure at all: one repeat shows no spread; measure again with "
             f"`--repeats {ENOUGH_REPEATS}`."
         )
+    low, high = factor_interval(gain.interval).strip("[]").split(", ")
     proof = (
         f"{gain.pairs} paired repeats, taken in turns, put that ratio between "
-        f"{gain.interval.low:.2f} and {gain.interval.high:.2f} (95 % interval)"
+        f"{low} and {high} (95 % interval)"
     )
     found = workload.agreement
     answers = (

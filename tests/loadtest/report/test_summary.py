@@ -10,6 +10,8 @@ import pytest
 from loadtest.records.run import Record, Run, Window
 from loadtest.report.findings import findings
 from loadtest.report.summary import MARKS, summarise
+from loadtest.report.tables import factor_interval
+from measurement.statistics import Interval
 
 Repeats = Callable[..., Window]
 Runs = Callable[..., Run]
@@ -134,3 +136,19 @@ def test_a_generator_that_sent_nothing_in_time_is_late(
     ]
     run = measured_run(["baseline"], [window])
     assert summarise(run, run.workloads[0])[0].is_late_generator
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1.04, 1.1, "[1.04, 1.10]"),
+        (1.0004, 1.06, "[1.0004, 1.0600]"),
+        (0.9, 0.998, "[0.900, 0.998]"),
+        (0.999, 1.06, "[1.00, 1.06]"),
+        (None, None, "n/a"),
+    ],
+)
+def test_the_interval_of_a_factor_shows_on_which_side_of_1_it_lies(
+    low: float | None, high: float | None, text: str
+) -> None:
+    assert factor_interval(Interval(low, high)) == text
