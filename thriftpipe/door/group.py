@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -255,6 +256,9 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 2 for a wrong command line, else the command's own.
     """
+    if os.environ.get("COLUMNS") == "0":
+        # A width that is not known. For rich it is one of nothing, into which it writes nothing.
+        del os.environ["COLUMNS"]
     given = [*arguments]
     try:
         code = door().main(

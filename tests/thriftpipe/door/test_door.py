@@ -295,6 +295,15 @@ def test_a_server_is_started_asked_and_stopped() -> None:
         server.close()
 
 
+def test_a_terminal_of_unknown_width_shows_everything(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line, told in ((["--help"], "Usage: thriftpipe COMMAND"), (["serv"], "did you mean")):
+        monkeypatch.setenv("COLUMNS", "0")
+        run(line)
+        assert told in "".join(capsys.readouterr())
+
+
 def test_an_interrupt_before_the_door_is_open_is_an_exit_code(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
