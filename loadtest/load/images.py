@@ -20,6 +20,7 @@ from interfaces.image_folder import find_images, printable, why_no_format
 from interfaces.image_formats import FORMATS
 from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
 from loadtest.errors import LoadTestError, UsageError
+from loadtest.records.machine import usable_cores
 
 Pixels = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
@@ -118,7 +119,7 @@ def read_folder(
             return str(error)
         return ""
 
-    found = find_images([folder], why_bad)
+    found = find_images([folder], why_bad, threads=usable_cores())
     if found.others and folder != DEFAULT_FOLDER:
         tell(found.left_out())
     for line in found.problems():
