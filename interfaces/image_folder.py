@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from interfaces.image_formats import DEFAULT_FORMATS, FORMATS, IMAGE_SUFFIXES, image_format
+from interfaces.image_formats import DEFAULT_FORMATS, FORMATS, IMAGE_SUFFIXES, image_format, is_heic
 
 SKIP_BAD_IMAGES = "skip_bad_images"
 """The option that goes on without images that cannot be used."""
@@ -132,6 +132,8 @@ def why_no_format(data: bytes, formats: Iterable[str] = DEFAULT_FORMATS) -> str:
     """
     allowed = tuple(formats)
     found = image_format(data)
+    if found is None and is_heic(data):
+        return "it is heic, which nothing here decodes; convert it to jpeg"
     if found is None:
         return f"no image of a known format: {', '.join(FORMATS)}"
     if found.name not in allowed:
@@ -156,7 +158,8 @@ def _may_be_image(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return image_format(file.read(_START_BYTES)) is not None
+            start = file.read(_START_BYTES)
+        return image_format(start) is not None or is_heic(start)
     except OSError:
         return False
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 DEFAULT_FORMATS = ("jpeg", "png", "webp", "bmp")
 _RIFF, _WEBP, _WEBP_AT = b"RIFF", b"WEBP", 8
 _FTYP, _FTYP_AT = b"ftyp", 4
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")
 # As long as the longest of the signatures.
 _START_BYTES = 16
@@ -99,3 +100,8 @@ def image_format(data: bytes | memoryview) -> ImageFormat | None:
     if start.startswith(_FTYP, _FTYP_AT) and start[_WEBP_AT:12] in _AVIF_BRANDS:
         return _AVIF
     return None
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether `data` begins as photographs of phones do that nothing here decodes."""
+    return data.startswith(_FTYP, _FTYP_AT) and data[_WEBP_AT:12] in _HEIC_BRANDS

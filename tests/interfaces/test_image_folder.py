@@ -27,6 +27,7 @@ def test_every_file_is_an_image_a_bad_one_or_told(tmp_path: Path) -> None:
         "e.gif": GIF,
         "f.txt": b"text",
         "g\n.jpg": b"text",
+        "g2": b"\0\0\0\x18ftypheic and so on",
     }.items():
         (tmp_path / name).write_bytes(content)
     os.mkfifo(tmp_path / "h.jpg")
@@ -37,18 +38,28 @@ def test_every_file_is_an_image_a_bad_one_or_told(tmp_path: Path) -> None:
     missing = tmp_path / "none.jpg"
     found = find_images([tmp_path, missing, tmp_path / "more" / "k.jpg"], why_bad, threads=3)
     assert names(found.usable) == ["a.jpg", "b", "k.jpg"]
-    assert names(found.bad) == ["c.jpg", "d.jpg", "e.gif", "g\n.jpg", "h.jpg", "j.jpg", "none.jpg"]
+    assert names(found.bad) == [
+        "c.jpg",
+        "d.jpg",
+        "e.gif",
+        "g\n.jpg",
+        "g2",
+        "h.jpg",
+        "j.jpg",
+        "none.jpg",
+    ]
     assert names(found.others) == ["f.txt", "i", "more"]
     reasons = dict(zip(names(found.bad), found.problems(), strict=True))
     assert reasons["c.jpg"] == f"{tmp_path / 'c.jpg'}: it is empty"
     assert "no image of a known format: jpeg, png" in reasons["d.jpg"]
+    assert "it is heic, which nothing here decodes" in reasons["g2"]
     assert "it is gif; the service decodes jpeg, png, webp, bmp by default" in reasons["e.gif"]
     assert "\\n" in reasons["g\n.jpg"]
     assert "no regular file" in reasons["h.jpg"]
     assert "No such file" in reasons["none.jpg"]
     assert all("\n" not in line for line in reasons.values())
-    assert found.skipped() == "skipping 7 of 10 images"
-    assert found.refusal().startswith("7 of 10 images cannot be used; ")
+    assert found.skipped() == "skipping 8 of 11 images"
+    assert found.refusal().startswith("8 of 11 images cannot be used; ")
     assert found.left_out().startswith("left out, as no images: ")
 
 
