@@ -331,7 +331,7 @@ def _sureness(told: Verdict, run: Run, workload: WorkloadRun, baseline: Row) -> 
         )
     low, high = factor_interval(gain.interval).strip("[]").split(", ")
     proof = (
-        f"{gain.pairs} paired repeats, taken in turns, put that ratio between "
+        f"{gain.pairs} paired repeats, taken in turns, put the ratio to `{BASELINE}` between "
         f"{low} and {high} (95 % interval)"
     )
     found = workload.agreement

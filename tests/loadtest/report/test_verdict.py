@@ -51,7 +51,9 @@ def test_a_gain_that_the_control_does_not_have_is_a_reason_to_switch(measured: M
     assert "batching and instances (1.23 times" in cause
     assert "56 % of it" in cause
     assert "the control beside it, `baseline-no-lock`, serves 1303.0" in cause
-    assert sure.startswith("Sure: 5 paired repeats, taken in turns, put that ratio between 1.60")
+    assert sure.startswith(
+        "Sure: 5 paired repeats, taken in turns, put the ratio to `baseline` between 1.60"
+    )
     assert "same labels to 3 images" in sure
 
 
