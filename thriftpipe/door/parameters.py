@@ -111,9 +111,6 @@ class DescribedArgument(click.Argument):
         self.described = described
 
 
-Described: TypeAlias = DescribedOption | DescribedArgument
-
-
 def parameters(entries: Entries) -> list[click.Parameter]:
     """Parameters of click for the options of a command."""
     return [
