@@ -80,6 +80,11 @@ def _try(options: Namespace, screen: Console) -> int:
     images = Path(options.images) if options.images else None
     photos = look_through(images or _packaged())
     facts = facts_of(settings, options.labels)
+    if not options.skip_compare:
+        # Imported here because only the comparison needs the load test, which takes its time.
+        from loadtest.commands import require_writable
+
+        require_writable(Path(options.output_dir))
     heading(screen, "What is found in the model")
     screen.print(_facts_table(facts.lines))
     heading(screen, "Images")

@@ -164,6 +164,7 @@ def test_scores_that_are_missing_or_not_finite_differ() -> None:
         (["--images", "nowhere"], "nowhere"),
         (["--engine", "onxruntime"], "did you mean 'onnxruntime'?"),
         (["--mean", "1,2,3"], "--mean and --std go together"),
+        (["--output-dir", "/proc/none"], "output folder '/proc/none' cannot be written"),
     ],
 )
 def test_what_cannot_be_tried_is_one_line(
