@@ -183,11 +183,18 @@ class InferenceService:
     def server_info(self) -> Any:
         """The IDL's ServerInfo: handler, engine, model, versions and process."""
         info = self._handler.info()
+        settings = {
+            **info.settings,
+            CLASSES: str(len(self._labels.names)),
+            "workers": f"{self._placement.workers} ({self._placement.why})",
+            **({OPTIONS_GIVEN: given} if (given := self._placement.options_given) else {}),
+            **({NOTE: info.note} if info.note else {}),
+        }
         return inference.ServerInfo(
             handler=self._handler_name,
             engine=info.engine,
             precision=info.precision,
-            model=info.model,
+            model=_as_utf8(info.model),
             model_sha256=info.model_sha256,
             config_sha256=info.config_sha256,
             pid=os.getpid(),
@@ -196,13 +203,7 @@ class InferenceService:
                 **package_versions(_VERSIONED_PACKAGES),
                 **info.versions,
             },
-            settings={
-                **info.settings,
-                CLASSES: str(len(self._labels.names)),
-                "workers": f"{self._placement.workers} ({self._placement.why})",
-                **({OPTIONS_GIVEN: given} if (given := self._placement.options_given) else {}),
-                **({NOTE: info.note} if info.note else {}),
-            },
+            settings={name: _as_utf8(text) for name, text in settings.items()},
             worker=self._placement.worker,
             workers=self._placement.workers,
             supervisor_pid=self._placement.supervisor_pid,
@@ -342,3 +343,8 @@ def _logged(method: str, failure: ImageFailure | TimeoutError) -> str:
     what = "an image failed" if isinstance(failure, ImageFailure) else "no answer"
     _log.error("%s: %s, error_id %s", method, what, error_id, exc_info=failure)
     return error_id
+
+
+def _as_utf8(text: str) -> str:
+    """The text with names of files, which may be any bytes, as a string of Thrift."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

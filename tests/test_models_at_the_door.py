@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -124,6 +125,15 @@ def test_every_engine_gives_the_output_that_is_named(
 def test_half_precision_tensors_are_served(handler: str, tmp_path: Path) -> None:
     model = save(tmp_path / "half.onnx", {"classes": [0.0, 0.01]}, TensorProto.FLOAT16)
     assert served(handler, model, output_activation="none") == pytest.approx([0, 2], abs=0.01)
+
+
+def test_a_model_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
+    model = os.fsdecode(bytes(tmp_path) + b"/m\xff.onnx")
+    save(tmp_path / "m.onnx", {"classes": [0.0, 0.01]}).rename(model)
+    with service_here("--handler", "baseline", "--model", model) as port:
+        client = connect(port)
+        assert client.server_info().model == r"m\udcff.onnx"
+        client.close()
 
 
 def test_a_file_names_output_and_activation_too(tmp_path: Path) -> None:
