@@ -84,6 +84,15 @@ def test_an_open_size_is_the_usual_one(
     assert "224x224 is used, the usual one; --input-size names another" in caplog.text
 
 
+@pytest.mark.parametrize("engine", CPU_ENGINES)
+def test_grey_bytes_of_the_oldest_operator_set(engine: str, tmp_path: Path) -> None:
+    proto = onnx.load(save_means(tmp_path / "m.onnx", channels=1, dtype=TensorProto.UINT8))
+    proto.opset_import[0].version = 7
+    onnx.save(proto, tmp_path / "m.onnx")
+    scores = classified("baseline", tmp_path / "m.onnx", engine=engine)
+    assert scores == pytest.approx([round(GREY), round(GREY) / 2], abs=0.05)
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_sizes_below_1_are_open(handler: str, layout: str, tmp_path: Path) -> None:

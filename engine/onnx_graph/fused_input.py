@@ -98,7 +98,11 @@ def fuse_format(
             # To the nearest level: a Cast cuts off, and not all operator sets have Round. In bf16
             # 255.5 would be 256.
             steps.add("Add", "raised", steps.constant("half", np.array(0.5, np.float32)))
-            steps.add("Min", "level", steps.constant("white", np.array(255, np.float32)))
+            if any(it.domain in ("", "ai.onnx") and it.version < 8 for it in proto.opset_import):
+                # There Min takes tensors of one shape only.
+                steps.add("Clip", "level", max=255.0)
+            else:
+                steps.add("Min", "level", steps.constant("white", np.array(255, np.float32)))
         if element_type != TensorProto.FLOAT:
             steps.add("Cast", "cast", to=element_type)
         if image.layout != NCHW:
