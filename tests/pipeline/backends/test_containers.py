@@ -109,7 +109,8 @@ class Rows(Backend):
 
 def test_portions_of_a_range_count_rows_and_not_items() -> None:
     Rows.seen.clear()
-    document = {"only": {"backend": "Range[TestRows]", "range": "9,9"}}
+    node = {"backend": "Range[TestRows]", "range": "9,9", "batching_timeout": 60_000}
+    document = {"only": node}
     with pipe(document) as running:
         running([{"data": number, "request_size": 3} for number in range(3)])
         assert running.nodes["only"].counts.batches.by_size == {9: 1}
