@@ -170,7 +170,7 @@ class Pipe:
             has_gone: whether the caller has disconnected; asked before each node, in its
                 instance's thread. The item then gets a DeadlinePassedError and is dropped.
             item_done: called for each of several items when it is done, with its error or None, in
-                any thread.
+                any thread. What it raises is logged.
             raise_on_error: whether to raise when all are done and an item has failed.
 
         Raises:

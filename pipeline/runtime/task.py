@@ -71,7 +71,8 @@ class WaitingCall(Call):
         deadline_s: as the attribute.
         has_gone: whether the one for whom the caller waits has gone. It is asked whenever a node
             is about to work on an item; None where that cannot be known.
-        item_done: is told of each item of a call of several, with its error or None.
+        item_done: is told of each item of a call of several, with its error or None. What it raises
+            is logged.
     """
 
     caller_waits = True
@@ -115,13 +116,19 @@ class WaitingCall(Call):
         if self.is_alone:
             self._gate.release()
             return
-        if self._item_done is not None:
-            self._item_done(task.error)
-        with self._lock:
-            self._remaining -= 1
-            last = self._remaining == 0
-        if last:
-            self._gate.release()
+        try:
+            if self._item_done is not None:
+                self._item_done(task.error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever the caller's function raises)
+            logger.warning("item_done raised %s; the item has its outcome", in_one_line(error))
+        finally:
+            with self._lock:
+                self._remaining -= 1
+                last = self._remaining == 0
+            if last:
+                self._gate.release()
 
     def wait(self) -> None:
         """Block until all items are done or the deadline has passed."""

@@ -506,6 +506,21 @@ class TestNoException:
             assert running.call(1, has_gone=has_gone, timeout_ms=PATIENCE_S * 1000) == [2]
         assert commands.inits == 1
 
+    @pytest.mark.parametrize("raised", [OSError("who knows"), Panic("who knows")])
+    def test_a_caller_that_cannot_be_told_loses_no_outcome(
+        self, commands: Commands, caplog: pytest.LogCaptureFixture, raised: BaseException
+    ) -> None:
+        def item_done(error: Exception | None) -> None:
+            assert error is None
+            raise raised
+
+        with Running() as running:
+            results = running.call(1, 2, item_done=item_done, timeout_ms=PATIENCE_S * 1000)
+            assert results == [2, 4]
+            assert running.call(3, timeout_ms=PATIENCE_S * 1000) == [6]
+        assert commands.inits == 1
+        assert caplog.text.count(f"item_done raised {type(raised).__name__}: who knows") == 2
+
     def test_an_error_without_words_is_told_by_its_kind(self, commands: Commands) -> None:
         class MuteError(Exception):
             def __str__(self) -> str:
