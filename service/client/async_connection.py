@@ -188,7 +188,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
             self.close()
         elif isinstance(error, OSError):
             told = f"before the reply was complete: {reason_of(error)}"
-            self._fail(self._endpoint.broken(told))
+            self._fail(self._endpoint.broken(told, self._exchange.arrived))
         else:
             self._fail(self._closed_by_server(self._exchange))
 
@@ -200,5 +200,5 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
 
     def _closed_by_server(self, exchange: Exchange) -> ClientError:
         return self._endpoint.broken(
-            f"after {exchange.arrived} bytes of the reply: the server closed it"
+            f"after {exchange.arrived} bytes of the reply: the server closed it", exchange.arrived
         )

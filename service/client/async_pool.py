@@ -11,13 +11,15 @@ from typing import Any
 
 from service.client.async_connection import AsyncConnection
 from service.client.deadline import CallDeadline
-from service.client.errors import ClientClosedError
+from service.client.errors import ClientClosedError, ConnectionFailedError
 from service.client.exchange import ConnectionState, Endpoint
 from service.client.waiting import is_done_within
 
 
 class AsyncConnectionPool:
     """Lends a connection to one call at a time, in the event loop of the first call.
+
+    `ConnectionPool` says which ones are replaced.
 
     Args:
         endpoint: the server.
@@ -59,10 +61,15 @@ class AsyncConnectionPool:
         connection = None
         try:
             self._check_open()
-            connection = self._take()
-            if connection is None:
-                connection = AsyncConnection(self._endpoint)
-                await connection.open(deadline)
+            if (connection := self._take()) is not None:
+                try:
+                    return await connection.call(method, arguments(connection), deadline)
+                except ConnectionFailedError as error:
+                    if not error.unanswered:
+                        raise
+                    connection.close()
+            connection = AsyncConnection(self._endpoint)
+            await connection.open(deadline)
             return await connection.call(method, arguments(connection), deadline)
         finally:
             if connection is not None:

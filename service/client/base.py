@@ -29,8 +29,9 @@ _TRANSPORTS = ("framed", "unframed")
 class BaseClient:
     """A server, as a client sees it.
 
-    A call gets its own reply or a `ClientError`. It is tried again only where the server cannot
-    have begun with it: when it was refused as overload, and when no server listened.
+    A call gets its own reply or a `ClientError`. It is tried again where the server cannot have
+    begun with it: when it was refused as overload, and when no server listened; and once, on a
+    fresh connection, when one that was kept from an earlier call ends without a byte of the reply.
 
     Args:
         host: the server's name or address.

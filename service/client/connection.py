@@ -90,7 +90,7 @@ class ClientConnection(ConnectionState):
             raise deadline.exceeded("while it was sent") from None
         except OSError as error:
             told = f"while the call was sent: {reason_of(error)}"
-            raise self._endpoint.broken(told) from error
+            raise self._endpoint.broken(told, 0) from error
 
     def _receive(self, exchange: Exchange, deadline: CallDeadline) -> int:
         try:
@@ -100,11 +100,10 @@ class ClientConnection(ConnectionState):
             raise deadline.exceeded(WAITING_FOR_REPLY) from None
         except OSError as error:
             told = f"before the reply was complete: {reason_of(error)}"
-            raise self._endpoint.broken(told) from error
+            raise self._endpoint.broken(told, exchange.arrived) from error
         if not count:
-            raise self._endpoint.broken(
-                f"after {exchange.arrived} bytes of the reply: the server closed it"
-            )
+            told = f"after {exchange.arrived} bytes of the reply: the server closed it"
+            raise self._endpoint.broken(told, exchange.arrived)
         return count
 
 

@@ -60,11 +60,13 @@ class ConnectionFailedError(ClientError):
 
     Attributes:
         refused: whether no server listened, so that nothing can have been sent.
+        unanswered: whether the connection stood, and broke before a byte of the reply had come.
     """
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(self, message: str, *, refused: bool = False, unanswered: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.unanswered = unanswered
 
 
 class ClientClosedError(ClientError):

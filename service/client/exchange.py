@@ -72,9 +72,15 @@ class Endpoint:
         """Host and port, for messages."""
         return f"{self.host}:{self.port}"
 
-    def broken(self, text: str) -> ConnectionFailedError:
-        """The error of a connection that broke, which `text` tells the rest of."""
-        return ConnectionFailedError(f"{self.address}: the connection broke {text}")
+    def broken(self, text: str, arrived_bytes: int) -> ConnectionFailedError:
+        """The error of a connection that broke, which `text` tells the rest of.
+
+        Args:
+            text: when, and why.
+            arrived_bytes: how much of the reply had come.
+        """
+        message = f"{self.address}: the connection broke {text}"
+        return ConnectionFailedError(message, unanswered=not arrived_bytes)
 
     def unreachable(self, errors: list[OSError]) -> ConnectionFailedError:
         """The error of a connection that did not come to be.

@@ -11,12 +11,17 @@ from typing import Any
 
 from service.client.connection import ClientConnection
 from service.client.deadline import CallDeadline
-from service.client.errors import ClientClosedError
+from service.client.errors import ClientClosedError, ConnectionFailedError
 from service.client.exchange import ConnectionState, Endpoint
 
 
 class ConnectionPool:
     """Lends a connection to one call at a time. Any thread may call this.
+
+    A kept connection that breaks before a byte of the reply is there is replaced by a fresh one,
+    once: servers and proxies close those that idle, and a stopping server those between calls, in
+    the same moment in which a call may be sent. Calls change nothing, so that none is wrong if
+    it was taken after all.
 
     Args:
         endpoint: the server.
@@ -59,7 +64,15 @@ class ConnectionPool:
         connection = None
         try:
             self._check_open()
-            connection = self._take() or ClientConnection(self._endpoint, deadline)
+            if (connection := self._take()) is not None:
+                try:
+                    return connection.call(method, arguments(connection), deadline)
+                except ConnectionFailedError as error:
+                    if not error.unanswered:
+                        raise
+                    connection.close()
+            # None was kept, or the server was closing it just then: it was not to take the call.
+            connection = ClientConnection(self._endpoint, deadline)
             return connection.call(method, arguments(connection), deadline)
         finally:
             if connection is not None:

@@ -274,6 +274,41 @@ def declared(**fields: Any) -> Script:
 
 
 @BOTH
+def test_a_call_that_meets_the_end_of_a_kept_connection_has_a_fresh_one(kind: Any) -> None:
+    """As with a server that stops, or a proxy that has waited long enough."""
+    with peer(Call.reply, lambda _: None) as server, kind(HOST, server.port) as client:
+        assert client.classify(b"first").label == "first"
+        assert client.classify(b"second").label == "second"
+        assert (server.calls, len(server._sockets)) == (3, 2)
+
+
+@BOTH
+def test_a_call_that_ends_connections_is_sent_twice_at_most(kind: Any) -> None:
+    with (
+        peer(Call.reply, lambda _: None, lambda _: None) as server,
+        kind(HOST, server.port) as client,
+    ):
+        assert client.classify(b"first").label == "first"
+        with pytest.raises(ConnectionFailedError, match="after 0 bytes") as caught:
+            client.classify(b"second")
+        assert (caught.value.unanswered, caught.value.refused) == (True, False)
+        assert server.calls == 3
+
+
+@BOTH
+def test_a_call_whose_reply_has_begun_is_not_tried_again(kind: Any) -> None:
+    with (
+        peer(Call.reply, lambda call: call.sock.sendall(call.reply()[:20])) as server,
+        kind(HOST, server.port) as client,
+    ):
+        assert client.classify(b"first").label == "first"
+        with pytest.raises(ConnectionFailedError, match="after 20 bytes") as caught:
+            client.classify(b"second")
+        assert not caught.value.unanswered
+        assert server.calls == 2
+
+
+@BOTH
 def test_overload_is_tried_again_on_the_same_connection(kind: Any) -> None:
     busy = declared(overloaded=inference.Overloaded("full", 1))
     with peer(busy, busy) as server, kind(HOST, server.port) as client:
