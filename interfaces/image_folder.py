@@ -73,6 +73,7 @@ def find_images(
     *,
     recursive: bool = False,
     threads: int = 1,
+    checked: Callable[[int, int], None] = lambda *_: None,
 ) -> FoundImages:
     """The images in files and folders.
 
@@ -82,6 +83,8 @@ def find_images(
         why_bad: why a regular file, of more than no bytes, is of no use; "" where it is.
         recursive: whether folders in folders are looked into.
         threads: that call `why_bad`.
+        checked: called in this thread after each candidate with how many were looked at, and how
+            many there are.
     """
     candidates: list[Path] = []
     others: list[Path] = []
@@ -98,7 +101,10 @@ def find_images(
         for path in entries:
             (candidates if _may_be_image(path) else others).append(path)
     with ThreadPoolExecutor(threads) as pool:
-        reasons = list(pool.map(lambda path: why_unreadable(path) or why_bad(path), candidates))
+        reasons = []
+        for reason in pool.map(lambda path: why_unreadable(path) or why_bad(path), candidates):
+            reasons.append(reason)
+            checked(len(reasons), len(candidates))
     found = zip(candidates, reasons, strict=True)
     bad |= {path: " ".join(reason.split()) for path, reason in found if reason}
     return FoundImages([path for path in candidates if path not in bad], bad, others)

@@ -37,7 +37,13 @@ from interfaces.kinds import (
 from interfaces.options import REQUIRED, Command, Option
 from interfaces.peers import PEERS
 from interfaces.service import PORT
-from loadtest.errors import BelowLimitError, LoadTestError, Terminated, UsageError
+from loadtest.errors import (
+    BelowLimitError,
+    LoadTestError,
+    NoResultError,
+    Terminated,
+    UsageError,
+)
 from loadtest.load.arrivals import ARRIVALS
 from loadtest.progress import Progress
 from loadtest.servers.variants import BASELINE, PIPELINE, PIPELINE_GPU, VARIANTS
@@ -53,8 +59,9 @@ _BY_PRECISION = ", ".join(f"{name} {most:g}" for name, most in SCORE_TOLERANCE.i
 _TOLERANCES = f"{_BY_PRECISION}, between decoders {DECODER_TOLERANCE:g}"
 _REFERENCE = "interpreter that has torchpipe (this one)"
 _PEERS = ", ".join(peer.name for peer in PEERS)
-# Of a command that is to judge and could not; 1 is its verdict.
-_NOT_JUDGED = 3
+# Of a command that is to judge and could not, for which 1 is the verdict; and of one whose
+# measurement is no result.
+_NO_RESULT = 3
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -285,7 +292,8 @@ def main(arguments: Sequence[str] | None = None, typed: str | None = None) -> in
 
     Returns:
         The exit code: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM. Of a
-        command with --fail_below 1 is its verdict, and an error is 3.
+        command with --fail_below 1 is its verdict, and an error is 3; so is a run without a result,
+        in which every request failed or a worker was lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse(words)
@@ -314,9 +322,11 @@ def run_command(
         return _fail(progress, f"{program}: {error}", 1)
     except UsageError as error:
         return _fail(progress, f"{program}: error: {error}", 2)
+    except NoResultError as error:
+        return _fail(progress, f"{program}: error: {error}", _NO_RESULT)
     except LoadTestError as error:
         is_judge = getattr(options, "fail_below", None) is not None
-        return _fail(progress, f"{program}: error: {error}", _NOT_JUDGED if is_judge else 1)
+        return _fail(progress, f"{program}: error: {error}", _NO_RESULT if is_judge else 1)
     except KeyboardInterrupt:
         return _fail(progress, f"{program}: interrupted", _INTERRUPTED)
     except Terminated:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from interfaces.extras import packages_of
-from loadtest.errors import LoadTestError, UsageError
+from loadtest.errors import LoadTestError, NoResultError, UsageError
 from loadtest.load import images
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
@@ -54,6 +54,7 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
 
     print(quick_tables(run))
     _save(run, folder, progress)
+    require_result(run)
 
 
 def _capacity(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -271,6 +272,17 @@ def report_link(folder: Path) -> str:
     if page.exists():
         return f"report: {page.absolute().as_uri()}"
     return f"written: {folder / REPORT_FILE}"
+
+
+def require_result(run: Run) -> None:
+    """Raise NoResultError where no request of a window got a right answer."""
+    for window in (window for workload in run.workloads for window in workload.windows):
+        images = int(run.settings["request_batch"])
+        if window.records and all(record.failed_images >= images for record in window.records):
+            first = next(record.error for record in window.records)
+            raise NoResultError(
+                f"none of {len(window.records)} requests got a right answer, the first: {first}"
+            )
 
 
 def require_judged(names: Sequence[str]) -> None:

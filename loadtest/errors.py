@@ -13,5 +13,9 @@ class BelowLimitError(LoadTestError):
     """What was measured is not as good as the command line asks; the exit code is 1."""
 
 
+class NoResultError(LoadTestError):
+    """What was measured is kept, and is no result; the exit code is 3."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived. Like KeyboardInterrupt, it must pass every `except Exception`."""

@@ -107,7 +107,8 @@ class RequestRow(NamedTuple):
         images: indexes of its images.
         failed_images: how many of them have no right answer.
         error: what the first of them has; empty if none failed.
-        lag_ms: of an open loop: how late the client itself was with it.
+        lag_ms: how late the client process itself was with it: in an open loop with sending it, and
+            in any with reading the reply, for which this is a bound; latency_ms contains it.
     """
 
     completed_s: float

@@ -93,6 +93,7 @@ def read_folder(
     skip_bad: bool = False,
     formats: Collection[str] = FORMATS,
     tell: Callable[[str], None] = _tell,
+    checked: Callable[[int, int], None] = lambda *_: None,
 ) -> list[LoadImage]:
     """The images of a folder, by name.
 
@@ -101,6 +102,7 @@ def read_folder(
         skip_bad: whether images that cannot be used are left out, and not a mistake.
         formats: names of those that the servers decode.
         tell: called with each line about what cannot be used or is left out.
+        checked: called with how many images were decoded, and how many there are.
 
     Raises:
         UsageError: the folder is missing or has no image, or images cannot be used.
@@ -119,7 +121,7 @@ def read_folder(
             return str(error)
         return ""
 
-    found = find_images([folder], why_bad, threads=usable_cores())
+    found = find_images([folder], why_bad, threads=usable_cores(), checked=checked)
     if found.others and folder != DEFAULT_FOLDER:
         tell(found.left_out())
     for line in found.problems():

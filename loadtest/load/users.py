@@ -27,6 +27,8 @@ _FIRST_BACKOFF_S = 0.05
 _LONGEST_BACKOFF_S = 1.0
 # Of an open loop: more than any server works on, and fewer than the descriptors of a process.
 _MOST_IN_FLIGHT = 800
+# Asking the kernel what has come takes less where something has.
+_WAITED_S = 50e-6
 DRAIN_S = 10.0
 """How long the end of an open loop waits for answers, unless --request_timeout_s is less."""
 
@@ -39,6 +41,35 @@ _DECLARED = (
     inference.InternalError,
     RefusedError,
 )
+
+
+class LoopClock:
+    """When the replies that this process handles just now came in, as far as it can know.
+
+    One Python loop serves all connections of a process. It asks the kernel which have data, and
+    handles them one after the other; what comes meanwhile lies unread until it asks again.
+
+    Attributes:
+        ready_s: a reply that is handled now was not there before then.
+    """
+
+    def __init__(self) -> None:
+        loop: Any = gevent.get_hub().loop
+        self.ready_s = self._asking_s = self._asked_s = time.perf_counter()
+        # After the loop's own, which runs what needs no connection.
+        self._before = loop.prepare(ref=False, priority=loop.MINPRI)
+        self._after = loop.check(ref=False)
+        self._before.start(self._ask)
+        self._after.start(self._answer)
+
+    def _ask(self) -> None:
+        self._asking_s = time.perf_counter()
+
+    def _answer(self) -> None:
+        now_s = time.perf_counter()
+        # Where the kernel let the loop wait, there was nothing before.
+        self.ready_s = now_s if now_s - self._asking_s > _WAITED_S else self._asked_s
+        self._asked_s = now_s
 
 
 class Caller:
@@ -83,6 +114,7 @@ class Caller:
             else:
                 results = self._client.infer_images(requests, None)
             completed_s = time.perf_counter()
+            lag_ms += (completed_s - max(load.loop.ready_s, started_s)) * 1000
             failed, error = load.check(images, results)
             load.connection_failures = 0
             self._backoff_s = _FIRST_BACKOFF_S
@@ -213,6 +245,7 @@ class Load:
 
     Attributes:
         open: opens a connection: called with host, port and timeout in seconds.
+        loop: tells how long replies lay unread.
         rows: all requests so far.
         failed_requests: how many of them have an error.
         connection_failures: since the last answer.
@@ -223,6 +256,7 @@ class Load:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.end_s = 0.0
+        self.loop = LoopClock()
         self.rows: list[RequestRow] = []
         self.failed_requests = self.connection_failures = 0
         self.last_error = ""

@@ -22,6 +22,7 @@ from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.measure.null_model import NULL_MODEL
 from loadtest.measure.peers import PeersSettings, PeerWorkload
 from loadtest.measure.tune_settings import TuneSettings
+from loadtest.progress import Progress
 from loadtest.records import machine
 from loadtest.servers.variants import (
     BASELINE,
@@ -50,6 +51,8 @@ from loadtest.settings import (
 
 _ENGINES = (AUTO, *dict.fromkeys(provider.name for provider in PROVIDERS))
 _CPU_ENGINES = {"fp32": "onnxruntime"}
+# Of the bar while images are decoded: drawing it for each would take longer than small ones.
+_SHOWN_STEPS = 200
 
 
 def compare_settings(options: argparse.Namespace) -> ComparisonSettings:
@@ -292,9 +295,23 @@ def chosen_images(options: argparse.Namespace) -> list[images.LoadImage]:
         return images.default_images()
     # A server that runs already may decode other formats; those that are started do not.
     formats = FORMATS if "host" in options else DEFAULT_FORMATS
-    return images.read_folder(
-        Path(options.img_dir), skip_bad=options.skip_bad_images, formats=formats
-    )
+    # Each is decoded once, which takes a minute for thousands of large ones.
+    progress = Progress()
+
+    def show(done: int, of: int) -> None:
+        if done % (of // _SHOWN_STEPS + 1) == 0:
+            progress.update(f"decoding images: {done} of {of}", done / of)
+
+    try:
+        return images.read_folder(
+            Path(options.img_dir),
+            skip_bad=options.skip_bad_images,
+            formats=formats,
+            tell=progress.line,
+            checked=show,
+        )
+    finally:
+        progress.end_line()
 
 
 def _server_options(options: argparse.Namespace, *, with_gpu: bool) -> ServerOptions:

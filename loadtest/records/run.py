@@ -22,7 +22,8 @@ class Record:
         image: name of the image; names joined by ";" in a batch; "" in a thinned table.
         failed_images: how many images got no right answer.
         error: the first failure, or "".
-        lag_ms: of an open loop: how late the load generator was with it, which latency_ms contains.
+        lag_ms: how late the load generator was with it, which latency_ms contains: in an open loop
+            with sending it, and in any with reading the reply, of which this is a bound.
     """
 
     completed_s: float

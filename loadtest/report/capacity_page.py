@@ -57,7 +57,7 @@ def _rate(window: Window) -> float:
 
 
 def _lag_ms(window: Window) -> float:
-    """TP99 of how late the load generator itself was."""
+    """TP99 of how late the load generator itself was, sending and reading."""
     return percentile(sorted(record.lag_ms for record in window.records), 0.99)
 
 

@@ -223,8 +223,8 @@ def _in_flight(row: Row) -> str:
         return f"{found} for {row.clients_text}"
     return (
         f"{found} in flight at {row.offered_per_s:g} requests/s; latencies count from the planned "
-        f"times, after which the load generator sent by {number(row.lag_ms(0.50), 2)} ms (TP50), "
-        f"{number(row.lag_ms(0.99), 2)} ms (TP99)"
+        f"times, and the load generator's own lag in them is {number(row.lag_ms(0.50), 2)} ms "
+        f"(TP50), {number(row.lag_ms(0.99), 2)} ms (TP99)"
     )
 
 

@@ -164,7 +164,7 @@ class Row:
         return sorted(record.lag_ms for record in self._records)
 
     def lag_ms(self, q: float) -> float | None:
-        """Of an open loop, how late the load generator itself was; its part of TPxx."""
+        """Of an open loop, how late the load generator itself was; part of the latencies."""
         return None if self.offered_per_s is None else percentile(self._lags_ms, q)
 
     @property

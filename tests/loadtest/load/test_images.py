@@ -13,8 +13,10 @@ import pytest
 
 from interfaces.image_formats import DEFAULT_FORMATS
 from interfaces.service import MAX_FRAME_BYTES
+from loadtest.command_line import build_parser
 from loadtest.errors import LoadTestError, UsageError
 from loadtest.load.images import read_folder, write_photo_set
+from loadtest.measure.settings import chosen_images
 from tests.image_models import png_of_size
 
 
@@ -51,6 +53,17 @@ def test_a_missing_folder_is_named_with_the_command_that_makes_one(tmp_path: Pat
         read_folder(Path("nowhere"))
     with pytest.raises(LoadTestError, match="holds no image"):
         read_folder(tmp_path)
+
+
+def test_decoding_tells_how_far_it_is(
+    few_photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("loadtest.progress._LINE_INTERVAL_S", 0.0)
+    options = build_parser().parse(["run", "--img_dir", str(few_photographs)])
+    assert len(chosen_images(options)) == 4
+    assert [line for line in capsys.readouterr().err.splitlines() if "decoding" in line] == [
+        f"decoding images: {done} of 4" for done in range(1, 5)
+    ]
 
 
 def test_all_images_that_cannot_be_used_are_told_at_once(

@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import jsonschema
+import numpy as np
 import psutil
 import pytest
 
@@ -109,6 +111,22 @@ def test_an_open_loop_sends_as_planned_and_tells_how_late_it_was(
     (row,) = summary["workloads"][0]["variants"]
     assert row["offered_per_s"] == 200.0
     assert row["generator_lag_ms"]["tp50"] <= row["generator_lag_ms"]["tp99"]
+
+
+def test_a_run_without_one_right_answer_is_no_result(
+    colour_server: int, loadtest: LoadTest, tmp_path: Path
+) -> None:
+    """The server decodes no TIFF unless it is told to; what was measured is kept."""
+    (tmp_path / "tiffs").mkdir()
+    assert cv2.imwrite(str(tmp_path / "tiffs" / "a.tiff"), np.zeros((8, 8, 3), np.uint8))
+    done = loadtest(
+        *("run", "--img_dir", "tiffs", "--port", colour_server, "--total_number", 5),
+        *("--request_client", 1, "--warmup_s", 0, "--output_dir", "out"),
+    )
+    assert done.returncode == 3
+    assert "error: none of 5 requests got a right answer, the first: InvalidImage: " in done.stderr
+    (window,) = raw_files.read(tmp_path / "out").workloads[0].windows
+    assert [record.failed_images for record in window.records] == [1] * 5
 
 
 @pytest.mark.parametrize(
