@@ -11,7 +11,7 @@ from typing import Any
 from interfaces.service import ServerInfo
 from interfaces.stats import Stats
 from service.client.async_pool import AsyncConnectionPool
-from service.client.base import BaseClient
+from service.client.base import BaseClient, no_arguments
 from service.client.classify_call import METHOD, ClassifyCall
 from service.client.deadline import CallDeadline
 from service.client.errors import (
@@ -77,22 +77,22 @@ class AsyncClient(BaseClient):
         results: Any = []
         if call.has_images:
             try:
-                results = await self._call(METHOD, call.arguments, deadline)
+                results = await self._call(METHOD, deadline, call.arguments)
             except CallTooLargeError:
                 raise
             except InvalidRequestError:
                 if not (call.may_ask_too_much and call.lower_top_k(await self._classes(deadline))):
                     raise
-                results = await self._call(METHOD, call.arguments, deadline)
+                results = await self._call(METHOD, deadline, call.arguments)
         return call.outcomes(results, self._replies)
 
     async def ping(self, *, timeout_s: float | None = None) -> None:
         """Return once the server has answered; ClientError if it does not."""
-        await self._call("ping", _nothing, self._deadline(timeout_s))
+        await self._call("ping", self._deadline(timeout_s))
 
     async def health(self, *, timeout_s: float | None = None) -> Health:
         """Whether the server can take requests; ClientError if it does not answer."""
-        return self._replies.health(await self._call("health", _nothing, self._deadline(timeout_s)))
+        return self._replies.health(await self._call("health", self._deadline(timeout_s)))
 
     async def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Which server answers; ClientError if none does."""
@@ -100,7 +100,7 @@ class AsyncClient(BaseClient):
 
     async def stats(self, *, timeout_s: float | None = None) -> Stats:
         """What the whole server has done and does; ClientError if it does not answer."""
-        return self._replies.stats(await self._call("stats", _nothing, self._deadline(timeout_s)))
+        return self._replies.stats(await self._call("stats", self._deadline(timeout_s)))
 
     async def close(self) -> None:
         """Close the connections; those of calls under way when these are done. May be repeated."""
@@ -134,7 +134,7 @@ class AsyncClient(BaseClient):
         return reading.result()
 
     async def _server_info(self, deadline: CallDeadline) -> ServerInfo:
-        return self._replies.server_info(await self._call("server_info", _nothing, deadline))
+        return self._replies.server_info(await self._call("server_info", deadline))
 
     async def _classes(self, deadline: CallDeadline) -> int | None:
         """How many classes the server has; None where it gives no answer to that."""
@@ -148,8 +148,8 @@ class AsyncClient(BaseClient):
     async def _call(
         self,
         method: str,
-        arguments: Callable[[ConnectionState], dict[str, Any]],
         deadline: CallDeadline,
+        arguments: Callable[[ConnectionState], dict[str, Any]] = no_arguments,
     ) -> Any:
         """The result of a call, which is tried again where that is safe."""
         for attempt in itertools.count():
@@ -161,7 +161,3 @@ class AsyncClient(BaseClient):
             if await self._pool.closed_within(pause_s):
                 raise self._closed_during_call() from refusal
         raise AssertionError("counting ends with a result or an error")
-
-
-def _nothing(_: ConnectionState) -> dict[str, Any]:
-    return {}

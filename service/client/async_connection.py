@@ -12,7 +12,7 @@ import socket
 from typing import Any, cast
 
 from service.client.deadline import CallDeadline
-from service.client.errors import CallTooLargeError, ClientError
+from service.client.errors import ClientError
 from service.client.exchange import (
     WAITING_FOR_REPLY,
     ConnectionState,
@@ -37,8 +37,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__()
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_closed = False
@@ -72,14 +71,9 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
 
     async def call(self, method: str, arguments: dict[str, Any], deadline: CallDeadline) -> Any:
         """Make a call; `ClientConnection.call` has the rest."""
-        self.sound = False
-        try:
-            exchange = Exchange(self._endpoint, method, arguments)
-        except CallTooLargeError:
-            self.sound = True
-            raise
+        exchange = self.begun(method, arguments)
         if self._transport is None or self._is_closed:
-            raise self._closed_by_server(exchange)
+            raise self._endpoint.closed_by_server(exchange)
         self._exchange, self._replied = exchange, self._loop.create_future()
         self._replied.add_done_callback(look_at)
         timer = self._loop.call_later(deadline.remaining_s, self._expire, deadline)
@@ -92,7 +86,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         return self.ended(exchange)
 
     def usable(self) -> bool:
-        """Whether it is sound, still open, and silent: nothing may come that was not asked for."""
+        """Whether it is sound, and its socket is open and silent."""
         if not self.sound or self._transport is None or self._is_closed:
             return False
         # What has come may not have been told yet: the loop was busy with something else.
@@ -101,7 +95,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Close the socket at once; nothing more is said on it."""
+        """Abort the transport, without a word to the server."""
         self.sound = False
         self._is_closed = True
         if self._transport is not None:
@@ -190,15 +184,10 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
             told = f"before the reply was complete: {reason_of(error)}"
             self._fail(self._endpoint.broken(told, self._exchange.arrived))
         else:
-            self._fail(self._closed_by_server(self._exchange))
+            self._fail(self._endpoint.closed_by_server(self._exchange))
 
     def _fail(self, error: ClientError) -> None:
         """End the call under way with this error, and the connection with it."""
         if self._replied is not None and not self._replied.done():
             self._replied.set_exception(error)
         self.close()
-
-    def _closed_by_server(self, exchange: Exchange) -> ClientError:
-        return self._endpoint.broken(
-            f"after {exchange.arrived} bytes of the reply: the server closed it", exchange.arrived
-        )

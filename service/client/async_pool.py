@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,26 +11,20 @@ from service.client.async_connection import AsyncConnection
 from service.client.deadline import CallDeadline
 from service.client.errors import ClientClosedError, ConnectionFailedError
 from service.client.exchange import ConnectionState, Endpoint
+from service.client.idle_connections import IdleConnections
 from service.client.waiting import is_done_within
 
 
 class AsyncConnectionPool:
     """Lends a connection to one call at a time, in the event loop of the first call.
 
-    `ConnectionPool` says which ones are replaced.
-
-    Args:
-        endpoint: the server.
-        max_connections: connections at a time; further calls wait for one.
-        idle_timeout_s: a connection that was unused for longer is closed instead of used again.
+    `ConnectionPool` has its arguments, and says which connections are replaced.
     """
 
     def __init__(self, endpoint: Endpoint, max_connections: int, idle_timeout_s: float) -> None:
         self._endpoint = endpoint
-        self._idle_timeout_s = idle_timeout_s
         self._permits = asyncio.Semaphore(max_connections)
-        # The one that was used last is at the right, and is the first to be used again.
-        self._idle: deque[AsyncConnection] = deque()
+        self._idle = IdleConnections[AsyncConnection](idle_timeout_s)
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = asyncio.Event()
@@ -43,25 +35,13 @@ class AsyncConnectionPool:
         arguments: Callable[[ConnectionState], dict[str, Any]],
         deadline: CallDeadline,
     ) -> Any:
-        """Make a call on a connection that is free, or on a fresh one.
-
-        Args:
-            method: its name in the IDL.
-            arguments: makes them for the connection, once it is there.
-            deadline: when the reply has to be complete.
-
-        Returns:
-            The result's struct.
-
-        Raises:
-            ClientError: there is none.
-        """
+        """Make a call; `ConnectionPool.call` has the rest."""
         self._check_open()
         await self._wait_for_permit(deadline)
         connection = None
         try:
             self._check_open()
-            if (connection := self._take()) is not None:
+            if (connection := self._idle.take()) is not None:
                 try:
                     return await connection.call(method, arguments(connection), deadline)
                 except ConnectionFailedError as error:
@@ -84,13 +64,7 @@ class AsyncConnectionPool:
         """Close all connections; those of calls under way when these are done."""
         self._closed.set()
         # Sockets of another process, or of a loop that has ended, close with their objects.
-        if not self._is_at_home():
-            return
-        idle = list(self._idle)
-        self._idle.clear()
-        for connection in idle:
-            connection.close()
-        if idle:
+        if self._is_at_home() and (idle := self._idle.close_all()):
             await asyncio.wait({connection.gone for connection in idle})
 
     def _is_at_home(self) -> bool:
@@ -121,20 +95,7 @@ class AsyncConnectionPool:
                 self._permits.release()
             raise
 
-    def _take(self) -> AsyncConnection | None:
-        """A kept connection that can be relied on; all others that come up are closed."""
-        oldest_s = time.monotonic() - self._idle_timeout_s
-        while self._idle and self._idle[0].idle_since_s < oldest_s:
-            self._idle.popleft().close()
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable():
-                return connection
-            connection.close()
-        return None
-
     def _give_back(self, connection: AsyncConnection) -> None:
-        if connection.sound and not self._closed.is_set():
-            self._idle.append(connection)
-        else:
-            connection.close()
+        self._idle.put(connection)
+        if self._closed.is_set():
+            self._idle.close_all()

@@ -19,7 +19,7 @@ from service.client.errors import (
     InvalidRequestError,
     OverloadedError,
 )
-from service.client.exchange import Endpoint
+from service.client.exchange import ConnectionState, Endpoint
 from service.client.results import ReplyReader
 from service.client.tls import client_context
 
@@ -160,6 +160,11 @@ class BaseClient:
             error_id = error.error_id or ""
             return InternalServerError(f"{message} {error_id}".rstrip(), error_id)
         return InvalidRequestError(message)
+
+
+def no_arguments(_: ConnectionState) -> dict[str, Any]:
+    """The arguments of a method that has none."""
+    return {}
 
 
 def _check_above_0(name: str, value_s: float) -> None:

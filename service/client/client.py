@@ -9,7 +9,7 @@ from typing import Any
 
 from interfaces.service import ServerInfo
 from interfaces.stats import Stats
-from service.client.base import BaseClient
+from service.client.base import BaseClient, no_arguments
 from service.client.classify_call import METHOD, ClassifyCall
 from service.client.deadline import CallDeadline
 from service.client.errors import (
@@ -109,22 +109,22 @@ class Client(BaseClient):
         results: Any = []
         if call.has_images:
             try:
-                results = self._call(METHOD, call.arguments, deadline)
+                results = self._call(METHOD, deadline, call.arguments)
             except CallTooLargeError:
                 raise
             except InvalidRequestError:
                 if not (call.may_ask_too_much and call.lower_top_k(self._classes(deadline))):
                     raise
-                results = self._call(METHOD, call.arguments, deadline)
+                results = self._call(METHOD, deadline, call.arguments)
         return call.outcomes(results, self._replies)
 
     def ping(self, *, timeout_s: float | None = None) -> None:
         """Return once the server has answered; ClientError if it does not."""
-        self._call("ping", _nothing, self._deadline(timeout_s))
+        self._call("ping", self._deadline(timeout_s))
 
     def health(self, *, timeout_s: float | None = None) -> Health:
         """Whether the server can take requests; ClientError if it does not answer."""
-        return self._replies.health(self._call("health", _nothing, self._deadline(timeout_s)))
+        return self._replies.health(self._call("health", self._deadline(timeout_s)))
 
     def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Which server answers; ClientError if none does."""
@@ -132,7 +132,7 @@ class Client(BaseClient):
 
     def stats(self, *, timeout_s: float | None = None) -> Stats:
         """What the whole server has done and does; ClientError if it does not answer."""
-        return self._replies.stats(self._call("stats", _nothing, self._deadline(timeout_s)))
+        return self._replies.stats(self._call("stats", self._deadline(timeout_s)))
 
     def close(self) -> None:
         """Close the connections; those of calls under way when these are done. May be repeated."""
@@ -153,7 +153,7 @@ class Client(BaseClient):
         self._pool = ConnectionPool(self._endpoint, max_connections, idle_timeout_s)
 
     def _server_info(self, deadline: CallDeadline) -> ServerInfo:
-        return self._replies.server_info(self._call("server_info", _nothing, deadline))
+        return self._replies.server_info(self._call("server_info", deadline))
 
     def _classes(self, deadline: CallDeadline) -> int | None:
         """How many classes the server has; None where it gives no answer to that."""
@@ -167,8 +167,8 @@ class Client(BaseClient):
     def _call(
         self,
         method: str,
-        arguments: Callable[[ConnectionState], dict[str, Any]],
         deadline: CallDeadline,
+        arguments: Callable[[ConnectionState], dict[str, Any]] = no_arguments,
     ) -> Any:
         """The result of a call, which is tried again where that is safe."""
         for attempt in itertools.count():
@@ -180,7 +180,3 @@ class Client(BaseClient):
             if self._pool.closed.wait(pause_s):
                 raise self._closed_during_call() from refusal
         raise AssertionError("counting ends with a result or an error")
-
-
-def _nothing(_: ConnectionState) -> dict[str, Any]:
-    return {}

@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from service.client.deadline import CallDeadline
-from service.client.errors import CallTooLargeError
 from service.client.exchange import (
     WAITING_FOR_REPLY,
     ConnectionState,
@@ -36,8 +35,7 @@ class ClientConnection(ConnectionState):
     """
 
     def __init__(self, endpoint: Endpoint, deadline: CallDeadline) -> None:
-        super().__init__()
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._socket = _connect(endpoint, deadline)
 
     def call(self, method: str, arguments: dict[str, Any], deadline: CallDeadline) -> Any:
@@ -54,19 +52,14 @@ class ClientConnection(ConnectionState):
         Raises:
             ClientError: there is no such struct.
         """
-        self.sound = False
-        try:
-            exchange = Exchange(self._endpoint, method, arguments)
-        except CallTooLargeError:
-            self.sound = True
-            raise
+        exchange = self.begun(method, arguments)
         self._send(exchange.request, deadline)
         while not exchange.received(self._receive(exchange, deadline)):
             pass
         return self.ended(exchange)
 
     def usable(self) -> bool:
-        """Whether it is sound, still open, and silent: nothing may come that was not asked for."""
+        """Whether it is sound, and its socket is open and silent."""
         if not self.sound:
             return False
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
@@ -76,7 +69,7 @@ class ClientConnection(ConnectionState):
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Close the socket; nothing more is said on it."""
+        """Close the socket."""
         self.sound = False
         self._socket.close()
 
@@ -102,8 +95,7 @@ class ClientConnection(ConnectionState):
             told = f"before the reply was complete: {reason_of(error)}"
             raise self._endpoint.broken(told, exchange.arrived) from error
         if not count:
-            told = f"after {exchange.arrived} bytes of the reply: the server closed it"
-            raise self._endpoint.broken(told, exchange.arrived)
+            raise self._endpoint.closed_by_server(exchange)
         return count
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
@@ -81,6 +82,11 @@ class Endpoint:
         """
         message = f"{self.address}: the connection broke {text}"
         return ConnectionFailedError(message, unanswered=not arrived_bytes)
+
+    def closed_by_server(self, exchange: Exchange) -> ConnectionFailedError:
+        """The error of a connection that the server closed during a call."""
+        told = f"after {exchange.arrived} bytes of the reply: the server closed it"
+        return self.broken(told, exchange.arrived)
 
     def unreachable(self, errors: list[OSError]) -> ConnectionFailedError:
         """The error of a connection that did not come to be.
@@ -238,20 +244,42 @@ class Exchange:
         return InvalidReplyError(f"{self._endpoint.address}: {text}")
 
 
-class ConnectionState:
+class ConnectionState(ABC):
     """What a connection knows of itself between calls.
 
+    Args:
+        endpoint: the server.
+
     Attributes:
-        sound: whether the next call may use it: the last one ended with its own complete reply.
+        sound: whether the next call may use it: each one has ended with its own complete reply.
         idle_since_s: time.monotonic() of the end of the last call.
         classes: how many the server has, which one connection sees no change of; None as long as
             no reply of server_info said.
     """
 
-    def __init__(self) -> None:
-        self.sound = False
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.sound = True
         self.idle_since_s = time.monotonic()
         self.classes: int | None = None
+
+    @abstractmethod
+    def usable(self) -> bool:
+        """Whether it is sound, still open, and silent: nothing may come that was not asked for."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the socket at once; nothing more is said on it."""
+
+    def begun(self, method: str, arguments: dict[str, Any]) -> Exchange:
+        """A call that is sent next; the connection is unsound until it has ended.
+
+        Raises:
+            CallTooLargeError: nothing can be sent.
+        """
+        exchange = Exchange(self._endpoint, method, arguments)
+        self.sound = False
+        return exchange
 
     def ended(self, exchange: Exchange) -> Any:
         """The result of the call that this exchange was.

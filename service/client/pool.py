@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ from service.client.connection import ClientConnection
 from service.client.deadline import CallDeadline
 from service.client.errors import ClientClosedError, ConnectionFailedError
 from service.client.exchange import ConnectionState, Endpoint
+from service.client.idle_connections import IdleConnections
 
 
 class ConnectionPool:
@@ -31,11 +30,8 @@ class ConnectionPool:
 
     def __init__(self, endpoint: Endpoint, max_connections: int, idle_timeout_s: float) -> None:
         self._endpoint = endpoint
-        self._idle_timeout_s = idle_timeout_s
         self._permits = threading.BoundedSemaphore(max_connections)
-        self._lock = threading.Lock()
-        # The one that was used last is at the right, and is the first to be used again.
-        self._idle: deque[ClientConnection] = deque()
+        self._idle = IdleConnections[ClientConnection](idle_timeout_s)
         self._pid = os.getpid()
         self.closed = threading.Event()
 
@@ -64,7 +60,7 @@ class ConnectionPool:
         connection = None
         try:
             self._check_open()
-            if (connection := self._take()) is not None:
+            if (connection := self._idle.take()) is not None:
                 try:
                     return connection.call(method, arguments(connection), deadline)
                 except ConnectionFailedError as error:
@@ -82,9 +78,7 @@ class ConnectionPool:
     def close(self) -> None:
         """Close all connections; those of calls under way when these are done."""
         self.closed.set()
-        with self._lock:
-            while self._idle:
-                self._idle.pop().close()
+        self._idle.close_all()
 
     def _check_open(self) -> None:
         if self.closed.is_set():
@@ -98,22 +92,7 @@ class ConnectionPool:
                 "make one in each process"
             )
 
-    def _take(self) -> ClientConnection | None:
-        """A kept connection that can be relied on; all others that come up are closed."""
-        with self._lock:
-            oldest_s = time.monotonic() - self._idle_timeout_s
-            while self._idle and self._idle[0].idle_since_s < oldest_s:
-                self._idle.popleft().close()
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.usable():
-                    return connection
-                connection.close()
-        return None
-
     def _give_back(self, connection: ClientConnection) -> None:
-        with self._lock:
-            if connection.sound and not self.closed.is_set():
-                self._idle.append(connection)
-                return
-        connection.close()
+        self._idle.put(connection)
+        if self.closed.is_set():
+            self._idle.close_all()

@@ -194,12 +194,12 @@ def test_bytes_that_come_between_calls_end_the_connection(scripted_server: Any) 
             server = await asyncio.start_server(answer, sock=listener)
             async with AsyncClient(*listener.getsockname()) as client:
                 assert (await client.classify(b"best=2")).class_id == 2
-                kept = client._pool._idle[-1]
+                kept = client._pool._idle._kept[-1]
                 (await sent).write(b"more")
                 await asyncio.wait_for(kept.gone, TIMEOUT_S)
                 assert not kept.usable()
                 assert (await client.classify(b"best=3")).class_id == 3
-                assert client._pool._idle[-1] is not kept
+                assert client._pool._idle._kept[-1] is not kept
             server.close()
 
     run(test)
@@ -225,8 +225,8 @@ def test_a_client_belongs_to_one_event_loop(scripted_server: Any) -> None:
 
     async def test() -> None:
         await client.ping()
-        client._pool._idle[-1].close()
-        await client._pool._idle[-1].gone
+        client._pool._idle._kept[-1].close()
+        await client._pool._idle._kept[-1].gone
 
     run(test)
 

@@ -155,9 +155,9 @@ class TestCalls:
     ) -> None:
         with kind(HOST, (first := serve(scripted)).port) as client:
             client.ping()
-            kept = client._pool._idle[-1]
+            kept = client._pool._idle._kept[-1]
             client.ping()
-            assert client._pool._idle[-1] is kept
+            assert client._pool._idle._kept[-1] is kept
             first.stop()
             with pytest.raises(ConnectionFailedError) as caught:
                 client.ping()
@@ -170,9 +170,9 @@ class TestCalls:
     ) -> None:
         with kind(HOST, scripted_server.port, idle_timeout_s=1e-6) as client:
             client.ping()
-            kept = client._pool._idle[-1]
+            kept = client._pool._idle._kept[-1]
             client.ping()
-            assert client._pool._idle[-1] is not kept
+            assert client._pool._idle._kept[-1] is not kept
             assert not kept.sound
 
     @BOTH

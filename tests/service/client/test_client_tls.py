@@ -51,7 +51,7 @@ def test_a_client_with_a_certificate_is_served(
             image = b"best=%d" % class_id
             assert client.classify(image).class_id == class_id
         assert client.classify(bytes(1_000_000)).class_id == 0
-        assert len(client._pool._idle) == 1
+        assert len(client._pool._idle._kept) == 1
 
 
 @BOTH

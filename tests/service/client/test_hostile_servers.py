@@ -228,7 +228,7 @@ def test_bytes_that_come_between_calls_end_the_connection() -> None:
 
     with peer(answer_twice) as server, Client(HOST, server.port) as client:
         assert client.classify(b"first").label == "first"
-        kept = client._pool._idle[-1]
+        kept = client._pool._idle._kept[-1]
         came.set()
         # Until the bytes are there; the client has not looked at them yet.
         kept._socket.settimeout(30)
