@@ -11,14 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from interfaces.extras import packages_of
 from loadtest.errors import LoadTestError, NoResultError, UsageError
 from loadtest.load import images
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
-from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.measure.peers import PeersComparison
 from loadtest.measure.single import measure_null_request, measure_running_server
 from loadtest.progress import Progress
@@ -38,6 +37,8 @@ from loadtest.servers.variants import (
 
 _DIFF = "diff"
 _REPORT_PACKAGES = ("matplotlib", "scipy", "jinja2")
+
+_Settings = TypeVar("_Settings")
 
 
 def _make_images(options: argparse.Namespace, command: str, progress: Progress) -> None:
@@ -60,11 +61,11 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
 def _capacity(options: argparse.Namespace, command: str, progress: Progress) -> None:
     settings = chosen.capacity_settings(options)
     folder = _prepared(options.output_dir)
-    from loadtest.measure.capacity import measure_capacity
+    from loadtest.measure.capacity import CapacitySearch
 
     writer = None if folder is None else raw_files.RawWriter(folder)
     try:
-        run = measure_capacity(settings, command, writer, progress)
+        run = CapacitySearch(settings, command, writer, progress).run()
     except BaseException:
         if writer is not None and writer.has_saved:
             build_report(writer.folder)
@@ -101,7 +102,7 @@ def _compare(options: argparse.Namespace, command: str, progress: Progress) -> N
     least = options.fail_below
     if least is not None:
         require_judged([variant.name for variant in settings.compared])
-    folder = _measure_into_folder(settings, options, command, progress)
+    folder = _measure_into_folder(Comparison, settings, options, command, progress)
     if least is not None:
         from loadtest.report.limit import require_gain
 
@@ -109,11 +110,20 @@ def _compare(options: argparse.Namespace, command: str, progress: Progress) -> N
 
 
 def _sweep(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    _measure_into_folder(chosen.sweep_settings(options), options, command, progress)
+    settings = chosen.sweep_settings(options)
+    _measure_into_folder(Comparison, settings, options, command, progress)
+
+
+class _Measurement(Protocol):
+    def run(self) -> object: ...
 
 
 def _measure_into_folder(
-    settings: ComparisonSettings, options: argparse.Namespace, command: str, progress: Progress
+    measurement: Callable[[_Settings, str, raw_files.RawWriter, Progress], _Measurement],
+    settings: _Settings,
+    options: argparse.Namespace,
+    command: str,
+    progress: Progress,
 ) -> Path:
     """Measure, and report what was measured even where the measurement ends before its time.
 
@@ -123,46 +133,31 @@ def _measure_into_folder(
     folder = _prepared(options.output_dir or f"results/{options.name}")
     assert folder is not None  # noqa: S101 (one of the two was given)
     writer = raw_files.RawWriter(folder)
-    _reported(Comparison(settings, command, writer, progress).run, writer, progress)
-    return folder
-
-
-def _reported(
-    measure: Callable[[], object], writer: raw_files.RawWriter, progress: Progress
-) -> None:
-    """Measure, and report what is in the folder then, whatever ends it."""
     try:
-        measure()
+        measurement(settings, command, writer, progress).run()
     except BaseException:
         if writer.has_saved:
-            build_report(writer.folder)
+            build_report(folder)
         raise
     finally:
         progress.end_line()
-    print(build_report(writer.folder))
-    print(report_link(writer.folder))
+    print(build_report(folder))
+    print(report_link(folder))
+    return folder
 
 
 def _tune(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    """Search; like a comparison it reports what was measured before its time."""
     settings = chosen.tune_settings(options)
     # Not at the top: Optuna takes its time, and is needed here alone.
     with packages_of("server", "bench", "tune"):
         from loadtest.measure.tuning import Tuning
 
-    folder = _prepared(options.output_dir or f"results/{options.name}")
-    assert folder is not None  # noqa: S101 (one of the two was given)
-    writer = raw_files.RawWriter(folder)
-    _reported(Tuning(settings, command, writer, progress).run, writer, progress)
+    _measure_into_folder(Tuning, settings, options, command, progress)
 
 
 def _peers(options: argparse.Namespace, command: str, progress: Progress) -> None:
-    """Measure; like a comparison it reports what was measured before its time."""
     settings = chosen.peers_settings(options)
-    folder = _prepared(options.output_dir or f"results/{options.name}")
-    assert folder is not None  # noqa: S101 (one of the two was given)
-    writer = raw_files.RawWriter(folder)
-    _reported(PeersComparison(settings, command, writer, progress).run, writer, progress)
+    _measure_into_folder(PeersComparison, settings, options, command, progress)
 
 
 def _install_peers(options: argparse.Namespace, command: str, progress: Progress) -> None:

@@ -9,31 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from loadtest.errors import LoadTestError
-from loadtest.load.clients import ClientPool, Clients, fitting_client_processes
 from loadtest.measure.comparison_settings import Block, ComparisonSettings
 from loadtest.measure.job import Job
 from loadtest.measure.plan import Plan, shortened
+from loadtest.measure.series import PlannedSeries
 from loadtest.measure.stages import measure_stages
 from loadtest.measure.upper_bound import measure_part, measure_upper_bound
-from loadtest.measure.window import measure_window
-from loadtest.progress import Progress, minutes
+from loadtest.progress import Progress
 from loadtest.records import machine
-from loadtest.records.probe import Gpus
 from loadtest.records.raw_files import RawWriter
 from loadtest.records.run import Run, StageRun, Window, new_run
 from loadtest.servers.process_controls import process_controls, with_processes
-from loadtest.servers.server_process import require_free_port
 from loadtest.servers.servers import Servers, Serving
-from loadtest.servers.variants import (
-    HOST,
-    Variant,
-    may_use_gpu,
-    upper_bound_command,
-)
+from loadtest.servers.variants import Variant, may_use_gpu, upper_bound_command
 from loadtest.settings import ServerOptions
 
 _BOUND_SLACK_S = 60.0
@@ -58,7 +50,6 @@ class Comparison:
         self._settings = settings
         self._writer = writer
         self._progress = progress
-        self._gpus = Gpus()
         self._load = settings.load
         self._failures: list[str] = []
         workloads = len(settings.workloads)
@@ -68,6 +59,10 @@ class Comparison:
             * sum(len(block.windows) for blocks in settings.rounds() for block in blocks),
             extras=workloads * (len(settings.parts) + len(settings.staged)),
             window_s=settings.load.warmup_s + (settings.load.duration_s or 0.0),
+        )
+        processes = settings if settings.is_sweep else settings.load
+        self._series = PlannedSeries(
+            settings.images, processes.client_processes, progress, self._plan, self._save
         )
         self._run = new_run(
             "sweep" if settings.is_sweep else "compare",
@@ -85,14 +80,9 @@ class Comparison:
                 measured before is in the folder; in a sweep the other variants are, too.
         """
         settings = self._settings
-        require_free_port(HOST, settings.servers.port)
-        self._progress.line(
-            f"{self._plan.total} measurements planned, about "
-            f"{minutes(self._plan.remaining_s())} minutes"
-        )
-        with ExitStack() as stack:
-            self._stack = stack
-            self._renew_pool()
+        with closing(self._series), ExitStack() as stack:
+            clients = settings.clients or [settings.load.request_client]
+            self._series.begin(settings.servers.port, "measurements", clients)
             self._jobs = [
                 Job(
                     workload,
@@ -125,21 +115,6 @@ class Comparison:
         if self._failures:
             raise LoadTestError("; ".join(self._failures))
         return self._run
-
-    def _renew_pool(self) -> None:
-        clients = self._settings.clients or [self._settings.load.request_client]
-        self._pool = self._stack.enter_context(
-            ClientPool(max(map(self._client_processes, clients)))
-        )
-
-    def _client_processes(self, clients: int) -> int:
-        settings = self._settings
-        if not settings.is_sweep:
-            return settings.load.client_processes
-        if settings.client_processes is not None:
-            return min(settings.client_processes, clients)
-        with_gpu = bool(self._gpus.names)
-        return fitting_client_processes(clients, machine.usable_cores(), with_gpu=with_gpu)
 
     def _server_options(self, index: int) -> ServerOptions:
         """The options of a workload's servers; those that are kept have ports of their own."""
@@ -235,7 +210,7 @@ class Comparison:
             self._plan.checked(time.monotonic() - started_s)
 
     def _measure_job(self, job: Job) -> None:
-        self._kept_s = time.monotonic()
+        self._series.step_s()
         failed: set[str] = set()
         for position, blocks in enumerate(self._settings.rounds()):
             windows = sum(len(block.windows) for block in blocks)
@@ -254,9 +229,7 @@ class Comparison:
                 except LoadTestError as error:
                     if not self._settings.is_sweep:
                         raise
-                    # Its clients may be in the middle of a load.
-                    self._pool.close()
-                    self._renew_pool()
+                    self._series.replace_processes()
                     self._progress.line(f"{block.variant.name}: {error}")
                     self._failures.append(f"{block.variant.name}: {error}")
                     failed.add(block.variant.name)
@@ -284,10 +257,14 @@ class Comparison:
         variant = block.variant
         if variant.handler is None:
             for _, repeat in block.windows:
-                self._title(job, f"{variant.name}, repeat {repeat} of {self._settings.repeats}")
+                self._series.title(
+                    f"{job.workload.name} {variant.name}, "
+                    f"repeat {repeat} of {self._settings.repeats}"
+                )
                 command, timeout_s = self._bound_command(variant, job), self._bound_timeout_s()
-                window = measure_upper_bound(command, variant, repeat, self._gpus, timeout_s)
-                self._keep(job, window)
+                gpus = self._series.gpus
+                window = measure_upper_bound(command, variant, repeat, gpus, timeout_s)
+                self._series.keep(job.measured, window)
             return
         with job.servers.serving(variant) as serving:
             self._check(job, variant, serving)
@@ -296,50 +273,29 @@ class Comparison:
                 if self._settings.is_sweep and self._settings.time_limit.windows_left_s() < 0:
                     self._progress.line(f"{variant.name}: no time for {clients} clients")
                     continue
-                self._keep(job, self._window(variant, job, serving, clients, repeat))
-
-    def _keep(self, job: Job, window: Window) -> None:
-        job.measured.windows.append(window)
-        self._save()
-        # With the end of the server before it and the start of its own.
-        kept_s = time.monotonic()
-        self._plan.measured(kept_s - self._kept_s)
-        self._kept_s = kept_s
-
-    def _title(self, job: Job, what: str) -> str:
-        title = (
-            f"[{self._plan.done + 1}/{self._plan.total}, "
-            f"{minutes(self._plan.remaining_s())} left] {job.workload.name} {what}"
-        )
-        self._progress.line(title)
-        return title
+                window = self._window(variant, job, serving, clients, repeat)
+                self._series.keep(job.measured, window)
 
     def _window(
         self, variant: Variant, job: Job, serving: Serving, clients: int | None, repeat: int
     ) -> Window:
         settings = self._settings
-        # Every repeat has its own order of images, the same one for all variants.
-        load = replace(self._load, port=serving.port, seed=self._load.seed + repeat)
-        what = f"{variant.name}, repeat {repeat} of {settings.repeats}"
+        load = replace(self._load, port=serving.port)
+        what = f"{job.workload.name} {variant.name}, repeat {repeat} of {settings.repeats}"
         if clients is not None:
-            processes = self._client_processes(clients)
-            load = replace(load, request_client=clients, client_processes=processes)
+            load = self._series.closed_load(load, clients)
             what += f", clients: {clients}"
-        with Clients(load, settings.images, job.expected_labels, self._pool) as users:
-            window = measure_window(
-                variant.name,
-                repeat,
-                users,
-                load,
-                serving.process.pid,
-                self._gpus,
-                self._progress,
-                self._title(job, what),
-                serving.process.require_alive,
-                counts_nodes=True,
-            )
-        processes_of = None if clients is None else load.client_processes
-        return replace(window, clients=clients, client_processes=processes_of)
+        window = self._series.measure(
+            variant.name,
+            repeat,
+            load,
+            serving.process,
+            self._series.title(what),
+            job.expected_labels,
+            counts_nodes=True,
+        )
+        # The settings say it for all.
+        return window if clients else replace(window, clients=None, client_processes=None)
 
     def _extras(self, variants: Sequence[Variant], what: str) -> Iterator[Variant]:
         """The variants for which there is time, each with a title, timed until the next one."""
@@ -354,9 +310,9 @@ class Comparison:
 
     def _measure_parts(self, job: Job) -> None:
         for variant in self._extras(self._settings.parts, "it"):
-            self._title(job, variant.name)
+            self._series.title(f"{job.workload.name} {variant.name}")
             command = self._bound_command(variant, job)
-            part = measure_part(command, variant, self._gpus, self._bound_timeout_s())
+            part = measure_part(command, variant, self._series.gpus, self._bound_timeout_s())
             if part.error:
                 self._progress.line(f"{variant.name}: {part.error}")
             job.measured.parts.append(part)
@@ -372,7 +328,7 @@ class Comparison:
                 profiled = [variant.with_profiled_stages() for variant in settings.staged]
                 servers.start([v for v in profiled if v not in settings.staged])
             for plain in self._extras(settings.staged, "its stages"):
-                self._title(job, f"{plain.name}, stages of a request")
+                self._series.title(f"{job.workload.name} {plain.name}, stages of a request")
                 variant = plain.with_profiled_stages()
                 of_variant = job.servers if variant == plain else servers
                 arguments = [*variant.server_args[len(plain.server_args) :]]
@@ -403,7 +359,7 @@ class Comparison:
             job.measured.engine,
             self._settings.images[0].path.parent,
             min(duration_s, _PART_S) if variant.is_part else duration_s,
-            with_gpu=may_use_gpu(job.measured.engine, has_gpu=bool(self._gpus.names)),
+            with_gpu=may_use_gpu(job.measured.engine, has_gpu=bool(self._series.gpus.names)),
         )
 
     def _bound_timeout_s(self) -> float:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from thriftpy2.thrift import TException
 
 from idl import inference
-from interfaces.peers import Peer, ServingGraph, Setting, Setup
+from interfaces.peers import Peer, Setting, Setup
 from loadtest.errors import LoadTestError
 from loadtest.load.images import LoadImage
 from loadtest.load.rpc import describe
 from loadtest.load.wires import THRIFT, RefusedError, http_request, opener
 from loadtest.measure.agreement import Answer, ask
+from loadtest.measure.peer_place import PeerPlace
 from loadtest.measure.sampling import local_server_pid
 from loadtest.records import machine
 from loadtest.servers.environments import interpreter
@@ -103,33 +103,6 @@ class OwnVariant:
         ):
             record = dict(machine.without_paths(serving.identity.as_record()))
             yield Running(serving.process, record, lambda images: ask(images, serving.port))
-
-
-@dataclass(frozen=True)
-class PeerPlace:
-    """Where peers run, and what they serve there.
-
-    Attributes:
-        folder: of their environments.
-        graph: the file that they serve.
-        facts: what it is.
-        model: what it was made from, as `--workloads` names it.
-        engine: the engine that runs.
-        on_gpu: whether it runs on a GPU.
-        labels: file with the classes' names.
-        probe: an image that tells by its answer that a peer serves.
-        options: port, precision and what else servers of a measurement have in common.
-    """
-
-    folder: Path
-    graph: Path
-    facts: ServingGraph
-    model: str
-    engine: str
-    on_gpu: bool
-    labels: Path
-    probe: LoadImage
-    options: ServerOptions
 
 
 class PeerSetting:

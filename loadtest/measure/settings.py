@@ -20,7 +20,7 @@ from loadtest.load.clients import fitting_client_processes, fitting_generators
 from loadtest.measure.capacity_settings import CapacitySettings
 from loadtest.measure.comparison_settings import ComparisonSettings
 from loadtest.measure.null_model import NULL_MODEL
-from loadtest.measure.peers import PeersSettings, PeerWorkload
+from loadtest.measure.peers_settings import PeersSettings, PeerWorkload
 from loadtest.measure.tune_settings import TuneSettings
 from loadtest.progress import Progress
 from loadtest.records import machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from loadtest.load.clients import Clients
 from loadtest.load.images import LoadImage
 from loadtest.load.rpc import ServerIdentity, server_identity
 from loadtest.measure.sampling import local_server_pid
-from loadtest.measure.window import measure_window
+from loadtest.measure.window import ServerUnderLoad, measure_window
 from loadtest.progress import Progress
 from loadtest.records import machine
 from loadtest.records.probe import Gpus
@@ -39,8 +39,7 @@ def measure_running_server(
     server = RunningServer(load.host, load.port)
     progress.line(f"{server.title} at {load.host}:{load.port}, {load.title}")
     run = server.new_run("run", load, images, command, {})
-    watch = server.require_alive
-    return _measured(run, server.identity, load, images, server.pid, progress, server.title, watch)
+    return _measured(run, load, images, server, progress, server.title)
 
 
 class RunningServer:
@@ -120,8 +119,7 @@ def measure_null_request(
         what = "answers at once; no image is decoded"
         further = {"payload_bytes": payload_bytes}
         run = _run("null_request", load, [payload], identity, what, command, further)
-        title, watch = "null request", server.require_alive
-        _measured(run, identity, load, [payload], server.pid, progress, title, watch)
+        _measured(run, load, [payload], server, progress, "null request")
         server.stop()
     failed = [record.error for record in run.workloads[0].windows[0].records if record.error]
     if failed:
@@ -160,26 +158,16 @@ def _run(
 
 def _measured(
     run: Run,
-    identity: ServerIdentity,
     load: LoadSettings,
     images: Sequence[LoadImage],
-    server_pid: int | None,
+    server: ServerUnderLoad,
     progress: Progress,
     title: str,
-    watch: Callable[[], None],
 ) -> Run:
     with Clients(load, images, {}) as clients:
+        (variant,) = run.workloads[0].variants
         window = measure_window(
-            identity.handler,
-            1,
-            clients,
-            load,
-            server_pid,
-            Gpus(),
-            progress,
-            title,
-            watch,
-            counts_nodes=True,
+            variant.name, 1, clients, load, server, Gpus(), progress, title, counts_nodes=True
         )
     run.workloads[0].windows.append(window)
     return run

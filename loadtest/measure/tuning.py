@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -22,19 +22,17 @@ import tomli_w
 from interfaces.messages import from_json
 from interfaces.tuning import Tunable
 from loadtest.errors import LoadTestError
-from loadtest.load.clients import ClientPool, Clients, fitting_client_processes
 from loadtest.measure.agreement import ask, compare_answers
+from loadtest.measure.series import Series
 from loadtest.measure.time_limit import TimeIsOverError, ends_by
 from loadtest.measure.tune_settings import TuneSettings
 from loadtest.measure.tuning_space import Setting, choices, default_setting, document_of
-from loadtest.measure.window import measure_window
 from loadtest.processes.child_process import ChildProcess
 from loadtest.progress import Progress, minutes
 from loadtest.records import machine
 from loadtest.records.ladder import Climb, Rung
-from loadtest.records.probe import Gpus
 from loadtest.records.raw_files import RawWriter, one_line_errors
-from loadtest.records.run import VariantRun, Window, WorkloadRun, new_run
+from loadtest.records.run import Run, VariantRun, Window, WorkloadRun, new_run
 from loadtest.records.tuned import (
     DEFAULT,
     FINAL,
@@ -76,7 +74,7 @@ class Tuning:
         self._writer = writer
         self._progress = progress
         self._end_s = time.monotonic() + settings.budget_s
-        self._gpus = Gpus()
+        self._series = Series(settings.images, settings.client_processes, progress)
         self._expected_labels: Mapping[str, str] = {}
         self._start = 0
         self._run = new_run(
@@ -88,7 +86,7 @@ class Tuning:
             results={"trials": [], "default": {}},
         )
 
-    def run(self) -> None:
+    def run(self) -> Run:
         """Search, measure the winner again, and write the file to take.
 
         Raises:
@@ -100,9 +98,8 @@ class Tuning:
             f"{settings.slo_ms:g} ms, within {minutes(settings.budget_s)} minutes"
         )
         try:
-            with ExitStack() as stack, ends_by(self._end_s):
-                self._stack = stack
-                self._measure()
+            with closing(self._series), ExitStack() as stack, ends_by(self._end_s):
+                self._measure(stack)
         except TimeIsOverError as error:
             if not searched(self._run):
                 raise LoadTestError(
@@ -111,17 +108,17 @@ class Tuning:
         self._run = replace(self._run, complete=True)
         self._writer.save(self._run)
         self._write_best()
+        return self._run
 
-    def _measure(self) -> None:
+    def _measure(self, stack: ExitStack) -> None:
         settings = self._settings
         self._tunable = self._asked_for_document()
-        most = max(map(self._client_processes, settings.clients))
-        self._pool = self._stack.enter_context(ClientPool(most))
+        self._series.have_processes(max(map(self._series.processes_of, settings.clients)))
         # As many processes as the service chooses.
         default = replace(settings.variant, name=DEFAULT, workers=None)
         started_s = time.monotonic()
-        servers = self._stack.enter_context(Servers(settings.workload, settings.servers))
-        control = self._stack.enter_context(servers.serving(default))
+        servers = stack.enter_context(Servers(settings.workload, settings.servers))
+        control = stack.enter_context(servers.serving(default))
         answers = ask(settings.images, control.port)
         agreement = compare_answers({DEFAULT: answers}, settings.score_tolerance)
         self._expected_labels = agreement.expected_labels
@@ -211,10 +208,7 @@ class Tuning:
             control.process.require_alive()
             record["error"] = str(machine.without_paths(str(error)))
             self._progress.line(f"{name}: {error}")
-            # Its clients may be in the middle of a load.
-            self._pool.close()
-            count = len(self._pool.processes)
-            self._pool = self._stack.enter_context(ClientPool(count))
+            self._series.replace_processes()
             return None
         rate = pair.setting.images_per_s
         told = "not within the limit" if rate is None else f"{rate:.1f} images/s within the limit"
@@ -282,39 +276,18 @@ class Tuning:
         return Pair(climbs[name].ladder, climbs[DEFAULT].ladder)
 
     def _window(self, side: str, repeat: int, serving: Serving, clients: int) -> Window:
-        settings = self._settings
-        processes = self._client_processes(clients)
-        load = replace(
-            settings.load,
-            port=serving.port,
-            seed=settings.load.seed + repeat,
-            request_client=clients,
-            client_processes=processes,
+        return self._series.measure(
+            side,
+            repeat,
+            replace(self._series.closed_load(self._settings.load, clients), port=serving.port),
+            serving.process,
+            f"[{minutes(self._end_s - time.monotonic())} left] {side}, clients: {clients}",
+            self._expected_labels,
         )
-        title = f"[{minutes(self._end_s - time.monotonic())} left] {side}, clients: {clients}"
-        with Clients(load, settings.images, self._expected_labels, self._pool) as users:
-            window = measure_window(
-                side,
-                repeat,
-                users,
-                load,
-                serving.process.pid,
-                self._gpus,
-                self._progress,
-                title,
-                serving.process.require_alive,
-            )
-        return replace(window, clients=clients, client_processes=processes)
 
     def _window_s(self) -> float:
         load = self._settings.load
         return load.warmup_s + (load.duration_s or 0.0) + 0.5
-
-    def _client_processes(self, clients: int) -> int:
-        if self._settings.client_processes is not None:
-            return min(self._settings.client_processes, clients)
-        with_gpu = bool(self._gpus.names)
-        return fitting_client_processes(clients, machine.usable_cores(), with_gpu=with_gpu)
 
     def _write_best(self) -> None:
         """The file to take: the winner's if its gain is no chance, else the default's."""

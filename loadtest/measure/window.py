@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import Clients
@@ -19,16 +19,26 @@ from loadtest.settings import LoadSettings
 _LONGEST_WINDOW_S = 24 * 3600.0
 
 
+class ServerUnderLoad(Protocol):
+    """The server that a load is put on."""
+
+    @property
+    def pid(self) -> int | None:
+        """Root of its process tree; None where that cannot be sampled."""
+
+    def require_alive(self) -> None:
+        """Raise LoadTestError if it is known to have ended."""
+
+
 def measure_window(
     variant: str,
     repeat: int,
     clients: Clients,
     load: LoadSettings,
-    server_pid: int | None,
+    server: ServerUnderLoad,
     gpus: Gpus,
     progress: Progress,
     title: str,
-    watch: Callable[[], None],
     *,
     counts_nodes: bool = False,
 ) -> Window:
@@ -43,11 +53,10 @@ def measure_window(
         repeat: its number from 1.
         clients: made from the same load, not started yet.
         load: the load.
-        server_pid: root of the server's process tree, or None where it cannot be sampled.
+        server: what is under load; looked at five times a second.
         gpus: the GPUs to sample.
         progress: shows how it goes.
         title: what the progress line calls it.
-        watch: called five times a second; raises if the server is gone.
         counts_nodes: whether the server is asked what its nodes do in the window. It is asked just
             before its start and just after its end, so that a batch more or less may be counted.
 
@@ -57,11 +66,11 @@ def measure_window(
     clients.start()
 
     def warm_up() -> None:
-        watch()
+        server.require_alive()
         progress.update(f"warm-up: {clients.live}; {title}")
 
     def show() -> None:
-        watch()
+        server.require_alive()
         if load.total_number is not None:
             share = clients.completed_in_window / load.total_number
         else:
@@ -72,7 +81,7 @@ def measure_window(
 
     clients.wait(time.perf_counter() + load.warmup_s, warm_up)
     before = node_counts(load.host, load.port) if counts_nodes else {}
-    with Sampler(Probe(server_pid, clients.pids, gpus)) as sampler:
+    with Sampler(Probe(server.pid, clients.pids, gpus)) as sampler:
         start_s = sampler.sample().at_s
         clients.open_window(start_s)
         # Reports lag behind, so a count-bound window waits a little too long; the records decide

@@ -154,6 +154,15 @@ def client_pool() -> Iterator[ClientPool]:
         yield pool
 
 
+class _Server:
+    """One whose processes are not sampled."""
+
+    pid = None
+
+    def require_alive(self) -> None:
+        """It is."""
+
+
 def _window(
     pool: ClientPool,
     port: int,
@@ -163,7 +172,7 @@ def _window(
 ) -> Window:
     load = LoadSettings(port=port, **settings)  # type: ignore[arg-type]
     with Clients(load, images, expected, pool) as clients:
-        return measure_window("v", 1, clients, load, None, Gpus(), Progress(), "test", lambda: None)
+        return measure_window("v", 1, clients, load, _Server(), Gpus(), Progress(), "test")
 
 
 def test_a_timed_window_holds_all_requests_that_completed_in_it(
@@ -250,14 +259,13 @@ def test_a_lost_server_ends_the_load_instead_of_a_busy_loop(
         Clients(load, read_folder(few_photographs), {}) as clients,
     ):
 
-        def stop_server_once() -> None:
-            if clients.completed > 10:
-                server.stop()
+        class Stopped(_Server):
+            def require_alive(self) -> None:
+                if clients.completed > 10:
+                    server.stop()
 
         with pytest.raises(LoadTestError, match="no longer answers"):
-            measure_window(
-                "v", 1, clients, load, None, Gpus(), Progress(), "test", stop_server_once
-            )
+            measure_window("v", 1, clients, load, Stopped(), Gpus(), Progress(), "test")
 
 
 def test_null_request_measures_cpu_time_per_request(
