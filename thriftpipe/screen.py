@@ -41,9 +41,3 @@ def table(*titles: str) -> Table:
     for title in titles:
         made.add_column(title)
     return made
-
-
-def size_text(size_bytes: int) -> str:
-    """A file's size."""
-    kilobytes = size_bytes / 1000
-    return f"{kilobytes:.1f} kB" if kilobytes < 1000 else f"{kilobytes / 1000:.1f} MB"

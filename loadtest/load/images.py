@@ -19,6 +19,7 @@ from interfaces.extras import install_command
 from interfaces.image_folder import find_images, printable, why_no_format
 from interfaces.image_formats import FORMATS
 from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
+from interfaces.sizes import size_text
 from loadtest.errors import LoadTestError, UsageError
 from loadtest.records.machine import usable_cores
 
@@ -40,7 +41,7 @@ _SOURCES = {
 }
 
 # (source, long side in pixels, portrait): photographs as phones and web pages have them. Their
-# mean size is 70 to 100 KB, like the photos of the published comparison's kind of workload, so
+# mean size is 70 to 100 KiB, like the photos of the published comparison's kind of workload, so
 # that decoding takes a similar share of a request.
 _RECIPES = (
     *((source, 500, False) for source in _SOURCES),
@@ -227,10 +228,10 @@ def _resize(pixels: Pixels, long_side: int, portrait: bool) -> Pixels:
 
 def print_table(images: list[LoadImage]) -> None:
     """Print names, sizes and the mean size."""
-    print(f"{'image':<28}{'pixels':>12}{'KB':>8}")
+    print(f"{'image':<28}{'pixels':>12}{'size':>12}")
     for image in images:
         print(
-            f"{image.name:<28}{f'{image.width}x{image.height}':>12}{image.size_bytes / 1000:>8.1f}"
+            f"{image.name:<28}{f'{image.width}x{image.height}':>12}{size_text(image.size_bytes):>12}"
         )
-    mean_kb = sum(image.size_bytes for image in images) / len(images) / 1000
-    print(f"{len(images)} photographs, {mean_kb:.1f} KB in the mean")
+    mean_bytes = sum(image.size_bytes for image in images) / len(images)
+    print(f"{len(images)} photographs, {size_text(mean_bytes)} in the mean")

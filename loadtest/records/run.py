@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from interfaces.sizes import size_text
 from loadtest.records import machine
 
 TRIAL = 0
@@ -228,9 +229,9 @@ class Run:
     complete: bool = True
 
     @property
-    def mean_image_kb(self) -> float:
-        """The mean size of the images' files; 1 KB is 1000 bytes. StatisticsError for none."""
-        return fmean(image["size_bytes"] for image in self.images) / 1000
+    def mean_image_size(self) -> str:
+        """The mean size of the images' files, in words; StatisticsError for none."""
+        return size_text(fmean(image["size_bytes"] for image in self.images))
 
 
 def new_run(kind: str, command: str, settings: dict[str, Any], **fields: Any) -> Run:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interfaces.sizes import size_text
 from loadtest.records.metrics import NOT_AVAILABLE
 from loadtest.records.run import Run
 from loadtest.report import runtime_plots
@@ -136,7 +137,7 @@ def _overhead(run: Run) -> str:
 def _integrity(run: Run) -> str:
     found, settings = run.results, run.settings
     growth = bytes_an_item(found["samples"])
-    memory = [sample["rss_bytes"] / 2**20 for sample in found["samples"]]
+    memory = [sample["rss_bytes"] for sample in found["samples"]]
     rows = [
         ("items", found["items"]),
         ("of these failed on purpose", found["failed_on_purpose"]),
@@ -146,7 +147,7 @@ def _integrity(run: Run) -> str:
         ("items a second", f"{found['items'] / found['wall_s']:.0f}"),
         (
             "memory: first, largest, last",
-            " / ".join(f"{value:.1f} MiB" for value in (memory[0], max(memory), memory[-1])),
+            " / ".join(map(size_text, (memory[0], max(memory), memory[-1]))),
         ),
         ("growth", NOT_AVAILABLE if growth is None else f"{growth:.2f} bytes an item"),
         *((f"wrong: {kind}", count) for kind, count in found["findings"].items()),

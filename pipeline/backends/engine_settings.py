@@ -111,10 +111,10 @@ ENGINE_SETTINGS = (
     Setting(
         "max_workspace_size",
         read_count,
-        "megabytes, at least 1",
+        "MiB, at least 1",
         2048,
         help="scratch memory of TensorRT",
-        unit="MB",
+        unit="MiB",
     ),
     Setting(
         "min",

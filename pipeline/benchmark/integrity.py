@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 from interfaces.benchmark import Checked, Checking, CheckItems, Failed, MemorySample
 from interfaces.messages import from_json, to_json
+from interfaces.sizes import size_text
 from pipeline import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY, NodeError, Pipe, pipe
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
@@ -192,7 +193,7 @@ def run_integrity(request: CheckItems, progress: Callable[[str], None]) -> Check
         calling = [threads.submit(run.client, seed) for seed in range(request.clients)]
         while wait(calling, request.sample_s).not_done:
             samples.append(MemorySample(run.done, _rss_bytes()))
-            progress(f"{run.done} of {request.items} items, {_rss_bytes() / 2**20:.1f} MiB")
+            progress(f"{run.done} of {request.items} items, {size_text(_rss_bytes())}")
         wall_s = time.perf_counter() - start_s
         for client in calling:
             client.result()

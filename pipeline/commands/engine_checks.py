@@ -155,7 +155,7 @@ def _doubtful_settings(settings: dict[str, Any], choice: EngineChoice) -> list[s
     size = settings["max_workspace_size"]
     if size >= _MIB_BYTES:
         found.append(
-            f"max_workspace_size = {size} is in megabytes; if bytes were meant, write "
+            f"max_workspace_size = {size} is in MiB; if bytes were meant, write "
             f"{max(1, size // _MIB_BYTES)}"
         )
     folder = settings["calibration_images"]

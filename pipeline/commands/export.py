@@ -20,6 +20,7 @@ from engine.zoo.agreement import BATCHES
 from engine.zoo.export import OPSET, export_network
 from engine.zoo.factory import network_of
 from engine.zoo.weights import fill, read_state_dict
+from interfaces.sizes import size_text
 from pipeline.commands.console import complain, say
 from service.errors import ConfigurationError
 from service.labels import read_labels
@@ -58,7 +59,7 @@ def export(options: Namespace) -> int:
     except OSError as error:
         complain(f"error: cannot write {output}: {error.strerror or error}")
         return 1
-    say(f"{output}: {_size(len(exported.content))}, opset {OPSET}, any batch size")
+    say(f"{output}: {size_text(len(exported.content))}, opset {OPSET}, any batch size")
     say("\n".join(lines))
     batches = " and ".join(map(str, BATCHES))
     say(
@@ -99,10 +100,6 @@ def _normalization(options: Namespace) -> Normalization | None:
         missing = "--mean" if options.mean is None else "--std"
         raise EngineError(f"--mean and --std go together; {missing} is missing")
     return None if options.mean is None else Normalization(options.mean, options.std)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def _facts(content: bytes, output: Path, labels: int | None) -> list[str]:

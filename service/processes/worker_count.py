@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interfaces.sizes import size_text
 from service.handlers.process_load import ProcessLoad
 from service.options.server_settings import MOST_WORKERS, ServerSettings
 from service.processes.placement import Placement
@@ -29,8 +30,6 @@ _TIMES_MODEL = 4
 _CUDA_BYTES = 2 * 1024**3
 # Resident memory that messages take at most, as a multiple of --max-buffered-bytes.
 _TIMES_BUFFERED = 1.25
-
-_GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def fitting_workers(
     return WorkerCount(
         even,
         f"auto: {cores} cores, {_where(load)}: {why}; "
-        f"{needed / _GB:.1f} GB at most of {free_bytes / _GB:.1f} GB free",
+        f"{size_text(needed)} at most of {size_text(free_bytes)} free",
     )
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+from interfaces.sizes import size_text
 from loadtest.records.run import Check
 from tests.robustness import wire
 from tests.robustness.checking_clients import HUNG, WRONG, CheckingClients, Habits, wait_until
@@ -141,7 +142,7 @@ def slow_readers(
     time.sleep(max(0.0, length_s - (time.monotonic() - started_s)))
     for sock in readers:
         sock.close()
-    return f"{_SLOW_READERS} clients that do not read {len(big) / 1e6:.0f} MB", [
+    return f"{_SLOW_READERS} clients that do not read {size_text(len(big))}", [
         Check(
             "a client that does not read its reply is dropped",
             f"--write-timeout-s {TIMEOUT_S:g}, within {_BOUND_S:g} s",

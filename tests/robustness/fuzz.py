@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from interfaces.sizes import size_text
 from loadtest.errors import LoadTestError
 from loadtest.progress import Progress, minutes
 from loadtest.records.run import Check, Sample, new_run
@@ -73,7 +74,7 @@ def fuzz(settings: FuzzSettings, folder: Path, command: str, progress: Progress)
 def _arguments(folder: Path) -> list[str]:
     """A pixel limit that every seed image is below, and of which memory shows each transgression.
 
-    With the default one, images that are allowed may take more than the 50 MB.
+    With the default one, images that are allowed may take more than the 50 MiB.
     """
     limits = ["--max-image-pixels", str(_MOST_PIXELS)]
     return ["--handler", "pipeline", *write_colour_model(folder).arguments(), *limits]
@@ -181,9 +182,9 @@ def _checks(
         ),
         pings_answered(watch, settings.deadline_s),
         Check(
-            "memory grows by less than 50 MB after the warm-up",
-            "50.0 MB",
-            f"{growth / 2**20:.1f} MB",
+            "memory grows by less than 50 MiB after the warm-up",
+            "50.0 MiB",
+            size_text(growth),
             growth < _MOST_GROWTH_BYTES,
         ),
     ]

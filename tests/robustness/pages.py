@@ -38,7 +38,7 @@ def _fuzz(run: Run, folder: Path) -> Sections:
             f"{requests} mutated requests in {length_s:.1f} s, {requests / length_s:.0f} a "
             "second.\n\n" + markdown(("outcome", "requests"), _by_count(counts)),
         ),
-        ("Resident memory of all server processes", markdown(("at s", "MB"), curve)),
+        ("Resident memory of all server processes", markdown(("at s", "MiB"), curve)),
     ]
     # Folders of older versions have no log of the server.
     if "log_lines" in found:

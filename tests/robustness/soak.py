@@ -143,9 +143,9 @@ def _count_windows(
 
 
 def _steadiness(throughput: Quintiles, memory: Slope, samples: Sequence[Sample]) -> list[Check]:
-    mb = 3600 / 2**20
+    mib = 3600 / 2**20
     low, high = memory.interval.low, memory.interval.high
-    bounds = "" if low is None or high is None else f", 95 % {low * mb:+.2f} to {high * mb:+.2f}"
+    bounds = "" if low is None or high is None else f", 95 % {low * mib:+.2f} to {high * mib:+.2f}"
     n = max(1, len(samples) // 5)
     early, late = samples[:n], samples[-n:]
     checks = [
@@ -160,7 +160,7 @@ def _steadiness(throughput: Quintiles, memory: Slope, samples: Sequence[Sample])
         Check(
             "memory does not grow",
             "slope within noise",
-            f"{memory.per_s * mb:+.2f} MB an hour{bounds}, noise {memory.noise / 2**20:.2f} MB",
+            f"{memory.per_s * mib:+.2f} MiB an hour{bounds}, noise {memory.noise / 2**20:.2f} MiB",
             memory.is_within_noise,
         ),
     ]

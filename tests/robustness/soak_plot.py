@@ -56,11 +56,11 @@ def _panels(
     top.set_ylim(bottom=0)
     top.set_title("Soak: throughput, memory and handles of all server processes")
     times = [sample["at_s"] for sample in samples]
-    rss_mb = [sample["rss_bytes"] / 2**20 for sample in samples]
-    middle.plot(times, rss_mb, color=PALETTE[0], linewidth=1)
-    middle.set_ylabel("resident memory, MB")
+    rss_mib = [sample["rss_bytes"] / 2**20 for sample in samples]
+    middle.plot(times, rss_mib, color=PALETTE[0], linewidth=1)
+    middle.set_ylabel("resident memory, MiB")
     middle.annotate(
-        f"{growth_bytes_per_s * 3600 / 2**20:+.1f} MB an hour",
+        f"{growth_bytes_per_s * 3600 / 2**20:+.1f} MiB an hour",
         (0.99, 0.06),
         xycoords="axes fraction",
         ha="right",

@@ -201,7 +201,7 @@ class TestDrift:
     """Slopes with intervals, and the ends of a series."""
 
     def test_a_leak_is_beyond_noise(self) -> None:
-        """1 MB a second with some noise of its own."""
+        """1 MiB a second with some noise of its own."""
         rng = np.random.default_rng(1)
         times = [float(second) for second in range(600)]
         leak = slope(times, [100 + second + rng.normal(0, 3) for second in times])

@@ -19,8 +19,9 @@ from engine.errors import EngineError
 from engine.registry import AUTO, choose_engine, why_not_here
 from engine.zoo.store import DEFAULT_MODEL, ZOO, kept_file
 from interfaces.engines import PRECISIONS, PROVIDERS
+from interfaces.sizes import size_text
 from interfaces.versions import package_versions
-from thriftpipe.screen import FAINT, NAME, console, heading, size_text, table
+from thriftpipe.screen import FAINT, NAME, console, heading, table
 
 # A file that is made once has its checksum beside it.
 _KINDS = (

@@ -19,8 +19,8 @@ from engine.onnx_graph.model import OnnxModel
 from engine.resizing import Resizing
 from engine.scoring import Scoring, scoring_of
 from engine.zoo import open_model
+from interfaces.sizes import size_text
 from service.handlers.interface import HandlerSettings
-from thriftpipe.screen import size_text
 
 _GRANTED = "taken for granted"
 _CLASSES_OF_IMAGENET = 1000

@@ -250,7 +250,7 @@ def test_check_lists_the_settings_that_count(
     assert ["resize_h", "(ResizeMat)", "8", "pixels", "expression"] in rows
     assert ["resize_w", "(ResizeMat)", "8", "pixels", "expression"] not in rows
     assert ["resize_w", "8", "pixels", "node"] in rows
-    assert ["max_workspace_size", "2048", "MB", "default"] in rows
+    assert ["max_workspace_size", "2048", "MiB", "default"] in rows
     assert ["max", "2", "rows", "node"] in rows
     assert ["instance_num", "1", "node"] in rows
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interfaces.sizes import size_text
 from service.handlers.process_load import ProcessLoad
 from service.options.server_settings import ServerSettings
 from service.processes.placement import share_of_cores
@@ -57,7 +58,7 @@ def test_hosts_with_enough_memory(load: ProcessLoad, counts: tuple[int, ...]) ->
     )
     for cores, count in chosen.items():
         assert count.reason.startswith(f"auto: {cores} cores, ")
-        assert " GB at most of 200.0 GB free" in count.reason
+        assert f" GiB at most of {size_text(200 * GB)} free" in count.reason
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_the_limits_that_a_user_sets_count() -> None:
 def test_it_says_what_decided() -> None:
     assert str(fitting_workers(CPU, 16, 100 * GB, WHOLE)) == (
         "4 (auto: 16 cores, decoding and engine on the CPU: one for each 4 cores; "
-        "6.1 GB at most of 100.0 GB free)"
+        "5.6 GiB at most of 93.1 GiB free)"
     )
     uneven = fitting_workers(replace(ENGINE_ON_GPU, gpus=2), 16, 100 * GB, WHOLE)
     assert "engine on 2 GPUs: one for each 3 cores; 4 share 2 GPUs evenly" in uneven.reason
