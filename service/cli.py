@@ -26,8 +26,9 @@ from service.options.validation import handler_settings, server_settings
 from service.processes.placement import Placement
 from service.processes.process import error_line, write_error
 from service.processes.signals import stopped_by_signals
-from service.processes.supervisor import Supervisor, WorkerError
+from service.processes.supervisor import Supervisor
 from service.processes.worker_choice import choose_worker_count
+from service.processes.worker_slots import WorkerError
 from service.server import Server
 
 

@@ -1,38 +1,28 @@
-"""Several server processes behind one port.
-
-The supervisor has the port. It accepts connections and hands each to the worker with the fewest,
-through a Unix socket; what is said on a connection never passes through it. Sharing the port by
-SO_REUSEPORT instead would spread connections by chance, and Thrift clients keep theirs: the
-fullest worker would decide the tail latency; it would also let other programs join the port, and
-lose the connections that wait for a worker that died. Node.js's cluster module hands accepted
-sockets to its processes in the same way.
-"""
+"""Several server processes behind one port: how they start, serve and end together."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import selectors
 import time
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from interfaces.stats import Stats
-from service.accepting.listener import Arrival, PortListener
+from service.accepting.listener import PortListener
 from service.gpus import gpus
 from service.options.given import GivenOptions
 from service.options.server_settings import ServerSettings
+from service.processes.dispatcher import Dispatcher
 from service.processes.exit_reasons import how_it_ended, oom_kills
-from service.processes.heartbeats import BEATS, Heartbeats
+from service.processes.heartbeats import Heartbeats
 from service.processes.lifecycle import STARTING, Lifecycle
 from service.processes.process import LEAVING_S
 from service.processes.shared_folder import SharedFolder
 from service.processes.stats_of_workers import StatsOfWorkers
-from service.processes.stats_report import encode_stats, file_with, read_report
+from service.processes.stats_report import read_report
 from service.processes.subreaper import become_subreaper, reap_orphans, wait_for_children
 from service.processes.worker_messages import (
     ConnectionCounts,
@@ -40,29 +30,16 @@ from service.processes.worker_messages import (
     Ready,
     StartFailure,
     StatsReport,
-    WholeStats,
     WholeStatsRequest,
 )
 from service.processes.worker_process import WorkerProcess
-from service.processes.worker_slot import WorkerSlot
+from service.processes.worker_slots import WorkerSlot, WorkerSlots
 from service.processes.worker_stats import in_time
 
 _log = logging.getLogger(__name__)
 
 # Of the time to leave, what stays for an engine process that has lost its last worker.
 _ENGINE_LEAVES_S = 2.5
-
-
-class WorkerError(Exception):
-    """A worker cannot be started.
-
-    Attributes:
-        exit_code: the server's.
-    """
-
-    def __init__(self, failure: StartFailure) -> None:
-        super().__init__(failure.line)
-        self.exit_code = failure.exit_code
 
 
 class Supervisor(Lifecycle):
@@ -84,17 +61,14 @@ class Supervisor(Lifecycle):
         self._given = given
         self._why_so_many = why
         self._shared_folder = SharedFolder()
-        self._slots = [WorkerSlot(index) for index in range(settings.processes)]
-        self._stats = StatsOfWorkers(self._serving_by_index, settings)
-        # Accepted, but not handed over: no worker has room, or the one that was to have it died.
-        self._waiting: deque[Arrival] = deque()
-        self._handed_out = 0
+        self._slots = WorkerSlots(settings.processes, self, self._launch)
+        self._dispatcher = Dispatcher(self._listener, self._slots.workers)
+        self._stats = StatsOfWorkers(self._slots.serving_by_index, settings)
         self._draining = False
         self._heartbeats = Heartbeats(settings.hang_timeout_s)
         self._oom_kills = oom_kills()
         # By when all processes have left; None until it is time to.
         self._left_by_s: float | None = None
-        self._failure: WorkerError | None = None
         self._cut_off = 0
 
     def abandon(self) -> None:
@@ -114,16 +88,14 @@ class Supervisor(Lifecycle):
         # The first one alone: what it prepares and keeps in files, such as a built engine, is
         # there for the others then, and a setting that cannot work is told once.
         for warm in (1, len(self._slots)):
-            for slot in self._slots[:warm]:
-                if slot.worker is None:
-                    slot.start_in(0.0)
-            while not self._stop_reason and len(self._serving()) < warm:
+            self._slots.want(warm)
+            while not self._stop_reason and len(self._slots.serving()) < warm:
                 self._turn()
-            if self._failure is not None:
-                raise self._failure
+            if self._slots.failure is not None:
+                raise self._slots.failure
             if self._stop_reason:
                 return
-        running = self._serving()[0].running
+        running = self._slots.serving()[0].running
         _log.info("workers: %d (%s)", len(self._slots), self._why_so_many)
         _log.info("options: %s", self._given)
         # First, since a reader of the ready line may stop the server at once.
@@ -141,39 +113,37 @@ class Supervisor(Lifecycle):
         """
         self._draining = True
         self._listener.close()
-        self._drop_waiting()
-        _log.info("stopping (%s): %d workers drain", self._stop_reason, len(self._serving()))
-        for slot in self._slots:
-            slot.start_at_s = math.inf
-        for worker in self._workers():
+        self._dispatcher.drop_waiting()
+        _log.info("stopping (%s): %d workers drain", self._stop_reason, len(self._slots.serving()))
+        self._slots.want_none()
+        for worker in self._slots.workers():
             if worker.running:
                 worker.stop(self._stop_reason)
             else:
                 worker.kill()
         self._left_by_s = time.monotonic() + self._settings.drain_timeout_s + LEAVING_S
         deadline_s = self._left_by_s - _ENGINE_LEAVES_S
-        while self._workers() and time.monotonic() < deadline_s:
+        while self._slots.workers() and time.monotonic() < deadline_s:
             self._turn(deadline_s)
-        for worker in self._workers():
+        for worker in self._slots.workers():
             _log.error(
                 "worker with pid %d did not exit; killing it with %d connections",
                 worker.pid,
                 worker.connections,
             )
             self._cut_off += worker.connections
-        if self._failure is not None:
-            raise self._failure
+        if self._slots.failure is not None:
+            raise self._slots.failure
         return self._cut_off
 
     def shutdown(self) -> None:
         """Free the port; no worker is left, nor anything that a worker has started."""
         super().shutdown()
-        self._drop_waiting()
-        for worker in self._workers():
+        self._dispatcher.drop_waiting()
+        for worker in self._slots.workers():
             worker.kill()
-        for slot in self._slots:
-            if slot.worker is not None:
-                self._reap(slot, slot.worker)
+        for slot, worker in self._slots.taken():
+            self._reap(slot, worker)
         own = self._shared_folder.process_ids()
         # The engine process ends without it, if it has not with its last worker.
         self._shared_folder.close()
@@ -218,78 +188,55 @@ class Supervisor(Lifecycle):
         self._stats.ask(self._troubles.tell)
 
     def _announce_stop(self) -> None:
-        for worker in self._serving():
+        for worker in self._slots.serving():
             worker.announce_stop(self._stop_reason)
 
     def _next_due_s(self) -> float:
-        return min(
-            self._heartbeats.next_s, self._stats.due_s, *(slot.start_at_s for slot in self._slots)
-        )
+        return min(self._heartbeats.next_s, self._stats.due_s, self._slots.next_start_s)
 
     def _on_readable(self, data: Any) -> None:
         if isinstance(data, WorkerSlot):
             self._receive(data)
-        elif (arrival := self._listener.accept()) is not None:
-            self._waiting.append(arrival)
+        else:
+            self._dispatcher.accept()
 
     def _turn(self, end_s: float = math.inf) -> None:
         super()._turn(end_s)
-        for slot in self._slots:
-            if slot.is_due:
-                self._start(slot)
+        for slot, worker in self._slots.start_due():
+            self._selector.register(worker.control, selectors.EVENT_READ, slot)
         # After all that was received in this turn.
         if self._heartbeats.is_due() and not self._draining:
             self._check_heartbeats()
         self._stats.end_overdue()
         if self.ready and not self._draining:
-            self._hand_out()
+            self._dispatcher.hand_out()
 
     def _check_heartbeats(self) -> None:
         """Ask the workers that serve for a sign of life, and kill those that hang.
 
         A worker that still starts is not asked.
         """
-        for slot in self._slots:
-            worker = slot.worker
-            if worker is None or not worker.running:
-                continue
-            worker.request_heartbeat()
-            if worker.missed_beats == BEATS - 1:
-                worker.write_stacks()
-            elif worker.missed_beats == BEATS:
-                # Its channel breaks then; what it sent before can still be read.
-                worker.kill()
-            elif worker.missed_beats == 2 * BEATS:
+        for slot, worker in self._slots.taken():
+            if worker.running and worker.beat():
                 self._worker_ended(slot, worker)
 
     def _on_wakeup(self) -> None:
         """Reap the workers that have ended, and processes that one had started before."""
-        for slot in self._slots:
-            worker = slot.worker
-            if worker is not None and worker.has_ended:
+        for slot, worker in self._slots.taken():
+            if worker.has_ended:
                 while slot.worker is worker and worker.control.has_message():
                     self._receive(slot)
                 if slot.worker is worker:
                     self._worker_ended(slot, worker)
-        for pid, exit_code in reap_orphans([worker.pid for worker in self._workers()]):
+        for pid, exit_code in reap_orphans([worker.pid for worker in self._slots.workers()]):
             if exit_code:
                 how = how_it_ended(exit_code, self._oom_kills)
                 _log.error("process %d, which a worker had started, ended: %s", pid, how)
 
-    def _start(self, slot: WorkerSlot) -> None:
-        slot.start_at_s = math.inf
-        try:
-            slot.worker = WorkerProcess(
-                slot.index,
-                len(self._slots),
-                self._why_so_many,
-                self._given,
-                self._shared_folder.path,
-            )
-        except OSError as error:
-            self._start_failed(slot, f"cannot be started: {error.strerror}", None)
-            return
-        self._selector.register(slot.worker.control, selectors.EVENT_READ, slot)
+    def _launch(self, index: int) -> WorkerProcess:
+        return WorkerProcess(
+            index, len(self._slots), self._why_so_many, self._given, self._shared_folder.path
+        )
 
     def _receive(self, slot: WorkerSlot) -> None:
         """Handle one message of a worker, or its end."""
@@ -321,7 +268,7 @@ class Supervisor(Lifecycle):
             else:
                 self._stats.take(worker, content.number, report)
         elif isinstance(content, WholeStatsRequest):
-            self._stats.ask(partial(_answer, worker))
+            self._stats.ask(worker.tell_stats)
         elif isinstance(content, StartFailure):
             worker.failure = content
         elif isinstance(content, Drained):
@@ -333,12 +280,9 @@ class Supervisor(Lifecycle):
         worker.kill()
         status = self._reap(slot, worker)
         self._stats.ended(worker, is_replaced=bool(worker.running) and not self._draining)
-        lost = worker.connections - len(worker.untaken)
-        self._waiting.extendleft(reversed(worker.untaken))
-        untaken_reserve = sum(arrival.is_reserve for arrival in worker.untaken)
-        self._listener.count_closed(lost, worker.reserve - untaken_reserve)
+        lost = self._dispatcher.take_back(worker)
         if self._draining:
-            self._drop_waiting()
+            self._dispatcher.drop_waiting()
             cut_off = worker.cut_off
             if cut_off is None and worker.running:
                 _log.error("worker %d ended while it drained (%s)", slot.index, status)
@@ -354,102 +298,17 @@ class Supervisor(Lifecycle):
             )
             slot.start_in(0.0)
         else:
-            self._start_failed(slot, f"ended before it was ready ({status})", worker.failure)
+            self._slots.start_failed(slot, f"ended before it was ready ({status})", worker.failure)
 
     def _why(self, worker: WorkerProcess, status: str) -> str:
         """Why a worker that served has ended."""
-        if worker.missed_beats >= BEATS:
+        if worker.hangs:
             limit_s = self._settings.hang_timeout_s
             return f"it gave no sign of life for --hang-timeout-s = {limit_s:g} and was killed"
         return status if worker.failure is None else worker.failure.line
-
-    def _start_failed(self, slot: WorkerSlot, how: str, failure: StartFailure | None) -> None:
-        """Try again after a pause, or give up the server."""
-        slot.failed_starts += 1
-        if failure is not None and not self.ready:
-            # Its settings cannot work: the next attempt would say the same.
-            self._give_up(slot, failure)
-        elif self._may_try_again(slot):
-            pause_s = slot.retry()
-            reason = how if failure is None else failure.line
-            _log.error("worker %d: %s; the next attempt is in %g s", slot.index, reason, pause_s)
-        else:
-            line = (
-                f"worker {slot.index} {how}, {slot.failed_starts} times in a row; "
-                "the log above has what it said"
-            )
-            self._give_up(slot, failure or StartFailure(line, 1))
-
-    def _may_try_again(self, slot: WorkerSlot) -> bool:
-        """Whether to try a start once more: always, once another worker serves or still may."""
-        if not self.ready:
-            return slot.has_attempts_left
-        return any(other.has_attempts_left for other in self._slots)
-
-    def _give_up(self, slot: WorkerSlot, failure: StartFailure) -> None:
-        self._failure = WorkerError(failure)
-        self.stop(f"worker {slot.index} cannot be started")
 
     def _reap(self, slot: WorkerSlot, worker: WorkerProcess) -> str:
         """Wait for a worker's end, which must be under way; how it ended, in words."""
         self._selector.unregister(worker.control)
         slot.worker = None
         return worker.reap()
-
-    def _hand_out(self) -> None:
-        """Give what waits to workers with room; without one, let clients wait in the kernel."""
-        while self._waiting and (worker := self._least_busy()) is not None:
-            self._handed_out += 1
-            try:
-                if worker.hand(self._waiting[0], self._handed_out):
-                    self._waiting.popleft()
-            except OSError as error:
-                _log.warning("cannot hand a connection over now: %s", error.strerror)
-                break
-        if self._least_busy() is None:
-            self._listener.hold()
-        else:
-            self._listener.release()
-
-    def _least_busy(self) -> WorkerProcess | None:
-        """The worker with the fewest connections; of equals, the one that got none for longest.
-
-        One that owes a sign of life comes last.
-        """
-        return min(
-            (worker for worker in self._workers() if worker.has_room),
-            key=lambda one: (one.missed_beats > 0, one.connections, one.last_handed),
-            default=None,
-        )
-
-    def _workers(self) -> list[WorkerProcess]:
-        return [slot.worker for slot in self._slots if slot.worker is not None]
-
-    def _serving(self) -> list[WorkerProcess]:
-        return [worker for worker in self._workers() if worker.running]
-
-    def _serving_by_index(self) -> list[tuple[int, WorkerProcess]]:
-        return [
-            (slot.index, slot.worker)
-            for slot in self._slots
-            if slot.worker is not None and slot.worker.running
-        ]
-
-    def _drop_waiting(self) -> None:
-        for arrival in self._waiting:
-            arrival.sock.close()
-        self._waiting.clear()
-
-
-def _answer(worker: WorkerProcess, stats: Stats) -> None:
-    """Send the server's stats to a worker that has asked, unless it has ended meanwhile."""
-    if worker.control.fileno() < 0:
-        return
-    try:
-        fd = file_with(encode_stats(stats))
-        try:
-            worker.control.send(WholeStats(), [fd])
-        finally:
-            os.close(fd)
-    except OSError as error:
-        _log.warning("cannot send the stats to a worker: %s", error.strerror)

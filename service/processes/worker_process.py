@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,20 +10,26 @@ from collections import deque
 from pathlib import Path
 
 from engine.cpu.cores import CORES_VARIABLE, available_cores
+from interfaces.stats import Stats
 from service.accepting.listener import Arrival, DrainNotice, StopRequest
 from service.options.given import GivenOptions
 from service.processes.control_channel import ControlChannel
 from service.processes.exit_reasons import how_it_ended, oom_kills
+from service.processes.heartbeats import BEATS
 from service.processes.placement import share_of_cores
 from service.processes.service_manager import SOCKET_VARIABLE
 from service.processes.signals import STACKS_OF_THE_HUNG, held_back
+from service.processes.stats_report import encode_stats, file_with
 from service.processes.worker_messages import (
     WORKER_MESSAGES,
     ConnectionCounts,
     HeartbeatRequest,
     NewConnection,
     StartFailure,
+    WholeStats,
 )
+
+_log = logging.getLogger(__name__)
 
 SHARED_FOLDER_VARIABLE = "THRIFTPIPE_SHARED_FOLDER"
 WHY_SO_MANY_VARIABLE = "THRIFTPIPE_WHY_SO_MANY_WORKERS"
@@ -112,6 +119,11 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     @property
+    def hangs(self) -> bool:
+        """Whether it has given no sign of life for too long."""
+        return self.missed_beats >= BEATS
+
+    @property
     def connections(self) -> int:
         """How many of its connections are open."""
         return self.handed - self.closed
@@ -152,21 +164,29 @@ class WorkerProcess:
         self.reserve -= more_reserve
         return more, more_reserve
 
-    def request_heartbeat(self) -> None:
-        """Ask it for a sign of life, unless it still owes one: then that heartbeat is missed."""
-        if self._is_asked:
-            self.missed_beats += 1
-        else:
+    def beat(self) -> bool:
+        """Ask it for a sign of life; one that has owed it for too long hangs, and is killed.
+
+        Its stacks are written into the log before that, if it still can.
+
+        Returns:
+            Whether it counts as ended, although the kernel has not ended it.
+        """
+        if not self._is_asked:
             self._is_asked = self.control.send(HeartbeatRequest())
+            return False
+        self.missed_beats += 1
+        if self.missed_beats == BEATS - 1:
+            self._process.send_signal(STACKS_OF_THE_HUNG)
+        elif self.missed_beats == BEATS:
+            # Its channel breaks then; what it sent before can still be read.
+            self.kill()
+        return self.missed_beats == 2 * BEATS
 
     def shows_life(self) -> None:
         """It has sent a message."""
         self._is_asked = False
         self.missed_beats = 0
-
-    def write_stacks(self) -> None:
-        """Have it write what its threads are doing into the log, if it still can."""
-        self._process.send_signal(STACKS_OF_THE_HUNG)
 
     def stop(self, reason: str) -> None:
         """Let it drain what it has and end."""
@@ -175,6 +195,23 @@ class WorkerProcess:
     def announce_stop(self, reason: str) -> None:
         """Let it say that it is not ready, and go on."""
         self.control.send(DrainNotice(reason))
+
+    def tell_stats(self, stats: Stats) -> None:
+        """Answer what it has asked, unless it has ended meanwhile.
+
+        Args:
+            stats: the whole server's.
+        """
+        if self.control.fileno() < 0:
+            return
+        try:
+            fd = file_with(encode_stats(stats))
+            try:
+                self.control.send(WholeStats(), [fd])
+            finally:
+                os.close(fd)
+        except OSError as error:
+            _log.warning("cannot send the stats to a worker: %s", error.strerror)
 
     def kill(self) -> None:
         """End it at once."""
