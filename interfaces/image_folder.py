@@ -39,24 +39,38 @@ class FoundImages:
         lines = ((printable(str(path)), reason) for path, reason in self.bad.items())
         return [reason if name in reason else f"{name}: {reason}" for name, reason in lines]
 
-    def refusal(self, option: str = SKIP_BAD_IMAGES) -> str:
-        """What to say, below `problems`, where they end the command; "" where there are none.
+    def settle(
+        self,
+        error: Callable[[str], Exception],
+        *,
+        skip_bad: bool,
+        tell: Callable[[str], None],
+        option: str = SKIP_BAD_IMAGES,
+        in_one_line: bool = False,
+    ) -> None:
+        """Tell what is left out and what cannot be used; refuse the latter, or skip it.
 
         Args:
+            error: makes what is raised where images cannot be used.
+            skip_bad: whether to go on without them.
+            tell: called with each line.
             option: the one that goes on without them, as it is spelled.
+            in_one_line: whether the images that cannot be used are not told each in a line of its
+                own, but behind what is raised or told of all, as a log needs it.
         """
-        if not self.bad:
-            return ""
-        count = len(self.bad) + len(self.usable)
-        return (
-            f"{len(self.bad)} of {count} images cannot be used; remove them, or go on without them "
-            f"with --{option}"
-        )
-
-    def skipped(self) -> str:
-        """That the bad ones are skipped, and how many there are; "" where there are none."""
-        count = len(self.bad) + len(self.usable)
-        return f"skipping {len(self.bad)} of {count} images" if self.bad else ""
+        problems = self.problems()
+        behind = f": {'; '.join(problems)}" if in_one_line else ""
+        for line in [*filter(None, [self.left_out()]), *([] if in_one_line else problems)]:
+            tell(line)
+        if not problems:
+            return
+        count = f"{len(self.bad)} of {len(self.bad) + len(self.usable)} images"
+        if not skip_bad:
+            raise error(
+                f"{count} cannot be used; remove them, or go on without them with "
+                f"--{option}{behind}"
+            )
+        tell(f"skipping {count}{behind}")
 
     def left_out(self) -> str:
         """What is no image, in one line; "" where all are."""

@@ -84,12 +84,8 @@ def usable_images(
         threads=available_cores(),
     )
     found = replace(found, bad={**missing, **found.bad})
-    for line in filter(None, [found.left_out(), *found.problems()]):
-        tell(line)
-    if found.bad and not skip_bad:
-        raise ConfigurationError(found.refusal(dashed(SKIP_BAD_IMAGES)))
-    if found.bad:
-        tell(found.skipped())
+    option = dashed(SKIP_BAD_IMAGES)
+    found.settle(ConfigurationError, skip_bad=skip_bad, tell=tell, option=option)
     if not found.usable:
         raise ConfigurationError(f"no images in {', '.join(map(str, places))}")
     return list(found.usable)

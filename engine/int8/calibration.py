@@ -6,6 +6,8 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +63,15 @@ class CalibrationImages:
         if reason := why_no_folder(folder):
             raise EngineError(f"calibration_images: {reason}")
         found = find_images([folder], _why_bad, threads=available_cores())
-        if found.bad and not skip_bad:
-            raise EngineError(
-                f"calibration_images: {found.refusal(dashed(SKIP_BAD_IMAGES))}: "
-                f"{'; '.join(found.problems())}"
-            )
         if found.others:
             _logger.info("calibration_images: %s", found.left_out())
-        if found.bad:
-            _logger.warning(
-                "calibration_images: %s: %s", *(found.skipped(), "; ".join(found.problems()))
-            )
+        replace(found, others=()).settle(
+            lambda text: EngineError(f"calibration_images: {text}"),
+            skip_bad=skip_bad,
+            tell=partial(_logger.warning, "calibration_images: %s"),
+            option=dashed(SKIP_BAD_IMAGES),
+            in_one_line=True,
+        )
         readable = evenly(found.usable, _MAX_IMAGES)
         if len(readable) < _MIN_IMAGES:
             raise EngineError(

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +123,10 @@ def read_folder(
         return ""
 
     found = find_images([folder], why_bad, threads=usable_cores(), checked=checked)
-    if found.others and folder != DEFAULT_FOLDER:
-        tell(found.left_out())
-    for line in found.problems():
-        tell(line)
-    if found.bad and not skip_bad:
-        raise UsageError(found.refusal())
-    if found.bad:
-        tell(found.skipped())
+    if folder == DEFAULT_FOLDER:
+        # Its manifest is meant to be there.
+        found = replace(found, others=())
+    found.settle(UsageError, skip_bad=skip_bad, tell=tell)
     if not found.usable:
         raise UsageError(f"image folder {str(folder)!r} holds no image that can be used")
     return [images[path] for path in found.usable]

@@ -48,13 +48,9 @@ def chosen_images(
         usable += found.usable
         bad.update(found.bad)
         others += found.others
+    option = dashed(SKIP_BAD_IMAGES)
     every = FoundImages(usable, bad, others)
-    for line in filter(None, [every.left_out(), *every.problems()]):
-        tell(line)
-    if bad and not skip_bad:
-        raise UnusableInputError(every.refusal(dashed(SKIP_BAD_IMAGES)))
-    if bad:
-        tell(every.skipped())
+    every.settle(UnusableInputError, skip_bad=skip_bad, tell=tell, option=option)
     if not images:
         raise UnusableInputError(f"no images in {', '.join(names)}")
     return images

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from interfaces.image_folder import find_images, why_no_format
 
 JPEG, GIF = b"\xff\xd8\xff\xe0 and so on", b"GIF89a and so on"
@@ -58,9 +60,15 @@ def test_every_file_is_an_image_a_bad_one_or_told(tmp_path: Path) -> None:
     assert "no regular file" in reasons["h.jpg"]
     assert "No such file" in reasons["none.jpg"]
     assert all("\n" not in line for line in reasons.values())
-    assert found.skipped() == "skipping 8 of 11 images"
-    assert found.refusal().startswith("8 of 11 images cannot be used; ")
-    assert found.left_out().startswith("left out, as no images: ")
+    told: list[str] = []
+    found.settle(ValueError, skip_bad=True, tell=told.append)
+    assert told == [found.left_out(), *found.problems(), "skipping 8 of 11 images"]
+    assert told[0].startswith("left out, as no images: ")
+    with pytest.raises(ValueError, match=r"8 of 11 images cannot be used; .*--skip-bad") as raised:
+        found.settle(
+            ValueError, skip_bad=False, tell=told.append, option="skip-bad", in_one_line=True
+        )
+    assert str(raised.value).endswith("; ".join(found.problems()))
 
 
 def test_folders_in_folders(tmp_path: Path) -> None:
@@ -68,7 +76,9 @@ def test_folders_in_folders(tmp_path: Path) -> None:
     (tmp_path / "more" / "k.jpg").write_bytes(JPEG)
     found = find_images([tmp_path], why_bad, recursive=True)
     assert (names(found.usable), list(found.others)) == (["k.jpg"], [])
-    assert found.refusal() == found.skipped() == found.left_out() == ""
+    told: list[str] = []
+    found.settle(ValueError, skip_bad=False, tell=told.append)
+    assert told == []
 
 
 def test_many_others_are_counted(tmp_path: Path) -> None:
