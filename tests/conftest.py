@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +15,9 @@ os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import cv2
 import pytest
-import skimage
-import sklearn.datasets
+from hypothesis import HealthCheck, settings
+
+from tests.photographs import photograph_file
 
 # Photographs whose ImageNet label EfficientNet-Lite0 gets right, with words of that label.
 LABELLED_PHOTOGRAPHS = {
@@ -48,10 +51,48 @@ _LONG_FILES = tuple(
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what this process and its children compile, of which there are hundreds.
+
+    Processes that share out the suite collect all of it, each from another file on, and so find
+    most of it compiled.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # What an example takes depends on the machine and its load.
+    settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("untimed")
+    folder = Path(__file__).parent
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and [*map(Path, config.args)] == [folder]:
+        paths = sorted(map(str, folder.rglob("test_*.py")))
+        number, count = int(worker.removeprefix("gw")), os.environ["PYTEST_XDIST_WORKER_COUNT"]
+        begin = len(paths) * number // int(count)
+        config.args = paths[begin:] + paths[:begin]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     places = {name: place for place, name in enumerate(_LONG_FILES)}
-    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
+
+    def place(item: pytest.Item) -> tuple[int, str]:
+        name = item.nodeid.partition("::")[0]
+        return places.get(name, len(places)), name
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Search neither modules nor tests for garbage, while they come and later on: they stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,27 +122,15 @@ def _children_hear_signals() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_start_fast() -> None:
-    """Let child processes, of which there are hundreds, keep what they compile.
-
-    Nor shall NumPy start threads in each for a BLAS that none of them uses.
-    """
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    """Let NumPy start no threads in child processes, for a BLAS that none of them uses."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-def _photograph(name: str) -> Path:
-    folders = (
-        Path(skimage.__file__).parent / "data",
-        Path(sklearn.datasets.__file__).parent / "images",
-    )
-    return next(folder / name for folder in folders if (folder / name).is_file())
 
 
 @pytest.fixture(scope="session")
 def labelled_photographs() -> list[tuple[bytes, tuple[str, ...]]]:
     """JPEG bytes of real photographs, each with words of which one is in its ImageNet label."""
     return [
-        (cv2.imencode(".jpg", cv2.imread(str(_photograph(name))))[1].tobytes(), words)
+        (cv2.imencode(".jpg", cv2.imread(str(photograph_file(name))))[1].tobytes(), words)
         for name, words in LABELLED_PHOTOGRAPHS.items()
     ]
 

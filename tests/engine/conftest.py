@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import skimage
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from sklearn.datasets import load_sample_image
 
 from engine.int8 import calibration
 from engine.onnx_graph.model import OnnxModel
 from engine.zoo import open_model
+from tests.photographs import photograph_file
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
@@ -52,16 +51,13 @@ def labels() -> list[str]:
 @pytest.fixture(scope="session")
 def photos() -> dict[str, torch.Tensor]:
     """Real photographs: uint8 RGB of shape (1, 3, 224, 224)."""
-    found = {
-        **{name: _read_rgb(name) for name in ("chelsea", "coffee", "camera", "motorcycle_left")},
-        "china": load_sample_image("china.jpg"),
-        "flower": load_sample_image("flower.jpg"),
-    }
-    return {name: _as_tensor(image) for name, image in found.items()}
+    names = ["chelsea.png", "coffee.png", "camera.png", "motorcycle_left.png"]
+    names += ["china.jpg", "flower.jpg"]
+    return {Path(name).stem: _as_tensor(_read_rgb(name)) for name in names}
 
 
 def _read_rgb(name: str) -> np.ndarray:
-    image = cv2.imread(str(Path(skimage.__file__).parent / "data" / f"{name}.png"))
+    image = cv2.imread(str(photograph_file(name)))
     assert image is not None
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.parity.messages import EVENTS, LIST, SINGLE, Call, Case
@@ -18,12 +18,8 @@ _ALWAYS = ["Identity", "ParityAdd", "ParityMultiply", "ParityNote", "ParityNoRes
 
 
 def examples(count: int) -> settings:
-    """So many under `make test-parity`, and a few elsewhere; without a limit of time."""
-    return settings(
-        max_examples=count // _SHARE,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    """So many under `make test-parity`, and a few elsewhere."""
+    return settings(max_examples=count // _SHARE)
 
 
 def numbers(most: int = 4) -> st.SearchStrategy[list[int]]:

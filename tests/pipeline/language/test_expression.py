@@ -75,7 +75,6 @@ def test_blanks_may_stand_between_any_two_symbols(tree: Expression, data: Any) -
 
 
 # The long examples take a while on a machine with other work.
-@settings_of_a_run(deadline=None)
 @given(texts)
 @example("(" * 10_000)
 @example("A[" * 10_000)

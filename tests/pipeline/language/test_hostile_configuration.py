@@ -43,9 +43,7 @@ nested = st.tuples(st.sampled_from(["[", "{a=", '["', "S["]), st.integers(1, 300
 )
 closed = st.integers(1, 390).map(lambda depth: "[" * depth + "]" * depth)
 values = st.one_of(texts, symbols, numbers, nested, closed, numbers.map('"{}"'.format))
-QUICK = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def refused(error: Exception) -> None:

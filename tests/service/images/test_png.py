@@ -84,7 +84,7 @@ def pngs(draw: st.DrawFn) -> bytes:
     return whole + draw(st.sampled_from([b"", b"more"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pngs())
 def test_nothing_that_is_left_out_changes_a_pixel(data: bytes) -> None:
     whole = opencv(data)

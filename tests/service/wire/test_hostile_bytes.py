@@ -53,7 +53,6 @@ def limited_server(serve: Any) -> Any:
 
 @settings(
     max_examples=250,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(mutated())

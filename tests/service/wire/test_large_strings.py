@@ -93,7 +93,7 @@ def received(stream: bytes, pieces: list[int]) -> tuple[Recorder, BufferBudget]:
     return recorder, memory
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     calls=st.lists(
         st.tuples(

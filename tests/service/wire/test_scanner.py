@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.wire.scanner import MessageLimits, MessageScanner, ProtocolError
@@ -65,7 +65,6 @@ def test_the_end_of_any_message_is_found(body: bytes, behind: bytes) -> None:
     assert scanner.body_start == len(HEADER)
 
 
-@settings(deadline=None)
 @given(struct_body(), st.data())
 def test_a_message_in_pieces_is_never_asked_for_too_much(body: bytes, data: st.DataObject) -> None:
     """`scan` says how many bytes there must be at least: waiting for them never hangs."""
