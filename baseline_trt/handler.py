@@ -44,15 +44,10 @@ from engine.zoo import DEFAULT_MODEL, open_model
 from interfaces.error_text import in_one_line
 from interfaces.versions import package_versions
 from service.errors import ConfigurationError
-from service.handlers.interface import (
-    Deadline,
-    HandlerInfo,
-    HandlerSettings,
-    HandlerStats,
-    ImageFailure,
-    Scores,
-    was_worked_on,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import HandlerInfo, HandlerStats
+from service.handlers.outcomes import ImageFailure, Scores, was_worked_on
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 _logger = logging.getLogger(__name__)

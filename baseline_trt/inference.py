@@ -10,7 +10,8 @@ import torch
 
 from engine.interface import Engine, ExecutionContext
 from service.handlers.batch_clock import BatchClock
-from service.handlers.interface import Deadline, DeadlineExceededError, ImageFailure
+from service.handlers.deadline import Deadline
+from service.handlers.outcomes import DeadlineExceededError, ImageFailure
 from service.handlers.turn_lock import TurnLock
 
 

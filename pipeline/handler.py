@@ -39,16 +39,10 @@ from pipeline.keys import (
 from pipeline.node_stats import nodes_stats
 from pipeline.pixel_warnings import pixel_warnings
 from service.errors import ConfigurationError
-from service.handlers.interface import (
-    Deadline,
-    HandlerInfo,
-    HandlerSettings,
-    HandlerStats,
-    ImageDone,
-    ImageFailure,
-    Scores,
-    was_worked_on,
-)
+from service.handlers.deadline import Deadline, ImageDone
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import HandlerInfo, HandlerStats
+from service.handlers.outcomes import ImageFailure, Scores, was_worked_on
 from service.handlers.restart_policy import RestartPolicy
 from service.logs.start import used_log_settings
 

@@ -32,7 +32,7 @@ from pipeline.config import NodeConfig, PipelineConfig, parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 from pipeline.language.node_tables import normal_form
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 
 _TEMPLATES = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
 # What of a template's operators keeps the aspect ratio, for --resize.

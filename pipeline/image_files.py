@@ -13,7 +13,7 @@ from interfaces.image_folder import SKIP_BAD_IMAGES, evenly, find_images
 from interfaces.image_formats import IMAGE_SUFFIXES
 from interfaces.options import dashed
 from service.errors import ConfigurationError
-from service.handlers.interface import ImageFailure
+from service.handlers.outcomes import ImageFailure
 from service.images.decoding import decode_bgr
 
 Image: TypeAlias = tuple[str, bytes]

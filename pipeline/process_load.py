@@ -18,7 +18,7 @@ from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import engine_node, outline_document, overrides_of
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 
 # That of the largest one, ResNet-50.

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import calibrated_document, engine_node
 from pipeline.language.settings import BatchShape
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 
 _OF_SERVICE = (
     "model weights mean std output output_activation config decode engine precision "

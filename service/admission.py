@@ -10,7 +10,7 @@ from typing import NamedTuple
 from idl import inference
 from service.call_counts import DEADLINE, QUEUE_FULL, QUEUE_WAIT
 from service.departure_rate import DepartureRate
-from service.handlers.interface import Deadline
+from service.handlers.deadline import Deadline
 from service.refusals import overloaded
 
 _LEAST_RETRY_MS = 10

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from idl import inference
-from service.handlers.interface import Deadline
+from service.handlers.deadline import Deadline
 from service.images.limit import ImageLimit
 from service.options.server_settings import ServerSettings
 from service.wire.peer import current_peer

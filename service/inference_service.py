@@ -22,10 +22,10 @@ from service.admission import Admission, Place
 from service.call_counts import CallCounts
 from service.call_limits import CallLimits
 from service.errors import forget_frames
-from service.handlers.interface import (
-    Deadline,
+from service.handlers.deadline import Deadline
+from service.handlers.interface import Handler
+from service.handlers.outcomes import (
     DeadlineExceededError,
-    Handler,
     ImageFailure,
     InvalidImageError,
     Scores,

@@ -17,7 +17,8 @@ from onnx import TensorProto
 from engine.resizing import Resizing
 from interfaces.kinds import SIZE
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings, Scores
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import Scores
 from service.handlers.table import create_handler
 from tests.engines import CPU_ENGINES
 from tests.image_models import FORMATS, GREY, IMAGE, RAW, SIDE, B, G, R, save_means

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from idl import inference
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings, Scores
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import Scores
 from service.handlers.table import create_handler
 from tests.engines import CPU_ENGINES
 from tests.serving import connect, refusal, service_here

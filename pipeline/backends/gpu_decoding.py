@@ -18,7 +18,7 @@ from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import Setting
-from service.handlers.interface import ImageFailure
+from service.handlers.outcomes import ImageFailure
 from service.images.decoding import decode_bgr
 from service.images.jpeg import read_jpeg_header
 

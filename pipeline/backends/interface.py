@@ -17,7 +17,7 @@ from pipeline.backends.decoder_lock import DecoderLock
 from pipeline.errors import BackendFailureError, DeadlinePassedError, ItemError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import Setting
-from service.handlers.interface import ImageFailure
+from service.handlers.outcomes import ImageFailure
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import COUNT, COUNTS, DURATION, NAMES, SIZE, SWITCH, TEXT, Kind, one_of
 from interfaces.names import unknown_name
 from interfaces.options import REQUIRED, Command, Option, options_of, picked
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.options.server_settings import ServerSettings
 
 if TYPE_CHECKING:

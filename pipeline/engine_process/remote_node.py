@@ -18,7 +18,7 @@ from pipeline.engine_process.pending_items import PendingItem, PendingItems
 from pipeline.engine_process.slots import RemoteError, SlotLimits
 from pipeline.errors import ClosedError, DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.runtime.task import Task
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
 logger = logging.getLogger(__name__)

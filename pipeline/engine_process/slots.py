@@ -39,7 +39,8 @@ from pipeline.keys import (
     TASK_REQUEST_SIZE_KEY,
     TASK_RESULT_KEY,
 )
-from service.handlers.interface import HandlerSettings, InvalidImageError
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import InvalidImageError
 
 # Flags, a number of the caller, length of the description and of the data in bytes, when the item
 # was left here, and its deadline (0 for none), both in seconds on the clock that all processes

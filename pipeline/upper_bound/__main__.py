@@ -28,7 +28,7 @@ with packages_of("server"):
     from pipeline.upper_bound.processes import measure_processes, process_counts
     from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
     from service.errors import ConfigurationError
-    from service.handlers.interface import HandlerSettings
+    from service.handlers.handler_settings import HandlerSettings
 
 _OF_SERVICE = (
     "model weights mean std output output_activation config decode engine precision "

@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 from engine.cpu.cores import CORES_VARIABLE
 from engine.errors import EngineError
 from pipeline.upper_bound.threads import Rate, measure_threads
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.processes.placement import share_of_cores
 
 _CORES_OF_ONE = 4

@@ -29,7 +29,7 @@ from pipeline.language.settings import BatchShape
 from pipeline.runtime.batch_runner import BatchRunner, RunPlan
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Call, Task
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 
 ALL, ENGINE, DECODE = "all", "engine", "decode"
 PARTS = (ALL, ENGINE, DECODE)

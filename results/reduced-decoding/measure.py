@@ -18,7 +18,7 @@ from baseline_trt.preprocessing import Preprocessor
 from engine.normalization import IMAGENET_NORMALIZATION
 from engine.resizing import Resizing
 from loadtest.load.images import default_images
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.labels import Labels
 
 SIZE = (224, 224)

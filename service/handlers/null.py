@@ -10,14 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.handlers.interface import (
-    Deadline,
-    HandlerInfo,
-    HandlerSettings,
-    HandlerStats,
-    ImageFailure,
-    Scores,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import HandlerInfo, HandlerStats
+from service.handlers.outcomes import ImageFailure, Scores
 
 NUM_CLASSES = 1000
 CLASS_ID = 0

@@ -6,7 +6,8 @@ from pkgutil import resolve_name
 
 from interfaces.names import unknown_name
 from service.errors import ConfigurationError
-from service.handlers.interface import Handler, HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import Handler
 
 HANDLERS = {
     "baseline": "baseline_trt.handler:create_handler",

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import ConfigurationError
-from service.handlers.interface import Handler, ImageFailure, Scores
+from service.handlers.interface import Handler
+from service.handlers.outcomes import ImageFailure, Scores
 from service.handlers.slow_start import told_while_slow
 
 _log = logging.getLogger(__name__)

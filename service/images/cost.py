@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from interfaces.image_formats import ImageFormat, image_format
 from interfaces.service import MAX_IMAGE_PIXELS
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.header import size_of
 from service.images.jpeg import JpegHeader, read_jpeg_header, scanned_samples
 from service.images.png import is_stored_again, read_png

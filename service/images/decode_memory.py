@@ -12,7 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.handlers.interface import DeadlineExceededError, ImageFailure, InvalidImageError
+from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError
 
 _LIMIT_VARIABLE = "THRIFTPIPE_DECODE_MEMORY_BYTES"
 # For so long nothing comes free only where images that are decoded wait for one that is not yet.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.cost import ImageCost, image_cost
 from service.images.decode_memory import DECODE_MEMORY
 from service.images.limit import OPENCV_LIMIT_VARIABLE

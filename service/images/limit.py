@@ -9,7 +9,7 @@ from collections.abc import Collection, MutableMapping
 from typing import Any
 
 from interfaces.image_formats import DEFAULT_FORMATS, image_format
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.cost import ImageCost, image_cost, most_work
 
 OPENCV_LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"

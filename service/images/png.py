@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LENGTH_AND_KIND = Struct(">I4s")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 _CHUNK_HEADER_BYTES = 8
 _EXTENDED_AT, _FLAGS_AT = 12, 20

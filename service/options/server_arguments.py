@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from interfaces.command_line import Parser
 from interfaces.options import Option, option, options_of
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.table import HANDLERS
 from service.logs.log_settings import LogSettings
 from service.options.server_settings import ServerSettings

@@ -24,7 +24,7 @@ from interfaces.names import unknown_name
 from interfaces.options import option, out_of_bounds
 from interfaces.service import PORT
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.images.cost import USUAL_MOST_WORK
 from service.wire.scanner import DECODABLE_DEPTH, MessageLimits
 from service.wire.tls import TlsFiles

@@ -14,7 +14,7 @@ from interfaces.kinds import FILE
 from interfaces.names import unknown_name
 from interfaces.options import dashed, options_of, settings_from
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.table import HANDLERS
 from service.options.server_settings import ServerSettings
 

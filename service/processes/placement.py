@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.images.cost import largest_image_bytes
 from service.options.server_settings import ServerSettings
 

@@ -9,7 +9,7 @@ import sys
 from engine.cpu.cores import available_cores
 from interfaces.messages import from_json, to_json
 from service.accepting.listener import PortListener
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 from service.handlers.table import ALONE, LOAD_MODULES
 from service.options.server_settings import ServerSettings

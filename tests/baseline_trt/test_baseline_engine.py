@@ -18,7 +18,7 @@ from engine.options import EngineOptions
 from engine.registry import EngineChoice, choose_engine
 from engine.zoo import open_model
 from engine.zoo.store import ZOO
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from tests.engines import CPU_ENGINES
 
 TENSORRT = EngineChoice("tensorrt", "fp16", "asked for by name", "cuda")

@@ -24,14 +24,10 @@ from engine.resizing import Resizing
 from engine.zoo import open_model
 from pipeline.handler import create_handler as create_pipeline_handler
 from service.errors import ConfigurationError
-from service.handlers.interface import (
-    Deadline,
-    DeadlineExceededError,
-    Handler,
-    HandlerSettings,
-    InvalidImageError,
-    Scores,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import Handler
+from service.handlers.outcomes import DeadlineExceededError, InvalidImageError, Scores
 from tests.engines import CPU_ENGINES, INT8_ENGINES
 
 

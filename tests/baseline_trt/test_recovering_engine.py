@@ -13,14 +13,9 @@ import pytest
 import baseline_trt.handler
 from baseline_trt.handler import BaselineHandler
 from baseline_trt.inference import EngineUnavailableError
-from service.handlers.interface import (
-    Deadline,
-    DeadlineExceededError,
-    HandlerSettings,
-    ImageFailure,
-    InvalidImageError,
-    Scores,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError, Scores
 from service.handlers.restart_policy import RestartPolicy
 
 PATIENCE_S = 60

@@ -9,7 +9,8 @@ import torch
 
 from baseline_trt.handler import BaselineHandler, create_handler
 from baseline_trt.inference import LockedInference
-from service.handlers.interface import HandlerSettings, Scores
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import Scores
 
 
 def _handler(max_batch_size: int = 4) -> BaselineHandler:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.handlers.interface import HandlerSettings, Scores
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import Scores
 from service.handlers.table import create_handler
 from tests.image_models import FORMATS, IMAGE, save_means
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.backends.interface import ItemBackend
 from pipeline.backends.registry import register
-from service.handlers.interface import DeadlineExceededError
+from service.handlers.outcomes import DeadlineExceededError
 
 TIMEOUT_S = 60
 

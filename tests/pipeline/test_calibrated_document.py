@@ -17,7 +17,7 @@ from engine.calibration import choice, measurement
 from engine.cpu.cores import CORES_VARIABLE, available_cores
 from pipeline.handler import create_handler
 from pipeline.handler_document import calibrated_document, handler_document
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 
 FILE = """
 {globals}

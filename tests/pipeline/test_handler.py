@@ -16,13 +16,9 @@ from baseline_trt.handler import create_handler as create_baseline
 from engine.cpu.cores import CORES_VARIABLE
 from pipeline.handler import PipelineHandler, create_handler
 from service.errors import ConfigurationError
-from service.handlers.interface import (
-    Deadline,
-    DeadlineExceededError,
-    HandlerSettings,
-    InvalidImageError,
-    Scores,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import DeadlineExceededError, InvalidImageError, Scores
 from tests.engines import CPU_ENGINES
 
 

@@ -13,7 +13,7 @@ from pipeline.backends.assembly import fitting_instance_num
 from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import handler_document
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from tests.engines import CONTEXTS_PER_CORE
 
 SHIPPED = str(files("pipeline") / "configs" / "resnet50_cpu.toml")

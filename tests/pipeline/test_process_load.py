@@ -13,7 +13,7 @@ import pytest
 from idl import inference
 from interfaces.messages import from_json, to_json
 from pipeline.process_load import process_load
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
 from tests.robustness.colour_model import encoded, write_colour_model
 from tests.serving import ON_EIGHT_CORES, ServerProcess, connect

@@ -18,17 +18,10 @@ from thriftpy2.transport import TCyBufferedTransportFactory, TCyFramedTransportF
 
 from idl import inference
 from service.accepting.listener import PortListener
-from service.handlers.interface import (
-    Deadline,
-    DeadlineExceededError,
-    Handler,
-    HandlerInfo,
-    HandlerStats,
-    ImageFailure,
-    InvalidImageError,
-    Scores,
-)
+from service.handlers.deadline import Deadline
+from service.handlers.interface import Handler, HandlerInfo, HandlerStats
 from service.handlers.null import NullHandler
+from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError, Scores
 from service.options.server_settings import ServerSettings
 from service.server import Server
 from tests.service.pictures import PICTURE

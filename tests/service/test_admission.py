@@ -13,7 +13,7 @@ import pytest
 
 from idl import inference
 from service.admission import Admission, Place
-from service.handlers.interface import Deadline
+from service.handlers.deadline import Deadline
 
 
 def refused(admission: Admission, images: int = 1) -> inference.Overloaded:

@@ -21,7 +21,10 @@ from idl import inference
 from pipeline.backends.interface import ItemBackend
 from pipeline.backends.registry import register
 from pipeline.handler import create_handler as create_pipeline
-from service.handlers.interface import Deadline, Handler, HandlerSettings, ImageFailure, Scores
+from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import Handler
+from service.handlers.outcomes import ImageFailure, Scores
 from service.handlers.warm_up import sample_jpeg
 from service.images.decoding import decode_bgr
 

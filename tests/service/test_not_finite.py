@@ -15,7 +15,7 @@ from baseline_trt.handler import create_handler
 from engine.errors import EngineError
 from engine.onnx_graph.model import OnnxModel
 from idl import inference
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.warm_up import WarmUp
 from tests.serving import connect, refusal, service_here
 

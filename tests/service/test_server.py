@@ -14,7 +14,7 @@ import pytest
 from idl import inference
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
-from service.handlers.interface import Scores
+from service.handlers.outcomes import Scores
 from service.options.server_settings import ServerSettings
 from service.server import Server
 

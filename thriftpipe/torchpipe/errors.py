@@ -11,7 +11,7 @@ from pipeline.errors import (
     PipelineConfigError,
     PipelineInputError,
 )
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 # A frame of one of these: a class or function of the user's was at work.
 _USERS_CODE = ("pipeline.backends.python_backend", "thriftpipe.torchpipe.registration")

@@ -18,7 +18,7 @@ from pipeline.runtime.device import Device
 from pipeline.runtime.fair_order import FairOrder
 from pipeline.runtime.parts import Parts
 from pipeline.runtime.task import Task
-from service.handlers.interface import Deadline
+from service.handlers.deadline import Deadline
 from thriftpipe.trace.recording import LOCKED, Batch, Request, Step, Visit
 
 BASELINE_ENGINE = "engine"

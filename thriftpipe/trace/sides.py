@@ -21,7 +21,8 @@ from pipeline.config import PipelineConfig
 from pipeline.handler_document import engine_node
 from pipeline.image_files import Image
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_NODE_NAME_KEY
-from service.handlers.interface import HandlerSettings, ImageFailure
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.outcomes import ImageFailure
 from thriftpipe.trace.recorder import BASELINE_ENGINE, RecordedInference, Recorder
 from thriftpipe.trace.recording import Request, Side
 

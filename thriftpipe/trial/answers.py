@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from service.handlers.interface import Handler, Scores
+from service.handlers.interface import Handler
+from service.handlers.outcomes import Scores
 from service.images.decoding import decode_bgr
 from service.labels import top_classes
 from thriftpipe.trial.facts import ModelFacts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interfaces.kinds import SWITCH, TEXT
 from interfaces.options import Command, Option, options_of, picked
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.options.server_settings import ServerSettings
 
 TRY = "try"

@@ -23,7 +23,8 @@ from loadtest.errors import LoadTestError
 from loadtest.load.images import DEFAULT_FOLDER, default_images
 from loadtest.settings import SCORE_TOLERANCE
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerInfo, HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import HandlerInfo
 from service.handlers.table import create_handler
 from service.images.decode_memory import limit_decode_memory
 from service.images.limit import prepare_opencv

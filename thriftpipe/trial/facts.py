@@ -20,7 +20,7 @@ from engine.resizing import Resizing
 from engine.scoring import Scoring, scoring_of
 from engine.zoo import open_model
 from interfaces.sizes import size_text
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 
 _GRANTED = "taken for granted"
 _CLASSES_OF_IMAGENET = 1000

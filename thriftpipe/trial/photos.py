@@ -10,7 +10,7 @@ from engine.cpu.cores import available_cores
 from interfaces.image_folder import FoundImages, find_images, why_no_format
 from interfaces.service import MAX_FRAME_BYTES
 from service.errors import ConfigurationError
-from service.handlers.interface import ImageFailure
+from service.handlers.outcomes import ImageFailure
 from service.images.cost import USUAL_MOST_WORK
 from service.images.decoding import decode_bgr
 from service.images.limit import ImageLimit

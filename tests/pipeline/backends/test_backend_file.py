@@ -11,7 +11,7 @@ from pipeline.backends.backend_file import load_backends
 from pipeline.commands.dispatch import main
 from pipeline.errors import PipelineConfigError
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.table import create_handler
 from service.options.server_arguments import parse_arguments
 from service.options.validation import handler_settings

@@ -16,7 +16,7 @@ from pipeline.backends.containers import Sequential
 from pipeline.backends.cpu_operator import CpuOperator
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
-from service.handlers.interface import DeadlineExceededError
+from service.handlers.outcomes import DeadlineExceededError
 from service.images.cost import image_cost
 from service.images.decode_memory import DECODE_MEMORY
 

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import TASK_ERROR_KEY, TASK_RESULT_KEY, PipelineConfigError, pipe
 from pipeline.errors import NodeError
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 
 def photo(height: int = 61, width: int = 83) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 
 from idl import inference
 from pipeline.engine_process.slots import SlotLimits, SlotMemory
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.handlers.warm_up import sample_jpeg
 from tests.robustness.colour_model import SIDE, write_colour_model
 from tests.serving import connect, service

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.engine_process.slots import RemoteError, SlotError, SlotMemory
 from pipeline.errors import DeadlinePassedError, NodeError
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 SLOT_BYTES = 256 * 1024
 

@@ -19,7 +19,7 @@ from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
 from pipeline.runtime.batch_queue import BatchQueue
 from pipeline.runtime.counts import LeaveReason
 from pipeline.runtime.task import Task, WaitingCall
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from tests.serving import TIMEOUT_S
 
 

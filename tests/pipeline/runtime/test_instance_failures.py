@@ -18,7 +18,7 @@ from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.handlers.restart_policy import RestartPolicy
 
 AT_ONCE = RestartPolicy(first_wait_s=0.0)

@@ -21,7 +21,7 @@ from pipeline.upper_bound import threads
 from pipeline.upper_bound.__main__ import main
 from pipeline.upper_bound.processes import measure_processes, process_counts
 from pipeline.upper_bound.threads import PARTS, _split
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from tests.image_models import save_means
 from tests.robustness.colour_model import SIDE, write_colour_model
 

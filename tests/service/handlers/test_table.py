@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from service.errors import ConfigurationError
-from service.handlers.interface import HandlerSettings, Scores
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.null import NullHandler
+from service.handlers.outcomes import Scores
 from service.handlers.table import HANDLERS, create_handler
 from service.handlers.warm_up import WarmUp, sample_jpeg
 
@@ -32,7 +33,7 @@ def test_only_the_chosen_handler_is_imported() -> None:
     """The server itself, and the null handler, need no model library."""
     code = (
         "import sys; from service import cli;"
-        "from service.handlers.interface import HandlerSettings;"
+        "from service.handlers.handler_settings import HandlerSettings;"
         "from service.handlers.table import create_handler;"
         "create_handler('null', HandlerSettings());"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'baseline_trt', 'pipeline'}"

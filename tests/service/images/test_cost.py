@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interfaces.image_formats import DEFAULT_FORMATS, FORMATS
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.cost import image_cost, largest_image_bytes
 from service.images.limit import ImageLimit
 from service.options.server_settings import ServerSettings

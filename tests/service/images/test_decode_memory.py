@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from service.handlers.interface import DeadlineExceededError, ImageFailure, InvalidImageError
+from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError
 from service.images.cost import image_cost
 from service.images.decode_memory import (
     DECODE_MEMORY,

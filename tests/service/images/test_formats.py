@@ -8,7 +8,7 @@ import pytest
 
 from interfaces.image_formats import FORMATS, image_format
 from service.errors import ConfigurationError
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.decoding import decode_bgr
 from service.images.limit import ImageLimit
 from service.options.server_settings import ServerSettings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.decoding import decode_bgr
 from service.images.png import is_stored_again, needful_png, read_png
 from tests.service.images.image_costs import chunk, png

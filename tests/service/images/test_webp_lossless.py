@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.images.cost import image_cost
 from service.images.limit import ImageLimit
 from service.images.webp import read_webp

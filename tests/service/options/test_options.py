@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.options.server_arguments import parse_arguments
 from service.options.server_settings import ServerSettings
 from service.options.validation import handler_settings, server_settings
