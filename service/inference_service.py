@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from thriftpy2.thrift import TType
 
-from engine.cpu.cores import available_cores
 from idl import inference
 from interfaces.service import CLASSES, NOTE, OPTIONS_GIVEN
 from interfaces.stats import Stats
 from interfaces.structs import to_struct
 from interfaces.versions import package_versions
-from service.admission import Admission, Place
+from service.admission import Admission
 from service.call_counts import CallCounts
 from service.call_limits import CallLimits
 from service.errors import forget_frames
-from service.handlers.deadline import Deadline
+from service.failure_replies import call_error, image_error, no_stats
+from service.handler_calls import HandlerCalls
 from service.handlers.interface import Handler
-from service.handlers.outcomes import (
-    DeadlineExceededError,
-    ImageFailure,
-    InvalidImageError,
-    Scores,
-    was_worked_on,
-)
+from service.handlers.outcomes import ImageFailure, Scores
 from service.handlers.readiness import Readiness
-from service.handlers.turn_lock import TurnLock
 from service.labels import Labels, top_classes
 from service.processes.placement import Placement
 from service.wire.peer import current_peer
-from service.wire.processor import INTERNAL_ERROR_MESSAGE, new_error_id
-
-_log = logging.getLogger(__name__)
 
 MAX_TOP_K_ENTRIES = 100_000
 """Most entries of all `top_k` lists of one reply: it must stay a size that clients accept."""
-
-COSTLY_WORK = 4_000_000
-"""Of an image, as `service.images.cost` has it: 0.05 s of CPU time. Less is no burden."""
 
 # Field 1 of infer_images, and of what kind its elements are; the number of them follows.
 _LIST_OF_IMAGES = bytes([TType.LIST, 0, 1, TType.STRUCT])
@@ -96,8 +81,7 @@ class InferenceService:
         self._readiness = readiness
         self._counts = counts
         self._whole_stats = whole_stats
-        # Held for each costly image that the handler has.
-        self._costly_lock = TurnLock(max(1, available_cores() - 1))
+        self._calls = HandlerCalls(handler, limits, counts)
 
     def ping(self) -> None:
         """Answer."""
@@ -116,19 +100,13 @@ class InferenceService:
         """
         deadline = self._limits.deadline()
         with self._admission.admit(1, deadline) as place:
-            outcome = self._classify([params.data], deadline, place)[0]
+            outcome = self._calls.classify([params.data], deadline, place)[0]
         if isinstance(outcome, Scores):
             class_id = top_classes(outcome.probabilities, 1)[0]
             return inference.InferenceResult(
                 self._labels.names[class_id], float(outcome.probabilities[class_id])
             )
-        if isinstance(outcome, InvalidImageError):
-            error = inference.InvalidImage(str(outcome), params.uuid)
-        elif isinstance(outcome, DeadlineExceededError):
-            error = inference.DeadlineExceeded(str(outcome), deadline.timeout_ms)
-        else:
-            error_id = _logged("infer_batch", outcome)
-            error = inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id)
+        error = call_error(outcome, params.uuid, deadline.timeout_ms)
         forget_frames(outcome)
         raise error
 
@@ -170,7 +148,7 @@ class InferenceService:
         with self._admission.admit(len(requests), deadline) as place:
             if len(requests) > 1:
                 deadline = replace(deadline, image_done=place.image_done)
-            outcomes = self._classify([params.data for params in requests], deadline, place)
+            outcomes = self._calls.classify([params.data for params in requests], deadline, place)
         results = [
             self._result(params.uuid, outcome, top_k, bool(options.with_stage_times))
             for params, outcome in zip(requests, outcomes, strict=True)
@@ -223,65 +201,7 @@ class InferenceService:
         try:
             return to_struct(self._whole_stats(), inference)
         except TimeoutError as error:
-            error_id = _logged("stats", error)
-            raise inference.InternalError(str(error), error_id) from error
-
-    def _classify(
-        self, images: Sequence[bytes], deadline: Deadline, place: Place
-    ) -> list[Scores | ImageFailure]:
-        """The handler's outcomes, but for images that it must not get.
-
-        Scores that are no numbers become failures. Costly images go to the handler after the
-        others, so many at a time as leave a core to other calls.
-        """
-        outcomes: dict[int, Scores | ImageFailure] = {}
-        usual: list[int] = []
-        costly: list[int] = []
-        for index, image in enumerate(images):
-            try:
-                if index:
-                    # Headers of some images take milliseconds each.
-                    deadline.check()
-                work = self._limits.image_work(image)
-            except ImageFailure as failure:
-                outcomes[index] = failure
-                continue
-            (costly if work > COSTLY_WORK else usual).append(index)
-        classify = partial(self._classify_some, images, deadline, place, outcomes)
-        if usual:
-            classify(usual)
-        while costly:
-            held = int(self._costly_lock.acquire(max(0.0, deadline.remaining_s())))
-            # No other call waits where more are free.
-            while 0 < held < len(costly) and self._costly_lock.acquire(0.0):
-                held += 1
-            # With none of them the time is over, and the handler drops the images.
-            some = costly[: held or None]
-            del costly[: len(some)]
-            try:
-                classify(some)
-            finally:
-                for _ in range(held):
-                    self._costly_lock.release()
-        in_order = [outcomes[index] for index in range(len(images))]
-        for outcome in in_order:
-            self._counts.image_done(outcome.outcome, outcome.stage_times_ms)
-        return in_order
-
-    def _classify_some(
-        self,
-        images: Sequence[bytes],
-        deadline: Deadline,
-        place: Place,
-        outcomes: dict[int, Scores | ImageFailure],
-        indices: Sequence[int],
-    ) -> None:
-        """Add the handler's outcomes of those images of a call."""
-        found = self._handler.classify([images[index] for index in indices], deadline)
-        if len(found) != len(indices):
-            raise RuntimeError(f"the handler gave {len(found)} outcomes for {len(indices)} images")
-        place.worked_on += sum(map(was_worked_on, found))
-        outcomes.update(zip(indices, map(_checked, found), strict=True))
+            raise no_stats(error) from error
 
     def _checked_top_k(self, top_k: int | None, images: int) -> int:
         classes = len(self._labels.names)
@@ -301,7 +221,7 @@ class InferenceService:
     ) -> Any:
         """One image's InferenceResult."""
         if isinstance(outcome, ImageFailure):
-            return inference.InferenceResult("", 0.0, uuid=uuid, error=_image_error(outcome))
+            return inference.InferenceResult("", 0.0, uuid=uuid, error=image_error(outcome))
         entries = [
             inference.ClassScore(
                 class_id, self._labels.names[class_id], float(outcome.probabilities[class_id])
@@ -317,32 +237,6 @@ class InferenceService:
             top_k=entries,
             stage_times_ms=outcome.stage_times_ms if with_stage_times else None,
         )
-
-
-def _checked(outcome: Scores | ImageFailure) -> Scores | ImageFailure:
-    # Nothing is rebuilt for it: it may be this one image that makes the model overflow.
-    if isinstance(outcome, Scores) and not outcome.are_finite():
-        return ImageFailure("the model's scores are not finite numbers")
-    return outcome
-
-
-def _image_error(failure: ImageFailure) -> Any:
-    """The ImageError that says why one image has no scores."""
-    codes = inference.ErrorCode
-    if isinstance(failure, InvalidImageError):
-        return inference.ImageError(codes.INVALID_IMAGE, str(failure))
-    if isinstance(failure, DeadlineExceededError):
-        return inference.ImageError(codes.DEADLINE_EXCEEDED, str(failure))
-    error_id = _logged("infer_images", failure)
-    return inference.ImageError(codes.INTERNAL, INTERNAL_ERROR_MESSAGE, error_id)
-
-
-def _logged(method: str, failure: ImageFailure | TimeoutError) -> str:
-    """Log what the client must not see; return the id under which it is in the log."""
-    error_id = new_error_id()
-    what = "an image failed" if isinstance(failure, ImageFailure) else "no answer"
-    _log.error("%s: %s, error_id %s", method, what, error_id, exc_info=failure)
-    return error_id
 
 
 def _as_utf8(text: str) -> str:

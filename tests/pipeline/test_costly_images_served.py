@@ -16,8 +16,8 @@ import pytest
 
 from engine.cpu.cores import available_cores
 from idl import inference
+from service.handler_calls import COSTLY_WORK
 from service.images.cost import image_cost
-from service.inference_service import COSTLY_WORK
 from tests.robustness.colour_model import LABELS, SIDE, write_colour_model
 from tests.serving import TIMEOUT_S, connect, service
 
