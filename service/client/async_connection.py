@@ -57,7 +57,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
             DeadlineExceededError: the call's time was over first.
         """
         limit_s = min(self._endpoint.connect_timeout_s, deadline.remaining_s)
-        connecting = asyncio.ensure_future(self._connect())
+        connecting = asyncio.ensure_future(self._connect(self._loop.time() + limit_s))
         try:
             if await is_done_within(connecting, limit_s):
                 connecting.result()
@@ -137,8 +137,12 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         if not self.gone.done():
             self.gone.set_result(None)
 
-    async def _connect(self) -> None:
-        """Connect to the first of the host's addresses that answers, with TLS where wanted."""
+    async def _connect(self, until_s: float) -> None:
+        """Connect to the first of the host's addresses that answers, with TLS where wanted.
+
+        Each has an equal share of the time that is left, so that one which is silent hides no
+        other; the last one has all of it.
+        """
         endpoint, loop = self._endpoint, self._loop
         where = (endpoint.host, endpoint.port)
         try:
@@ -153,11 +157,17 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
                 raise endpoint.unknown(error) from error
         name = endpoint.tls_server_name if endpoint.tls is not None else None
         errors: list[OSError] = []
-        for family, kind, protocol, _, address in addresses:
+        for left, (family, kind, protocol, _, address) in zip(
+            range(len(addresses), 0, -1), addresses, strict=True
+        ):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
-                await loop.sock_connect(sock, address)
+                connecting = asyncio.ensure_future(loop.sock_connect(sock, address))
+                share_s = (until_s - loop.time()) / left if left > 1 else None
+                if not await is_done_within(connecting, share_s):
+                    raise TimeoutError
+                connecting.result()
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 # asyncio itself sets TCP_NODELAY.
                 await loop.create_connection(

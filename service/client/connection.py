@@ -100,18 +100,22 @@ class ClientConnection(ConnectionState):
 
 
 def _connect(endpoint: Endpoint, deadline: CallDeadline) -> socket.socket:
-    """A socket to the first of the host's addresses that answers, with TLS where that is wanted."""
+    """A socket to the first of the host's addresses that answers, with TLS where that is wanted.
+
+    Each has an equal share of the time that is left, so that one which is silent hides no other.
+    """
     until_s = time.monotonic() + min(endpoint.connect_timeout_s, deadline.remaining_s)
     try:
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise endpoint.unknown(error) from error
     errors: list[OSError] = []
-    for family, kind, protocol, _, address in addresses:
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
         deadline.check("while it connected")
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(max(0.001, until_s - time.monotonic()))
+            share_s = (until_s - time.monotonic()) / (len(addresses) - position)
+            sock.settimeout(max(0.001, share_s))
             sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 
-async def is_done_within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait so long for a future, or for what it is a task of; whether it is done.
+async def is_done_within(future: asyncio.Future[Any], seconds: float | None) -> bool:
+    """Wait so long, or without a limit, for a future or what it is a task of; whether it is done.
 
     It is cancelled where it is not, and where the waiting itself is.
     """

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,36 @@ class TestCalls:
                     client.ping(timeout_s=0.01)
                 scripted.release.set()
                 assert first.result().class_id == 0
+            client.ping()
+
+    @BOTH
+    @pytest.mark.parametrize("first", ["refuses", "is silent"])
+    def test_a_name_with_two_addresses_is_reached_through_either(
+        self, kind: Any, first: str, serve: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its resolver is a stand-in: no name server is asked here."""
+        second = serve()
+        look_up = socket.getaddrinfo
+
+        def of_two_hosts(host: str, port: int, *more: Any, **options: Any) -> Any:
+            if host != "two-hosts.test":
+                return look_up(host, port, *more, **options)
+            if options.get("flags"):
+                raise socket.gaierror("no number")
+            both = (look_up(one, port, *more, **options) for one in ("127.0.0.2", HOST))
+            return [address for found in both for address in found]
+
+        monkeypatch.setattr(socket, "getaddrinfo", of_two_hosts)
+        with ExitStack() as stack:
+            if first == "is silent":
+                full = stack.enter_context(
+                    socket.create_server(("127.0.0.2", second.port), backlog=0)
+                )
+                # One waits to be accepted; the kernel leaves others unanswered.
+                stack.enter_context(socket.create_connection(full.getsockname()))
+            client = stack.enter_context(
+                kind("two-hosts.test", second.port, connect_timeout_s=0.5, retries=0)
+            )
             client.ping()
 
     @BOTH
