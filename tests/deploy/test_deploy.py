@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,10 +18,13 @@ from interfaces.service import PORT
 from service.options.given import OTHER_VARIABLES, PREFIX, gather
 from service.options.server_arguments import parse_arguments, server_options
 from service.options.validation import handler_settings, server_settings
+from tests.ports import free_port
+from tests.serving import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 CONTAINERFILE = DEPLOY / "Containerfile"
+HEALTH_CHECK = DEPLOY / "container_health.py"
 UNIT = DEPLOY / "systemd" / "thriftpipe.service"
 COMPOSE = DEPLOY / "compose.yaml"
 # What all processes of a server need beyond --drain-timeout-s.
@@ -80,6 +84,45 @@ def test_the_image_sets_only_known_variables() -> None:
     options = {f"{PREFIX}{described.name.upper()}" for described in server_options()}
     assert names <= options | OTHER_VARIABLES
     assert ("EXPOSE", str(PORT)) in instructions()
+
+
+def test_the_health_check_asks_where_the_server_really_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable counts for more than the file, whose path is meant from the server's folder."""
+    port = free_port()
+    (tmp_path / "server.toml").write_text("[server]\nport = 1\nhost = '0.0.0.0'\n")
+    words = ("--handler", "null", "--config=server.toml", "--drain-delay-s", "3600")
+    monkeypatch.setenv("THRIFTPIPE_PORT", str(port))
+    server = ServerProcess(("-m", "service", *words), tmp_path)
+    monkeypatch.delenv("THRIFTPIPE_PORT")
+
+    def asked() -> tuple[int, str]:
+        command = [sys.executable, HEALTH_CHECK, str(server.process.pid)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout
+
+    try:
+        server.read_until("ready: ")
+        assert asked() == (0, "ready\n")
+        server.process.terminate()
+        server.read_until("serving on for --drain-delay-s")
+        assert asked() == (1, "not ready: the server stops: SIGTERM\n")
+    finally:
+        server.close()
+
+
+def test_the_image_has_its_health_check() -> None:
+    found = dict(instructions())
+    program = re.search(r'CMD \["python", "(.+)"\]', found["HEALTHCHECK"])
+    assert program
+    folder = str(Path(program[1]).parent)
+    copies = [arguments for name, arguments in instructions() if name == "COPY"]
+    assert f"deploy/{HEALTH_CHECK.name} {folder}/" in copies
+    assert f"!deploy/{HEALTH_CHECK.name}" in (DEPLOY / "Containerfile.dockerignore").read_text()
 
 
 def test_each_stage_that_is_named_is_there_before() -> None:
