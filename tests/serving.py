@@ -54,12 +54,15 @@ class ServerProcess:
     Args:
         arguments: behind the interpreter.
         cwd: where it runs, and from where it imports first; None for this process's folder.
+        before: a command that becomes the interpreter, in another place.
     """
 
-    def __init__(self, arguments: Sequence[str], cwd: Path | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], cwd: Path | None = None, before: Sequence[str] = ()
+    ) -> None:
         folders = [str(cwd or Path.cwd()), *sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*before, sys.executable, *arguments],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
             stderr=subprocess.PIPE,
