@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from service.metrics.metric_table import METRICS, metric_table, series_names
+from tests.promql import selected_series
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -40,17 +41,6 @@ def expressions() -> list[str]:
     # Grafana puts in its own variables before Prometheus reads them.
     shown = [expression.replace("$__rate_interval", "5m") for expression in dashboard_expressions()]
     return [*(rule["expr"] for rule in rules()), *shown]
-
-
-def selected_series(node: object) -> Iterator[str]:
-    """The names of all series that a parsed expression reads."""
-    if isinstance(node, promql_parser.VectorSelector):
-        yield str(node.name)
-    for name in ("vector_selector", "vs", "lhs", "rhs", "expr", "args"):
-        below = getattr(node, name, None)
-        for one in below if isinstance(below, list) else [below]:
-            if one is not None and not isinstance(one, str):
-                yield from selected_series(one)
 
 
 def test_the_names_follow_the_conventions() -> None:
