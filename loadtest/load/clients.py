@@ -105,7 +105,7 @@ class Clients:
             After a load that did not end with `stop` the pool is of no use any more.
 
     Attributes:
-        live: what the load is like just now; counts anew when a window opens.
+        live: what the load is like just now; counts from zero when a window opens.
         right_images: once it was stopped: images that got their right answer in the window.
     """
 

@@ -72,5 +72,5 @@ class PeersJob:
 
 
 def right_answers_per_s(window: Window) -> float:
-    """Right answers a second."""
+    """How many requests without a failed image were answered in a window, by its length."""
     return sum(not record.failed_images for record in window.records) / window.length_s

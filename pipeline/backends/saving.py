@@ -48,13 +48,8 @@ class _Files:
         return Path(f"{self._stem}_{next(self._numbers):06}{suffix}")
 
 
-@register("SaveTensor")
-class SaveTensor(TensorOperator):
-    """Saves each tensor in a file of its own in the folder `save_dir`, and hands it on.
-
-    torch.load(path) gives the tensor, on the CPU, with its type and shape. The names are
-    NODE_PROCESS_INSTANCE_NUMBER.pt.
-    """
+class _Saving(CpuOperator):
+    """What saves has files of its own, in a folder that is looked for at the start."""
 
     settings: ClassVar[tuple[Setting, ...]] = _SAVE_SETTINGS
 
@@ -62,6 +57,15 @@ class SaveTensor(TensorOperator):
         """Look whether the folder is there."""
         super().init(config)
         self._files = _Files(config, type(self).__name__)
+
+
+@register("SaveTensor")
+class SaveTensor(_Saving, TensorOperator):
+    """Saves each tensor in a file of its own in the folder `save_dir`, and hands it on.
+
+    torch.load(path) gives the tensor, on the CPU, with its type and shape. The names are
+    NODE_PROCESS_INSTANCE_NUMBER.pt.
+    """
 
     def process(self, item: Item) -> Any:
         """The data itself."""
@@ -73,19 +77,12 @@ class SaveTensor(TensorOperator):
 
 
 @register("SaveMat", "SaveMats")
-class SaveMat(CpuOperator):
+class SaveMat(_Saving):
     """Saves each matrix of uint8 as a PNG in the folder `save_dir`, and hands it on.
 
     Where the item says that the channels are R, G, B, they are swapped for the file. The names are
     NODE_PROCESS_INSTANCE_NUMBER.png.
     """
-
-    settings: ClassVar[tuple[Setting, ...]] = _SAVE_SETTINGS
-
-    def init(self, config: InstanceConfig) -> None:
-        """Look whether the folder is there."""
-        super().init(config)
-        self._files = _Files(config, type(self).__name__)
 
     def process(self, item: Item) -> Any:
         """The data itself: a matrix or a list of them."""

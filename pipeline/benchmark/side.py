@@ -41,6 +41,8 @@ from interfaces.benchmark import (
 )
 from interfaces.messages import from_json, to_json
 
+# Keys of an item, as both runtimes spell them.
+_DATA, _RESULT = "data", "result"
 # Longest wait for what a window has provoked to happen.
 _PATIENCE_S = 30.0
 # Until threads that call a pipe have certainly put their items into its queue.
@@ -91,14 +93,14 @@ BATCHES = BatchLog()
 def sleep_longest(items: Sequence[Any]) -> None:
     """A model that takes as many seconds as the largest `data` says, whatever the batch's size."""
     BATCHES.begin(len(items))
-    time.sleep(max(item["data"] for item in items))
+    time.sleep(max(item[_DATA] for item in items))
     copy_data(items)
 
 
 def copy_data(items: Sequence[Any]) -> None:
     """A model that does nothing."""
     for item in items:
-        item["result"] = item["data"]
+        item[_RESULT] = item[_DATA]
 
 
 class _Callers:
@@ -118,7 +120,7 @@ class _Callers:
 
     def _run(self, data: float) -> None:
         try:
-            self._call({"data": data})
+            self._call({_DATA: data})
         except Exception as error:  # noqa: BLE001 (a refusal is a finding)
             first_line = (str(error).splitlines() or [""])[0]
             self.errors.append(f"{type(error).__name__}: {first_line}")
@@ -184,12 +186,12 @@ def closed_loop(call: Call, window: ClosedLoop) -> ClosedLoopResult:
         end_s = time.perf_counter()
         stop_s = end_s + window.duration_s
         while end_s < stop_s:
-            item: dict[str, Any] = {"data": window.data}
+            item: dict[str, Any] = {_DATA: window.data}
             start_s = time.perf_counter()
             call(item)
             end_s = time.perf_counter()
-            if item["result"] != window.data:
-                raise WindowError(f"{window.data!r} came back as {item['result']!r}")
+            if item[_RESULT] != window.data:
+                raise WindowError(f"{window.data!r} came back as {item[_RESULT]!r}")
             latencies_s[client].append(end_s - start_s)
 
     wall_s, cpu_s = in_clients(window.clients, work)
@@ -223,7 +225,7 @@ def late_request(call: Call, window: LateRequest) -> LateRequestResult:
         time.sleep(window.late_after_s)
         before = list(BATCHES.batch_sizes)
         start_s = time.perf_counter()
-        call({"data": window.model_s})
+        call({_DATA: window.model_s})
         latencies_ms.append(round((time.perf_counter() - start_s) * 1000, 3))
         others.join()
         if others.errors or BATCHES.batch_sizes != [*before, 1]:

@@ -16,7 +16,8 @@ from pipeline.engine_process.messages import (
     SlotNumbers,
     Welcome,
 )
-from pipeline.engine_process.slots import CALLERS, Pulse, SlotMemory
+from pipeline.engine_process.slots import CALLERS, SlotMemory
+from pipeline.engine_process.status_slot import Pulse
 from pipeline.runtime.task import Call, Task
 from service.processes.control_channel import ControlChannel
 
@@ -91,7 +92,8 @@ class Worker:
         self._closed = False
         self._is_welcome = False
         self._status = ""
-        self._status_slot = shared.count - 1
+        self._status_number = shared.count - 1
+        self._status_slot = self._memory.status_slot(self._status_number)
 
     def fileno(self) -> int:
         """The connection's descriptor, for selectors."""
@@ -128,8 +130,8 @@ class Worker:
             raise EOFError("it does not listen any more")
 
     def _send_status(self) -> None:
-        self._memory.put_status(self._status_slot, self._status)
-        self._numbers.send(array("I", [self._status_slot]))
+        self._status_slot.put_status(self._status)
+        self._numbers.send(array("I", [self._status_number]))
 
     def beat(self, pulse: Pulse, counts: bytes = b"") -> None:
         """Give a sign of life.
@@ -140,9 +142,9 @@ class Worker:
         """
         with self._lock:
             if not self._closed:
-                self._memory.put_pulse(self._status_slot, pulse)
+                self._status_slot.put_pulse(pulse)
                 if counts:
-                    self._memory.put_counts(self._status_slot, counts)
+                    self._status_slot.put_counts(counts)
 
     def task(self, slot: int) -> Task | None:
         """The item in a slot, or None if the worker has gone."""

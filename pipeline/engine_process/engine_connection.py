@@ -14,7 +14,8 @@ from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.messages import TO_WORKER, CannotRun, SharedSlots, SlotNumbers
 from pipeline.engine_process.pending_items import PendingItem
 from pipeline.engine_process.slot_allocator import SlotAllocator
-from pipeline.engine_process.slots import Pulse, SlotLimits, SlotMemory, data_bytes
+from pipeline.engine_process.slots import SlotLimits, SlotMemory, data_bytes
+from pipeline.engine_process.status_slot import Pulse
 from pipeline.engine_process.submission_queue import submission
 from pipeline.engine_process.watchdog import Watchdog
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
@@ -58,14 +59,15 @@ class EngineConnection:
         self._node = node
         self._socket = sock
         self._numbers = SlotNumbers(sock)
-        self._watchdog = Watchdog(pid, hang_timeout_s, lambda: self._memory.pulse(_STATUS_SLOT))
+        self._watchdog = Watchdog(pid, hang_timeout_s, lambda: self._told.pulse())
         try:
             self._memory = SlotMemory.create(_SLOTS + 1, limits.slot_bytes)
         except BaseException:
             self._watchdog.close()
             raise
+        self._told = self._memory.status_slot(_STATUS_SLOT)
         # Until that process writes there itself.
-        self._memory.put_pulse(_STATUS_SLOT, Pulse(0, is_loading=True))
+        self._told.put_pulse(Pulse(0, is_loading=True))
         self._waiting = select.poll()
         self._waiting.register(sock, select.POLLIN)
         self.why_not_ready = ""
@@ -213,7 +215,7 @@ class EngineConnection:
                 self._wait()
                 for slot in self._numbers.receive():
                     if slot == _STATUS_SLOT:
-                        self.why_not_ready = self._memory.status(slot)
+                        self.why_not_ready = self._told.status()
                     else:
                         self._finish(slot)
         except (EOFError, OSError):
@@ -234,7 +236,7 @@ class EngineConnection:
     def stats(self) -> Stats:
         """What the other process has done for all workers, as of its last heartbeat."""
         # While a heartbeat is written, what was read before is the newest.
-        if counts := self._memory.counts(_STATUS_SLOT):
+        if counts := self._told.counts():
             self._stats = decode_stats(counts)
         return self._stats
 

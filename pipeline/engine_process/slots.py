@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pipeline.engine_process.slot_content import (
     described,
     parsed,
 )
+from pipeline.engine_process.status_slot import StatusSlot
 from pipeline.engine_process.tensor_bytes import as_array, as_tensor, bytes_of, is_channels_last
 from pipeline.errors import DeadlinePassedError, NodeError
 from pipeline.keys import (
@@ -42,9 +42,6 @@ from pipeline.keys import (
 from service.handlers.handler_settings import HandlerSettings
 from service.handlers.outcomes import InvalidImageError
 
-# Flags, a number of the caller, length of the description and of the data in bytes, when the item
-# was left here, and its deadline (0 for none), both in seconds on the clock that all processes
-# share.
 _HEADER = struct.Struct("<BxHIQdd")
 # A thread waits for the outcome at the slot itself; the other process has begun with the item; an
 # engine process ended while it worked on it.
@@ -56,13 +53,6 @@ _TEXT_OFFSET = _SEMAPHORE_OFFSET + SEMAPHORE_BYTES
 _LINE_BYTES = 64
 # Pixels take more than the message that they came in. Only what is used of a slot costs memory.
 _LEAST_ITEM_BYTES = 32 * 1024 * 1024
-_MOST_STATUS_BYTES = 2048
-# Behind the status: how many heartbeats there were, and whether an instance loads.
-_PULSE = struct.Struct("<Q?")
-_PULSE_OFFSET = _TEXT_OFFSET + _MOST_STATUS_BYTES
-# In the next page: checksum and length of what the process has counted, and then that.
-_COUNTS_HEADER = struct.Struct("<IQ")
-_COUNTS_OFFSET = mmap.PAGESIZE
 _MOST_ERROR_CHARACTERS = 4096
 CALLERS = 2**16
 """Callers of one worker have numbers below this."""
@@ -70,6 +60,26 @@ CALLERS = 2**16
 _CAUSES: dict[str, type[Exception]] = {
     cause.__name__: cause for cause in (InvalidImageError, DeadlinePassedError)
 }
+
+
+class _Header(NamedTuple):
+    """What stands before an item or an outcome.
+
+    Attributes:
+        flags: see above.
+        caller: a short number of the caller.
+        text_bytes: length of the description.
+        body_bytes: length of the data.
+        put_at_s: when the item was left here, on the clock that all processes share.
+        deadline_s: on the same clock; 0 for none.
+    """
+
+    flags: int
+    caller: int
+    text_bytes: int
+    body_bytes: int
+    put_at_s: float
+    deadline_s: float
 
 
 class SlotError(Exception):
@@ -82,18 +92,6 @@ class ItemTooLargeError(SlotError, InvalidImageError):
 
 class RemoteError(Exception):
     """What failed in the other process, in its words."""
-
-
-class Pulse(NamedTuple):
-    """A sign of life of the engine process.
-
-    Attributes:
-        beats: how many heartbeats there were.
-        is_loading: whether an instance loads, so that none may come.
-    """
-
-    beats: int
-    is_loading: bool
 
 
 @dataclass(frozen=True)
@@ -250,7 +248,7 @@ class SlotMemory:
 
     def caller(self, slot: int) -> int:
         """The short number, below `CALLERS`, of whose item is in the slot."""
-        return int(_HEADER.unpack_from(self._memory, slot * self.slot_bytes)[1])
+        return self._header(slot).caller
 
     def item(self, slot: int) -> tuple[Item, float, float | None]:
         """The item in a slot, when it was left there, and its deadline.
@@ -258,7 +256,7 @@ class SlotMemory:
         Its data, a memoryview or a tensor, is a view of the slot: it is whole until the result is
         put there.
         """
-        content, body, put_at_s, deadline_s = self._read(slot)
+        header, content, body = self._read(slot)
         item: Item = {TASK_DATA_KEY: body}
         if isinstance(content, TensorData):
             item[TASK_DATA_KEY] = as_tensor(
@@ -269,7 +267,7 @@ class SlotMemory:
         for key, value in zip(_KEPT_KEYS, content.keys, strict=True):
             if value is not None:
                 item[key] = value
-        return item, put_at_s, deadline_s or None
+        return item, header.put_at_s, header.deadline_s or None
 
     def put_outcome(
         self, slot: int, item: Item, error: Exception | None, times_ms: dict[str, float]
@@ -305,7 +303,7 @@ class SlotMemory:
 
     def outcome(self, slot: int) -> tuple[Any, NodeError | None, dict[str, float]]:
         """What came of the item: result, or the error that says why there is none, and times."""
-        content, body, *_ = self._read(slot)
+        _, content, body = self._read(slot)
         if not isinstance(content, Results | Failure):
             raise SlotError(f"slot {slot} holds no outcome, but {content}")
         times = np.frombuffer(body, np.float64, len(content.times))
@@ -319,42 +317,9 @@ class SlotMemory:
             start += results[-1].nbytes
         return results if content.is_list else results[0], None, times_ms
 
-    def put_status(self, slot: int, text: str) -> None:
-        """Leave a short text in a slot that holds no items."""
-        self._write(slot, text.encode()[:_MOST_STATUS_BYTES], [])
-
-    def status(self, slot: int) -> str:
-        """The text in such a slot. While it is being replaced it may be a mixture of both."""
-        start = slot * self.slot_bytes
-        text_bytes = min(_HEADER.unpack_from(self._memory, start)[2], _MOST_STATUS_BYTES)
-        text_start = start + _TEXT_OFFSET
-        return str(self._memory[text_start : text_start + text_bytes], "utf-8", "replace")
-
-    def put_pulse(self, slot: int, pulse: Pulse) -> None:
-        """Leave a sign of life beside the status."""
-        _PULSE.pack_into(self._memory, slot * self.slot_bytes + _PULSE_OFFSET, *pulse)
-
-    def pulse(self, slot: int) -> Pulse:
-        """The last sign of life."""
-        return Pulse(*_PULSE.unpack_from(self._memory, slot * self.slot_bytes + _PULSE_OFFSET))
-
-    def put_counts(self, slot: int, data: bytes) -> None:
-        """Leave bytes behind the status and the pulse, for a reader that may read meanwhile."""
-        start = slot * self.slot_bytes + _COUNTS_OFFSET
-        end = start + _COUNTS_HEADER.size + len(data)
-        if end <= (slot + 1) * self.slot_bytes:
-            _COUNTS_HEADER.pack_into(self._memory, start, zlib.crc32(data), len(data))
-            self._memory[start + _COUNTS_HEADER.size : end] = data
-
-    def counts(self, slot: int) -> bytes:
-        """The bytes that were left there; none before that, and while they are being replaced."""
-        start, end = slot * self.slot_bytes + _COUNTS_OFFSET, (slot + 1) * self.slot_bytes
-        if start + _COUNTS_HEADER.size > end:
-            return b""
-        checksum, data_bytes = _COUNTS_HEADER.unpack_from(self._memory, start)
-        start += _COUNTS_HEADER.size
-        data = bytes(self._memory[start : min(start + data_bytes, end)])
-        return data if zlib.crc32(data) == checksum else b""
+    def status_slot(self, slot: int) -> StatusSlot:
+        """A slot that holds no items, but what the engine process tells."""
+        return StatusSlot(self._memory, slot * self.slot_bytes, self.slot_bytes)
 
     def close(self) -> None:
         """Unmap the memory, unless views of it are still in use; free it with the last process."""
@@ -393,19 +358,21 @@ class SlotMemory:
             position += part.nbytes
         self._memory[text_start : text_start + len(text)] = text
         self._used_bytes[slot] = max(self._used_bytes[slot], position - start)
-        header = (flags, caller, len(text), size_bytes, put_at_s, deadline_s)
+        header = _Header(flags, caller, len(text), size_bytes, put_at_s, deadline_s)
         _HEADER.pack_into(self._memory, start, *header)
 
-    def _read(self, slot: int) -> tuple[Content, memoryview, float, float]:
+    def _header(self, slot: int) -> _Header:
+        return _Header(*_HEADER.unpack_from(self._memory, slot * self.slot_bytes))
+
+    def _read(self, slot: int) -> tuple[_Header, Content, memoryview]:
         start = slot * self.slot_bytes
-        header = _HEADER.unpack_from(self._memory, start)
-        _, _, text_bytes, body_bytes, put_at_s, deadline_s = header
+        header = self._header(slot)
         text_start = start + _TEXT_OFFSET
-        content = parsed(bytes(self._memory[text_start : text_start + text_bytes]))
-        position = _body_start(text_start, text_bytes)
-        end = position + body_bytes
+        content = parsed(bytes(self._memory[text_start : text_start + header.text_bytes]))
+        position = _body_start(text_start, header.text_bytes)
+        end = position + header.body_bytes
         self._used_bytes[slot] = max(self._used_bytes[slot], end - start)
-        return content, self._memory[position:end], put_at_s, deadline_s
+        return header, content, self._memory[position:end]
 
 
 def data_bytes(item: Item) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.engine_process.slots import Pulse
+from pipeline.engine_process.status_slot import Pulse
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from pipeline.engine_process.connected_worker import Worker
 from pipeline.engine_process.engine_facts import EngineFacts
-from pipeline.engine_process.slots import Pulse
+from pipeline.engine_process.status_slot import Pulse
 from pipeline.runtime.task import Task
 
 logger = logging.getLogger(__name__)

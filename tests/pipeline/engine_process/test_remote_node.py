@@ -20,7 +20,7 @@ import torch
 from pipeline.engine_process.connected_worker import Worker
 from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.remote_node import RemoteNode
-from pipeline.engine_process.slots import Pulse
+from pipeline.engine_process.status_slot import Pulse
 from pipeline.errors import NodeError, PipelineConfigError
 from pipeline.runtime.task import Task, WaitingCall
 from service.handlers.restart_policy import RestartPolicy

@@ -157,16 +157,6 @@ def test_a_result_that_is_no_tensor_or_too_large_is_an_error(
         assert words in str(error)
 
 
-def test_a_status_is_a_text_beside_the_items(both_ends: tuple[SlotMemory, SlotMemory]) -> None:
-    ours, theirs = both_ends
-    theirs.put_status(2, "no instance: größer")
-    assert ours.status(2) == "no instance: größer"
-    theirs.put_status(2, "")
-    assert ours.status(2) == ""
-    theirs.put_status(2, "x" * SLOT_BYTES)
-    assert ours.status(2) == "x" * 2048
-
-
 def test_an_item_and_an_outcome_are_not_taken_for_each_other(
     both_ends: tuple[SlotMemory, SlotMemory],
 ) -> None:

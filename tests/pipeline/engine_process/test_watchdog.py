@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.engine_process.slots import Pulse, SlotMemory
+from pipeline.engine_process.slots import SlotMemory
+from pipeline.engine_process.status_slot import Pulse, StatusSlot
 from pipeline.engine_process.watchdog import Watchdog
 
 SLOT_BYTES = 8192
-STATUS_SLOT = 1
 LOOKS = 4
 
 
@@ -25,23 +25,23 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def memory() -> Iterator[SlotMemory]:
-    made = SlotMemory.create(2, SLOT_BYTES)
-    yield made
-    made.close()
+def told() -> Iterator[StatusSlot]:
+    memory = SlotMemory.create(2, SLOT_BYTES)
+    yield memory.status_slot(1)
+    memory.close()
 
 
 @pytest.fixture
-def watchdog(process: subprocess.Popen[bytes], memory: SlotMemory) -> Iterator[Watchdog]:
-    made = Watchdog(process.pid, 8.0, lambda: memory.pulse(STATUS_SLOT))
+def watchdog(process: subprocess.Popen[bytes], told: StatusSlot) -> Iterator[Watchdog]:
+    made = Watchdog(process.pid, 8.0, told.pulse)
     yield made
     made.close()
 
 
-def test_it_looks_several_times_before_it_bites(watchdog: Watchdog, memory: SlotMemory) -> None:
+def test_it_looks_several_times_before_it_bites(watchdog: Watchdog, told: StatusSlot) -> None:
     assert watchdog.look_s == 2.0
     for beats in range(1, 9):
-        memory.put_pulse(STATUS_SLOT, Pulse(beats, is_loading=False))
+        told.put_pulse(Pulse(beats, is_loading=False))
         # Longer than one look apart, whatever that was for: both may have been paused.
         assert [watchdog.look() for _ in range(LOOKS)] == [False] * LOOKS
     assert watchdog.look()
@@ -53,18 +53,18 @@ def test_results_are_signs_of_life(watchdog: Watchdog) -> None:
         watchdog.lives()
 
 
-def test_a_status_is_no_heartbeat(watchdog: Watchdog, memory: SlotMemory) -> None:
-    memory.put_pulse(STATUS_SLOT, Pulse(7, is_loading=False))
+def test_a_status_is_no_heartbeat(watchdog: Watchdog, told: StatusSlot) -> None:
+    told.put_pulse(Pulse(7, is_loading=False))
     watchdog.look()
-    memory.put_status(STATUS_SLOT, "x" * 10_000)
-    assert memory.pulse(STATUS_SLOT) == (7, False)
+    told.put_status("x" * 10_000)
+    assert told.pulse() == (7, False)
     assert [watchdog.look() for _ in range(LOOKS)] == [False, False, False, True]
 
 
 def test_a_process_that_loads_has_time_unless_it_is_stopped(
-    watchdog: Watchdog, memory: SlotMemory, process: subprocess.Popen[bytes]
+    watchdog: Watchdog, told: StatusSlot, process: subprocess.Popen[bytes]
 ) -> None:
-    memory.put_pulse(STATUS_SLOT, Pulse(3, is_loading=True))
+    told.put_pulse(Pulse(3, is_loading=True))
     assert not any(watchdog.look() for _ in range(10 * LOOKS))
     process.send_signal(signal.SIGSTOP)
     os.waitpid(process.pid, os.WUNTRACED)
@@ -77,8 +77,8 @@ def test_a_process_that_loads_has_time_unless_it_is_stopped(
 
 
 def test_without_a_timeout_nothing_is_looked_at(
-    process: subprocess.Popen[bytes], memory: SlotMemory
+    process: subprocess.Popen[bytes], told: StatusSlot
 ) -> None:
-    watchdog = Watchdog(process.pid, 0.0, lambda: memory.pulse(STATUS_SLOT))
+    watchdog = Watchdog(process.pid, 0.0, told.pulse)
     assert watchdog.look_s is None
     watchdog.close()
