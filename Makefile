@@ -20,7 +20,7 @@ INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-jav
 	golang-go golang-thrift-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity fuzz chaos soak regression serve lint audit resolve constraints docs clean
+.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity test-cluster fuzz chaos soak regression serve lint audit resolve constraints docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the 
 	THRIFTPIPE_REFERENCE_PYTHON=$(REFERENCE_VENV)/bin/python \
 		$(BIN)/python -m pytest tests/parity $(PYTEST_ARGS)
 
+test-cluster: $(STAMP) ## replicas on a real Ray cluster, which this installs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
+	THRIFTPIPE_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+
 peers: $(STAMP) ## this service beside seven others, in environments of their own (hours; downloads 0.5 GB)
 	$(BIN)/python -m loadtest install_peers
 	$(BIN)/python -m loadtest peers $(ARGS)
@@ -113,12 +117,12 @@ audit: $(STAMP) ## ask for known vulnerabilities in the pinned packages
 resolve: $(STAMP) ## the pinned versions fit together on every supported Python
 	@for version in $(PYTHONS); do \
 		echo "resolve: Python $$version"; \
-		$(RESOLVE) --extra gpu --extra encryption --extra pillow --constraint constraints.txt \
+		$(RESOLVE) --extra gpu --extra encryption --extra pillow --extra cluster --constraint constraints.txt \
 			--python-version $$version --output-file /dev/null || exit 1; \
 	done
 
 constraints: $(STAMP) ## pin again what setup.cfg allows: make constraints ARGS=--upgrade
-	$(RESOLVE) --universal --python-version $(firstword $(PYTHONS)) --no-annotate --no-header \
+	$(RESOLVE) --extra cluster --universal --python-version $(firstword $(PYTHONS)) --no-annotate --no-header \
 		--no-emit-package pip --no-emit-package setuptools --output-file constraints.txt $(ARGS)
 	@printf '%s\n' '$(CONSTRAINTS_HEADER)' | cat - constraints.txt > constraints.new
 	@mv constraints.new constraints.txt

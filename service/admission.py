@@ -112,6 +112,19 @@ class Admission:
             waiting = max(0, self._in_server - self._at_work)
             return Load(len(self._places), self._in_server, waiting)
 
+    @property
+    def expected_wait_s(self) -> float:
+        """How long all images that are here now take, as fast as images have been leaving."""
+        with self._lock:
+            self._rate.pass_time(self._in_server, self._clock())
+            return self._in_server * self._rate.between_s
+
+    @property
+    def full_batch_s(self) -> float:
+        """How long as many images take as are worked on at once."""
+        with self._lock:
+            return self._at_work * self._rate.between_s
+
     def admit(self, images: int, deadline: Deadline | None = None) -> Place:
         """Places for `images` images, until the context is left.
 

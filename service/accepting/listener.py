@@ -143,7 +143,7 @@ class PortListener:
         self._socket.setblocking(False)
         listen(self._socket, _BACKLOG)
         self._resume()
-        _log.info("ready: %s on %s", running, address_text(self.address))
+        self._announce(running, address_text(self.address))
 
     def accept(self) -> Arrival | None:
         """The next client; None if it is gone, or if the process has no means to serve it now."""
@@ -214,6 +214,9 @@ class PortListener:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _announce(self, running: str, address: str) -> None:
+        _log.info("ready: %s on %s", running, address)
 
     def _failed(self, error: OSError) -> None:
         """Go on with the next connection at once, or after a pause."""

@@ -29,6 +29,7 @@ OTHER_VARIABLES = frozenset(
         *("THRIFTPIPE_OPTIONS_GIVEN", "THRIFTPIPE_PEER", "THRIFTPIPE_DECODE_MEMORY_BYTES"),
         # Of tests and measurements.
         *("THRIFTPIPE_COMMIT", "THRIFTPIPE_REFERENCE_PYTHON", "THRIFTPIPE_REQUIRE_INTEROP"),
+        "THRIFTPIPE_REQUIRE_CLUSTER",
     }
 )
 """Variables with the prefix that are no options."""

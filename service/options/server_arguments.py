@@ -11,6 +11,7 @@ from interfaces.options import Option, option, options_of
 from service.handlers.handler_settings import HandlerSettings
 from service.handlers.table import HANDLERS
 from service.logs.log_settings import LogSettings
+from service.options.cluster_settings import ClusterSettings
 from service.options.server_settings import ServerSettings
 
 PROGRAM = "python -m service"
@@ -37,6 +38,7 @@ def server_options() -> list[Option]:
         *options_of(LogSettings),
         *options_of(HandlerSettings),
         *for_server,
+        *options_of(ClusterSettings),
     ]
     return [replace(one, is_gathered=True) for one in described]
 
@@ -51,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog=PROGRAM,
         description=DESCRIPTION,
     )
-    groups = {name: parser.add_argument_group(name) for name in ("model", "server")}
+    groups = {name: parser.add_argument_group(name) for name in ("model", "server", "cluster")}
     for described in server_options():
         is_of_model = described.group == "model"
         parser.add(described, groups.get(described.group), is_left_out=is_of_model)

@@ -47,6 +47,10 @@ class Peer:
         self.arrived_s = time.monotonic()
         self._welcome_at_s = 0.0
 
+    def fileno(self) -> int:
+        """The connection's descriptor, for those that wait for several; -1 once it is closed."""
+        return self._socket.fileno()
+
     def held_back_s(self, retry_after_ms: int, now_s: float) -> float:
         """For how long to keep a refusal back: what is left of the wait that the last one told.
 

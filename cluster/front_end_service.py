@@ -1,0 +1,152 @@
+"""The methods of InferenceService on a front end, which forwards them."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from cluster.ask_replicas import ask
+from cluster.forwarder import Forwarder
+from cluster.replicas import Replicas
+from idl import inference
+from interfaces.stats import Stats
+from interfaces.structs import to_struct
+from service.call_counts import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_IMAGE,
+    OK,
+    CallCounts,
+)
+from service.call_limits import CallLimits
+from service.failure_replies import call_error, image_error
+from service.handlers.deadline import Deadline
+from service.handlers.outcomes import DeadlineExceededError
+
+_INFO_S = 5.0
+_CODES = inference.ErrorCode
+_OUTCOMES = {_CODES.INVALID_IMAGE: INVALID_IMAGE, _CODES.DEADLINE_EXCEEDED: DEADLINE_EXCEEDED}
+
+
+class FrontEndNumbers(Protocol):
+    """What tells of a front end as a whole."""
+
+    def stats(self) -> Stats:
+        """What it and all replicas have done and do."""
+
+    def why_not_ready(self) -> str:
+        """Why no request can be taken; "" where it can."""
+
+    def replicas_in_words(self) -> str:
+        """How many there are, and why so many."""
+
+
+class FrontEndService:
+    """Implements the IDL's methods; called from many threads at once.
+
+    Args:
+        forwarder: gives calls of images to replicas.
+        replicas: which there are.
+        limits: what a call may cost; what an image may cost is judged where it is decoded.
+        counts: where the outcome of each image is counted.
+        server: what tells of all of them.
+    """
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        replicas: Replicas,
+        limits: CallLimits,
+        counts: CallCounts,
+        server: FrontEndNumbers,
+    ) -> None:
+        self._forwarder = forwarder
+        self._replicas = replicas
+        self._limits = limits
+        self._counts = counts
+        self._server = server
+
+    def ping(self) -> None:
+        """Answer."""
+
+    def infer_batch(self, params: Any) -> Any:
+        """Classify one image; as `service.inference_service.InferenceService`."""
+        deadline = self._limits.deadline()
+        options = inference.InferOptions()
+        try:
+            [result] = self._forwarded([params], options, deadline)
+        except DeadlineExceededError as failure:
+            raise call_error(failure, params.uuid, deadline.timeout_ms) from None
+        error = result.error
+        if error is None:
+            return inference.InferenceResult(result.label, result.score)
+        if error.code == _CODES.INVALID_IMAGE:
+            raise inference.InvalidImage(error.message, params.uuid)
+        if error.code == _CODES.DEADLINE_EXCEEDED:
+            raise inference.DeadlineExceeded(error.message, deadline.timeout_ms)
+        raise inference.InternalError(error.message, error.error_id or "")
+
+    def infer_images(self, requests: Sequence[Any], options: Any = None) -> list[Any]:
+        """Classify images; as `service.inference_service.InferenceService`."""
+        options = options or inference.InferOptions()
+        self._limits.check_count(len(requests))
+        deadline = self._limits.deadline(options.timeout_ms)
+        if not requests and options.top_k is None:
+            return []
+        try:
+            return self._forwarded(requests, options, deadline)
+        except DeadlineExceededError as failure:
+            error = image_error(failure)
+            return [
+                inference.InferenceResult("", 0.0, uuid=request.uuid, error=error)
+                for request in requests
+            ]
+
+    def server_info(self) -> Any:
+        """That of a replica, with where it is, and what it is one of: ServerInfo."""
+        replica = self._replicas.take(0)
+        if replica is None:
+            raise TimeoutError("no replica is there to ask")
+        entry = replica.entry
+        info = ask(replica, "server_info", _INFO_S)
+        info.settings = {
+            **info.settings,
+            "replica": entry.name,
+            "node": f"{entry.node} at {entry.host}:{entry.port}",
+            "replicas": self._server.replicas_in_words(),
+            "front_end": f"pid {os.getpid()} on {socket.gethostname()}",
+        }
+        return info
+
+    def health(self) -> Any:
+        """Whether requests can be taken: Health."""
+        reason = self._server.why_not_ready()
+        return inference.Health(ready=not reason, reason=reason)
+
+    def stats(self) -> Any:
+        """What this front end and all replicas have done and do: Stats."""
+        return to_struct(self._server.stats(), inference)
+
+    def _forwarded(self, requests: Sequence[Any], options: Any, deadline: Deadline) -> list[Any]:
+        if not options.traceparent:
+            options.traceparent = _new_traceparent()
+        self._counts.continues(options.traceparent)
+        try:
+            results = self._forwarder.infer(requests, options, deadline)
+        except DeadlineExceededError as failure:
+            for _ in requests:
+                self._counts.image_done(failure.outcome, {})
+            raise
+        for result in results:
+            error = result.error
+            outcome = OK if error is None else _OUTCOMES.get(error.code, INTERNAL_ERROR)
+            self._counts.image_done(outcome, {})
+        return results
+
+
+def _new_traceparent() -> str:
+    """A trace of its own: log lines of a request have one id on both sides of the hop."""
+    return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-01"

@@ -1,0 +1,225 @@
+"""The way from a front end to a replica: kept connections that carry one call at a time.
+
+Messages are those of the IDL, framed. Images are sent from where the client's message has put them,
+without a copy (`sendmsg`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TApplicationException, TMessageType
+from thriftpy2.transport import TCyMemoryBuffer
+
+from idl import inference
+from service.wire.peer import Peer
+
+# The library's annotations cover its pure Python twin only.
+_BinaryProtocol: Any = TCyBinaryProtocol
+
+_Bytes = bytes | bytearray | memoryview
+
+_LENGTH = struct.Struct(">I")
+_CALL, _REPLY, _EXCEPTION = (
+    b"\x80\x01\x00" + bytes([kind])
+    for kind in (TMessageType.CALL, TMessageType.REPLY, TMessageType.EXCEPTION)
+)
+_BUFFER_BYTES = 16 * 1024
+_CONNECT_S = 1.0
+# A replica that takes nothing of a call for so long hangs.
+_SEND_S = 10
+# Of a node that is gone without a word: how soon a connection to it breaks.
+_SILENCE_BEFORE_PROBES_S, _BETWEEN_PROBES_S, _PROBES = 5, 2, 3
+_MOST_PIECES = 512
+
+
+class HopError(Exception):
+    """A call has no reply.
+
+    Attributes:
+        had_begun: whether the replica may have begun with it.
+    """
+
+    def __init__(self, text: str, *, had_begun: bool) -> None:
+        super().__init__(text)
+        self.had_begun = had_begun
+
+
+class StaleConnectionError(HopError):
+    """A kept connection broke before any of a reply came: the replica had perhaps closed it."""
+
+
+class HopTimeoutError(Exception):
+    """The reply did not come in time."""
+
+
+class ClientGoneError(Exception):
+    """The client has closed its connection; the replica is told by the end of this one."""
+
+
+class HopConnection:
+    """A connection to a replica, for one call at a time.
+
+    Args:
+        host: of the replica.
+        port: of the replica.
+
+    Attributes:
+        is_sound: whether it can carry another call.
+
+    Raises:
+        HopError: it cannot be had.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.is_sound = True
+        self._was_used = False
+        try:
+            sock = socket.create_connection((host, port), _CONNECT_S)
+        except OSError as error:
+            raise HopError(f"cannot connect: {error.strerror or error}", had_begun=False) from error
+        self._socket = sock
+        sock.settimeout(None)
+        for level, name, value in (
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE_BEFORE_PROBES_S),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _BETWEEN_PROBES_S),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SEND_S * 1000),
+        ):
+            sock.setsockopt(level, name, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _SEND_S, 0))
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._sequence_ids = itertools.count(1)
+
+    def call(
+        self, method: str, arguments: Sequence[_Bytes], until_s: float, peer: Peer | None
+    ) -> Any:
+        """Make a call.
+
+        Args:
+            method: its name in the IDL.
+            arguments: its encoded struct, in pieces.
+            until_s: when to give up, on the monotonic clock.
+            peer: the client that the call is for; None for nobody.
+
+        Returns:
+            The decoded result's struct.
+
+        Raises:
+            HopError: the connection broke.
+            HopTimeoutError, ClientGoneError: as they say.
+            TApplicationException: the replica does not take the call.
+        """
+        self.is_sound = False
+        name = method.encode()
+        sequence_id = next(self._sequence_ids) & 0x7FFFFFFF
+        about = b"%s%s%s" % (_LENGTH.pack(len(name)), name, _LENGTH.pack(sequence_id))
+        length = len(_CALL) + len(about) + sum(map(len, arguments))
+        had_begun = False
+        try:
+            self._send([_LENGTH.pack(length) + _CALL + about, *arguments])
+            self._wait(until_s, peer)
+            came = self._socket.recv_into(self._buffer)
+            had_begun = came > 0
+            reply = self._rest(came, until_s, peer)
+        except OSError as error:
+            self._raise_broken(error.strerror or str(error), had_begun=had_begun)
+        except EOFError:
+            self._raise_broken("it was closed", had_begun=had_begun)
+        self._was_used = self.is_sound = True
+        return self._decoded(method, about, reply)
+
+    def close(self) -> None:
+        """Close it; may be repeated."""
+        self._socket.close()
+
+    def _raise_broken(self, text: str, *, had_begun: bool) -> None:
+        kind = StaleConnectionError if self._was_used and not had_begun else HopError
+        raise kind(f"the connection broke: {text}", had_begun=True) from None
+
+    def _send(self, pieces: list[_Bytes]) -> None:
+        while pieces:
+            sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+            gone = 0
+            for piece in pieces:
+                if sent < len(piece):
+                    break
+                sent -= len(piece)
+                gone += 1
+            del pieces[:gone]
+            if sent:
+                pieces[0] = memoryview(pieces[0])[sent:]
+
+    def _wait(self, until_s: float, peer: Peer | None) -> None:
+        """Return once something has come, or the connection has ended."""
+        own = self._socket.fileno()
+        other = -1 if peer is None else peer.fileno()
+        if other >= 0:
+            self._poll.register(other, select.POLLRDHUP)
+        try:
+            while True:
+                left_s = until_s - time.monotonic()
+                timeout_ms = None if left_s == math.inf else max(0, math.ceil(left_s * 1000))
+                ready = self._poll.poll(timeout_ms)
+                if any(fd == own for fd, _ in ready):
+                    return
+                if not ready:
+                    raise HopTimeoutError
+                if peer is not None and peer.is_disconnected():
+                    raise ClientGoneError
+                # It is this server that has ended its half, as it does when it drains.
+                self._poll.unregister(other)
+                other = -1
+        finally:
+            if other >= 0:
+                self._poll.unregister(other)
+
+    def _rest(self, came: int, until_s: float, peer: Peer | None) -> memoryview:
+        """The whole reply without its length, of which `came` bytes are in the buffer."""
+        if not came:
+            raise EOFError
+        into = self._buffer
+        while came < _LENGTH.size:
+            came += self._more(into[came:], until_s, peer)
+        needed = _LENGTH.size + _LENGTH.unpack_from(into)[0]
+        if needed > len(into):
+            into = memoryview(bytearray(needed))
+            into[:came] = self._buffer[:came]
+        while came < needed:
+            came += self._more(into[came:needed], until_s, peer)
+        return into[_LENGTH.size : needed]
+
+    def _more(self, into: memoryview, until_s: float, peer: Peer | None) -> int:
+        self._wait(until_s, peer)
+        count = self._socket.recv_into(into)
+        if not count:
+            raise EOFError
+        return count
+
+    def _decoded(self, method: str, about: bytes, reply: memoryview) -> Any:
+        start = len(_REPLY) + len(about)
+        kind, told = bytes(reply[: len(_REPLY)]), reply[len(_REPLY) : start]
+        if told != about or kind not in (_REPLY, _EXCEPTION):
+            self.is_sound = False
+            raise HopError(f"a reply came that is none to {method}", had_begun=True)
+        source = TCyMemoryBuffer()
+        source.write(reply[start:])
+        if kind == _EXCEPTION:
+            refusal = TApplicationException()
+            _BinaryProtocol(source).read_struct(refusal)
+            raise refusal
+        result = getattr(inference.InferenceService, f"{method}_result")()
+        _BinaryProtocol(source).read_struct(result)
+        return result

@@ -1,0 +1,113 @@
+"""Which replicas there are: a named actor of Ray's, which has nothing that it must not lose.
+
+Replicas announce themselves every other second, so that a registry that was started anew knows them
+all again after that time. Front ends wait for changes (long poll), and go on with what they know
+while there is no registry. No image passes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import NamedTuple
+
+from cluster.replica_entry import ReplicaEntry
+
+ANNOUNCE_EVERY_S = 2.0
+# One that has not announced itself for so long is gone.
+EXPIRES_AFTER_S = 10.0
+# A front end that has not asked for so long is gone.
+_FRONT_END_EXPIRES_S = 30.0
+WATCH_S = 5.0
+
+
+class View(NamedTuple):
+    """What a registry knows.
+
+    Attributes:
+        epoch: tells one registry from the one before it.
+        version: grows with each change.
+        entries: the replicas.
+        failure: why the last one that started could not, in one line; "" for none.
+    """
+
+    epoch: str
+    version: int
+    entries: tuple[ReplicaEntry, ...]
+    failure: str
+
+
+class Registry:
+    """Used by one event loop."""
+
+    def __init__(self) -> None:
+        self._epoch = uuid.uuid4().hex
+        self._version = 0
+        self._changed = asyncio.Condition()
+        self._entries: dict[str, ReplicaEntry] = {}
+        self._announced_s: dict[str, float] = {}
+        self._front_ends: dict[str, float] = {}
+        # Withdrawn ones, whose late announcements do not count.
+        self._withdrawn: set[str] = set()
+        self._failure = ""
+
+    async def announce(self, entry: ReplicaEntry) -> None:
+        """A replica serves, or is not ready just now."""
+        if entry.name in self._withdrawn:
+            return
+        self._announced_s[entry.name] = time.monotonic()
+        if self._entries.get(entry.name) != entry:
+            self._entries[entry.name] = entry
+            self._failure = ""
+            await self._tell()
+
+    async def withdraw(self, name: str) -> None:
+        """A replica takes no more requests."""
+        self._withdrawn.add(name)
+        if self._entries.pop(name, None) is not None:
+            await self._tell()
+
+    async def fail(self, why: str) -> None:
+        """A replica could not start: a setting cannot work."""
+        self._failure = why
+        await self._tell()
+
+    async def forget_failure(self) -> None:
+        """Replicas are started with other settings, perhaps."""
+        self._failure = ""
+        await self._tell()
+
+    async def watch(self, front_end: str, epoch: str, version: int) -> View:
+        """What is known, once it is not what the front end knows, or after some seconds."""
+        self._front_ends[front_end] = time.monotonic()
+        end_s = time.monotonic() + WATCH_S
+        while (self._epoch, self._version) == (epoch, version):
+            left_s = min(end_s - time.monotonic(), ANNOUNCE_EVERY_S)
+            if left_s <= 0:
+                break
+            try:
+                async with self._changed:
+                    await asyncio.wait_for(self._changed.wait(), left_s)
+            except asyncio.TimeoutError:
+                await self._expire()
+        return View(self._epoch, self._version, tuple(self._entries.values()), self._failure)
+
+    async def leave(self, front_end: str) -> int:
+        """A front end ends; how many others there are."""
+        self._front_ends.pop(front_end, None)
+        oldest_s = time.monotonic() - _FRONT_END_EXPIRES_S
+        return sum(seen_s > oldest_s for seen_s in self._front_ends.values())
+
+    async def _expire(self) -> None:
+        oldest_s = time.monotonic() - EXPIRES_AFTER_S
+        late = [name for name in self._entries if self._announced_s[name] < oldest_s]
+        for name in late:
+            del self._entries[name]
+        if late:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        self._version += 1
+        async with self._changed:
+            self._changed.notify_all()

@@ -1,0 +1,56 @@
+"""The registry's actor, found or started by whoever needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from cluster.ray_names import NAMESPACE, REGISTRY
+from cluster.registry import Registry
+
+# More than front ends and replicas that ask at once.
+_MOST_CALLS = 100_000
+
+
+class RegistryLink:
+    """Calls the registry; one that has ended is started anew."""
+
+    def __init__(self) -> None:
+        self._actor: Any = None
+
+    def call(self, method: str, *arguments: Any, timeout_s: float) -> Any:
+        """What a method of `Registry` gives.
+
+        Raises:
+            ConnectionError: it does not answer in time, or Ray does not.
+        """
+        try:
+            if self._actor is None:
+                self._actor = _actor()
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=timeout_s)
+        # Whatever it is, the registry cannot be had just now.
+        except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
+            self._actor = None
+            raise ConnectionError(f"the registry does not answer: {error}") from error
+
+    def end(self) -> None:
+        """No replica and no front end needs it any more."""
+        if self._actor is not None:
+            ray.kill(self._actor)
+
+
+def _actor() -> Any:
+    return (
+        ray.remote(Registry)
+        .options(
+            name=REGISTRY,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=_MOST_CALLS,
+        )
+        .remote()
+    )

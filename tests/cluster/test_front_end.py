@@ -1,0 +1,256 @@
+"""What a call means stays what it is, with a front end between the client and the server."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from idl import inference
+from service.client import Client
+from service.client.errors import (
+    DeadlineExceededError,
+    InternalServerError,
+    InvalidImageError,
+    InvalidRequestError,
+    OverloadedError,
+)
+from tests.cluster.conftest import Parts
+from tests.service.conftest import NUM_CLASSES, TIMEOUT_S, RunningServer, ScriptedHandler, Wire
+from tests.service.pictures import PICTURE
+
+
+def _image(text: str) -> bytes:
+    return PICTURE + text.encode()
+
+
+def _client(server: RunningServer, **settings: float) -> Client:
+    return Client(port=server.port, retries=0, **settings)  # type: ignore[arg-type]
+
+
+def test_a_call_of_several_images_loses_only_the_bad_one(parts: Parts) -> None:
+    server, _ = parts.front_end(parts.replica()[1])
+    images = [_image("best=3"), _image("invalid"), _image("late"), _image("best=1")]
+    with _client(server) as client:
+        first, invalid, late, last = client.classify_batch(images, top_k=2)
+    assert (first.class_id, last.class_id) == (3, 1)
+    assert len(first.top_k) == 2
+    assert isinstance(invalid, InvalidImageError)
+    assert "no image at all" in str(invalid)
+    assert isinstance(late, DeadlineExceededError)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_infer_batch_answers_as_upstream_does(parts: Parts, framed: bool) -> None:
+    server, _ = parts.front_end(parts.replica()[1])
+    client = server.client(framed=framed)
+    result = client.infer_batch(inference.InferenceParams("é", _image("best=2")))
+    assert (result.label, round(result.score, 6)) == ("class_2", 0.6)
+    assert (result.uuid, result.class_id, result.top_k) == (None, None, None)
+    with pytest.raises(inference.InvalidImage) as invalid:
+        client.infer_batch(inference.InferenceParams("é", _image("invalid")))
+    assert (invalid.value.uuid, invalid.value.message) == ("é", "no image at all")
+    with pytest.raises(inference.DeadlineExceeded):
+        client.infer_batch(inference.InferenceParams("é", _image("late")))
+    with pytest.raises(inference.InternalError) as failed:
+        client.infer_batch(inference.InferenceParams("é", _image("broken")))
+    assert failed.value.error_id
+    assert "secret" not in failed.value.message
+    client.close()
+
+
+def test_images_of_all_sizes_arrive_as_they_were_sent(parts: Parts) -> None:
+    """More than a buffer of the kernel's, and more pieces than one system call takes."""
+    _, entry = parts.replica(max_images_per_call=2000, max_queue=2000)
+    server, _ = parts.front_end(entry, max_images_per_call=2000)
+    large = _image("best=4" + " " * 5_000_000)
+    many = [_image(f"best={index % NUM_CLASSES}") for index in range(1500)]
+    with _client(server) as client:
+        assert client.classify(large).class_id == 4
+        found = [one.class_id for one in client.classify_batch(many)]
+    assert found == [index % NUM_CLASSES for index in range(1500)]
+
+
+def test_what_a_replica_refuses_is_refused_in_its_words(parts: Parts) -> None:
+    server, _ = parts.front_end(parts.replica()[1])
+    with _client(server) as client:
+        with pytest.raises(InvalidRequestError, match=f"top_k must be 1 to {NUM_CLASSES}, got 0"):
+            client.classify(_image("best=1"), top_k=0)
+        with pytest.raises(InvalidRequestError, match="has 257 images"):
+            client.classify_batch([_image("")] * 257)
+
+
+def test_the_remaining_time_crosses_the_hop(parts: Parts) -> None:
+    handler = ScriptedHandler()
+    server, _ = parts.front_end(parts.replica(handler)[1], default_timeout_ms=20_000)
+    with _client(server) as client:
+        client.classify(_image(""), timeout_s=5.0)
+    server.client().infer_batch(inference.InferenceParams("1", _image("")))
+    own, of_server = (deadline for deadline in handler.deadlines[-2:] if deadline)
+    assert 0 < own.timeout_ms <= 5000
+    assert 5000 < of_server.timeout_ms <= 20_000
+
+
+def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(parts: Parts) -> None:
+    """It takes the connection, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        entry = parts.replica()[1]
+        server, cluster = parts.front_end(entry)
+        hung = type(entry)("hung", "127.0.0.1", silent.getsockname()[1], "node-2", 2, "release")
+        cluster.show(hung)
+        [late] = server.client().infer_images(
+            [inference.InferenceParams("u", _image(""))], inference.InferOptions(timeout_ms=50)
+        )
+        assert late.error.code == inference.ErrorCode.DEADLINE_EXCEEDED
+        assert late.uuid == "u"
+
+
+def test_images_of_a_client_that_has_gone_are_dropped(parts: Parts) -> None:
+    handler = ScriptedHandler()
+    replica, entry = parts.replica(handler)
+    server, _ = parts.front_end(entry)
+    # An ended half of its connection is all that the kernel tells of a client that has gone.
+    with server.connect() as sock:
+        sock.sendall(Wire.frame(Wire.infer_batch(_image("wait"))))
+        assert handler.entered.acquire(timeout=TIMEOUT_S)
+    [deadline] = [one for one in handler.deadlines[-1:] if one]
+    assert deadline.peer
+    # The connection of the hop ends with that of the client.
+    _wait_until(deadline.is_disconnected)
+    handler.release.set()
+    _wait_until(lambda: replica.server.stats().images["ok"] == 1)
+    assert server.server.stats().images["disconnected"] == 1
+
+
+def test_overload_is_told_with_its_hint_once_two_replicas_refuse(parts: Parts) -> None:
+    handlers = ScriptedHandler(), ScriptedHandler()
+    entries = [parts.replica(handler, max_queue=0)[1] for handler in handlers]
+    server, _ = parts.front_end(*entries)
+    with _client(server) as client, ThreadPoolExecutor(2) as threads:
+        held = [threads.submit(client.classify, _image("wait")) for _ in entries]
+        for handler in handlers:
+            # One each: the second call goes where less is under way.
+            assert handler.entered.acquire(timeout=TIMEOUT_S)
+        with pytest.raises(OverloadedError) as refused:
+            client.classify(_image(""))
+        assert refused.value.retry_after_ms > 0
+        for handler in handlers:
+            handler.release.set()
+        assert [one.result().class_id for one in held] == [0, 0]
+    stats = server.server.stats()
+    assert stats.refusals["replicas"] == 1
+    assert stats.calls["infer_images"]["overloaded"] == 1
+
+
+def test_a_call_on_a_replica_that_dies_is_answered_by_another(parts: Parts) -> None:
+    dying, healthy = ScriptedHandler(), ScriptedHandler()
+    first, entry = parts.replica(dying, drain_timeout_s=0.0)
+    server, cluster = parts.front_end(entry)
+    with _client(server) as client, ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.classify, _image("wait best"))
+        assert dying.entered.acquire(timeout=TIMEOUT_S)
+        healthy.release.set()
+        cluster.show(entry, parts.replica(healthy)[1])
+        # With nothing to wait for, it cuts off what is in flight.
+        first.stop()
+        assert call.result().class_id == 0
+        dying.release.set()
+        assert client.health().ready
+    assert server.server.stats().calls["infer_images"]["ok"] == 1
+
+
+def test_without_another_replica_the_call_is_refused_and_may_come_again(parts: Parts) -> None:
+    handler = ScriptedHandler()
+    replica, entry = parts.replica(handler, drain_timeout_s=0.0)
+    server, cluster = parts.front_end(entry)
+    with _client(server) as client, ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.classify, _image("wait"))
+        assert handler.entered.acquire(timeout=TIMEOUT_S)
+        replica.stop()
+        with pytest.raises(OverloadedError, match="replica-1 died under the call"):
+            call.result()
+        handler.release.set()
+        cluster.show()
+        assert "no replica can take requests" in client.health().reason
+        cluster.show(parts.replica()[1])
+        assert client.classify(_image("best=2")).class_id == 2
+
+
+def test_a_call_that_breaks_replicas_does_not_break_all_of_them(parts: Parts) -> None:
+    """Each of these takes a call, and closes the connection without a reply."""
+    with socket.create_server(("127.0.0.1", 0)) as breaking:
+        taken = []
+
+        def break_all() -> None:
+            while True:
+                try:
+                    sock, _ = breaking.accept()
+                except OSError:
+                    return
+                taken.append(sock.recv(1 << 16))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+
+        thread = threading.Thread(target=break_all)
+        thread.start()
+        entry = parts.replica()[1]
+        server, cluster = parts.front_end(entry)
+        port = breaking.getsockname()[1]
+        cluster.show(
+            *(type(entry)(f"b{n}", "127.0.0.1", port, "node", n, "release") for n in range(5))
+        )
+        with _client(server) as client, pytest.raises(InternalServerError):
+            client.classify(_image(""))
+        breaking.shutdown(socket.SHUT_RDWR)
+        thread.join(TIMEOUT_S)
+    assert len(taken) == 3
+
+
+def test_server_info_says_which_replica_and_node(parts: Parts) -> None:
+    _, entry = parts.replica()
+    server, _ = parts.front_end(entry)
+    with _client(server) as client:
+        info = client.server_info()
+    assert info.settings["replica"] == "replica-1"
+    assert info.settings["node"] == f"node-1 at 127.0.0.1:{entry.port}"
+    assert info.settings["replicas"] == "1 (those of the test)"
+    assert info.classes == NUM_CLASSES
+
+
+def test_stats_never_fall_where_a_replica_ends(parts: Parts) -> None:
+    entries = [parts.replica()[1] for _ in range(2)]
+    server, cluster = parts.front_end(*entries)
+    with _client(server) as client:
+        client.classify_batch([_image("")] * 4)
+        before = client.stats()
+        cluster.show(entries[0])
+        after = client.stats()
+    assert before.images["ok"] == after.images["ok"] == 4
+    assert before.stages["infer"].count == after.stages["infer"].count == 4
+    assert [one.worker for one in before.workers] == [0, 1]
+    assert (len(after.workers), after.worker_restarts) == (1, 1)
+
+
+def test_a_drain_answers_what_is_in_flight_on_a_replica(parts: Parts) -> None:
+    handler = ScriptedHandler()
+    server, cluster = parts.front_end(parts.replica(handler)[1])
+    with _client(server) as client, ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.classify, _image("wait"))
+        assert handler.entered.acquire(timeout=TIMEOUT_S)
+        server.server.stop()
+        handler.release.set()
+        assert call.result().class_id == 0
+    server.join()
+    assert (server.cut_off, cluster.is_closed) == (0, True)
+
+
+def _wait_until(condition: object) -> None:
+    assert callable(condition)
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.01)
