@@ -199,11 +199,13 @@ class MessageScanner:
                 after, inner = self._scan_container(view, value, value_type)
 
             if after > available:
-                if value_type == _STRING and value + 4 <= available:
-                    self.open_string = (value + 4, after - value - 4)
+                if value_type == _STRING:
+                    self._pause_in_string(value, after, available)
                 return self._pause(position, after)
             position = after
-            self._count_value()
+            self.values += 1
+            if self.values > self._limits.values:
+                raise self._too_many_values()
             if container is not None:
                 container.left -= 1
                 container.next_type, container.type_after = (
@@ -211,16 +213,22 @@ class MessageScanner:
                     container.next_type,
                 )
             if value_type == _STRUCT or inner is not None:
-                if len(stack) == self._limits.depth:
-                    raise LimitError(
-                        f"the message nests deeper than --max-message-depth allows, which is "
-                        f"{self._limits.depth} levels"
-                    )
-                stack.append(inner)
-        if position + self._shortened_bytes > self._limit:
-            self._within_limit(position)
-        self.end = self._position = position
+                self._descend(inner)
+        self.end = self._position = self._within_limit(position)
         return position
+
+    def _descend(self, inner: _Container | None) -> None:
+        if len(self._stack) == self._limits.depth:
+            raise LimitError(
+                f"the message nests deeper than --max-message-depth allows, which is "
+                f"{self._limits.depth} levels"
+            )
+        self._stack.append(inner)
+
+    def _pause_in_string(self, value: int, after: int, available: int) -> None:
+        """Tell the string at `value` of which bytes are missing, once its length is known."""
+        if value + 4 <= available:
+            self.open_string = (value + 4, after - value - 4)
 
     def _pause(self, position: int, after: int) -> int:
         """Remember where to go on; every open struct needs its stop byte yet."""
@@ -239,13 +247,11 @@ class MessageScanner:
             return ProtocolError(f"{what}, its frame allows {self._limit} bytes")
         return LimitError(f"{what}, --max-frame-bytes allows {self._limit}")
 
-    def _count_value(self) -> None:
-        self.values += 1
-        if self.values > self._limits.values:
-            raise LimitError(
-                f"the message holds more values than --max-message-values allows, which is "
-                f"{self._limits.values}"
-            )
+    def _too_many_values(self) -> ProtocolError:
+        return LimitError(
+            f"the message holds more values than --max-message-values allows, which is "
+            f"{self._limits.values}"
+        )
 
     def scan_header(self, view: memoryview) -> int:
         """Read version, type, name and sequence id.
