@@ -175,25 +175,6 @@ class Command:
             yield [self.own(known[name]) for name in entry.split("|")]
 
 
-def command_table(options: Iterable[Option], commands: Mapping[str, Command]) -> str:
-    """The options of a program's commands in Markdown: each with its default by command."""
-    lines = ["| option | what it is | default |", "| --- | --- | --- |"]
-    for described in options:
-        defaults: dict[str, list[str]] = {}
-        for name, command in commands.items():
-            if command.takes(described.name):
-                default = command.own(described).default
-                shown = "required" if default is REQUIRED else f"`{default}`" if default else ""
-                defaults.setdefault(shown, []).append(name)
-        told = ", ".join(
-            shown if len(defaults) == 1 else f"{shown or 'none'} ({', '.join(names)})"
-            for shown, names in defaults.items()
-        )
-        spelling = described.metavar if described.is_positional else f"--{described.name}"
-        lines.append(f"| `{spelling}` | {described.text} | {told} |")
-    return "\n".join(lines) + "\n"
-
-
 def picked(options: Iterable[Option], names: str, **changes: Any) -> list[Option]:
     """Some of the options, in the order of their names, with other attributes."""
     known = {described.name: described for described in options}

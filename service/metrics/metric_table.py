@@ -385,23 +385,3 @@ METRICS = (
         _gpus("memory_total_bytes"),
     ),
 )
-
-
-def metric_table() -> str:
-    """The metrics in Markdown."""
-    lines = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
-    return "\n".join(lines) + "\n"
-
-
-def series_names() -> frozenset[str]:
-    """The names of all series that a scrape may have."""
-    names = set()
-    for metric in METRICS:
-        if metric.kind == "histogram":
-            names |= {f"{metric.name}_{part}" for part in ("bucket", "sum", "count")}
-        else:
-            names.add(metric.name)
-    return frozenset(names)

@@ -14,8 +14,9 @@ import promql_parser
 import pytest
 import yaml
 
-from service.metrics.metric_table import METRICS, metric_table, series_names
+from service.metrics.metric_table import METRICS
 from tests.promql import selected_series
+from tests.service.metrics.metric_names import metric_table, series_names
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

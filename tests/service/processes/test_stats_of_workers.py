@@ -17,12 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from idl import inference
 from interfaces.stats import Stats
 from interfaces.structs import from_struct
-from service.metrics.metric_table import METRICS, series_names
+from service.metrics.metric_table import METRICS
 from service.options.server_settings import ServerSettings
 from service.processes.stats_of_workers import StatsOfWorkers
 from service.processes.stats_report import Report
 from service.processes.supervisor import Supervisor
 from service.processes.worker_messages import StatsRequest
+from tests.service.metrics.metric_names import series_names
 
 TIMEOUT_S = 30
 Params = inference.InferenceParams
