@@ -23,7 +23,7 @@ class RecoveringEngine:
     The whole engine is loaded again, with its contexts. Until then `inference` raises.
 
     Args:
-        load: makes the engine; EngineError where that cannot be.
+        load: makes the engine; raises EngineError where it cannot.
         inference_of: what runs batches on it.
         rule: when the engine counts as broken, and how often it is rebuilt.
 

@@ -152,5 +152,5 @@ def build_parser(
 
 
 def drop_stdout() -> None:
-    """Discard what is left in the buffer of stdout, which cannot be written any more."""
+    """Discard what stdout's buffer holds, since its reader is gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,7 @@ from service.refusals import overloaded
 
 _LEAST_RETRY_MS = 10
 _MOST_RETRY_MS = 10_000
-# How many times what a call takes alone it may wait for others, beside --max-queue-ms.
+# Beside --max-queue-ms a call may wait for others for so many times the time that it takes alone.
 _PATIENCE = 4
 
 
@@ -71,9 +71,9 @@ class Admission:
     """Counts the images in the server: those that are worked on, and those that may wait.
 
     The handler is fair between calls: it takes an image of each in turn, and of those first that
-    have had no turn yet. So what a call waits for are as many images of each of the others as it
-    has itself, and not all that are in the server; one image waits for those calls only of which
-    none is done.
+    have had no turn yet. So a call of several images waits for as many images of each other call as
+    it has itself, and not for all that are in the server; a call of one image waits for one image
+    of each call that has had no turn.
 
     Args:
         at_work: images that the handler works on at once.

@@ -124,8 +124,8 @@ class SupervisorWatch(threading.Thread):
         heard, missed = self._listener.beats, 0
         while not poll.poll(pause_ms):
             beats = self._listener.beats
-            # The first beat comes when this worker is ready, and none once it is to stop. What this
-            # worker has not read shows that not the supervisor is silent.
+            # The first beat comes when this worker is ready, and none once it is to stop. A message
+            # that this worker has not read shows that the supervisor is not silent.
             is_silent = beats == heard and not self._control.has_message()
             missed = missed + 1 if beats and is_silent else 0
             heard = beats

@@ -20,8 +20,9 @@ _LONGEST_S = 2.0
 class ReserveTerms:
     """The terms on which reserve connections are served; the same for all of them.
 
-    What declares Overloaded is refused with it. What does not (`ping`, `health`, `server_info`,
-    `stats`) needs no engine, and is answered. Large messages are refused before they are received.
+    A method that declares Overloaded is refused with it. The others (`ping`, `health`,
+    `server_info`, `stats`) need no engine, and are answered. Large messages are refused before
+    they are received.
 
     Args:
         methods: those of the other connections.
@@ -59,7 +60,7 @@ class ReserveTerms:
 
 
 class _NoMemory(BufferBudget):
-    """Has room for nothing, whose reason is told."""
+    """A budget without any room."""
 
     def __init__(self, told: str) -> None:
         super().__init__(0)

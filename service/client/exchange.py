@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
-from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TApplicationException, TMessageType
 from thriftpy2.transport import TCyMemoryBuffer
 
@@ -25,6 +24,7 @@ from service.client.errors import (
     InvalidReplyError,
     RefusedCallError,
 )
+from service.wire.binary_protocol import BinaryProtocol
 from service.wire.scanner import LimitError, MessageLimits, MessageScanner, ProtocolError
 
 WAITING_FOR_REPLY = "while it waited for the reply"
@@ -39,9 +39,6 @@ _MAX_SEQUENCE_ID = 2**31 - 1
 
 # Of all connections together, so that no two calls in flight have the same.
 _sequence_ids = itertools.count(1)
-
-# The library's annotations cover its pure Python twin only.
-_BinaryProtocol: Any = TCyBinaryProtocol
 
 
 @dataclass(frozen=True)
@@ -200,7 +197,7 @@ class Exchange:
     def _encode(self, arguments: dict[str, Any]) -> bytes:
         struct = getattr(inference.InferenceService, f"{self._method}_args")(**arguments)
         buffer = TCyMemoryBuffer()
-        encoder = _BinaryProtocol(buffer)
+        encoder = BinaryProtocol(buffer)
         encoder.write_message_begin(self._method, TMessageType.CALL, self._sequence_id)
         encoder.write_struct(struct)
         message: bytes = buffer.getvalue()
@@ -235,7 +232,7 @@ class Exchange:
         buffer = TCyMemoryBuffer()
         buffer.write(body)
         try:
-            _BinaryProtocol(buffer, strict_decode=True).read_struct(struct)
+            BinaryProtocol(buffer, strict_decode=True).read_struct(struct)
         except Exception as error:
             raise self._invalid(f"the reply cannot be decoded: {error}") from error
         return struct

@@ -47,7 +47,7 @@ class IdleConnections(Generic[_Connection]):
             connection.close()
 
     def close_all(self) -> list[_Connection]:
-        """Close the connections; those are returned."""
+        """Close all connections; they are returned."""
         with self._lock:
             closed = list(self._kept)
             self._kept.clear()

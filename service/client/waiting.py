@@ -1,4 +1,4 @@
-"""Waiting in an event loop, so that whatever is not waited for any more ends, too."""
+"""Waiting in an event loop; what is no longer waited for is cancelled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def is_done_within(future: asyncio.Future[Any], seconds: float | None) -> bool:
-    """Wait so long, or without a limit, for a future or what it is a task of; whether it is done.
+    """Wait so long, or without a limit, for a future or task; whether it is done.
 
     It is cancelled where it is not, and where the waiting itself is.
     """

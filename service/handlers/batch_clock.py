@@ -1,4 +1,4 @@
-"""Tells a batch that takes far longer than usual: what runs it may never come back."""
+"""Notices a batch that takes far longer than usual: what runs it may never come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a call may stay, and who hears of its images that are done."""
+"""How long a call may stay, and what is called for each of its images that is done."""
 
 from __future__ import annotations
 

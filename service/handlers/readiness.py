@@ -18,7 +18,7 @@ class Readiness:
         self._trouble = ""
 
     def end(self, reason: str) -> None:
-        """Be ready no more. Any thread may call this.
+        """Stop being ready. Any thread may call this.
 
         Args:
             reason: why the server stops.

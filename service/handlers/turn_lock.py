@@ -8,7 +8,7 @@ from collections import deque
 
 
 class TurnLock:
-    """A plain lock, but that a thread which has just had it lets one that waits go first.
+    """A lock whose last holder lets a thread that waits go first.
 
     A call of many images takes the lock once for each. A plain lock goes to the thread that is
     running, which would keep it from all other calls until the last image. Always handing it over

@@ -1,4 +1,4 @@
-"""How much memory all images may take together that are being decoded or are decoded."""
+"""How much memory all images together may take, while they are decoded and after."""
 
 from __future__ import annotations
 

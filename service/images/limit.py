@@ -97,7 +97,7 @@ class ImageLimit:
 def prepare_opencv(max_pixels: int, environment: MutableMapping[str, str] = os.environ) -> None:
     """Let OpenCV refuse larger images by itself, in any format, here and in child processes.
 
-    Nor shall it write a line of its own for every damaged image, with which a client could flood
+    It also writes no line of its own for a damaged image any more, with which a client could flood
     the log. It reads its variables once, when `cv2` is imported, so this comes before that. A
     stricter limit that is set already stays, and so does a level.
 

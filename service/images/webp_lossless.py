@@ -2,8 +2,8 @@
 
 A decoder builds the tables of all groups before it decodes a pixel, and a small file can name
 65,536 groups. Their number stands behind the transforms, which are images of their own: so these
-are read here, symbol by symbol, without keeping a pixel. What that does not tell soon and
-without doubt is taken as the most that is possible.
+are read here, symbol by symbol, without keeping a pixel. Where that takes too long or leaves a
+doubt, the most that is possible is assumed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class LineWriter:
 
     Args:
         path: a file, opened with the first line; None for stderr.
-        line_of: makes a line of the log of what is to be told of its own.
+        line_of: makes a log line of a warning of the log itself.
     """
 
     def __init__(self, path: str | None, line_of: Callable[[str], str]) -> None:
@@ -34,7 +34,7 @@ class LineWriter:
         self._lost, self._why_lost = 0, ""
         # Only the beginning of the last line is in the file.
         self._is_torn = False
-        # Of the file, which is opened anew in another thread than the one that writes.
+        # Of the file, which another thread than the one that writes reopens.
         self._lock = threading.Lock()
 
     def write(self, lines: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class LineWriter:
                 written += os.write(self._fd, text[written:])
         except OSError as error:
             if not self._lost and self._path is not None:
-                # The writer of a file has one more way to be heard.
+                # Where the log is a file, stderr can still say so.
                 with suppress(OSError):
                     _write(_STDERR_FD, f"log lines are lost: {self._path}: {error.strerror}")
             self._why_lost = str(error.strerror)

@@ -51,7 +51,7 @@ class QueuedLog(logging.Handler):
         self._is_stuck = False
         self._pid = os.getpid()
         self._writer = LineWriter(settings.log_file, self._warning)
-        # It keeps no process from its end.
+        # It keeps no process alive.
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
     @property
@@ -86,7 +86,7 @@ class QueuedLog(logging.Handler):
         self._wait(_LAST_PATIENCE_S)
 
     def reopen(self) -> None:
-        """Open the log's file, anew if it was moved; for any thread.
+        """Open the log's file unless it is open and where it was; for any thread.
 
         Raises:
             OSError: it cannot be opened.

@@ -53,13 +53,13 @@ def used_log_settings() -> LogSettings:
 
 
 def reopen_log() -> None:
-    """Open the log's file anew if it was moved away."""
+    """Reopen the log's file if it was moved away."""
     for handler in logging.root.handlers:
         if isinstance(handler, QueuedLog):
             try:
                 handler.reopen()
             except OSError as error:
-                _log.error("the log file cannot be opened anew: %s", error.strerror)
+                _log.error("the log file cannot be reopened: %s", error.strerror)
                 return
             _log.info("the log file is open")
 
@@ -88,7 +88,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest number that is free, which is this one.
+            # It gets the lowest number that is free, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -107,7 +107,7 @@ class HttpEndpoint(ThreadingHTTPServer):
     def stop(self) -> None:
         """Let `serve` return."""
         self._stopping.set()
-        # Which ends the wait for a client; other than `serve_forever`, nothing looks at a clock.
+        # It ends the wait for a client; `serve_forever` would poll for it.
         self.socket.shutdown(socket.SHUT_RDWR)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -158,7 +158,7 @@ class HttpEndpoint(ThreadingHTTPServer):
         _log.debug("a request of %s was not answered", client_address, exc_info=True)
 
     def _cut_off(self, request: Any) -> None:
-        """Let the thread of a request that is incomplete find its end."""
+        """End an incomplete request: its thread then reads the end of the stream."""
         del self._incomplete[request]
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)

@@ -35,7 +35,7 @@ def exposition(snapshot: Snapshot, accepted: str) -> tuple[bytes, str]:
 
 
 class _Registry:
-    """Has `collect` alone of a CollectorRegistry, which is all that encoding needs."""
+    """The one method of a CollectorRegistry that encoding needs."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -19,6 +19,8 @@ STDERR_FD = 2
 LEAVING_S = 5.0
 # Of these, for a handler to close.
 CLOSING_S = 2.0
+DYING_S = 1.0
+"""A process that is killed ends at once, unless the kernel itself is at work for it."""
 # For what is still to be written, if it is read.
 _FLUSHING_S = 1.0
 # For the stacks of a process that is ended.
@@ -63,7 +65,7 @@ def end_within(seconds: float) -> None:
 
 
 def end_at_will() -> None:
-    """Take `end_within` back."""
+    """Cancel `end_within`."""
     faulthandler.cancel_dump_traceback_later()
     signal.setitimer(signal.ITIMER_REAL, 0)
 

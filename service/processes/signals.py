@@ -3,7 +3,7 @@
 | signal | server | its workers and engine process |
 |---|---|---|
 | SIGTERM, SIGINT, SIGQUIT | drains; the second one ends it at once | nothing |
-| SIGHUP with --log-file | opens that file anew, if it was moved away | the same |
+| SIGHUP with --log-file | reopens that file, if it was moved away | the same |
 | SIGHUP without it | drains, unless it was ignored at the start (`nohup`) | nothing |
 | SIGUSR1 | logs the stacks of all threads, and the numbers that `stats` gives | the stacks |
 | SIGUSR2 | one log line | the same |
@@ -232,7 +232,7 @@ def _reopens_log() -> bool:
 
 
 def _settle_the_others() -> None:
-    """Die of no signal of a user, but of that of `end_within`, whatever was inherited."""
+    """Let signals of a user end nothing and that of `end_within` do so, whatever was inherited."""
     for number in _noted():
         signal.signal(number, _do_nothing)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -271,7 +271,7 @@ def _read_by_thread(note: Callable[[int], None]) -> Iterator[None]:
 
 
 def _keep_reading(note: Callable[[int], None]) -> socket.socket:
-    """Start that thread; it ends when what is returned is closed."""
+    """Start that thread; it ends when the returned socket is closed."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 

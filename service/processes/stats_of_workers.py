@@ -41,7 +41,7 @@ class _Round:
 
     Attributes:
         number: tells it from others.
-        answers: whom the sum is for.
+        answers: called with the sum.
         end_s: when it is over, on the monotonic clock.
         missing: workers that were asked and have not answered.
     """

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
-from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
 from interfaces.stats import Stats
 from interfaces.structs import from_struct, to_struct
+from service.wire.binary_protocol import BinaryProtocol
 
-# The library's annotations cover its pure Python twin only.
-_BinaryProtocol: Any = TCyBinaryProtocol
 # Of the three parts of a report.
 _SIZES = Struct("<3Q")
 
@@ -86,7 +84,7 @@ def content_of(fd: int) -> bytes:
 
 def _encoded(struct: Any) -> bytes:
     buffer = TCyMemoryBuffer()
-    _BinaryProtocol(buffer).write_struct(struct)
+    BinaryProtocol(buffer).write_struct(struct)
     encoded: bytes = buffer.getvalue()
     return encoded
 
@@ -95,5 +93,5 @@ def _decoded(kind: type[Any], data: bytes) -> Any:
     buffer = TCyMemoryBuffer()
     buffer.write(data)
     struct = kind()
-    _BinaryProtocol(buffer).read_struct(struct)
+    BinaryProtocol(buffer).read_struct(struct)
     return struct

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from service.processes.process import DYING_S
+
 _PR_SET_CHILD_SUBREAPER = 36
-# A process that is killed ends at once, unless the kernel itself is at work for it.
-_DYING_S = 1.0
 # For a process that ends by itself once its parent has, such as multiprocessing's resource tracker.
 _OTHERS_S = 0.5
 
@@ -26,7 +26,7 @@ def become_subreaper() -> None:
 
 
 def reap_orphans(own: Collection[int]) -> list[tuple[int, int]]:
-    """Take adopted processes that have ended out of the process table.
+    """Reap adopted processes that have ended.
 
     Args:
         own: children that other code waits for.
@@ -65,7 +65,7 @@ def wait_for_children(timeout_s: float, own: Collection[int] = ()) -> list[int]:
         if not _has_ended(pid, (end_s if pid in own else others_end_s) - time.monotonic()):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
-            if not _has_ended(pid, _DYING_S):
+            if not _has_ended(pid, DYING_S):
                 continue
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)

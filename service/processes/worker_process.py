@@ -17,6 +17,7 @@ from service.processes.control_channel import ControlChannel
 from service.processes.exit_reasons import how_it_ended, oom_kills
 from service.processes.heartbeats import BEATS
 from service.processes.placement import share_of_cores
+from service.processes.process import DYING_S
 from service.processes.service_manager import SOCKET_VARIABLE
 from service.processes.signals import STACKS_OF_THE_HUNG, held_back
 from service.processes.stats_report import encode_stats, file_with
@@ -36,8 +37,6 @@ WHY_SO_MANY_VARIABLE = "THRIFTPIPE_WHY_SO_MANY_WORKERS"
 OPTIONS_GIVEN_VARIABLE = "THRIFTPIPE_OPTIONS_GIVEN"
 # A worker that does not even take what it was given gets no more.
 _MOST_UNTAKEN = 16
-# A process that is killed ends at once, unless the kernel itself is at work for it.
-_DYING_S = 1.0
 
 
 class WorkerProcess:
@@ -221,7 +220,7 @@ class WorkerProcess:
         """Wait for its end, which must be under way; how it ended, in words."""
         self.control.close()
         try:
-            return how_it_ended(self._process.wait(_DYING_S), self._oom_kills)
+            return how_it_ended(self._process.wait(DYING_S), self._oom_kills)
         except subprocess.TimeoutExpired:
             # Popen takes it out of the process table once it has ended.
             return "killed, but the kernel has not ended it"

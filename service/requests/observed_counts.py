@@ -31,7 +31,7 @@ class ObservedCounts(CallCounts):
     One thread serves one connection, so that a thread's calls come one after the other.
 
     Args:
-        tellers: to whom.
+        tellers: called with each of them.
     """
 
     def __init__(self, tellers: Sequence[Teller]) -> None:

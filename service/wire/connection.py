@@ -35,9 +35,9 @@ class Connection:
         limits: what a message may cost.
         memory: what all messages take together.
         is_reserve: whether the connection is closed after one call.
-        replied: told of each reply that was sent, or could not be: the client's address, the size
-            of the call's arguments (None if they have not all arrived) and that of the reply, in
-            bytes; None for nobody.
+        replied: called for each reply that was sent, or could not be, with the client's address,
+            the size of the call's arguments (None if they have not all arrived) and that of the
+            reply, in bytes; None for no such call.
 
     Attributes:
         address: the client's address, for log lines.

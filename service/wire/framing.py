@@ -95,7 +95,7 @@ class MessageReader:
         # buffer.
         self._strings_bytes = 0
         self._moved_bytes = 0
-        # When it began, and what had come on the connection by then.
+        # When it began, and how much had come on the connection by then.
         self._began_s = math.inf
         self._before_bytes = 0
         # Since when its rate is measured, how much had come by then, and the last rate.

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TApplicationException, TException, TMessageType, TType
 from thriftpy2.transport import TCyMemoryBuffer
 
@@ -27,6 +26,7 @@ from service.call_counts import (
 )
 from service.errors import forget_frames
 from service.refusals import refusal_reason
+from service.wire.binary_protocol import BinaryProtocol
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
 from service.wire.framing import BUFFER_BYTES, Message
 from service.wire.large_strings import restore
@@ -35,8 +35,6 @@ from service.wire.scanner import LimitError, ProtocolError
 
 _log = logging.getLogger(__name__)
 
-# The library's annotations cover its pure Python twin only.
-_BinaryProtocol: Any = TCyBinaryProtocol
 
 # Of all connections: decoding is short, and one thread does it at a time. Each has a buffer that
 # has grown with the largest message it has had.
@@ -135,7 +133,7 @@ class Processor:
 
     def _new_output(self) -> None:
         self._output = TCyMemoryBuffer()
-        self._encoder = _BinaryProtocol(self._output)
+        self._encoder = BinaryProtocol(self._output)
 
     def process(self, message: Message) -> bytes:
         """The encoded reply to a call, without a frame header.
@@ -283,7 +281,7 @@ class Processor:
 
 def _new_decoder() -> tuple[Any, Any]:
     source = TCyMemoryBuffer()
-    return source, _BinaryProtocol(source)
+    return source, BinaryProtocol(source)
 
 
 def _missing_field(struct: Any, required: frozenset[str] | None = None) -> str:

@@ -117,7 +117,7 @@ class Event:
             self._not_begun -= 1
 
     def give_back(self) -> None:
-        """Take one `begin` back: that item's call was refused."""
+        """Cancel one `begin`: that item's call was refused."""
         with self._lock:
             self._not_begun += 1
 
