@@ -36,7 +36,7 @@ needs_haproxy = pytest.mark.skipif(
 # Stands where the pipeline's handler is looked for: an image b"3 ..." is of class 3.
 CHECKED_HANDLER = """
 import numpy as np
-from service.handlers.interface import Scores
+from service.handlers.outcomes import Scores
 from service.handlers.null import NUM_CLASSES, NullHandler
 
 class CheckedHandler(NullHandler):

@@ -27,7 +27,7 @@ OPTIONS = (
 # Stands where the pipeline's handler is looked for. Calls whose image is b"wait..." report by one
 # FIFO, and wait for another; images b"bad..." are none, as handlers say it.
 BLOCKING_HANDLER = """
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 from service.handlers.null import NullHandler
 
 def decoded(item):

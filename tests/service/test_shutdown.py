@@ -33,7 +33,7 @@ CHECKED = ("-m", "service", "--handler", "pipeline", "--port", "0", "--workers",
 CHECKED_HANDLER = """
 import os
 import numpy as np
-from service.handlers.interface import Scores
+from service.handlers.outcomes import Scores
 from service.handlers.null import NUM_CLASSES, NullHandler
 
 class CheckedHandler(NullHandler):

@@ -36,7 +36,7 @@ from pathlib import Path
 from service.images.decoding import decode_bgr
 from interfaces.image_formats import FORMATS
 from service.images.limit import ImageLimit
-from service.handlers.interface import InvalidImageError
+from service.handlers.outcomes import InvalidImageError
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -21,7 +21,7 @@ PIPELINE = ("-c", ON_EIGHT_CORES, "--handler", "pipeline", "--port", "0")
 LOAD = """
 import sys
 from interfaces.messages import from_json, to_json
-from service.handlers.interface import HandlerSettings
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.process_load import ProcessLoad
 settings = from_json(sys.stdin.read(), [HandlerSettings])
 assert settings.overrides == {"a": "1"}, settings
