@@ -28,7 +28,7 @@ def classifier_input(
     Args:
         model: the model.
         layout: as in `OnnxModel.with_image_input`.
-        color: likewise.
+        color: as there.
         size: height and width, in pixels, that the file leaves open, as `--input-size` says.
         crop: likewise, as `--crop` says. Where the file leaves the size open and neither is given,
             it is 224x224.

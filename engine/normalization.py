@@ -20,7 +20,7 @@ class Normalization:
 
     Attributes:
         mean: one value, or one for each of R, G and B.
-        std: likewise; positive.
+        std: one value, or one for each of R, G and B; positive.
 
     Raises:
         EngineError: another number of values, one that is not finite, a std that is not positive,

@@ -67,8 +67,8 @@ class EngineOptions:
             not a mistake.
         calibration_shorter_side: of the images that will come, before their middle is cut out; None
             where they are resized whole: see `engine.resizing.Resizing`.
-        timing_cache_path: file in which TensorRT keeps what it has measured, so that it builds
-            similar engines faster, or None.
+        timing_cache_path: file in which TensorRT keeps its measurements, to build similar engines
+            faster; or None.
         max_workspace_bytes: scratch memory that TensorRT may plan with.
     """
 

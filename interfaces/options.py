@@ -28,10 +28,10 @@ class Option:
         metavar: what `--help` calls its value, unless its kind says.
         aliases: other names.
         short: a letter that stands for it after one dash, or "".
-        default_text: what is used where it is not given, unless its default says.
+        default_text: what is used if it is not given, where the default alone does not say it.
         dest: the attribute that gets the value, where it is not the name.
-        is_positional: whether it is a word that has its place, and no name before it; it may be
-            left out if it has a default.
+        is_positional: whether it is a word without a name before it; it may be left out if it has a
+            default.
         is_repeated: whether there may be several; the value is a list.
         is_gathered: whether the program itself finds out which of several counts, and takes a
             switch as NAME=false, too.

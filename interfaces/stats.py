@@ -18,7 +18,7 @@ BOUNDS_MS = (
 _T = TypeVar("_T")
 _IS_OF_NOW = "now"
 
-# Of a field that says what is so at this moment, and is gone with its process.
+# For a field that describes the present moment, and ends with its process.
 _NOW = {_IS_OF_NOW: True}
 
 

@@ -1,10 +1,10 @@
 """Where a noisy yes turns into a no: the highest value that still holds, and how sure that is.
 
-A window under load either holds a limit or does not. Near the highest rate that a server can take
-it is sometimes the one and sometimes the other, so that no single answer proves anything. This is
-the problem of thresholds in psychophysics, and its usual answer: every window updates a
-distribution over the threshold, and the next one is measured where it tells most (Watson and
-Pelli, "QUEST: a Bayesian adaptive psychometric method", 1983).
+A window under load either holds a limit or does not. Near the highest rate that a server can take,
+windows go either way, so a single one proves nothing. This is the problem of thresholds in
+psychophysics, and its usual answer: every window updates a distribution over the threshold, and the
+next one is measured where it tells most (Watson and Pelli, "QUEST: a Bayesian adaptive psychometric
+method", 1983).
 """
 
 from __future__ import annotations

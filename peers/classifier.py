@@ -177,7 +177,7 @@ class _OpenVino(_Model):
 
 
 class _Torch(_Model):
-    """This project's own engine, so that what differs is what stands around it."""
+    """This project's own engine, so that servers differ only in what is around it."""
 
     def __init__(self, setup: Setup, parallel: int, threads: int, max_batch_size: int) -> None:
         from engine.classifier import (

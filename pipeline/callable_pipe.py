@@ -76,9 +76,9 @@ class Pipe:
     when all are done, and has then put the output under `result`; where an item failed there is
     no `result`, and a NodeError under `error` says which node failed it and why. The other items
     of the call are not affected. `node_name` in an item names the node where it enters; it is
-    needed only where the configuration has several nodes that no other leads to, and may be
-    anything where it has one node. An item that a filter's Break or skip ends before it has a
-    result has neither. Time spent is under `stage_times_ms`.
+    needed only if the configuration has several first nodes, and ignored if it has one node. An
+    item that a filter's Break or skip ends before it has a result has neither. Time spent is under
+    `stage_times_ms`.
     """
 
     def __init__(

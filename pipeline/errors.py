@@ -49,7 +49,7 @@ class ItemsFailedError(Exception):
 
 
 class ItemError(ValueError):
-    """Raised by a backend whose input is at fault, and not the backend.
+    """Raised by a backend for a faulty input: the backend itself works.
 
     It is not tried again with that item alone, and does not count towards taking the instance out
     of service.

@@ -29,7 +29,7 @@ _PACKAGED = "pipeline.backends."
 
 
 def pixel_warnings(nodes: Iterable[NodeConfig]) -> Iterator[str]:
-    """One for each model that gets other pixels than it wants, as far as its file says."""
+    """A warning for each model whose file says that it wants other pixels than it gets."""
     found = [(node.name, backend) for node in nodes for backend in node.backends()]
     decoded = _are_decoded_here([backend.cls for _, backend in found])
     for node, backend in found:

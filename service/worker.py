@@ -98,7 +98,7 @@ class SupervisorWatch(threading.Thread):
     Args:
         control: the line to the supervisor.
         listener: it counts the supervisor's beats.
-        hang_timeout_s: how long those may stay away; 0 for ever.
+        hang_timeout_s: how long those may stay away; 0 for no limit.
 
     Attributes:
         server: what says so, once there is one.

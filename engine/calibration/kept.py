@@ -20,7 +20,7 @@ from interfaces.error_text import what_it_says
 # Raise it when a measurement decides in another way.
 _VERSION = "1"
 _MAX_KEPT_BYTES = 65_536
-# Starts that measure in vain, on a machine that is busy or too slow, before none does.
+# After so many starts whose measurement failed, on a busy or slow machine, no start measures.
 _ATTEMPTS = 3
 
 _logger = logging.getLogger(__name__)

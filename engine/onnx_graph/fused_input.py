@@ -153,7 +153,7 @@ def fuse_normalization(
 
 
 class _Steps:
-    """Layers one behind the other, which are to stand between a new input and the old one.
+    """A chain of layers to be put between a new input and the old one.
 
     Args:
         input_name: the old input.
@@ -167,7 +167,7 @@ class _Steps:
         self._constants: list[TensorProto] = []
 
     def add(self, op_type: str, result: str, *others: str, **attributes: Any) -> None:
-        """One more layer, which reads what the one before it gives, and the others."""
+        """Append a layer that reads the output of the one before it, and the others."""
         source = self._nodes[-1].output[0] if self._nodes else self._new_name
         output = f"{_LAYER_PREFIX}{self._input_name}/{result}"
         node = helper.make_node(op_type, [source, *others], [output], output, **attributes)
@@ -192,7 +192,7 @@ class _Steps:
             proto: the model.
             value: its input.
             element_type: of the new input.
-            shape: likewise.
+            shape: of the new input.
         """
         fused = onnx.ModelProto()
         fused.CopyFrom(proto)

@@ -38,7 +38,7 @@ class ImageFormat:
         color: one of `inputs.COLORS`, or GREY for one channel.
         takes_bytes: whether pixels are uint8, of 0 to 255, and not normalized floats.
         layout_from: what says so: "its shape", "its file" or "as given".
-        color_from: likewise; "" where nothing says so, and R, G, B is taken for granted.
+        color_from: what says the order of colours; "" if nothing does, and R, G, B is assumed.
     """
 
     layout: str

@@ -241,7 +241,7 @@ class OnnxModel:
         return self._changed(proto, inputs=inputs)
 
     def with_output(self, name: str) -> OnnxModel:
-        """The same model with one of its outputs, and without what only the others need.
+        """The same model with one of its outputs, without the layers that only other outputs need.
 
         Raises:
             EngineError: there is no such output, or it has a flaw: see `check_outputs`.

@@ -33,8 +33,8 @@ class ValueRange:
         lowest: the lowest one.
         highest: the highest one.
         inputs: how many inputs they are of.
-        total: what those of each input add up to, where that is the same for several inputs and
-            none is negative, as of probabilities that exclude each other; else 0.
+        total: the sum of the values of one input, if it is the same for several inputs and no value
+            is negative, as with probabilities that exclude each other; else 0.
         differ: whether those of one input are not those of all.
     """
 

@@ -163,7 +163,7 @@ def trace(
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # The exporter that traces is the faster one, and the one that needs no package of its own.
+        # The tracing exporter is faster, and needs no package of its own.
         torch.onnx.export(
             network,
             tuple(examples),

@@ -11,7 +11,7 @@ POISSON = "poisson"
 
 
 def poisson(rate_per_s: float, start_s: float, seed: str) -> Iterator[float]:
-    """Random times after `start_s`, as of callers that know nothing of each other; for ever."""
+    """Random times after `start_s`, as of independent callers, without end."""
     generator = random.Random(seed)  # noqa: S311 (guards no secret)
     due_s = start_s
     while True:
@@ -20,10 +20,10 @@ def poisson(rate_per_s: float, start_s: float, seed: str) -> Iterator[float]:
 
 
 def constant(rate_per_s: float, start_s: float, share: float = 0.0) -> Iterator[float]:
-    """Evenly spaced times after `start_s`; for ever.
+    """Evenly spaced times after `start_s`, without end.
 
-    They lie on a grid that begins at 0 of the clock, so that generators in several processes,
-    which share that clock, make one even stream together.
+    They are on a grid that begins at 0 of the clock. Generators in several processes share that
+    clock, and so make one even stream together.
 
     Args:
         rate_per_s: of this generator.

@@ -70,8 +70,8 @@ class ProgressReport:
 class Stop:
     """The load is to end, and the window's requests are to be told.
 
-    Those of a closed loop are those that completed in it. Those of an open loop are those that
-    were to be sent in it, so that none is left out because it took long.
+    To a closed loop's window belong the requests that completed in it, to an open loop's those that
+    were to be sent in it, so that no slow one is left out.
 
     Attributes:
         start_s: start of the window on the monotonic clock.

@@ -285,7 +285,7 @@ class Load:
         return next(self._numbers)
 
     def image_order(self, user: int) -> Iterator[int]:
-        """Image indexes for ever: shuffled passes over all images, the same for the same seed."""
+        """Endless image indexes: shuffled passes over all images, the same for the same seed."""
         generator = random.Random(f"{self.config.load.seed}/{user}")  # noqa: S311 (guards no secret)
         order = list(range(len(self._data)))
         while True:

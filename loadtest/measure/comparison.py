@@ -318,7 +318,7 @@ class Comparison:
             job.measured.parts.append(part)
 
     def _measure_stages(self, job: Job) -> None:
-        """One window a server; its profiling costs throughput, so that no other may be timed."""
+        """One window a server; its profiling costs throughput, so it must not be timed."""
         settings = self._settings
         if not settings.staged:
             return
@@ -345,7 +345,7 @@ class Comparison:
                 load = replace(self._load, port=serving.port, duration_s=settings.stages_s)
                 requests = measure_stages(load, settings.images, job.expected_labels)
         except LoadTestError as failure:
-            # It stands beside the comparison, which is worth as much without it.
+            # The comparison is complete without it.
             error = str(failure)
             self._progress.line(f"{variant.name}: {error}")
         return StageRun(variant.name, settings.load.request_client, arguments, requests, error)

@@ -2,8 +2,8 @@
 
 Optuna proposes settings. Each gets a fresh server and climbs the same ladder of clients as the
 default's server, which stays all the time: window by window in turn, so that whatever the machine
-does meanwhile happens to both. The one that did best has won by luck, too, so that at the end it is
-measured again beside the default, and only that decides.
+does meanwhile happens to both. The best one owes a part of its lead to luck, so it is measured
+again beside the default at the end, and only that decides.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def _total(name: str, read: Callable[[psutil.Process], float]) -> Metric:
     return Metric(name, name, lambda probe: probe.of_server(read), _mean, {})
 
 
-# What a server's process tree holds: nothing of it may grow for ever.
+# What a server's process tree holds: none of it may grow without end.
 HELD = (
     _total("rss_bytes", rss_bytes),
     _total("descriptors", lambda process: float(process.num_fds())),

@@ -261,7 +261,7 @@ def read(folder: Path) -> Run:
 
 @contextmanager
 def _damaged_as_one_line(folder: Path) -> Iterator[None]:
-    """Turn what reading a folder that is none, or whose files are damaged, raises into one line."""
+    """Make one line of the error if the folder is no measured one, or its files are damaged."""
     try:
         yield
     except FileNotFoundError as error:

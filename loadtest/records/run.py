@@ -56,14 +56,14 @@ class Window:
         variant: its name.
         repeat: number from 1, or TRIAL.
         length_s: from its start to its end.
-        samples: one at its start, one at or right after its end, and those between.
-        records: requests that completed within it, of an open loop those that were to be sent
-            within it, in the order they completed; empty for a variant without requests.
+        samples: the first at its start, the last at or right after its end.
+        records: its requests in the order in which they completed. They completed within it; those
+            of an open loop were to be sent within it. Empty for a variant without requests.
         images_per_s: what the variant measured itself, or of an open loop what was answered within
             the window; None where the requests tell.
         details: what else it said of itself.
         clients: closed-loop clients of this window; None where the settings say it for all.
-        client_processes: processes that they shared; None likewise.
+        client_processes: processes that they shared; None where the settings say it for all.
         offered_per_s: requests a second of an open loop; None for clients that wait.
     """
 
@@ -212,7 +212,7 @@ class Run:
         workloads: what was measured of servers under load.
         checks: requirements that were judged while it ran.
         results: what else this kind of run found.
-        complete: False while more is to be measured, and for ever if the command was stopped.
+        complete: False while more is to be measured; it stays False if the command is stopped.
     """
 
     kind: str

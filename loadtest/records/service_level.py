@@ -17,7 +17,7 @@ HIGHEST_SHARE = 8
 
 
 def tp99_ms(window: Window) -> float:
-    """TP99 of all requests; one without a right answer took for ever."""
+    """TP99 of all requests; one without a right answer counts as infinite."""
     return percentile(
         sorted(math.inf if r.failed_images else r.latency_ms for r in window.records), 0.99
     )

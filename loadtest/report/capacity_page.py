@@ -233,7 +233,7 @@ def _draw(run: Run) -> Figure:
 _METHOD = (
     "Requests are sent at planned times, whatever becomes of those before them. Latencies count "
     "from those times, and every request that was to be sent in a window counts; one without a "
-    "right answer took for ever.",
+    "right answer counts as infinitely long.",
     "A window holds the limit, or it does not. Each one updates a distribution over the rate at "
     "which half of the windows hold, and the next one is measured where it tells most. The "
     "interval is that distribution's; it allows for windows that something else has disturbed.",

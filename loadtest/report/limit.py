@@ -16,8 +16,8 @@ from measurement.statistics import Ratio
 def require_gain(run: Run, least: float) -> str:
     """Judge the ratio of the fastest pipeline to the baseline in every workload.
 
-    A ratio passes with its whole 95 % interval, so that what passes once passes again, and only
-    where every image got its right answer.
+    A ratio passes if its whole 95 % interval does, so that a repeated measurement passes, too, and
+    if every image got its right answer.
 
     Returns:
         A line a workload: its ratio, which passed.

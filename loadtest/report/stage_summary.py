@@ -112,7 +112,7 @@ def _kind(name: str) -> str:
     lower = name.lower()
     if lower.endswith(", rest"):
         return OTHER
-    # A node may be called after what it does, so only what comes behind its name counts.
+    # A node's name may be one of these words, so only the part after it counts.
     stage = lower.partition(".")[2] or lower
     for kind, words in _WORDS:
         if any(word in (f".{stage}" if word[0] == "." else stage) for word in words):

@@ -31,8 +31,8 @@ def inline_svg(figure: Figure, salt: str, description: str) -> Markup:
 
     Args:
         figure: in the style of `loadtest.report.style`.
-        salt: what makes its ids others than those of other figures in the page.
-        description: what it shows, for readers who do not see it.
+        salt: keeps its ids apart from those of other figures in the page.
+        description: text for readers who cannot see the figure.
 
     Raises:
         KeyError: a colour that themes do not know.

@@ -9,7 +9,7 @@ from loadtest.servers.variants import PIPELINE, VARIANTS, Variant, split_workers
 
 
 def with_processes(variant: Variant, count: int) -> Variant:
-    """The variant with so many server processes, which its name says where they are several."""
+    """The variant with so many server processes; its name says how many if there are several."""
     plain = VARIANTS[split_workers(variant.name)[0]]
     return plain if count == 1 else plain.with_workers(count)
 

@@ -41,7 +41,7 @@ class Servers:
     def start(self, variants: Sequence[Variant]) -> None:
         """Start servers that stay until the end, all at the same time, each on its own port.
 
-        One that does not start is told by `serving`, so that the others can be used.
+        The failure of a server is raised by `serving`, so that the others can be used.
         """
         started = []
         for variant in variants:

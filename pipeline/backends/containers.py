@@ -143,7 +143,7 @@ class Sequential(Container):
 
 
 def _filtered(placed: PlacedFilter, items: list[Item]) -> tuple[list[Item], list[Item]]:
-    """The items that the next backend runs, and those that go on behind it."""
+    """Two lists: the items for the next backend, and the items that go on after it."""
     name = placed.name
     if name == FIRST_FILTER:
         return items, items

@@ -258,7 +258,7 @@ def row_limits(
 ) -> list[list[tuple[int, int]]]:
     """For each input the smallest and largest size of each dimension of a row.
 
-    They are those of all shapes that `min` and `max` name, so that every instance takes every item.
+    They cover all shapes of `min` and `max`, so that every instance takes every item.
 
     Returns:
         An empty list where none is named, or one does not fit: see `check_shapes`; or where an

@@ -1,9 +1,9 @@
 """Images on the GPU that are no tensors yet.
 
 Making a tensor of pixels takes several calls of torch, each of which gives the interpreter's lock
-away, and under load another thread takes it. Operators that follow one another in the same node
-need addresses only, so what they hand on is one of these; it becomes a tensor where an operator
-asks for one, and at the latest where the node ends.
+away, and under load another thread takes it. Operators within one node need addresses only, so they
+hand on such an image; it becomes a tensor when an operator asks for one, and at the latest at the
+end of the node.
 """
 
 from __future__ import annotations

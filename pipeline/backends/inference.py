@@ -172,8 +172,8 @@ def _takes_images(specs: Sequence[TensorSpec]) -> bool:
 class _Contexts:
     """Creates the contexts of an engine one at a time: the n-th has the engine's n-th profile.
 
-    Those beyond the last profile have the last one, which takes the largest batches; so has one
-    that is made in place of one that broke, as the engine counts on.
+    Further contexts, and contexts that replace broken ones, have the last profile, which takes the
+    largest batches.
     """
 
     def __init__(self, engine: Engine) -> None:

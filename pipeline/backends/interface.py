@@ -76,7 +76,7 @@ class InstanceConfig:
             after it; the one that takes it up removes it.
         decoder_lock: held while one of the node's instances on this device decodes, or None.
         expired: whether the caller of an item of the batch at work has stopped waiting.
-        deadline_s: until when its caller waits, on the monotonic clock; infinite for ever.
+        deadline_s: until when its caller waits, on the monotonic clock; infinite for no limit.
         jump: sends items of the batch at work to the node of that name, divided as it is told, and
             waits for them; see `pipeline.backends.map_reduce`.
     """
@@ -103,14 +103,15 @@ class Backend(ABC):
 
     Attributes:
         settings: the settings that the backend reads.
-        takes_all_keys: whether a node with it may have any key, which it gets as it is written.
+        takes_all_keys: whether a node with this backend may have any key; the backend gets its
+            value as written.
         locks_decoder: whether it decodes with hardware that one instance at a time can use; its
             `forward` releases the lock on that.
         own_settings: those of the expression, `A(key=value)`; they come before the
             node's, for it and for all in its brackets.
         filter: the filter in front of it, `(name)A`, or None.
         can_break: whether what it raises may be its own fault. False for operators that hold
-            nothing which could break: there the item is at fault.
+            nothing which could break: there the item is faulty.
         any_thread: whether `forward` may run in any thread, one at a time, and nothing in it can
             break. A caller that waits for one item may then do the work itself, which saves
             handing it to the instance's thread.
@@ -171,7 +172,7 @@ class Backend(ABC):
         """Set `result` of every item from its `data`.
 
         After an exception each item of the call runs once more alone. A backend that can tell
-        which item is at fault calls `fail` for it instead, or raises an ItemError.
+        which item is faulty calls `fail` for it instead, or raises an ItemError.
         """
 
     def end_pass(self) -> None:  # noqa: B027 (most backends keep nothing of a pass)
@@ -252,15 +253,15 @@ def fail(item: Item, cause: BaseException) -> None:
 def forward_isolated(
     backend: Backend, items: Sequence[Item], expired: Callable[[Item], bool]
 ) -> None:
-    """Forward a batch so that an exception fails only the item that causes it.
+    """Forward a batch; an exception fails only the item that causes it.
 
     That holds for what is no Exception, too, such as a Rust panic, CancelledError or SystemExit;
     a KeyboardInterrupt alone is meant for the thread, and is passed on.
 
     If the call raises, each of its items runs once more, alone, also the one of a batch of one:
     what fails now and then may work the second time. That is the only retry of an item in this
-    backend. An expired item is not retried, nor one that is itself at fault: see
-    `_is_items_fault`. The item gets what is the backend's fault as a BackendFailureError.
+    backend. An expired item is not retried, nor a faulty one: see `_is_items_fault`. The item gets
+    what is the backend's fault as a BackendFailureError.
 
     Args:
         backend: runs the items.

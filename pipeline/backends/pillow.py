@@ -52,8 +52,8 @@ class _PillowResize(CpuOperator):
 class PillowResizeMat(_PillowResize):
     """Resizes to `resize_h` x `resize_w` pixels with Pillow's bilinear filter; takes uint8 only.
 
-    Unlike ResizeMat's it averages all pixels that become one, so that nothing aliases where an
-    image becomes smaller.
+    Unlike ResizeMat it averages all pixels that become one pixel, which avoids aliasing in smaller
+    images.
     """
 
     def process(self, item: Item) -> Any:

@@ -1,6 +1,6 @@
 """What becomes of a batch's outputs: `postprocessor` of TensorrtTensor, by torchpipe's names.
 
-Outputs arrive on the host whatever the engine, so "split" and "cpu" come to the same here.
+Outputs arrive on the host whatever the engine, so "split" and "cpu" mean the same here.
 """
 
 from __future__ import annotations

@@ -26,10 +26,9 @@ class PythonBackend(Protocol):
     def forward(self, items: list[dict[str, Any]]) -> None:
         """Set `result` of each item from its `data`.
 
-        After an exception each item runs once more alone, so that only those fail that are at
-        fault. Raise a `pipeline.ItemError` where the input is: after three batches of which
-        nothing came through, for other reasons, the instance gets a new object; after a
-        KeyboardInterrupt it does so at once.
+        After an exception each item runs once more alone, so that only faulty items fail. Raise a
+        `pipeline.ItemError` for a faulty input: after three batches without any result for other
+        reasons the instance gets a new object; after a KeyboardInterrupt it does so at once.
         """
 
 
@@ -41,10 +40,10 @@ def register_backend(
     Args:
         cls: the class.
         name: its name in expressions; the class's own if it is None.
-        keys: settings that a node may give it, as the file has them; one that another backend
-            reads too, such as resize_h, comes as that one reads it. A key that no backend names
-            is refused at load. Without `keys` a node may give it anything: it gets all keys of
-            its node and all globals, as the file has them, and `node_name`.
+        keys: settings that a node may give it, as the file has them; a key of another backend, such
+            as resize_h, arrives as that backend reads it. A key that no backend names is refused at
+            load. Without `keys` a node may give it anything: it gets all keys of its node and all
+            globals, as the file has them, and `node_name`.
 
     Raises:
         TypeError: the class lacks something, or has it in another form.

@@ -36,7 +36,7 @@ class Findings:
             found.append(text)
 
     def of(self, where: str, action: Callable[[], _Value]) -> _Value | None:
-        """What the action gives; None where it raises, which is one finding more."""
+        """What the action gives; None where it raises, which adds a finding."""
         try:
             return action()
         except (EngineError, PipelineConfigError) as error:

@@ -82,9 +82,9 @@ def named_images(options: Namespace, names: Sequence[str]) -> list[Path]:
 
 
 def _decodes_images(options: Namespace) -> bool:
-    """Whether the file of a command line decodes images, so that others are of no use to it.
+    """Whether the file of a command line decodes images, so that it can use no other files.
 
-    A file with mistakes does not, as far as this goes: loading it tells them.
+    False for a file with mistakes, which are reported when it is loaded.
     """
     config, _ = read_config(read_document(options.file, options.set))
     backends = (it.cls for node in config.with_instances.values() for it in node.backends())

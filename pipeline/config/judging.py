@@ -35,7 +35,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
     def attempt(self, action: Callable[[], _Value], where: str = "") -> _Value | None:
-        """What the action gives; None where it raises, which is one mistake more."""
+        """What the action gives; None where it raises, which adds a mistake."""
         try:
             return action()
         except PipelineConfigError as error:

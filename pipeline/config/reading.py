@@ -230,7 +230,7 @@ class _Reader:
         return expression
 
     def _parsed(self, text: str, where: str) -> Expression | None:
-        """An expression; one that cannot be read may have names that tell more than its syntax."""
+        """An expression; None if it cannot be read, which a refused name may explain best."""
         try:
             return parse_expression(text)
         except PipelineConfigError as error:

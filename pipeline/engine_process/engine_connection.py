@@ -43,7 +43,7 @@ class EngineConnection:
         sock: the connection.
         pid: that process.
         limits: of the shared memory.
-        hang_timeout_s: how long that process may give no sign of life; 0 for ever.
+        hang_timeout_s: how long that process may give no sign of life; 0 for no limit.
 
     Attributes:
         why_not_ready: what that process says keeps it from giving results; "" if nothing does.
@@ -76,8 +76,8 @@ class EngineConnection:
         self._number = 0
         self._lock = threading.Lock()
         self._items: dict[int, PendingItem] = {}
-        # Slots at whose semaphores threads wait, and those that threads have left whose deadline
-        # had passed: the outcome is still to come.
+        # Slots at whose semaphores threads wait; and slots whose threads left at their deadline,
+        # before the outcome came.
         self._waited_for: set[int] = set()
         self._left: set[int] = set()
         self._closed = False

@@ -25,7 +25,7 @@ class EngineProcessSettings:
         entry: the first of the nodes that run there.
         engine: a provider's name or "auto".
         backends: file of backends in Python, or None.
-        hang_timeout_s: how long it may give no sign of life; 0 for ever.
+        hang_timeout_s: how long it may give no sign of life; 0 for no limit.
         log: level, format and file of its log.
     """
 

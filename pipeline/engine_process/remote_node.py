@@ -36,18 +36,18 @@ _PATIENT_ATTEMPTS = 3
 class RemoteNode:
     """Hands items to the engine process and takes their results.
 
-    If that process ends, or hangs and is killed, items wait until `connect_to` has found another
-    one, as long as their deadlines allow; also those that it had: what it had not begun, and what
-    it had begun once. Those are suspects from then on, which the next one runs one at a time, so
-    that one which ends the engine process takes no other with it.
+    If that process ends, or hangs and is killed, its items wait for the next process, as long as
+    their deadlines allow. Items that it had begun are suspects: the next process runs them one at a
+    time, so that an item which ends the process takes no other with it. An item that was begun in
+    two processes which ended fails.
 
     Args:
         name: the node's name; it is the first of those that run there.
         connect_to: finds or starts the engine process; gives a socket connected to it, and its
             process id.
         limits: of the memory shared with that process.
-        hang_timeout_s: how long that process may give no sign of life before it is killed; 0 for
-            ever.
+        hang_timeout_s: how long that process may give no sign of life before it is killed; 0 for no
+            limit.
         policy: its pauses are those between attempts to restart it.
 
     Attributes:
@@ -99,7 +99,7 @@ class RemoteNode:
         )
 
     def stats(self) -> Stats:
-        """What the engine process has done for all workers; of one that is gone, what it had."""
+        """What the engine process has done for all workers; after its end, what it last told."""
         with self._lock:
             if self._connection is not None:
                 self._stats = self._connection.stats
@@ -255,7 +255,7 @@ class RemoteNode:
                     told,
                 )
                 if attempts >= _PATIENT_ATTEMPTS:
-                    self._refuse(RemoteError(f"{_RESTARTED}, so far in vain: {told}"))
+                    self._refuse(RemoteError(f"{_RESTARTED}, so far without success: {told}"))
                 self._stopped.wait(pause_s)
                 continue
             with self._lock:

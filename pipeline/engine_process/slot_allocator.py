@@ -34,13 +34,13 @@ class SlotAllocator:
         self._lent_bytes = 0
         self._closed = False
         self._changed = Condition(Lock())
-        # Its holder is served next, so that small items do not pass a large one for ever.
+        # Its holder is served next, so that small items cannot keep a large one waiting.
         self._next = Lock()
 
     def take(self, size_bytes: int, timeout_s: float | None) -> int | None:
         """A slot for an item of so many bytes; None if there is none in time.
 
-        Once closed there is one for everybody: it leads to a connection that has ended.
+        Once closed, every caller gets a slot, which leads to a connection that has ended.
         """
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         if not self._next.acquire(timeout=-1 if timeout_s is None else timeout_s):

@@ -23,13 +23,13 @@ _STOPPED = frozenset("Tt")
 class Watchdog:
     """Looks for the heartbeats of one engine process.
 
-    Looks are counted, and not time: where this process stood still as well, as in a container that
-    was paused, that is one look. While an instance loads, which may keep the interpreter's lock for
-    as long as it takes, a heartbeat is not expected; a process that is stopped then hangs as well.
+    It counts looks and not time: a pause of the whole container, in which this process stands
+    still, too, is one look. While an instance loads, which may keep the interpreter's lock for as
+    long as it takes, a heartbeat is not expected; a process that is stopped then hangs as well.
 
     Args:
         pid: the engine process.
-        timeout_s: how long it may give no sign of life; 0 for ever.
+        timeout_s: how long it may give no sign of life; 0 for no limit.
         pulse: reads its last heartbeat.
     """
 
@@ -39,7 +39,7 @@ class Watchdog:
         self._pulse = pulse
         self._beats = -1
         self._missed = 0
-        # Of that process alone, even where another one gets its number later.
+        # It stays that process's, even if another process gets its number later.
         self._fd = os.pidfd_open(pid)
 
     @property

@@ -63,7 +63,7 @@ class Workers:
                 worker.tell(self._told)
 
     def beat(self, pause_s: float) -> None:
-        """Give all of them signs of life for ever, and tell them what time alone has changed."""
+        """Give all of them signs of life without end, and tell what time alone has changed."""
         while True:
             self._beat(counts=self._counts())
             if self._why_not_ready() != self._told:

@@ -3,8 +3,8 @@
 There is no batching thread: instances that have nothing to do wait here, and each thread that
 changes something (an item comes, a batch is done, time passes) lets a batch leave if `batch_rule`
 says so.
-Of several instances that wait, the smallest one that holds what is there gets it. Where an instance
-waits that has an inline runner, a caller that would only wait for its item runs it with that.
+Of several waiting instances the smallest one that can hold the waiting items gets them. A caller
+that would only wait for its item runs it itself, if a waiting instance has an inline runner.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class BatchQueue:
         """Add an item; an idle instance may get it at once.
 
         Returns:
-            What has waited in front until its deadline passed, and is not in the queue any more:
-            where no instance comes to take it, others would keep it in memory.
+            Expired items from the front of the queue, which are removed: without an instance that
+            takes them, they would stay in memory.
 
         Raises:
             ClosedError: no instance will come any more.

@@ -97,7 +97,7 @@ class FailureStreak:
         self._noted = in_one_line(error)
 
     def judge(self, *, failed: int, items: int) -> None:
-        """Count a batch of which nothing came through, unless its items were at fault."""
+        """Count a batch without any result, unless its items were faulty."""
         if failed < items:
             self.length = 0
         elif self._noted:
@@ -139,8 +139,8 @@ class BatchRunner:
         """Make the backends, in the thread that will run them.
 
         Args:
-            doubtful: whether what instances share may be at fault; where no other holds that, it
-                is made again, too.
+            doubtful: whether what instances share may be broken; it is then rebuilt, too, if no
+                other instance holds it.
             stream: the thread's own, where another runner has made it.
         """
         plan, device = self._plan, self._device
@@ -253,7 +253,7 @@ class BatchRunner:
         return going_on[0] if going_on else None
 
     def still_works(self) -> bool:
-        """Whether the item that has worked before works now, so that others were at fault."""
+        """Whether the item that worked before works now, so that the others were faulty."""
         item = self._plan.proven.get()
         if item is None:
             return False

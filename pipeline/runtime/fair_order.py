@@ -1,9 +1,9 @@
 """The order in which waiting items leave: a round gives each caller a turn of one row.
 
 It is deficit round robin over callers. A caller that has had no turn in the current round comes
-before those of which more waits, so that one who asks for a single image does not wait for a round
-of the others first. Where no caller has more than one item here, that is first in, first out; and
-so are the items of one caller among themselves.
+before callers with more waiting items, so that a single image does not first wait for a round of
+all others. If no caller has more than one item here, the order is first in, first out, as it always
+is among the items of one caller.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class FairOrder:
         task = self._fresh.popleft()
         self.rows -= task.rows
         caller = task.call.caller
-        # A lone item has no entry: one that is there belongs to a later call of its caller, which
-        # gave this one up, and whose own first item is still to come.
+        # A lone item has no entry. An entry of its caller is of a later call, made after this one
+        # was given up, whose first item has not left yet.
         if not task.call.is_alone:
             if self._backlogs.get(caller) is not None:
                 self._enter_ring(self._round + charged, caller)

@@ -132,7 +132,7 @@ class Instance:
         def attempt() -> None:
             nonlocal doubtful
             with self._plan.loading():
-                # Once an attempt has failed, what is shared may be at fault.
+                # Once an attempt has failed, what is shared may be broken.
                 first, doubtful = doubtful, True
                 self._runner.build(doubtful=first)
 
@@ -172,7 +172,7 @@ class Instance:
                 )
 
     def _still_works(self) -> bool:
-        """Whether the last batches were at fault, and not the backend."""
+        """Whether the last batches were faulty, and not the backend."""
         lock = self._device.decoder_lock
         if lock is None:
             return self._runner.still_works()

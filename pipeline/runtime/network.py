@@ -134,9 +134,9 @@ class Network:
 
 
 def stop_order(config: PipelineConfig) -> list[str]:
-    """Nodes such that each stands before those that it hands items to.
+    """The nodes' names in an order in which each precedes the nodes that it hands items to.
 
-    What follows a jump gets its items when the nodes are done that these pass.
+    The node after a jump gets its items from the last nodes that the jump leads through.
     """
     following = {name: list(place.next) for name, place in config.graph.places.items()}
     for name, node in config.nodes.items():

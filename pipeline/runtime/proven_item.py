@@ -33,7 +33,7 @@ class ProvenItem:
         self.is_wanted = True
 
     def candidate(self, item: Item) -> Item | None:
-        """A copy of an item that is about to run; None, and so for ever, if it is too large."""
+        """A copy of an item that is about to run; None, once and for all, if it is too large."""
         copied = None
         if getattr(item[TASK_DATA_KEY], "nbytes", 0) <= _MAX_BYTES:
             copied = _copy(item)

@@ -24,7 +24,7 @@ class Call(ABC):
         is_alone: whether no other item of that caller can wait beside this call's one item.
         is_suspect: whether it was at work when an engine process ended; one such item at a time
             is at work.
-        deadline_s: until when its caller waits, on the monotonic clock; None for ever.
+        deadline_s: until when its caller waits, on the monotonic clock; None for no limit.
         after_batch: called once after a batch that had items of this call, or None.
     """
 

@@ -45,7 +45,7 @@ class HandlerSettings:
         shared_folder: a folder that the workers of one server have in common and no other user can
             enter, or None where one process is the server.
         hang_timeout_s: how long a process of the server may give no sign of life before it is
-            replaced; 0 for ever.
+            replaced; 0 for no limit.
         max_frame_bytes: size of the largest message.
         max_buffered_bytes: of the server's messages; copies of their images that the handler
             holds in memory take a quarter of it at most.

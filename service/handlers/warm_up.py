@@ -54,7 +54,7 @@ class WarmUp:
 
     Args:
         handler: what classifies.
-        limit_s: how long that may take; 0 for ever.
+        limit_s: how long that may take; 0 for no limit.
     """
 
     def __init__(self, handler: Handler, limit_s: float = 0.0) -> None:

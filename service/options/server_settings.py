@@ -173,7 +173,7 @@ class ServerSettings:
     )
     idle_timeout_s: float = option(
         _TIMEOUTS.idle_s,
-        "longest time that a connection may have nothing to do; 0 for ever",
+        "longest time that a connection may have nothing to do; 0 for no limit",
         SECONDS_OR_0,
         beyond="the connection is closed",
     )
@@ -192,7 +192,7 @@ class ServerSettings:
     start_timeout_s: float = option(
         300.0,
         "longest time that the warm-up may take, the first runs of a model that is loaded and "
-        "built already; 0 for ever",
+        "built already; 0 for no limit",
         SECONDS_OR_0,
         beyond="the start fails with exit code 2. The log says what a start is busy with after "
         "10 s, and again after growing pauses",
@@ -213,7 +213,7 @@ class ServerSettings:
     hang_timeout_s: float = option(
         HandlerSettings().hang_timeout_s,
         "how long a worker or an engine process may give no sign of life; a slow start does not "
-        "count. 0 for ever",
+        "count. 0 for no limit",
         SECONDS_OR_0,
         beyond="it is killed and replaced; while no instance, or not the baseline's engine, has "
         "finished its batch for so long and for ten times as long as usual, `health` says "

@@ -17,7 +17,7 @@ class Heartbeats:
     passes, and no other process is blamed for that.
 
     Args:
-        hang_timeout_s: how long the other process may give no sign of life; 0 for ever.
+        hang_timeout_s: how long the other process may give no sign of life; 0 for no limit.
 
     Attributes:
         pause_s: from one beat to the next; infinite where there are none.

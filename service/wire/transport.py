@@ -21,7 +21,7 @@ class Timeouts:
     """How long a client may take.
 
     Attributes:
-        idle_s: until its next message begins; 0 for ever.
+        idle_s: until its next message begins; 0 for no limit.
         message_s: to send one message, once it has begun; also for a TLS handshake.
         write_s: to take one reply.
     """

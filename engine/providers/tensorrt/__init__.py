@@ -1,1 +1,1 @@
-"""TensorRT: the graph that it gets, building an engine from that, and running it."""
+"""TensorRT: its graph, building an engine of it, and running the engine."""

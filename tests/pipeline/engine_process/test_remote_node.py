@@ -248,10 +248,12 @@ def test_nothing_waits_for_an_engine_process_for_ever(engine: Engine, node: Remo
         engine.attempts.put(False)
     for task in (begun, late):
         task.call.wait()
-    assert "restarted, so far in vain: PipelineConfigError: no engine pr" in str(begun.error)
+    assert "restarted, so far without success: PipelineConfigError: no engine pr" in str(
+        begun.error
+    )
     # Neither does what comes while it is tried again.
     node.submit(another := handed_over(3))
-    assert "restarted, so far in vain" in str(another.error)
+    assert "restarted, so far without success" in str(another.error)
     engine.attempts.put(True)
     end_s = time.monotonic() + TIMEOUT_S
     while node.why_not_ready():
