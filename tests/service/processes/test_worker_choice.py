@@ -47,7 +47,7 @@ def test_auto_starts_as_many_as_suit_the_host_and_says_why(start: Start, package
     line = next(line for line in server.log.splitlines() if " workers: " in line)
     chosen = line.partition(" workers: ")[2]
     assert chosen.startswith("2 (auto: 8 cores, decoding and engine on the CPU: one for each 4 ")
-    assert " GB at most of " in chosen
+    assert " GiB at most of " in chosen
     with closing(connect(port)) as one, closing(connect(port)) as two:
         infos = [one.server_info(), two.server_info()]
     assert {info.worker for info in infos} == {0, 1}
