@@ -72,7 +72,7 @@ def test_the_image_gets_all_packages_and_extras_that_there_are() -> None:
     assert {name.strip("* ") for name in found[1].split()} <= sent
     installs = [arguments for name, arguments in instructions() if name == "RUN"]
     extras = set(re.findall(r"'\.\[([\w,]+)\]'", " ".join(installs)))
-    assert len(extras) == 2
+    assert len(extras) == 3
     known = set(re.findall(r"(?m)^(\w[\w-]*) =$", setup.partition("extras_require]")[2]))
     assert {name for extra in extras for name in extra.split(",")} <= known
     # What the options of the image and of compose.yaml need.
@@ -134,7 +134,7 @@ def test_each_stage_that_is_named_is_there_before() -> None:
             stages.add(stage)
         for source in re.findall(r"--from=(\S+)", arguments):
             assert source in stages
-    assert {"cpu", "gpu"} <= stages
+    assert {"cpu", "gpu", "cluster"} <= stages
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

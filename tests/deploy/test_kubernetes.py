@@ -18,27 +18,17 @@ import yaml
 
 from interfaces.service import PORT
 from service.client import Client
-from service.metrics.metric_table import series_names
 from service.options.given import gather
 from service.options.server_arguments import parse_arguments
 from service.options.server_settings import ServerSettings
 from service.options.validation import handler_settings, server_settings
+from tests.deploy.manifests import CONTAINERFILE, FOLDER, LEAVING_S, VERSIONS, documents
 from tests.promql import selected_series
+from tests.service.metrics.metric_names import series_names
 from tests.serving import TIMEOUT_S, ServerProcess
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
-CONTAINERFILE = FOLDER.parent / "Containerfile"
 BASE = FOLDER / "base"
-# PodDisruptionBudgets have unhealthyPodEvictionPolicy, HorizontalPodAutoscalers are v2.
-OLDEST = "1.27"
-VERSIONS = (OLDEST, kubernetes_validate.latest_version())
-# What all processes of a server need beyond the two times of the drain.
-LEAVING_S = 11
 PLACES = ("base", "gpu")
-
-
-def documents(path: Path) -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all(path.read_text()) if one]
 
 
 @cache
