@@ -112,6 +112,10 @@ class FrontEndService:
             raise TimeoutError("no replica is there to ask")
         entry = replica.entry
         info = ask(replica, "server_info", _INFO_S)
+        names = [one.entry.name for one in self._replicas.all()]
+        info.worker = names.index(entry.name) if entry.name in names else None
+        info.workers = len(names)
+        info.supervisor_pid = os.getpid()
         info.settings = {
             **info.settings,
             "replica": entry.name,

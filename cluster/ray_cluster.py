@@ -126,8 +126,6 @@ class RayCluster:
             return {}
         return {
             "include_dashboard": False,
-            # What listens there is for this machine only.
-            "_node_ip_address": "127.0.0.1",
             # Those that replicas reserve are there, whatever the machine has.
             "num_cpus": max(available_cores(), round(self._cpus * self._settings.most + 0.5)),
         }
@@ -144,10 +142,15 @@ class RayCluster:
 
     def _deploy(self, replicas: Replicas) -> None:
         try:
-            app = self._deployment().bind(self._release, self._cores())
+            app = self._deployment().bind(self._release, self._cores(), self._host)
             serve.run(app, name=APP, route_prefix=None, logging_config=_SERVE_LOG)
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
             replicas.failed(" ".join(str(error).split()))
+
+    @property
+    def _host(self) -> str:
+        """Where replicas listen: those of a local cluster are for this machine only."""
+        return "127.0.0.1" if self._settings.is_local else ""
 
     def _cores(self) -> int:
         return max(1, int(self._cpus))

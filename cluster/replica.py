@@ -32,17 +32,18 @@ class Replica:
 
     Args:
         release: what to run.
-        cores: on how many it may count; None for all of its node's.
+        cores: on how many it may count.
+        host: the address to listen on; "" for that of its node.
     """
 
-    def __init__(self, release: Release, cores: int | None) -> None:
+    def __init__(self, release: Release, cores: int, host: str = "") -> None:
         name = serve.get_replica_context().replica_tag
         start_log(release.log, f"replica {name}")
-        if cores is not None:
-            os.environ[CORES_VARIABLE] = str(cores)
+        os.environ[CORES_VARIABLE] = str(cores)
         self._registry = RegistryLink()
         self._is_over = threading.Event()
-        host = ray.util.get_node_ip_address()
+        node = ray.get_runtime_context().get_node_id()
+        host = host or _address_of(node)
         self._settings = replace(release.settings, host=host)
         self._server = ReplicaServer(
             release.handler, release.for_handler, self._settings, release.options_given
@@ -57,7 +58,7 @@ class Replica:
             name,
             host,
             port,
-            ray.get_runtime_context().get_node_id(),
+            node,
             os.getpid(),
             release.name,
             self._server.server.images_at_work,
@@ -103,6 +104,11 @@ class Replica:
             else:
                 is_heard = True
             self._is_over.wait(ANNOUNCE_EVERY_S)
+
+
+def _address_of(node: str) -> str:
+    """A node's address as the others of the cluster know it, whatever this host calls itself."""
+    return next(str(one["NodeManagerAddress"]) for one in ray.nodes() if one["NodeID"] == node)
 
 
 def deployment() -> Any:

@@ -118,11 +118,11 @@ struct ServerInfo {
      * model's classes; `note`, where it is set, is what users of the answers have to know.
      */
     9: required map<string, string> settings,
-    /** Which of the server's workers answers, from 0. */
+    /** Which of the server's workers, or of its replicas, answers, from 0. */
     10: optional i32 worker,
-    /** How many workers the server has; 1 where one process is the server. */
+    /** How many of them the server has; 1 where one process is the server. */
     11: optional i32 workers,
-    /** Of the workers' parent; unset where one process is the server. */
+    /** Of the workers' parent, or the replicas' front end; unset where one process is the server. */
     12: optional i32 supervisor_pid,
 }
 

@@ -29,6 +29,8 @@ _PROFILE_STAGES = ("--set", "profile_stages=true")
 # "pipeline-4w": the variant "pipeline" with four server processes; "pipeline-auto": with as many as
 # the service chooses. Every other one has one, whatever the service would choose.
 _WITH_WORKERS = re.compile(r"(?P<name>.+)-(?:(?P<workers>[1-9]\d*)w|auto)")
+# "pipeline-2r": a front end, and two replicas of the variant "pipeline" on a Ray of this machine.
+_WITH_REPLICAS = re.compile(r"(?P<name>.+)-(?P<replicas>[1-9]\d*)r")
 _AUTO = "auto"
 
 
@@ -50,6 +52,7 @@ class Variant:
         is_part: True if it is one part of the service, measured once for its own sake; it is no
             row of the comparison.
         workers: its server processes; None for as many as the service chooses.
+        replicas: of a front end; 0 where there is none.
         is_control: True if it only tells what one change alone is worth.
     """
 
@@ -60,6 +63,7 @@ class Variant:
     bound_args: tuple[str, ...] = ()
     is_part: bool = False
     workers: int | None = 1
+    replicas: int = 0
     is_control: bool = False
 
     @property
@@ -78,6 +82,16 @@ class Variant:
             name=f"{self.name}-{suffix}",
             workers=workers,
             description=f"{self.description}; {words}",
+        )
+
+    def with_replicas(self, replicas: int) -> Variant:
+        """The same in so many replicas behind a front end."""
+        count = "one replica" if replicas == 1 else f"{replicas} replicas"
+        return replace(
+            self,
+            name=f"{self.name}-{replicas}r",
+            replicas=replicas,
+            description=f"{self.description}; {count} behind a front end, by Ray Serve",
         )
 
     def with_profiled_stages(self) -> Variant:
@@ -241,17 +255,21 @@ def is_pipeline(name: str) -> bool:
 
 def _parse_variant(name: str) -> Variant:
     base, workers = split_workers(name)
+    if found := _WITH_REPLICAS.fullmatch(name):
+        base = found["name"]
     if base not in VARIANTS:
         raise UsageError(
             f"unknown variant {name!r}{closest_name_hint(base, VARIANTS)} Known: "
             f"{', '.join(VARIANTS)}; a server's with several processes: 'pipeline-4w' or "
-            "'pipeline-auto'"
+            "'pipeline-auto'; with replicas behind a front end: 'pipeline-2r'"
         )
     variant = VARIANTS[base]
     if base == name:
         return variant
     if variant.handler is None:
         raise UsageError(f"{name!r}: {base!r} is no server, so it has no worker processes")
+    if found:
+        return variant.with_replicas(int(found["replicas"]))
     return variant.with_workers(workers)
 
 
@@ -295,7 +313,10 @@ def server_command(variant: Variant, workload: Workload, options: ServerOptions)
     # The service takes --config or --decode: a file of one's own says where it decodes.
     if has_file:
         arguments += ["--config", str(options.config)]
-    arguments += ["--workers", _AUTO if variant.workers is None else str(variant.workers)]
+    if variant.replicas:
+        arguments += ["--cluster", "local", "--replicas", str(variant.replicas)]
+    else:
+        arguments += ["--workers", _AUTO if variant.workers is None else str(variant.workers)]
     command = [*options.launch_prefix, sys.executable, "-m", "service"]
     return [*command, *arguments, *variant.server_args]
 

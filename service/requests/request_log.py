@@ -50,4 +50,11 @@ def _fields(request: Request) -> dict[str, object]:
         "reply_bytes": request.reply_bytes,
         "latency_ms": round(request.took_ms, 3),
         "peer": request.peer,
+        "trace_id": _trace_id(request.traceparent),
     }
+
+
+def _trace_id(traceparent: str) -> str | None:
+    """That of a W3C trace context, VERSION-TRACE-SPAN-FLAGS; None where there is none."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) > 1 else None

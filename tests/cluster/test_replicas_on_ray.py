@@ -1,0 +1,149 @@
+"""Replicas on a real Ray, started by the server itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.client import Client
+from service.handlers.warm_up import sample_jpeg
+from tests.cluster.needs import needs_ray
+from tests.serving import TIMEOUT_S, ServerProcess
+
+pytestmark = needs_ray
+
+_REPLICAS = 2
+
+
+class Served:
+    """A server process with replicas, and all lines of its log."""
+
+    def __init__(self, process: ServerProcess) -> None:
+        self.process = process
+        self.port = process.port()
+        self._lines: list[str] = process.log.splitlines(keepends=True)
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.process.stderr
+        for line in self.process.process.stderr:
+            with self._changed:
+                self._lines.append(line)
+                self._changed.notify_all()
+
+    def lines(self, *texts: str, count: int = 1) -> list[str]:
+        """Those that hold all these texts, once there are so many."""
+        with self._changed:
+            found: list[str] = []
+
+            def there() -> bool:
+                found[:] = [line for line in self._lines if all(text in line for text in texts)]
+                return len(found) >= count
+
+            assert self._changed.wait_for(there, TIMEOUT_S), "".join(self._lines)
+            return found
+
+    def stop(self) -> int:
+        self.process.process.send_signal(signal.SIGTERM)
+        code = self.process.process.wait(TIMEOUT_S)
+        self._thread.join(TIMEOUT_S)
+        return code
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", "local"]
+    arguments += ["--replicas", str(_REPLICAS), "--access-log", "--log-format", "json"]
+    with closing(ServerProcess(arguments)) as process:
+        started = Served(process)
+        yield started
+        if process.process.poll() is None:
+            started.stop()
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(port=served.port) as client:
+        yield client
+
+
+def _wait_for_workers(client: Client, without: int = 0) -> list[int]:
+    """The pids of all replicas, once there are as many as there are to be."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while True:
+        pids = [one.pid for one in client.stats().workers if not one.why_not_ready]
+        if len(pids) == _REPLICAS and without not in pids:
+            return pids
+        assert time.monotonic() < end_s
+        threading.Event().wait(0.2)
+
+
+def test_each_replica_is_a_process_of_its_own_on_a_node_of_rays(client: Client) -> None:
+    pids = _wait_for_workers(client)
+    assert len(set(pids)) == _REPLICAS
+    info = client.server_info()
+    assert info.pid in pids
+    assert info.workers == _REPLICAS
+    assert info.settings["replicas"].startswith("2 (--replicas 2 on the Ray cluster local)")
+    assert " at 127.0.0.1:" in info.settings["node"]
+    assert client.health().ready
+
+
+def test_a_request_has_one_id_in_the_log_of_both_sides(served: Served, client: Client) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    client.classify(sample_jpeg(), traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
+    own, of_replica = served.lines("infer_images", trace_id, count=2)
+    assert {"(ServeReplica" in line for line in (own, of_replica)} == {True, False}
+    own = next(line for line in (own, of_replica) if "(ServeReplica" not in line)
+    assert json.loads(own)["trace_id"] == trace_id
+    # A client that sends none gets one from the front end.
+    connection = Client(port=served.port)
+    connection.classify(sample_jpeg())
+    connection.close()
+
+
+def test_no_call_is_lost_with_a_replica_and_it_is_replaced(client: Client) -> None:
+    first, _ = _wait_for_workers(client)
+    outcomes: list[str] = []
+    is_over = threading.Event()
+
+    def call_on() -> None:
+        while not is_over.is_set():
+            outcomes.append(client.classify(sample_jpeg()).label)
+
+    threads = [threading.Thread(target=call_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    os.kill(first, signal.SIGKILL)
+    _wait_for_workers(client, without=first)
+    is_over.set()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+    assert set(outcomes) == {"tench"}
+    assert client.stats().worker_restarts == 1
+
+
+def test_the_last_signal_ends_all_of_it(served: Served) -> None:
+    assert served.stop() == 0
+    served.process.wait_for_those_left()
+    assert served.process.left_behind() == []
+
+
+def test_a_setting_that_no_replica_can_work_with_ends_the_start(tmp_path: Path) -> None:
+    graph = tmp_path / "graph.toml"
+    graph.write_text('[jpg_decoder]\nbackend = "DecodeMatt"\n')
+    arguments = ["-m", "service", "--port", "0", "--cluster", "local", "--config", str(graph)]
+    with closing(ServerProcess(arguments)) as process:
+        assert process.wait() == 2
+        assert "error: " in process.log
+        assert "DecodeMatt" in process.log
