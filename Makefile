@@ -7,7 +7,7 @@ REFERENCE_VENV := .venv-reference
 REFERENCE_STAMP := $(REFERENCE_VENV)/.installed
 # torchpipe, in the version that setup.cfg has for the extra `reference`.
 REFERENCE := $(shell sed -n 's/^ *\(torchpipe==.*\)/\1/p' setup.cfg)
-EXTRAS := server,openvino,zoo,bench,tune,test,lint,docs
+EXTRAS := server,openvino,zoo,bench,tune,scaling,test,lint,docs
 # The oldest first. The classifiers of setup.cfg say on which of them the suite has run.
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 comma := ,

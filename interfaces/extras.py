@@ -17,6 +17,7 @@ MODULES = {
         *("skimage", "sklearn", "rich"),
     ),
     "tune": ("optuna", "tomli_w"),
+    "scaling": ("simpy",),
     "metrics": ("prometheus_client", "pynvml"),
 }
 """What is imported of the packages that an extra installs."""

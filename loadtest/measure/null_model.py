@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 NULL_MODEL = "null"
-_SIDE = 224
 # How far the mean colours of photographs are apart, so that no label hangs on rounding.
 _GAIN = 20.0
 
 
-def write_null_model(folder: Path) -> Path:
+def write_null_model(folder: Path, side: int = 224) -> Path:
     """Write the model: which of red, green and blue an image has most of.
 
     Its answer depends on every pixel, so that a server which has not decoded an image shows.
+
+    Args:
+        folder: where to.
+        side: height and width of its images, in pixels.
 
     Returns:
         The file.
@@ -31,7 +34,7 @@ def write_null_model(folder: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         NULL_MODEL,
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, _SIDE, _SIDE])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, side, side])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 3])],
         [helper.make_tensor("gain", TensorProto.FLOAT, [1], [_GAIN])],
     )

@@ -19,6 +19,7 @@ _MAINS = {
     "service": "service.cli:main",
     "service.client": "service.client.command:main",
     "loadtest": "loadtest.command_line:main",
+    "scaling": "scaling.command_line:main",
     "pipeline": "pipeline.commands.dispatch:main",
     "thriftpipe": "thriftpipe.door.group:run",
     "thriftpipe.trace": "thriftpipe.trace.__main__:main",

@@ -1,0 +1,1 @@
+"""From measured costs to a cluster: arithmetic, and a simulation of routing and batching."""
