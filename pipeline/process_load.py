@@ -20,6 +20,7 @@ from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import engine_node, outline_document, overrides_of
 from service.handlers.handler_settings import HandlerSettings
 from service.handlers.process_load import MISTAKE_EXIT_CODE, ProcessLoad
+from service.processes.process import leave
 
 # That of the largest one, ResNet-50.
 _ZOO_MODEL_BYTES = 103_000_000
@@ -77,4 +78,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

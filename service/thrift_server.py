@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import ssl
@@ -10,6 +9,7 @@ import time
 from abc import abstractmethod
 from typing import Any
 
+from interfaces.garbage import keep_all
 from service.accepting.connection_threads import ConnectionThreads
 from service.accepting.listener import (
     Arrival,
@@ -79,9 +79,7 @@ class ThriftServer(Lifecycle):
         """
         self._methods = methods
         self._reserve = ReserveTerms(methods, self._timeouts, self._settings.max_connections)
-        # What start-up made stays for good; collections that pass over it would stall requests.
-        gc.collect()
-        gc.freeze()
+        keep_all()
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, running)

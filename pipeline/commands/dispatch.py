@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 
 from interfaces.command_line import BROKEN_PIPE, drop_stdout
 from interfaces.extras import install_command
+from interfaces.garbage import none_while_importing
 from pipeline.commands.console import complain
 from pipeline.commands.pipeline_arguments import (
     BENCH,
@@ -74,7 +75,8 @@ def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
 def _run(options: Namespace) -> int:
     name = options.command
     try:
-        command = resolve_name(_COMMANDS[name])
+        with none_while_importing():
+            command = resolve_name(_COMMANDS[name])
     except ModuleNotFoundError as error:
         if name not in _OF_EXTRA_BENCH:
             raise

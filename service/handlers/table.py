@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pkgutil import resolve_name
 
+from interfaces.garbage import none_while_importing
 from interfaces.names import unknown_name
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
@@ -38,7 +39,8 @@ def create_handler(name: str, settings: HandlerSettings) -> Handler:
     if name not in HANDLERS:
         raise ConfigurationError(unknown_name("handler", name, HANDLERS))
     try:
-        create = resolve_name(HANDLERS[name])
+        with none_while_importing():
+            create = resolve_name(HANDLERS[name])
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"handler {name!r} needs the module {error.name!r}, which is not installed"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pkgutil import resolve_name
 
 from interfaces.command_line import build_parser
+from interfaces.garbage import none_while_importing
 from interfaces.kinds import SWITCH, one_of
 from interfaces.options import REQUIRED, Command, Option
 from thriftpipe.trial.arguments import TRY, TRY_COMMAND
@@ -54,5 +55,7 @@ def main(arguments: Sequence[str], typed: str) -> int:
     parser = build_parser("thriftpipe", "", OPTIONS, COMMANDS)
     options: Namespace = parser.parse(arguments)
     options.typed = typed
-    code: int = resolve_name(_RUN[options.command])(options)
+    with none_while_importing():
+        run = resolve_name(_RUN[options.command])
+    code: int = run(options)
     return code

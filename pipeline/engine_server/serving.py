@@ -1,6 +1,6 @@
-"""The engine process: `python -m pipeline.engine_server LISTENER_FD OWNER_FD`.
+"""What the engine process does: it runs the engine for the workers of a server.
 
-Only workers start it, see `pipeline.engine_process.launcher`, with the settings on stdin. It runs
+Only they start it: see `pipeline.engine_process.launcher`, with the settings on stdin. It runs
 the nodes that the workers leave to it, for all of them, and ends when the last one has hung up, or
 the server is gone.
 """
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from engine.errors import EngineError
 from engine.scoring import check_results
+from interfaces.garbage import keep_all
 from interfaces.messages import from_json
 from interfaces.stats import EngineProcessStats, Stats
 from pipeline.backends.assembly import settings_of
@@ -35,7 +36,7 @@ from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
 from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
-from service.processes.process import CLOSING_S, end_within, leave
+from service.processes.process import CLOSING_S, end_within
 from service.processes.shared_folder import when_owner_ends
 from service.processes.signals import leave_stop_to_supervisor
 from service.processes.stats_report import encode_stats
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
                 target=workers.beat, args=(pause_s,), name="heartbeat", daemon=True
             ).start()
             facts = _facts(config, pipe)
+            keep_all()
             is_loaded.set()
             workers.serve(facts, submissions.writer)
             # No caller waits for what still runs here.
@@ -126,7 +128,3 @@ def _end_alone(is_loaded: threading.Event) -> None:
     if not is_loaded.is_set():
         os._exit(1)
     end_within(CLOSING_S)
-
-
-if __name__ == "__main__":
-    leave(main(sys.argv[1:]))

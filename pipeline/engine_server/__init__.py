@@ -1,0 +1,1 @@
+"""The engine process; `python -m pipeline.engine_server` is the program."""
