@@ -47,7 +47,7 @@ from loadtest.errors import (
 from loadtest.load.arrivals import ARRIVALS
 from loadtest.progress import Progress
 from loadtest.servers.variants import BASELINE, PIPELINE, PIPELINE_GPU, VARIANTS
-from loadtest.settings import AUTO, DECODER_TOLERANCE, SCORE_TOLERANCE, WINDOW_S
+from loadtest.settings import AUTO, DECODER_TOLERANCE, MASTER_PORT, SCORE_TOLERANCE, WINDOW_S
 
 _PRECISION = one_of((AUTO, *PRECISIONS))
 _MODEL = "model of the zoo or ONNX file"
@@ -94,6 +94,35 @@ _DESCRIBED = (
     ),
     Option("request_timeout_s", DURATION, 30.0, "longest wait for one reply"),
     Option("client_processes", COUNT, None, "processes that the clients share (what they need)"),
+    Option(
+        "processes",
+        COUNT,
+        None,
+        "workers of Locust's distributed mode that are started here (with --worker: 1)",
+    ),
+    Option(
+        "master",
+        TEXT,
+        None,
+        f"wait for workers at this address of this machine, such as 0.0.0.0:{MASTER_PORT}, and "
+        "spread the load over them",
+        "HOST[:PORT]",
+    ),
+    Option("workers_expected", COUNT, None, "how many workers --master waits for"),
+    Option(
+        "worker",
+        TEXT,
+        None,
+        "be a worker of the master there until it has ended; the load is the master's to say",
+        "HOST[:PORT]",
+    ),
+    Option(
+        "doubling_pairs",
+        COUNT,
+        None,
+        "measure so many pairs of windows, with the client processes and with twice as many, which "
+        "shows whether these are the limit",
+    ),
     Option("warmup_s", DURATION_OR_0, 1.0, "load that is not measured"),
     Option("seed", WHOLE_NUMBER, 0, "decides what is random, such as the order of the images"),
     Option("total_number", COUNT, None, "requests that end the measured window"),
@@ -177,6 +206,9 @@ _DESCRIBED = (
 )
 _CLIENTS = "port client_processes warmup_s seed"
 _LOAD = f"img_dir {SKIP_BAD_IMAGES} request_batch request_timeout_s {_CLIENTS}"
+_SPREAD = "master|worker workers_expected processes doubling_pairs"
+# What a worker's own command line may say: where the master is, and what is of its own machine.
+_OF_WORKERS = ("worker", "processes", "img_dir", SKIP_BAD_IMAGES)
 _SERVERS = (
     "engine precision weights mean std layout color input_size resize crop output "
     "output_activation calibration_images config score_tolerance keep_servers launch_prefix "
@@ -184,6 +216,7 @@ _SERVERS = (
 )
 _TITLES = {
     **dict.fromkeys(f"host {_LOAD} request_client rate arrivals total_number".split(), "load"),
+    **dict.fromkeys(_SPREAD.replace("|", " ").split(), "client processes"),
     **dict.fromkeys(_SERVERS.split(), "servers"),
 }
 OPTIONS = tuple(replace(it, group=_TITLES.get(it.name, "")) for it in _DESCRIBED)
@@ -198,7 +231,7 @@ COMMANDS = {
     "images": Command("make the photo set", "output_dir", {"output_dir": REQUIRED}),
     "run": Command(
         "load a server that already runs",
-        f"host {_LOAD} request_client|rate arrivals total_number|duration_s output_dir",
+        f"host {_LOAD} request_client|rate arrivals total_number|duration_s {_SPREAD} output_dir",
         {"duration_s": 10.0},
     ),
     "capacity": Command(
@@ -297,10 +330,24 @@ def main(arguments: Sequence[str] | None = None, typed: str | None = None) -> in
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse(words)
+    _check_worker(options)
     # Not at the top: --help and wrong usage are told without waiting for these.
     from loadtest.commands import COMMANDS as RUN
 
     return run_command("loadtest", words, options, RUN[options.command], typed)
+
+
+def _check_worker(options: argparse.Namespace) -> None:
+    """End a command line of a worker that says what its master says, with exit code 2."""
+    if getattr(options, "worker", None) is None:
+        return
+    for described in (option for entry in COMMANDS["run"].entries(OPTIONS) for option in entry):
+        name = described.name
+        if name not in _OF_WORKERS and getattr(options, name) != described.default:
+            build_parser().error(
+                f"--{name} is for the master to say, which tells its workers; beside --worker "
+                f"there may be --{', --'.join(_OF_WORKERS[1:])}"
+            )
 
 
 def run_command(

@@ -16,13 +16,14 @@ from typing import Any, Protocol, TypeVar
 from interfaces.extras import packages_of
 from loadtest.errors import LoadTestError, NoResultError, UsageError
 from loadtest.load import images
+from loadtest.load.workers import work
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
 from loadtest.measure.peers import PeersComparison
 from loadtest.measure.single import measure_null_request, measure_running_server
 from loadtest.progress import Progress
 from loadtest.records import machine, raw_files
-from loadtest.records.run import Run
+from loadtest.records.run import CLIENTS, Run
 from loadtest.runtime.integrity import measure_integrity
 from loadtest.runtime.parts import Part, batching_parts, overhead_parts
 from loadtest.runtime.sides import measure_sides
@@ -47,9 +48,15 @@ def _make_images(options: argparse.Namespace, command: str, progress: Progress) 
 
 
 def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
+    if options.worker is not None:
+        host, port = chosen.worker_address(options)
+        work(host, port, options.processes or 1, chosen.chosen_images(options), progress)
+        return
     load = chosen.run_settings(options)
     folder = _prepared(options.output_dir)
-    run = measure_running_server(load, chosen.chosen_images(options), command, progress)
+    sent = chosen.chosen_images(options)
+    spread, pairs = chosen.spread_of(options), options.doubling_pairs or 0
+    run = measure_running_server(load, sent, command, progress, spread, pairs)
     progress.end_line()
     from loadtest.report.load_page import quick_tables
 
@@ -270,8 +277,14 @@ def report_link(folder: Path) -> str:
 
 
 def require_result(run: Run) -> None:
-    """Raise NoResultError where no request of a window got a right answer."""
+    """Raise NoResultError where a worker was lost, or no request of a window was answered right."""
     for window in (window for workload in run.workloads for window in workload.windows):
+        for process in window.details.get(CLIENTS, ()):
+            if process["lost"]:
+                raise NoResultError(
+                    f"worker {process['worker']} {process['lost']}: the load was not the one asked "
+                    f"for, and the window ended after {window.length_s:.1f} s"
+                )
         images = int(run.settings["request_batch"])
         if window.records and all(record.failed_images >= images for record in window.records):
             first = next(record.error for record in window.records)

@@ -14,6 +14,8 @@ SCORE_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "bf16": 0.02, "int8": 0.05}
 # Photographs of the set whose colour is spread the coarsest way differ by up to 0.07.
 DECODER_TOLERANCE = 0.1
 """The same between variants that decode differently."""
+MASTER_PORT = 5557
+"""Where workers look for their master; that of Locust's masters."""
 WINDOW_S = 6.5
 """Length of the windows of a comparison, in s."""
 

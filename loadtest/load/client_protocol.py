@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loadtest.settings import LoadSettings
 
 PROGRESS_INTERVAL_S = 0.2
 RECORDS_PER_LINE = 2000
+# Messages of this program among those of Locust's master and its workers.
+HELLO, MESSAGE, CLOCK = "thriftpipe_hello", "thriftpipe", "thriftpipe_clock"
 LATENCIES_PER_REPORT = 100
 """At most; they tell a waiting user the TP99 of the last seconds."""
 
@@ -24,6 +26,9 @@ class ClientConfig:
         expected_labels: for each file the label that it must get, or None where any will do.
         users: closed-loop clients, or generators of an open loop, in this process.
         first_user: number of the first of them; numbers are unique over all processes.
+        user_step: from one number to the next.
+        clock_offset_s: what this process's monotonic clock shows more than the load test's, which
+            all times in messages are of; 0 on one machine.
     """
 
     load: LoadSettings
@@ -31,6 +36,8 @@ class ClientConfig:
     expected_labels: list[str | None]
     users: int
     first_user: int
+    user_step: int = 1
+    clock_offset_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class ProgressReport:
         connection_failures: since the last answer.
         last_error: of the last failed request.
         recent_ms: latencies of some requests that were answered since the last report.
+        cpu_s: CPU time of the process so far.
     """
 
     at_s: float
@@ -64,6 +72,7 @@ class ProgressReport:
     connection_failures: int
     last_error: str
     recent_ms: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,4 +146,157 @@ class End:
     right_images: int = 0
 
 
+@dataclass(frozen=True)
+class MasterSetup:
+    """What the process with Locust's master is told at its start.
+
+    Attributes:
+        host: address where it listens for workers.
+        port: of it; 0 for a free one.
+        is_open: whether the load is an open loop.
+    """
+
+    host: str
+    port: int
+    is_open: bool
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The master waits for workers; `problem` says why it does not, where it is not empty."""
+
+    port: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker's process is told at its start.
+
+    Attributes:
+        host: where the master is.
+        port: of it.
+        image_paths: files to send.
+        images: name and SHA-256 of each.
+    """
+
+    host: str
+    port: int
+    image_paths: list[str]
+    images: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a worker says of itself when it has joined.
+
+    Attributes:
+        host_name: of its machine, for messages; no result file has it.
+        machine_id: the same for all workers of one machine, until it is started again.
+        pid: of its process.
+        version: of this program.
+        machine: as `describe_machine` has it.
+        images: name and SHA-256 of each of its images.
+    """
+
+    host_name: str
+    machine_id: str
+    pid: int
+    version: str
+    machine: dict[str, Any]
+    images: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A worker is there; its number from 1 stands for it from now on."""
+
+    worker: int
+    hello: Hello
+
+
+@dataclass(frozen=True)
+class ToWorker:
+    """A message, as JSON, for a worker."""
+
+    worker: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FromWorker:
+    """A message of a worker, as JSON."""
+
+    worker: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """A worker is gone."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The worker cannot take part, and is to end."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CompareClocks:
+    """The clocks of these workers are to be compared with the master's; `Clocks` answers."""
+
+    workers: list[int]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A worker's monotonic clock beside the master's, by the exchange that took the least time.
+
+    Attributes:
+        worker: its number.
+        offset_s: what it shows more.
+        within_s: how far the offset may be off: half of the time that the exchange took.
+    """
+
+    worker: int
+    offset_s: float
+    within_s: float
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Of the workers that answered."""
+
+    clocks: list[Clock]
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Locust's master is to start so many users on these workers."""
+
+    workers: list[int]
+    users: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a worker tells the user who started it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker's process ends, and why; with `is_done` after a load that went as it should."""
+
+    reason: str
+    is_done: bool
+
+
+FROM_MASTER = (Listening, Joined, FromWorker, Left, Clocks)
 FROM_CLIENTS = (Loaded, ProgressReport, RequestRows, End)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,16 @@ from thriftpy2.thrift import TException
 
 from idl import inference
 from loadtest.load.arrivals import arrivals
-from loadtest.load.client_protocol import ClientConfig, RequestRow
+from loadtest.load.client_protocol import (
+    LATENCIES_PER_REPORT,
+    RECORDS_PER_LINE,
+    ClientConfig,
+    End,
+    ProgressReport,
+    RequestRow,
+    RequestRows,
+    Stop,
+)
 from loadtest.load.rpc import describe
 from loadtest.load.wires import THRIFT, RefusedError, http_request, opener
 
@@ -29,7 +38,8 @@ _LONGEST_BACKOFF_S = 1.0
 _MOST_IN_FLIGHT = 800
 # Asking the kernel what has come takes less where something has.
 _WAITED_S = 50e-6
-DRAIN_S = 10.0
+_STOP_TIMEOUT_S = 5.0
+_DRAIN_S = 10.0
 """How long the end of an open loop waits for answers, unless --request_timeout_s is less."""
 
 # The server answered, so the connection is in step and can be used again.
@@ -179,8 +189,10 @@ class OpenLoopUser(User):
         to, number = self.load.config.load, self.load.next_user_number()
         self.picks = self.load.image_order(number)
         rate_per_s, users = to.arrivals_per_s or 0.0, to.request_client
-        now_s = time.perf_counter()
-        self.due = arrivals(to.arrivals, rate_per_s, now_s, number, users, to.seed)
+        # Generators of several machines make one stream on the clock that they have in common.
+        planned = arrivals(to.arrivals, rate_per_s, self.load.now_s(), number, users, to.seed)
+        offset_s = self.load.config.clock_offset_s
+        self.due = (due_s + offset_s for due_s in planned)
         self.batch = to.request_batch
         self.uuid_prefix = f"{number}-"
         self.free: list[Caller] = []
@@ -192,7 +204,7 @@ class OpenLoopUser(User):
         """Wait for what is in flight; what takes too long is a request without an answer."""
         for due_s in takewhile(lambda due_s: due_s <= self.load.end_s, self.due):
             self._give_up(self._next_images(), due_s, "not sent: the load generator was too slow")
-        self.calls.join(min(DRAIN_S, self.load.config.load.request_timeout_s))
+        self.calls.join(min(_DRAIN_S, self.load.config.load.request_timeout_s))
         for images, due_s in self.in_flight.values():
             self._give_up(images, due_s, "unanswered when the load had ended", is_sent=True)
         self.calls.kill(block=False)
@@ -240,6 +252,11 @@ class OpenLoopUser(User):
         self.free.append(caller)
 
 
+def stop_timeout_s(*, is_open: bool) -> float:
+    """How long the end of a load waits for its users."""
+    return _STOP_TIMEOUT_S + (_DRAIN_S if is_open else 0.0)
+
+
 class Load:
     """What the users of this process share.
 
@@ -250,7 +267,7 @@ class Load:
         failed_requests: how many of them have an error.
         connection_failures: since the last answer.
         last_error: of the last failed request.
-        end_s: of an open loop's window, once it is known.
+        end_s: of an open loop's window, once it is known, on the process's own clock.
     """
 
     def __init__(self, config: ClientConfig) -> None:
@@ -265,7 +282,8 @@ class Load:
         data = [Path(path).read_bytes() for path in config.image_paths]
         self._is_thrift = wire == THRIFT
         self._data = data if self._is_thrift else [http_request(wire, image) for image in data]
-        self._numbers = iter(range(config.first_user, config.first_user + config.users))
+        self._numbers = count(config.first_user, config.user_step)
+        self._told = 0
 
     def keep(self, row: RequestRow) -> None:
         """Add a request."""
@@ -274,11 +292,43 @@ class Load:
             self.failed_requests += 1
             self.last_error = row.error
 
-    def some_latencies_ms(self, first: int, most: int) -> list[float]:
+    def progress(self, users: int) -> ProgressReport:
+        """How far it is, with some of the latencies since the last report."""
+        told, self._told = self._told, len(self.rows)
+        return ProgressReport(
+            at_s=self.now_s(),
+            cpu_s=time.process_time(),
+            users=users,
+            completed=self._told,
+            failed=self.failed_requests,
+            connection_failures=self.connection_failures,
+            last_error=self.last_error,
+            recent_ms=self._some_latencies_ms(told, LATENCIES_PER_REPORT),
+        )
+
+    def _some_latencies_ms(self, first: int, most: int) -> list[float]:
         """Evenly picked latencies of requests from the row with that number on, if answered."""
         rows = self.rows[first:]
         picked = rows[:: -(-len(rows) // most) or 1]
         return [round(row.latency_ms, 2) for row in picked if not row.error]
+
+    def now_s(self) -> float:
+        """The time on the clock that messages are of."""
+        return time.perf_counter() - self.config.clock_offset_s
+
+    def end_at(self, end_s: float) -> None:
+        """What was to be sent by then, or by now, belongs to the load; later requests do not."""
+        self.end_s = min(end_s, self.now_s()) + self.config.clock_offset_s
+
+    def window(self, stop: Stop) -> Iterator[RequestRows | End]:
+        """The window's requests, in messages, on the clock that messages are of."""
+        offset_s = self.config.clock_offset_s
+        rows = [row._replace(completed_s=row.completed_s - offset_s) for row in self.rows]
+        is_open = self.config.load.arrivals_per_s is not None
+        kept = [row for row in rows if stop.takes(row, is_open=is_open)]
+        for start in range(0, len(kept), RECORDS_PER_LINE):
+            yield RequestRows(kept[start : start + RECORDS_PER_LINE])
+        yield End(stop.right_images(rows))
 
     def next_user_number(self) -> int:
         """A number that no other user of any process has."""

@@ -6,22 +6,23 @@ import hashlib
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from loadtest.errors import LoadTestError
-from loadtest.load.clients import Clients
+from loadtest.load.clients import ClientPool, Clients
 from loadtest.load.images import LoadImage
 from loadtest.load.rpc import ServerIdentity, server_identity
+from loadtest.load.workers import Spread, WorkerPool
 from loadtest.measure.sampling import local_server_pid
 from loadtest.measure.window import ServerUnderLoad, measure_window
 from loadtest.progress import Progress
 from loadtest.records import machine
 from loadtest.records.probe import Gpus
-from loadtest.records.run import Run, VariantRun, WorkloadRun, new_run
+from loadtest.records.run import CLIENTS, Run, VariantRun, Window, WorkloadRun, new_run
 from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
 from loadtest.settings import LoadSettings
 
@@ -29,17 +30,102 @@ _NULL = "null"
 
 
 def measure_running_server(
-    load: LoadSettings, images: Sequence[LoadImage], command: str, progress: Progress
+    load: LoadSettings,
+    images: Sequence[LoadImage],
+    command: str,
+    progress: Progress,
+    spread: Spread | None = None,
+    doubling_pairs: int = 0,
 ) -> Run:
-    """Measure one window against the server at `load.host` and `load.port`.
+    """Measure one window against the server at `load.host` and `load.port`, or pairs of windows.
+
+    Where a worker is lost, it ends with that window, whose details say so.
+
+    Args:
+        load: what is sent, by `client_processes`.
+        images: of the requests.
+        command: the command line, for the record.
+        progress: shows how it goes.
+        spread: the workers that send it; None for client processes of this one.
+        doubling_pairs: pairs of windows, with the load's client processes and with twice as many;
+            0 for one window.
 
     Raises:
-        LoadTestError: no server answers, it dies, or nothing completes.
+        LoadTestError: no server answers, it dies, a worker does not join, or nothing completes.
     """
     server = RunningServer(load.host, load.port)
     progress.line(f"{server.title} at {load.host}:{load.port}, {load.title}")
-    run = server.new_run("run", load, images, command, {})
-    return _measured(run, load, images, server, progress, server.title)
+    loads = [load]
+    if doubling_pairs:
+        twice = 2 * load.client_processes
+        generators = twice if load.arrivals_per_s is not None else load.request_client
+        loads.append(replace(load, client_processes=twice, request_client=generators))
+    further = {"workers": spread and spread.workers, "doubling_pairs": doubling_pairs}
+    run = server.new_run("run", load, images, command, further)
+    with _pool(spread, loads, images, progress) as pool:
+        if isinstance(pool, WorkerPool):
+            run.results["hosts"] = pool.hosts
+        for repeat in range(1, max(1, doubling_pairs) + 1):
+            # Each goes first as often as the other, so that what drifts slows both.
+            for own in loads if repeat % 2 else loads[::-1]:
+                window = _window(server, own, images, pool, progress, repeat)
+                run.workloads[0].windows.append(window)
+                if any(process["lost"] for process in window.details[CLIENTS]):
+                    return replace(run, complete=False)
+    return _named_by_processes(run) if doubling_pairs else run
+
+
+def _pool(
+    spread: Spread | None,
+    loads: Sequence[LoadSettings],
+    images: Sequence[LoadImage],
+    progress: Progress,
+) -> ClientPool | WorkerPool:
+    if spread is None:
+        return ClientPool(min(loads[-1].client_processes, loads[-1].request_client))
+    is_open = loads[0].arrivals_per_s is not None
+    return WorkerPool(spread, images, progress, is_open=is_open)
+
+
+def _window(
+    server: RunningServer,
+    load: LoadSettings,
+    images: Sequence[LoadImage],
+    pool: ClientPool | WorkerPool,
+    progress: Progress,
+    repeat: int,
+) -> Window:
+    with Clients(load, images, {}, pool) as clients:
+        window = measure_window(
+            server.identity.handler,
+            repeat,
+            clients,
+            load,
+            server,
+            Gpus(),
+            progress,
+            server.title,
+            counts_nodes=True,
+            tells_clients=True,
+        )
+    return replace(window, client_processes=len(window.details[CLIENTS]))
+
+
+def _named_by_processes(run: Run) -> Run:
+    """With a row of tables for each number of client processes."""
+    workload = run.workloads[0]
+    (variant,) = workload.variants
+
+    def name(processes: int | None) -> str:
+        plural = "" if processes == 1 else "es"
+        return f"{variant.name}, {processes} client process{plural}"
+
+    windows = [
+        replace(window, variant=name(window.client_processes)) for window in workload.windows
+    ]
+    counts = sorted({window.client_processes or 1 for window in windows})
+    variants = [replace(variant, name=name(count)) for count in counts]
+    return replace(run, workloads=[replace(workload, variants=variants, windows=windows)])
 
 
 class RunningServer:

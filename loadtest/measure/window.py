@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, NoResultError
 from loadtest.load.clients import Clients
 from loadtest.measure.node_counts import node_counts
 from loadtest.measure.sampling import Sampler
 from loadtest.progress import Progress
+from loadtest.records.machine import without_paths
 from loadtest.records.node_counts import as_details, growth
 from loadtest.records.probe import Gpus, Probe
-from loadtest.records.run import Window
+from loadtest.records.run import CLIENTS, Window
 from loadtest.settings import LoadSettings
 
 # A count-bound window has no planned end; this one only keeps a stuck server from holding it.
@@ -41,6 +42,7 @@ def measure_window(
     title: str,
     *,
     counts_nodes: bool = False,
+    tells_clients: bool = False,
 ) -> Window:
     """Put the load on, discard the warm-up, and measure one window.
 
@@ -59,9 +61,12 @@ def measure_window(
         title: what the progress line calls it.
         counts_nodes: whether the server is asked what its nodes do in the window. It is asked just
             before its start and just after its end, so that a batch more or less may be counted.
+        tells_clients: whether the window's details say what each client process did. Where one was
+            lost, they do, and the window ends then.
 
     Raises:
         LoadTestError: a client ended, the server stopped answering, or nothing completed.
+        NoResultError: every worker was lost.
     """
     clients.start()
 
@@ -92,16 +97,21 @@ def measure_window(
     after = node_counts(load.host, load.port) if counts_nodes else {}
     records = clients.stop(start_s, end_s)
     length_s = end_s - start_s
-    if load.total_number is not None:
+    if load.total_number is not None and not clients.lost:
         if len(records) < load.total_number:
             raise LoadTestError(f"only {len(records)} of {load.total_number} requests completed")
         records = records[: load.total_number]
         length_s = records[-1].completed_s
+    if not records and clients.lost:
+        (process, reason), *_ = clients.lost.items()
+        raise NoResultError(f"{process.title} {reason}, and no other has a request in the window")
     if not records:
         raise LoadTestError(
             f"no request completed within {length_s:.1f} s; choose a longer --duration_s"
         )
     is_open = load.arrivals_per_s is not None
+    facts = without_paths(clients.facts(start_s, end_s))
+    told = {CLIENTS: facts} if tells_clients or clients.lost else {}
     return Window(
         variant,
         repeat,
@@ -109,6 +119,6 @@ def measure_window(
         sampler.samples(start_s),
         records,
         images_per_s=clients.right_images / length_s if is_open else None,
-        details=as_details(growth(before, after)),
+        details={**as_details(growth(before, after)), **told},
         offered_per_s=load.arrivals_per_s,
     )

@@ -134,6 +134,12 @@ class ChildProcess:
         except BrokenPipeError:
             return  # the end of its output tells, with its last line
 
+    def close_input(self) -> None:
+        """Tell it that no more lines come."""
+        assert self._popen.stdin is not None  # noqa: S101 (it was asked for)
+        with suppress(BrokenPipeError):
+            self._popen.stdin.close()
+
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the exit; None where it still runs after `timeout_s`."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import socket
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,6 +46,19 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "gpus": Gpus().names or "n/a",
     }
+
+
+def machine_id() -> str:
+    """The same in all processes of this machine until it is started again; for no result file."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def own_version() -> str:
+    """Version of this program."""
+    return package_versions(("thriftpipe",)).get("thriftpipe", "unknown")
 
 
 def has_gpu() -> bool:

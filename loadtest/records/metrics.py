@@ -131,7 +131,7 @@ METRICS = (
     Metric(
         "clients_cpu_s",
         "clients_cpu_percent",
-        lambda probe: sum(map(cpu_s, probe.clients)),
+        lambda probe: None if probe.clients is None else sum(map(cpu_s, probe.clients)),
         _growth,
         {"client CPU": _show(1)},
     ),

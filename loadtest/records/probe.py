@@ -46,16 +46,19 @@ class Probe:
 
     Args:
         server_pid: root of the server's process tree, or None where it cannot be seen from here.
-        client_pids: the client processes.
+        client_pids: the client processes; None where some run on other machines.
         gpus: the GPUs to read; None for none.
     """
 
     def __init__(
-        self, server_pid: int | None, client_pids: Sequence[int] = (), gpus: Gpus | None = None
+        self,
+        server_pid: int | None,
+        client_pids: Sequence[int] | None = (),
+        gpus: Gpus | None = None,
     ) -> None:
         self._server = None if server_pid is None else psutil.Process(server_pid)
         self._tree: list[psutil.Process] | None = None
-        self.clients = [psutil.Process(pid) for pid in client_pids]
+        self.clients = None if client_pids is None else [*map(psutil.Process, client_pids)]
         self.own = psutil.Process()
         self.gpus = gpus or _NoGpus()
 

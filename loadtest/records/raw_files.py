@@ -49,6 +49,7 @@ _LATENCY_COLUMNS = (
     "failed_images",
     "error",
     "lag_ms",
+    "worker",
 )
 _STAGE_COLUMNS = ("workload", "variant", "request", "stage", "ms")
 # The client's own measurement stands in the table of stages under this name.
@@ -189,7 +190,8 @@ def _latency_rows(workload: str, window: Window) -> Iterator[_Row]:
             record.image,
             record.failed_images,
             record.error,
-            f"{record.lag_ms:.4f}" if is_open else "",
+            f"{record.lag_ms:.4f}" if is_open or record.lag_ms else "",
+            record.worker,
         )
 
 
@@ -227,7 +229,8 @@ def thin(folder: Path) -> None:
                     completed_s=math.nan,
                     latency_ms=round(r.latency_ms, 2),
                     image="",
-                    lag_ms=round(r.lag_ms, 2),
+                    lag_ms=0.0 if window.offered_per_s is None else round(r.lag_ms, 2),
+                    worker="",
                 )
                 for r in window.records
             ]
@@ -332,6 +335,7 @@ def _read_latencies(path: Path, *, partial: bool) -> dict[_WindowKey, list[Recor
                 failed_images=int(row["failed_images"]),
                 error=row["error"],
                 lag_ms=float(row.get("lag_ms") or 0.0),
+                worker=row.get("worker") or "",
             )
         )
     return records

@@ -9,6 +9,8 @@ from typing import Any
 from interfaces.sizes import size_text
 from loadtest.records import machine
 
+CLIENTS = "clients"
+"""Of a window's details: what its client processes did, one by one."""
 TRIAL = 0
 """The number of a window that only chooses between settings."""
 
@@ -25,6 +27,7 @@ class Record:
         error: the first failure, or "".
         lag_ms: how late the load generator was with it, which latency_ms contains: in an open loop
             with sending it, and in any with reading the reply, of which this is a bound.
+        worker: number of the process that sent it; "" where it was not kept.
     """
 
     completed_s: float
@@ -33,6 +36,7 @@ class Record:
     failed_images: int
     error: str
     lag_ms: float = 0.0
+    worker: str = ""
 
 
 @dataclass(frozen=True)

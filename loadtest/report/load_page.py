@@ -17,6 +17,7 @@ from loadtest.report.batch_summary import batch_remarks, batch_table, node_batch
 from loadtest.report.charts import Chart, DrawnChart, drawn
 from loadtest.report.document import Page
 from loadtest.report.findings import findings
+from loadtest.report.generator import generator_findings, generator_table
 from loadtest.report.stage_summary import by_kind, stage_parts
 from loadtest.report.style import THEME
 from loadtest.report.summary import MARKS, Row, summarise, sweep_rows
@@ -118,6 +119,8 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
         "batch_nodes": nodes,
         "batch_remarks": [*batch_remarks(rows, nodes)],
         "warnings": _warnings(rows),
+        "generator": generator_findings(rows),
+        "generator_table": generator_table(rows),
     }
 
 
@@ -204,16 +207,25 @@ def _terminal(run: Run) -> str:
 
 def quick_tables(run: Run) -> str:
     """The quick start's tables of a run with one server, its counts and its first errors."""
-    row = summarise(run, run.workloads[0])[0]
-    lines = [
-        *tables.short_tables([row], _memory_bytes(run)),
-        f"{row.requests} requests in {row.windows[0].length_s:.2f} s, {row.failed_images} images "
+    rows = summarise(run, run.workloads[0])
+    lines: list[str] = [*tables.short_tables(rows, _memory_bytes(run))]
+    for row in rows:
+        lines += _counts(row)
+    if len(rows) > 1 or run.settings.get("workers"):
+        lines += [str(generator_table(rows)), *(f"- {told}" for told in generator_findings(rows))]
+    return "\n".join(lines)
+
+
+def _counts(row: Row) -> list[str]:
+    """What a row's tables leave out."""
+    length_s = sum(window.length_s for window in row.windows)
+    return [
+        f"{row.requests} requests in {length_s:.2f} s, {row.failed_images} images "
         f"failed; {_in_flight(row)}; "
         f"client CPU {percent(row.usage['clients_cpu_percent'], 1)}, "
         f"foreign CPU {percent(row.usage['foreign_percent'], 1)}; marks: {tables.marks(row)}",
         *(f"error ({count} times): {error}" for error, count in row.first_errors),
     ]
-    return "\n".join(lines)
 
 
 def _in_flight(row: Row) -> str:

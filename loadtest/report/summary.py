@@ -11,7 +11,7 @@ from statistics import fmean, median
 from typing import Any
 
 from loadtest.records.metrics import mean_usage, window_usage
-from loadtest.records.run import Record, Run, VariantRun, Window, WorkloadRun
+from loadtest.records.run import CLIENTS, Record, Run, VariantRun, Window, WorkloadRun
 from loadtest.servers.variants import BASELINE, IN_PROCESS, server_processes, split_workers
 from measurement.statistics import (
     Interval,
@@ -27,7 +27,11 @@ _NOISE_PERCENT = 10.0
 _STABLE_SHARE = 0.10
 _LITTLE_SHARE = 0.05
 _TAIL_SHARE = 0.05
-_LAG_SHARE = 0.10
+LAG_SHARE = 0.10
+"""A load generator's own lag may be so much of the TP99."""
+BUSY_CLIENT_PERCENT = 80.0
+"""So much of a core is nearly all that a client process can use."""
+_CLOCK_SHARE = 0.01
 _SHOWN_ERRORS = 3
 # Not one within a label, which is quoted.
 _NUMBER = re.compile(r"(?<![\w'.])\d+(?:\.\d+)?(?![\w'])")
@@ -167,6 +171,36 @@ class Row:
         """Of an open loop, how late the load generator itself was; part of the latencies."""
         return None if self.offered_per_s is None else percentile(self._lags_ms, q)
 
+    def own_lag_ms(self, q: float) -> float:
+        """The same of any loop: of clients that wait, how long replies lay unread at most."""
+        return percentile(self._lags_ms, q)
+
+    @cached_property
+    def _client_processes(self) -> list[tuple[Window, list[dict[str, Any]]]]:
+        return [(window, window.details.get(CLIENTS, [])) for window in self.windows]
+
+    @property
+    def has_lost_worker(self) -> bool:
+        """True if a client process ended before the window did."""
+        return any(process["lost"] for _, told in self._client_processes for process in told)
+
+    @property
+    def has_busy_client(self) -> bool:
+        """True if a client process used nearly all of a core."""
+        return any(
+            (process["cpu_percent"] or 0.0) >= BUSY_CLIENT_PERCENT
+            for _, told in self._client_processes
+            for process in told
+        )
+
+    @property
+    def has_unsure_clocks(self) -> bool:
+        """True if the workers' clocks may be apart by more than a hundredth of a window."""
+        return any(
+            clock_error_ms(told) > _CLOCK_SHARE * 1000 * window.length_s
+            for window, told in self._client_processes
+        )
+
     @property
     def is_late_generator(self) -> bool:
         """True if the load generator's own lag is more than a tenth of the TP99.
@@ -176,7 +210,7 @@ class Row:
         lag_ms, tp99_ms = self.lag_ms(0.99), self.tp_ms(0.99)
         if lag_ms is not None and tp99_ms is None:
             tp99_ms = percentile(sorted(record.latency_ms for record in self._records), 0.99)
-        return lag_ms is not None and tp99_ms is not None and lag_ms > _LAG_SHARE * tp99_ms
+        return lag_ms is not None and tp99_ms is not None and lag_ms > LAG_SHARE * tp99_ms
 
     @cached_property
     def concurrency(self) -> float | None:
@@ -263,6 +297,18 @@ class Row:
         return abs(found / self.clients - 1) > _LITTLE_SHARE
 
 
+def clock_error_ms(processes: Sequence[Mapping[str, Any]]) -> float:
+    """How far client processes' clocks may be off, by exchanges and drift; 0 for the same clock."""
+    return max(
+        (
+            process["clock_within_ms"] + abs(process["clock_drift_ms"])
+            for process in processes
+            if "clock_within_ms" in process
+        ),
+        default=0.0,
+    )
+
+
 @dataclass(frozen=True)
 class Mark:
     """What a reader must know before trusting a row.
@@ -312,6 +358,27 @@ MARKS = (
         "the load generator's own lag is more than a tenth of the TP99, which contains it; take "
         "more --client_processes, or another machine for them",
         "the load generator was late itself, which the latencies of {names} contain",
+    ),
+    Mark(
+        "lost worker",
+        lambda row: row.has_lost_worker,
+        "a worker of the load was lost and the window ended then: this is no result of the load "
+        "that was asked for",
+        "a worker that sent load to {names} was lost",
+    ),
+    Mark(
+        "busy client",
+        lambda row: row.has_busy_client,
+        f"a client process used {BUSY_CLIENT_PERCENT:g} % of a core or more, so that it may be the "
+        "limit; take more client processes",
+        "a client process of {names} may have been the limit",
+    ),
+    Mark(
+        "unsure clocks",
+        lambda row: row.has_unsure_clocks,
+        "the workers' clocks may be apart by more than a hundredth of the window, and so may its "
+        "edges; take a longer --duration_s",
+        "the clocks of the workers of {names} could not be compared well",
     ),
 )
 
