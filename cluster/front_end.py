@@ -20,7 +20,7 @@ from service.handlers.slow_start import told_while_slow
 from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import STARTING
 from service.thrift_server import ThriftServer
-from service.wire.processor import method_table
+from service.wire.method_table import method_table
 
 _log = logging.getLogger(__name__)
 

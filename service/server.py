@@ -27,7 +27,7 @@ from service.processes.placement import Placement
 from service.processes.process import CLOSING_S, is_done_within
 from service.processes.stats_report import Report
 from service.thrift_server import ThriftServer
-from service.wire.processor import method_table
+from service.wire.method_table import method_table
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from service.processes.process import is_done_within
 from service.requests.telling import telling
 from service.wire.buffer_budget import BufferBudget
 from service.wire.connection import Connection
-from service.wire.processor import MethodTable, Processor
+from service.wire.method_table import MethodTable
+from service.wire.processor import Processor
 from service.wire.tls import TlsTransport, tls_context
 from service.wire.transport import PlainTransport, Timeouts, Transport
 

@@ -9,7 +9,7 @@ from idl import inference
 from service.call_counts import CONNECTIONS
 from service.refusals import overloaded
 from service.wire.buffer_budget import BufferBudget, MemoryFullError
-from service.wire.processor import MethodTable
+from service.wire.method_table import MethodTable
 from service.wire.transport import Timeouts
 
 _RETRY_AFTER_MS = 1000

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from thriftpy2.thrift import TApplicationException, TException, TMessageType, TType
+from thriftpy2.thrift import TApplicationException, TException, TMessageType
 from thriftpy2.transport import TCyMemoryBuffer
 
 from idl import inference
@@ -30,6 +27,7 @@ from service.wire.binary_protocol import BinaryProtocol
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
 from service.wire.framing import BUFFER_BYTES, Message
 from service.wire.large_strings import restore
+from service.wire.method_table import Method, MethodTable, missing_field
 from service.wire.peer import hold_back
 from service.wire.scanner import LimitError, ProtocolError
 
@@ -57,65 +55,6 @@ INTERNAL_ERROR_MESSAGE = "the server failed; its log has the cause under this er
 def new_error_id() -> str:
     """A short id that the client gets and that is in the server's log."""
     return uuid.uuid4().hex[:12]
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method of the service.
-
-    Attributes:
-        name: as in the IDL.
-        args: thriftpy2's struct of the arguments.
-        result: thriftpy2's struct of the result or declared exception.
-        call: the implementation.
-        parameters: argument names in order.
-        required: those without which it cannot be called.
-        exceptions: declared exception class to the result's field.
-        check: raises what refuses a call, seen its encoded arguments; they are not decoded then.
-            Not asked where decoding costs no more than asking.
-    """
-
-    name: str
-    args: type[Any]
-    result: type[Any]
-    call: Callable[..., Any]
-    parameters: tuple[str, ...]
-    required: frozenset[str]
-    exceptions: dict[type[TException], str]
-    check: Callable[[memoryview], None] | None
-
-
-MethodTable = dict[bytes, Method]
-
-
-def method_table(service: type[Any], implementation: object) -> MethodTable:
-    """The methods of a service by wire name.
-
-    Args:
-        service: the service as thriftpy2 loaded it.
-        implementation: an object with a method of each name; a parameter without a default is a
-            required argument (the IDL does not tell required arguments from optional ones). It may
-            have a `check_NAME` for each.
-    """
-    table: MethodTable = {}
-    for name in service.thrift_services:
-        args = getattr(service, f"{name}_args")
-        result = getattr(service, f"{name}_result")
-        call = getattr(implementation, name)
-        signature = inspect.signature(call).parameters.values()
-        table[name.encode()] = Method(
-            name=name,
-            args=args,
-            result=result,
-            call=call,
-            parameters=tuple(field[1] for field in args.thrift_spec.values()),
-            required=frozenset(p.name for p in signature if p.default is p.empty),
-            exceptions={
-                field[2]: field[1] for number, field in result.thrift_spec.items() if number != 0
-            },
-            check=getattr(implementation, f"check_{name}", None),
-        )
-    return table
 
 
 class Processor:
@@ -249,7 +188,7 @@ class Processor:
             # The arguments alone have them now.
             message.strings.clear()
         values = vars(args)
-        if missing := _missing_field(args, method.required):
+        if missing := missing_field(args, method.required):
             raise TApplicationException(
                 TApplicationException.PROTOCOL_ERROR,
                 f"{method.name} needs the field {missing!r}, and the call lacks it",
@@ -282,24 +221,3 @@ class Processor:
 def _new_decoder() -> tuple[Any, Any]:
     source = TCyMemoryBuffer()
     return source, BinaryProtocol(source)
-
-
-def _missing_field(struct: Any, required: frozenset[str] | None = None) -> str:
-    """The path of the first required field that was not on the wire, or "".
-
-    thriftpy2 leaves such a field None. `required` overrides what the struct declares.
-    """
-    values = vars(struct)
-    for field_type, name, *rest in struct.thrift_spec.values():
-        value = values[name]
-        if value is None:
-            if rest[-1] if required is None else name in required:
-                return str(name)
-        elif field_type == TType.STRUCT:
-            if missing := _missing_field(value):
-                return f"{name}.{missing}"
-        elif field_type == TType.LIST and isinstance(rest[0], tuple) and rest[0][0] == TType.STRUCT:
-            for index, element in enumerate(value):
-                if missing := _missing_field(element):
-                    return f"{name}[{index}].{missing}"
-    return ""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -19,25 +18,13 @@ from interfaces.options import Command, dashed
 from thriftpipe import __version__
 from thriftpipe.door import pages
 from thriftpipe.door.commands import COMMANDS, FIRST_STEPS, DoorCommand, Example
-from thriftpipe.door.parameters import (
-    DescribedArgument,
-    DescribedOption,
-    parameters,
-    refuse_several,
-    spelling,
-    words,
-)
+from thriftpipe.door.mistakes import place_of, told
+from thriftpipe.door.parameters import parameters, refuse_several, words
 from thriftpipe.door.programs import LOADTEST, PIPELINE, Program, Tables
 
 NAME = "thriftpipe"
 COMPLETION_VARIABLE = "_THRIFTPIPE_COMPLETE"
 _INTERRUPTED = 130
-# What options take such files, or a folder.
-_OPTIONS_OF = {
-    ".onnx": ("model", "workloads", "workload"),
-    ".toml": ("config",),
-    "folder": ("images", "img_dir"),
-}
 _SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": dashed,
@@ -90,7 +77,7 @@ class ProgramCommand(click.Command):
         refuse_several(self.entries, ctx.params, ctx)
         if ctx.args and not ctx.resilient_parsing:
             word, names = ctx.args[0], {option.name for entry in self.entries for option in entry}
-            raise click.UsageError(f"unexpected argument {word!r}{_place_of(word, names)}", ctx)
+            raise click.UsageError(f"unexpected argument {word!r}{place_of(word, names)}", ctx)
         return left
 
     def get_help(self, ctx: click.Context) -> str:
@@ -268,59 +255,8 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return 2
     except click.UsageError as error:
-        pages.tell_mistake(_told(error), error.ctx.command_path if error.ctx else NAME)
+        pages.tell_mistake(told(error), error.ctx.command_path if error.ctx else NAME)
         return 2
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     return code if isinstance(code, int) else 0
-
-
-def _told(error: click.UsageError) -> str:
-    """A mistake in a line, as all programs of this project tell it."""
-    param = getattr(error, "param", None)
-    described = param.described if isinstance(param, DescribedOption | DescribedArgument) else None
-    if isinstance(error, click.NoSuchOption):
-        known = _option_names(error.ctx)
-        if spelling_elsewhere := _of_another_program(error.option_name, error.ctx):
-            return f"unknown option {error.option_name!r}; {spelling_elsewhere} has it"
-        hint = closest_name_hint(error.option_name, known)
-        if hint == ".":
-            return unknown_name("option", error.option_name, known)
-        return f"unknown option {error.option_name!r}{hint}"
-    if isinstance(error, click.MissingParameter) and described is not None:
-        return f"{spelling(described)} is missing: {described.text.replace('`', '')}"
-    if isinstance(error, click.BadParameter) and described is not None:
-        return f"{spelling(described)}: {error.message}"
-    text = error.format_message().rstrip(".")
-    return text[:1].lower() + text[1:]
-
-
-def _place_of(word: str, names: Collection[str]) -> str:
-    """The option of a command that a file or folder could belong to, as a question; or "".
-
-    Args:
-        word: what was given without a name.
-        names: those of the command's options.
-    """
-    kind = "folder" if Path(word).is_dir() else Path(word).suffix
-    for name in _OPTIONS_OF.get(kind, ()):
-        if name in names:
-            return f"; did you mean --{dashed(name)} {word}?"
-    return ""
-
-
-def _option_names(ctx: click.Context | None) -> list[str]:
-    if ctx is None:
-        return []
-    params = ctx.command.get_params(ctx)
-    return [opt for param in params for opt in param.opts if opt.startswith("--")]
-
-
-def _of_another_program(option: str, ctx: click.Context | None) -> str:
-    """The command of the same name, of another program, that has the option; "" if none has."""
-    name = ctx.info_name if ctx is not None else None
-    for program in (LOADTEST, PIPELINE):
-        for own, command in program.tables().commands.items():
-            if own == name and command.takes(option.removeprefix("--").replace("-", "_")):
-                return f"{program.spelling} {own}"
-    return ""

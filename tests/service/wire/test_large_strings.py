@@ -17,7 +17,8 @@ from idl import inference
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, BufferBudget
 from service.wire.framing import BUFFER_BYTES, MessageReader
 from service.wire.large_strings import MARK_BYTES, mark, restore
-from service.wire.processor import Processor, method_table
+from service.wire.method_table import method_table
+from service.wire.processor import Processor
 from service.wire.scanner import MessageLimits
 from service.wire.transport import PlainTransport, Timeouts
 from tests.service.conftest import Wire
