@@ -162,9 +162,9 @@ def added(one: _T, other: _T) -> _T:
 
 
 def since(later: _T, earlier: _T) -> _T:
-    """What has been counted from one `stats` to another; what is of now is the later one's.
+    """What was counted between two `stats`; fields of the present moment are the later one's.
 
-    Of a server that was started again meanwhile nothing is known: the counts may be below 0.
+    If the server was restarted in between, the counts mean nothing, and may be below 0.
     """
     difference: _T = _combined(later, earlier, _minus, with_now=False)
     return difference
@@ -220,7 +220,7 @@ def _combined(
 
 
 def _zero(value: Any) -> Any:
-    """What adds nothing to such a value."""
+    """The value that changes nothing when it is added to such a one."""
     if isinstance(value, Histogram):
         return Histogram([0] * len(value.counts), 0.0)
     return type(value)()

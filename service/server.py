@@ -103,7 +103,7 @@ class Server(ThriftServer):
         self._let_in(methods, f"{self._handler_name} handler ({runs})")
 
     def stats(self) -> Stats:
-        """Those of this process as a whole server."""
+        """What this process does and has done, as the whole server."""
         report = self.report(with_info=False)
         if report is None:
             return Stats(uptime_s=time.monotonic() - self._started_s)
@@ -143,16 +143,16 @@ class Server(ThriftServer):
         return Report(own, of_handler.elsewhere, service.server_info() if with_info else None)
 
     def info(self) -> Any:
-        """That of this process."""
+        """The ServerInfo of this process."""
         return None if self._service is None else self._service.server_info()
 
     def why_not_ready(self) -> str:
-        """That of this process."""
+        """Why this process can take no requests, "" where it can."""
         return STARTING if self._readiness is None else self._readiness.why_not()
 
     @property
     def expected_wait_s(self) -> float:
-        """That of an image that comes now, for those that are here; 0 before it can serve."""
+        """How long an image that comes now would wait for others; 0 before it can serve."""
         return 0.0 if self._admission is None else self._admission.expected_wait_s
 
     @property

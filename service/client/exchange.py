@@ -250,8 +250,8 @@ class ConnectionState(ABC):
     Attributes:
         sound: whether the next call may use it: each one has ended with its own complete reply.
         idle_since_s: time.monotonic() of the end of the last call.
-        classes: how many the server has, which one connection sees no change of; None as long as
-            no reply of server_info said.
+        classes: how many the server has, which does not change within a connection; None until a
+            reply of server_info has said it.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -19,8 +19,8 @@ class ConnectionPool:
 
     A kept connection that breaks before a byte of the reply is there is replaced by a fresh one,
     once: servers and proxies close those that idle, and a stopping server those between calls, in
-    the same moment in which a call may be sent. Calls change nothing, so that none is wrong if
-    it was taken after all.
+    the same moment in which a call may be sent. A call changes nothing, so that it may be sent
+    twice.
 
     Args:
         endpoint: the server.
@@ -67,7 +67,7 @@ class ConnectionPool:
                     if not error.unanswered:
                         raise
                     connection.close()
-            # None was kept, or the server was closing it just then: it was not to take the call.
+            # None was kept, or the server was just closing it, and did not take the call.
             connection = ClientConnection(self._endpoint, deadline)
             return connection.call(method, arguments(connection), deadline)
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError
 
 _LIMIT_VARIABLE = "THRIFTPIPE_DECODE_MEMORY_BYTES"
-# For so long nothing comes free only where images that are decoded wait for one that is not yet.
+# Nothing comes free for so long only where decoded images wait for one that is not decoded yet.
 _STALLED_S = 5.0
 
 
@@ -33,8 +33,8 @@ class DecodeMemory:
     Threads that need more than there is wait, first come, first served, so that large images are
     not passed over without end by small ones. Safe in any thread.
 
-    A thread that waits here must not hold an image that only it can let go. Where a graph is so
-    made that it does, nothing comes free any more; then a thread that waits is refused.
+    A thread that waits here must not hold an image that only it can let go. Where a graph makes it
+    do so, nothing comes free any more, and a thread that waits is refused.
 
     Args:
         limit_bytes: the most of all together; infinite for no limit.

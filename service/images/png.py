@@ -47,8 +47,8 @@ _PASSES = (
 _HIGHEST_RATIO = 1032
 # What libpng may inflate beyond the image.
 _EXCESS_BYTES = 128 * 2**20
-# Slower than any honest data that was found, faster than those made to be slow: tables that are
-# used for nothing. Where bytes are repeated, they come faster than that, and more of them.
+# Slower than any honest data that was found, and faster than data made to be slow, whose tables
+# are used for nothing. Data that repeats bytes gives more of them, and faster.
 _SLOWEST_INPUT_BYTES_PER_S, _SLOWEST_OUTPUT_BYTES_PER_S = 25e6, 300e6
 _GRACE_S = 0.15
 # The longest stored block of deflate.

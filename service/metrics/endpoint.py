@@ -122,7 +122,7 @@ class HttpEndpoint(ThreadingHTTPServer):
         """Begin with a request.
 
         Beyond the most at once, the one that has been incomplete for longest is cut off, so that
-        clients that send nothing keep no probe away; while all are answered it is this one.
+        clients that send nothing keep no probe away; where none is incomplete, this one is.
         """
         with self._lock:
             is_full = len(self._incomplete) + len(self._answered) >= _MOST_REQUESTS
@@ -144,7 +144,7 @@ class HttpEndpoint(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def may_answer(self, request: Any) -> bool:
-        """Whether a request that is complete has not been cut off; it will not be then."""
+        """Whether a complete request may be answered: it was not cut off, and no longer will be."""
         with self._lock:
             is_here = request in self._incomplete
             if is_here:

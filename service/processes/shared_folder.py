@@ -41,9 +41,9 @@ class SharedFolder:
             os.close(self._owner)
 
     def process_ids(self) -> set[int]:
-        """Of processes that work for all workers: one that starts such a one locks NAME.lock.
+        """The ids of processes that work for all workers.
 
-        It writes the process id into that file.
+        The worker that starts one locks NAME.lock and writes the id into that file.
         """
         found = set()
         with suppress(OSError):

@@ -162,13 +162,13 @@ class Supervisor(Lifecycle):
         return replace(self._sum_of_workers(), gpus=gpus())
 
     def info(self) -> Any:
-        """That of one of the workers."""
+        """The ServerInfo of one of the workers."""
         answer: Future[Any] = Future()
         self.soon(lambda: self._stats.ask(lambda _: answer.set_result(self._stats.info)))
         return in_time(answer)
 
     def why_not_ready(self) -> str:
-        """That of one of the workers where none of them can."""
+        """Why one of the workers can take no requests, where none can; else ""."""
         if self._stop_reason:
             return f"the server stops: {self._stop_reason}"
         if not self.ready:

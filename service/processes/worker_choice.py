@@ -63,7 +63,7 @@ class _UnknownLoadError(Exception):
     """What each process takes could not be found out; the message is one line.
 
     Attributes:
-        is_told_by_start: whether it is a setting that cannot work, at which the start fails.
+        is_told_by_start: whether a setting cannot work, which the start itself will say.
     """
 
     def __init__(self, reason: str, *, is_told_by_start: bool = False) -> None:

@@ -18,8 +18,8 @@ _STATE_BYTES = 1
 _ESTABLISHED = 1
 # Where that struct has how many bytes have come.
 _BYTES_RECEIVED = Struct("@128xQ")
-# However long a client was to wait. A connection may carry the calls of many, and those who do not
-# wait are slowed down enough.
+# However long a client was told to wait: a connection may carry the calls of many, and this slows
+# those that do not wait down enough.
 _LONGEST_HOLD_S = 0.02
 
 
@@ -103,12 +103,12 @@ def call_arrived() -> None:
 
 
 def hold_back(retry_after_ms: int) -> None:
-    """Before a refusal of this thread's client: wait if it came back before it was to."""
+    """Before a refusal: wait if this thread's client came back sooner than it was told to."""
     peer = current_peer()
     if peer is not None and (held_s := peer.held_back_s(retry_after_ms, time.monotonic())):
         time.sleep(held_s)
 
 
 def current_peer() -> Peer | None:
-    """Whom this thread serves; None in a thread that serves no connection."""
+    """The client that this thread serves; None in a thread that serves no connection."""
     return getattr(_of_thread, "peer", None)

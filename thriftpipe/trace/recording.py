@@ -161,7 +161,7 @@ class Side:
 
 
 def rows_without_overlap(spans: Iterable[Span]) -> list[list[Span]]:
-    """Spans in as many rows as it takes; they come by their beginning."""
+    """Spans, which come by their beginning, in as many rows as they need not to overlap."""
     rows: list[list[Span]] = [[]]
     for span in spans:
         fitting = (row for row in rows if not row or row[-1].ended_s <= span.began_s)
