@@ -8,6 +8,7 @@ rules of `scaling.routing`, and counts latencies from the planned times.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import tempfile
 import time
@@ -32,13 +33,15 @@ FAILED = "failed"
 CONFIGURED = ReplicaSettings(instances=1, largest=4, batch_ms=80.0, image_ms=8.0, other_at_work=1)
 """The servers that are measured, before what the machine adds to their times."""
 _LONE_CALLS = 20
-_CALLERS_EACH = 12
+# Twice a batch: while one is at work, the next one waits. More might be refused.
+_CALLERS = 8
 SATURATED_S = 5.0
 """How long one server gets as much as it takes, before each repeat."""
 _WARMUP_S = 1.0
 _READY_S = 120.0
 _CONNECTIONS = 400
 _SIDE = 16
+_SCHEDULING = {os.SCHED_OTHER: "the usual", os.SCHED_RR: "real-time (`chrt -r`)"}
 _DOCUMENT = """\
 batching_timeout = {timeout_ms:g}
 instance_num = {instances}
@@ -188,6 +191,7 @@ def measure(
         "machine": machine.describe_machine(),
         "versions": machine.client_versions(),
         "settings": {"repeats": repeats, "window_s": window_s, "seed": seed},
+        "scheduling": _SCHEDULING.get(os.sched_getscheduler(0), "another"),
         "document": machine.without_paths(text),
         "configured": asdict(CONFIGURED),
     }
@@ -262,7 +266,7 @@ async def _calibrate(client: AsyncClient, image: bytes, saturated_s: float) -> d
             done += 1
 
     start_s = time.monotonic()
-    await asyncio.gather(*(caller() for _ in range(_CALLERS_EACH)))
+    await asyncio.gather(*(caller() for _ in range(_CALLERS)))
     images_per_s = done / (time.monotonic() - start_s)
     return {"lone_ms": lone_ms, "saturated_images_per_s": images_per_s}
 

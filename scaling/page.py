@@ -23,7 +23,7 @@ _REPORT = """\
 - Measured: {started}, commit {commit}{dirty}
 - Machine: {cpu}, {cores} cores usable, {kernel}, Python {python}
 - Other programs took {foreign} of a core while the windows ran (median; most {most}), this
-  measurement {own}
+  measurement {own}; scheduling of this program and its servers: {scheduling}
 - Servers: a model whose batches take {batch_ms:g} ms and {image_ms:g} ms an image, up to {largest}
   images, one instance, `batching_timeout` {timeout_ms:g} ms; {repeats} repeats of {window_s:g} s,
   Poisson arrivals, latencies from the planned times
@@ -174,6 +174,7 @@ def _head(run: Mapping[str, Any]) -> dict[str, Any]:
         "most": f"{foreign[-1]:.0f} %",
         "own": f"{own[len(own) // 2]:.0f} %",
         "measure_command": run["command"],
+        "scheduling": run["scheduling"],
         **configured,
         **settings,
     }
