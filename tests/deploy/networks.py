@@ -86,7 +86,7 @@ def loopback(shipped: Path, folder: Path) -> Iterator[Network]:
         servers,
         port,
         metrics_port,
-        drain_delay_s=1.0,
+        drain_delay_s=2.0,
         namespaces={},
     )
 
@@ -106,7 +106,7 @@ def namespaces(shipped: Path) -> Iterator[Network]:
     try:
         for name in names.values():
             _ip("netns", "add", name)
-            _ip("-n", name, "link", "set", "lo", "up")
+            _ip("netns", "exec", name, "ip", "link", "set", "lo", "up")
         for number, (name, address) in enumerate(servers.items()):
             here, there = names[""], names[name]
             ends = (f"v{number}", "eth0")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 import pytest
 
@@ -132,15 +135,27 @@ class Deployment:
             self.servers = dict(
                 zip(network.servers, starting.map(self.start, network.servers), strict=True)
             )
-        balancer = subprocess.Popen(
-            [*network.command(""), "haproxy", "-db", "-f", str(network.configuration)],
+        self._log = iter(self._balance())
+
+    def _balance(self) -> IO[str]:
+        """The log of HAProxy, once it listens: it says that as a service of systemd's would."""
+        folder = Path(self._stack.enter_context(TemporaryDirectory()))
+        notices = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        notices.bind(str(folder / "notices"))
+        notices.settimeout(TIMEOUT_S)
+        network = self._network
+        process = subprocess.Popen(
+            [*network.command(""), "haproxy", "-Ws", "-f", str(network.configuration)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "NOTIFY_SOCKET": notices.getsockname()},
             text=True,
         )
-        stack.callback(self._end, balancer)
-        assert balancer.stdout
-        self._log = iter(balancer.stdout)
+        self._stack.callback(self._end, process)
+        while b"READY=1" not in notices.recv(4096):
+            pass
+        assert process.stdout
+        return process.stdout
 
     def start(self, name: str) -> ServerProcess:
         """A server that serves, and whose log is read."""
@@ -170,8 +185,9 @@ class Deployment:
         return line_with(self._log, f"Server servers/{name} is {state}")
 
     def _end(self, process: subprocess.Popen[str]) -> None:
-        process.kill()
-        process.wait()
+        # Its worker ends with it.
+        process.terminate()
+        process.wait(TIMEOUT_S)
         assert process.stdout
         process.stdout.close()
 
