@@ -1,0 +1,207 @@
+"""What a cluster costs: `python -m tests.cluster.cost --output-dir results/cluster`.
+
+One plain server, a front end with one replica, and one with two, on the same cores and in turns
+(A B C, C B A, ...), with clients that wait for their answers. A server runs alone, from start to
+end: what Ray does without calls is part of the cluster's cost, and of nothing else. Two models:
+the null handler, which is the cost of the hop alone, and EfficientNet-Lite0.
+
+Writes `windows.csv`, `run.json` with machine and versions, and `README.md` with the paired tables.
+Everything about the ways over the hop is in `tests.cluster.compare_hops`, which it runs last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from loadtest.load.images import LoadImage, default_images
+from loadtest.measure.single import measure_running_server
+from loadtest.progress import Progress
+from loadtest.records import machine
+from loadtest.report.summary import summarise
+from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
+from loadtest.servers.variants import HOST, interleaved
+from loadtest.settings import LoadSettings
+from measurement.statistics import Ratio, paired_ratio
+
+PLAIN = "plain server"
+_CLUSTER = ("--cluster", "local", "--replicas")
+SETUPS = {
+    PLAIN: ("--workers", "1"),
+    "front end + 1 replica": (*_CLUSTER, "1"),
+    "front end + 2 replicas": (*_CLUSTER, "2"),
+}
+MODELS = {
+    "null": ("--handler", "null"),
+    "efficientnet_lite0": ("--handler", "pipeline", "--model", "efficientnet_lite0"),
+}
+# The goals are for 10 clients and for 64.
+_CLIENTS = (1, 10, 64)
+_READY_S = 180.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One window."""
+
+    model: str
+    setup: str
+    repeat: int
+    clients: int
+    images_per_s: float
+    tp50_ms: float
+    tp99_ms: float
+    cpu_ms_per_image: float
+    errors: int
+
+
+def _windows(
+    model: str,
+    setup: str,
+    repeat: int,
+    load: LoadSettings,
+    clients: Sequence[int],
+    images: Sequence[LoadImage],
+    progress: Progress,
+) -> list[Measured]:
+    """Those of one server, from its start to its end."""
+    require_free_port(HOST, load.port)
+    # Clients that wait for their answers load it as far as it goes, and none is to be refused.
+    arguments = [*MODELS[model], *SETUPS[setup], "--max-queue-ms", "0"]
+    command = service_command(arguments, HOST, load.port)
+    found = []
+    with ServerProcess(command, f"the {setup}", _READY_S) as server:
+        server.wait_ready()
+        for count in clients:
+            run = measure_running_server(
+                replace(load, request_client=count), images, setup, progress
+            )
+            [row] = summarise(run, run.workloads[0])
+            tp50_ms, tp99_ms = row.tp_ms(0.5), row.tp_ms(0.99)
+            cpu_percent = row.usage["server_cpu_percent"]
+            assert None not in (tp50_ms, tp99_ms, cpu_percent)
+            cpu_ms = cpu_percent / 100 * row.windows[0].length_s * 1000 / row.requests
+            errors = sum(bool(record.error) for record in row.windows[0].records)
+            found.append(
+                Measured(
+                    model, setup, repeat, count, row.qps.median, tp50_ms, tp99_ms, cpu_ms, errors
+                )
+            )
+        server.stop()
+    return found
+
+
+def _table(measured: Sequence[Measured], model: str) -> str:
+    """The paired rows of a model: medians, and what the hop adds."""
+    lines = [
+        "| clients | setup | QPS | of the plain server's | TP50 ms | a hop ms | TP99 ms "
+        "| CPU ms an image | a hop's CPU ms |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for count in sorted({one.clients for one in measured}):
+        own = [one for one in measured if (one.model, one.clients) == (model, count)]
+        plain = {one.repeat: one for one in own if one.setup == PLAIN}
+        for setup in SETUPS:
+            rows = [one for one in own if one.setup == setup and one.repeat in plain]
+            if not rows:
+                continue
+            pairs = [(one, plain[one.repeat]) for one in rows]
+            ratio = paired_ratio(
+                [one.images_per_s for one, _ in pairs], [other.images_per_s for _, other in pairs]
+            )
+            hop_ms = statistics.median(one.tp50_ms - other.tp50_ms for one, other in pairs)
+            hop_cpu_ms = statistics.median(
+                one.cpu_ms_per_image - other.cpu_ms_per_image for one, other in pairs
+            )
+            is_plain = setup == PLAIN
+            lines.append(
+                f"| {count} | {setup} | {_median(rows, 'images_per_s'):.1f} "
+                f"| {'' if is_plain else _shown(ratio)} | {_median(rows, 'tp50_ms'):.2f} "
+                f"| {'' if is_plain else f'{hop_ms:+.2f}'} | {_median(rows, 'tp99_ms'):.2f} "
+                f"| {_median(rows, 'cpu_ms_per_image'):.3f} "
+                f"| {'' if is_plain else f'{hop_cpu_ms:+.3f}'} |"
+            )
+    return "\n".join(lines)
+
+
+def _median(rows: Sequence[Measured], name: str) -> float:
+    return float(statistics.median(getattr(row, name) for row in rows))
+
+
+def _shown(ratio: Ratio) -> str:
+    low, high = ratio.interval.low, ratio.interval.high
+    bounds = "" if low is None or high is None else f" [{low:.1%}, {high:.1%}]"
+    return f"{ratio.spread.median:.1%}{bounds}"
+
+
+def main() -> None:
+    """Measure, and write it all down."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--port", type=int, default=8095)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--clients", default=",".join(map(str, _CLIENTS)))
+    options = parser.parse_args()
+    folder, progress = options.output_dir, Progress()
+    folder.mkdir(parents=True, exist_ok=True)
+    load = LoadSettings(host=HOST, port=options.port, warmup_s=1.0, duration_s=options.seconds)
+    models, clients = options.models.split(","), [int(one) for one in options.clients.split(",")]
+    images, measured = default_images(), list[Measured]()
+    blocks = [(model, setup) for model in models for setup in SETUPS]
+    began = machine.utc_now()
+    for (model, setup), repeat in interleaved(blocks, options.repeats):
+        progress.line(f"repeat {repeat} of {options.repeats}: {model}, {setup}")
+        measured += _windows(model, setup, repeat, load, clients, images, progress)
+        _write(folder, began, options, measured, models)
+    ways = [sys.executable, "-m", "tests.cluster.compare_hops", "--seconds", str(options.seconds)]
+    told = subprocess.run(
+        [*ways, "--repeats", str(options.repeats)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    lines = [line for line in told.stdout.splitlines() if line.startswith("{")]
+    (folder / "hops.jsonl").write_text("\n".join(lines) + "\n")
+    progress.end_line()
+    sys.stdout.write((folder / "README.md").read_text())
+
+
+def _write(
+    folder: Path,
+    began: str,
+    options: argparse.Namespace,
+    measured: Sequence[Measured],
+    models: Sequence[str],
+) -> None:
+    with (folder / "windows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(measured[0])))
+        writer.writeheader()
+        writer.writerows(map(asdict, measured))
+    command = " ".join(["python -m tests.cluster.cost", *sys.argv[1:]])
+    run = {
+        "command": machine.without_paths(command),
+        "began": began,
+        "ended": machine.utc_now(),
+        "repeats": options.repeats,
+        "seconds": options.seconds,
+        "machine": machine.describe_machine(),
+        "source": machine.describe_source(),
+        "versions": {**machine.client_versions(), "ray": version("ray")},
+    }
+    (folder / "run.json").write_text(json.dumps(machine.without_paths(run), indent=2) + "\n")
+    parts = [f"## {model}\n\n{_table(measured, model)}\n" for model in models]
+    about = "Medians over the repeats; ratios and differences are paired, with 95 % intervals."
+    errors = sum(one.errors for one in measured)
+    head = f"# What a cluster costs\n\n`{run['command']}`. {about} Failed requests: {errors}.\n"
+    (folder / "README.md").write_text("\n".join([head, *parts]))
+
+
+if __name__ == "__main__":
+    main()
