@@ -70,12 +70,15 @@ def _pow(_node: Node, x: Tensor, exponent: Tensor) -> Tensor:
     return torch.pow(x, exponent).to(x.dtype)
 
 
-def _softmax(node: Node, x: Tensor) -> Tensor:
-    # In fp32 whatever the precision: probabilities of bf16 have two digits.
-    if node.opset >= 13:
-        return x.float().softmax(node.get("axis", -1))
-    # Before opset 13: over all dimensions from `axis` on.
-    return x.float().flatten(node.get("axis", 1)).softmax(-1).reshape(x.shape)
+def _over_classes(function: Callable[[Tensor, int], Tensor]) -> Operator:
+    def over_classes(node: Node, x: Tensor) -> Tensor:
+        # In fp32 whatever the precision: probabilities of bf16 have two digits.
+        if node.opset >= 13:
+            return function(x.float(), node.get("axis", -1))
+        # Before opset 13: over all dimensions from `axis` on.
+        return function(x.float().flatten(node.get("axis", 1)), -1).reshape(x.shape)
+
+    return over_classes
 
 
 def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
@@ -176,6 +179,7 @@ OPERATORS: dict[str, Operator] = {
     "LayerNormalization": _layer_normalization,
     "LeakyRelu": _leaky_relu,
     "Log": _plain(torch.log),
+    "LogSoftmax": _over_classes(torch.log_softmax),
     "MatMul": _matmul,
     "Max": _each(torch.maximum),
     "MaxPool": max_pool,
@@ -192,7 +196,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceSum": _reduction(torch.sum),
     "Relu": _plain(torch.relu),
     "Sigmoid": _plain(torch.sigmoid),
-    "Softmax": _softmax,
+    "Softmax": _over_classes(torch.softmax),
     "Softplus": _plain(functional.softplus),
     "Sqrt": _plain(torch.sqrt),
     "Sub": _plain(operator.sub),

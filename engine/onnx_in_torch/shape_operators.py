@@ -87,8 +87,12 @@ def _expand(_node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.ndim
-    flat = (indices.flatten() % x.shape[axis]).to(x.device)
-    picked = x.index_select(axis, flat)
+    flat = indices.flatten() % x.shape[axis]
+    if flat.device == x.device or not flat.numel():
+        picked = x.index_select(axis, flat.to(x.device))
+    else:
+        # A CUDA graph cannot record the copy of a constant to the GPU.
+        picked = torch.cat([x.narrow(axis, index, 1) for index in flat.tolist()], axis)
     return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
@@ -126,10 +130,10 @@ def _slice(
     stride = [1] * len(begin) if steps is None else steps.tolist()
     for first, last, axis, step in zip(begin, stop, along, stride, strict=True):
         picked = range(*slice(first, last, step).indices(x.shape[axis]))
-        if step > 0:
-            x = x.movedim(axis, 0)[picked.start : picked.stop : step].movedim(0, axis)
-        else:
-            x = x.index_select(axis, torch.tensor(picked, dtype=torch.int64, device=x.device))
+        ascending = picked if step > 0 else picked[::-1]
+        rows = x.movedim(axis, 0)[ascending.start : ascending.stop : ascending.step]
+        # Without a tensor of indices, whose copy to a GPU a CUDA graph cannot record.
+        x = (rows if step > 0 else rows.flip(0)).movedim(0, axis)
     return x
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -108,6 +109,38 @@ def test_contexts_run_side_by_side(rows: list[torch.Tensor]) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert sum(pool.map(work, range(3))) == 0
+
+
+def test_constant_indices_are_part_of_a_cuda_graph(
+    rows: list[torch.Tensor], tmp_path: Path
+) -> None:
+    """Gather and Slice with indices of the file: turned channels, a mirror image, one position."""
+    info = onnx.helper.make_tensor_value_info
+    numbers = {"bgr": [2, 1, 0], "row": 7, "last": [-1], "end": [-500], "width": [3], "back": [-2]}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Gather", ["x", "bgr"], ["turned"], axis=1),
+            onnx.helper.make_node("Slice", ["turned", "last", "end", "width", "back"], ["mirror"]),
+            onnx.helper.make_node("Gather", ["mirror", "row"], ["line"], axis=2),
+            onnx.helper.make_node("Flatten", ["line"], ["y"]),
+        ],
+        "indices",
+        [info("x", onnx.TensorProto.FLOAT, ["N", 3, 224, 224])],
+        [info("y", onnx.TensorProto.FLOAT, ["N", 336])],
+        [
+            onnx.numpy_helper.from_array(np.array(value, dtype=np.int64), name)
+            for name, value in numbers.items()
+        ],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset]), tmp_path / "indices.onnx")
+    model = OnnxModel.load(tmp_path / "indices.onnx")
+    context = TorchCudaEngine(model, EngineOptions(max_batch_size=4)).create_context()
+    for count in (1, 3, 4):
+        floats = [row.float() for row in rows[:count]]
+        got = context.run([(row,) for row in floats])[0]
+        batch = torch.cat(floats)
+        torch.testing.assert_close(got, batch[:, [2, 1, 0], 7].flip(-1)[..., ::2].flatten(1))
 
 
 def test_a_gpu_host_chooses_it_in_fp16() -> None:

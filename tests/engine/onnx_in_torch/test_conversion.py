@@ -107,12 +107,12 @@ def test_an_unknown_operator_is_named_with_the_engines_that_know_it(
     small_proto: Callable[..., onnx.ModelProto], tmp_path: Path
 ) -> None:
     proto = small_proto()
-    proto.graph.node[-1].CopyFrom(helper.make_node("LogSoftmax", ["logits"], ["scores"], "end"))
+    proto.graph.node[-1].CopyFrom(helper.make_node("Hardmax", ["logits"], ["scores"], "end"))
     onnx.save(proto, tmp_path / "m.onnx")
     model = OnnxModel.load(tmp_path / "m.onnx")
     with pytest.raises(
         EngineError,
-        match=r"no operator LogSoftmax \(node 'end'\); use engine onnxruntime or openvino",
+        match=r"no operator Hardmax \(node 'end'\); use engine onnxruntime or openvino",
     ):
         load_engine(choose_engine("torch"), model, EngineOptions())
 
