@@ -139,8 +139,9 @@ class WorkerPool:
                     process = start_worker(spread.host, port, images, self._lines)
                     self._children.append(children.enter_context(process))
             else:
+                plural = "" if spread.workers == 1 else "s"
                 progress.line(
-                    f"waiting for {spread.workers} workers at {place}: "
+                    f"waiting for {spread.workers} worker{plural} at {place}: "
                     f"`python -m loadtest run --worker HOST:{place.rpartition(':')[2]}`"
                 )
             self._join(spread.workers, progress)

@@ -64,10 +64,12 @@ class _Process:
     def lag_ms(self, q: float) -> float | None:
         return percentile(_lags_ms(self.records), q) if self.records else None
 
+    @property
+    def has_clock(self) -> bool:
+        return "clock_offset_ms" in self.told[0]
+
     def clock(self) -> str:
         """Of a worker of Locust's distributed mode: its clock beside the master's."""
-        if "clock_offset_ms" not in self.told[0]:
-            return "the same"
         one = self.told[0]
         return f"{one['clock_offset_ms']:+.2f} ± {clock_error_ms([one]):.2f}"
 
@@ -99,8 +101,7 @@ def generator_table(rows: Sequence[Row]) -> Table | None:
         ("TP99 ms", lambda one: number(one.latency_ms(0.99), 2)),
         ("own lag: TP99 ms", lambda one: number(one.lag_ms(0.99), 2)),
         ("CPU of a core", lambda one: percent(one.cpu_percent)),
-        ("clock ms", lambda one: one.clock()),
-        ("lost", lambda one: one.error or "-"),
+        *((("clock ms", _Process.clock),) if any(one.has_clock for one in found) else ()),
     )
     return table(columns, found) if found else None
 

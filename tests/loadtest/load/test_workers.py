@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import jsonschema
 import psutil
@@ -28,7 +29,7 @@ from loadtest.records.run import CLIENTS
 from loadtest.servers.server_process import ServerProcess
 from loadtest.settings import LoadSettings
 
-LoadTest = Callable[..., CompletedProcess[str]]
+LoadTest = Callable[..., subprocess.CompletedProcess[str]]
 SCHEMA = Path(__file__).parents[3] / "docs" / "summary.schema.json"
 
 
@@ -100,7 +101,8 @@ def test_workers_that_join_make_one_even_open_loop(
 ) -> None:
     """The record and the report are those of one process, with a row for each worker.
 
-    A worker with other images is refused, and others may join.
+    A worker with other images is refused, and others may join. The clock of one of them is 1000 s
+    ahead, where this process may have a time namespace.
     """
     others = read_folder(few_photographs)
     (name,) = {image.name for image in others} - {path.name for path in photographs.iterdir()}
@@ -109,8 +111,13 @@ def test_workers_that_join_make_one_even_open_loop(
     def join() -> None:
         with pytest.raises(LoadTestError, match=re.escape(refusal)):
             work("127.0.0.1", port, 1, others, Progress())
-        work("127.0.0.1", port, 2, read_folder(photographs), Progress())
+        work("127.0.0.1", port, 1, read_folder(photographs), Progress())
 
+    ahead = ["unshare", "--time", "--monotonic", "1000"]
+    is_ahead = subprocess.run([*ahead, "true"], check=False, capture_output=True).returncode == 0
+    worker = [sys.executable, "-m", "loadtest", "run", "--worker", f"127.0.0.1:{port}"]
+    command = [*(ahead if is_ahead else ()), *worker, "--img_dir", str(photographs)]
+    other = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     workers = threading.Thread(target=join)
     workers.start()
     done = loadtest(
@@ -119,6 +126,11 @@ def test_workers_that_join_make_one_even_open_loop(
         *("--master", f"127.0.0.1:{port}", "--workers_expected", 2, "--output_dir", "out"),
     )
     workers.join()
+    _, told = other.communicate()
+    assert (other.returncode, told.splitlines()[-1]) == (
+        0,
+        "worker process 1: the master has ended",
+    )
     assert done.returncode == 0, done.stderr
     assert f"is refused: {refusal}" in done.stderr
     assert "has joined (2 of 2)" in done.stderr
@@ -130,6 +142,8 @@ def test_workers_that_join_make_one_even_open_loop(
     due_s = sorted(r.completed_s - r.latency_ms / 1000 for r in window.records)
     gaps_s = [after - before for before, after in pairwise(due_s)]
     assert gaps_s == pytest.approx([0.005] * len(gaps_s), abs=1e-5)
+    offsets_ms = sorted(fact["clock_offset_ms"] for fact in window.details[CLIENTS])
+    assert offsets_ms[-1] == pytest.approx(1e6 if is_ahead else 0.0, abs=1000)
     assert window.samples[-1].values["clients_cpu_s"] > 0
     assert [host["host"] for host in run.results["hosts"]] == [1]
     for name in ("report.md", "report.html"):

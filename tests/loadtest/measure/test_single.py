@@ -214,6 +214,62 @@ def test_a_label_that_differs_from_the_expected_one_is_an_error(
     assert all("wrong label" in record.error for record in window.records)
 
 
+def test_doubling_the_client_processes_has_a_row_for_each_number(
+    null_server: tuple[int, ServerProcess],
+    loadtest: LoadTest,
+    few_photographs: Path,
+    tmp_path: Path,
+) -> None:
+    done = loadtest(
+        *("run", "--img_dir", few_photographs, "--port", null_server[0], "--request_client", 3),
+        *("--client_processes", 1, "--doubling_pairs", 2, "--warmup_s", 0, "--duration_s", 0.2),
+        *("--output_dir", "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    (workload,) = raw_files.read(tmp_path / "out").workloads
+    one, two = "null, 1 client process", "null, 2 client processes"
+    assert [variant.name for variant in workload.variants] == [one, two]
+    # Each goes first in one of the pairs.
+    assert [(it.variant, it.repeat) for it in workload.windows] == [
+        (one, 1),
+        (two, 1),
+        (two, 2),
+        (one, 2),
+    ]
+    workers = [{record.worker for record in window.records} for window in workload.windows]
+    assert workers == [{"1"}, {"1", "2"}, {"1", "2"}, {"1"}]
+    assert "2 client processes were served" in done.stdout
+    assert "| null, 2 client processes |" in (tmp_path / "out" / "report.md").read_text()
+
+
+_LATE_READER = """
+import socket, time
+import gevent
+from loadtest.load.users import LoopClock
+clock = LoopClock()
+near, far = socket.socketpair()
+def read():
+    near.recv(1)
+    print(time.perf_counter() - clock.ready_s > 0.05)
+reader = gevent.spawn(read)
+gevent.sleep(0)
+def occupy():
+    far.send(b"x")
+    end_s = time.perf_counter() + 0.05
+    while time.perf_counter() < end_s:
+        pass
+gevent.spawn(occupy)
+reader.join()
+"""
+
+
+def test_a_reply_that_came_while_the_loop_was_busy_was_there_before() -> None:
+    """In a process of its own because locust patches sockets."""
+    command = [sys.executable, "-c", _LATE_READER]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 _IMAGE_ORDERS = """
 import itertools, sys
 from loadtest.load.client_protocol import ClientConfig
