@@ -19,11 +19,7 @@ _logger = logging.getLogger(__name__)
 
 
 def load_baseline_engine(
-    choice: EngineChoice,
-    model: OnnxModel,
-    options: EngineOptions,
-    name: str,
-    weights: str | None,
+    choice: EngineChoice, model: OnnxModel, options: EngineOptions, name: str, weights: str | None
 ) -> Engine:
     """Load the baseline's engine, and log the fallback for the quick-start's.
 

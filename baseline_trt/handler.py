@@ -86,8 +86,7 @@ class BaselineHandler:
         size = settings.input_size or settings.crop
         model = classifier_input(
             classifier_output(
-                open_model(settings.model, settings.weights, size, settings.layout),
-                settings.output,
+                open_model(settings.model, settings.weights, size, settings.layout), settings.output
             ),
             *(settings.layout, settings.color, settings.input_size, settings.crop),
         )

@@ -11,12 +11,7 @@ from typing import Any
 
 from interfaces.garbage import keep_all
 from service.accepting.connection_threads import ConnectionThreads
-from service.accepting.listener import (
-    Arrival,
-    DrainNotice,
-    Listener,
-    StopRequest,
-)
+from service.accepting.listener import Arrival, DrainNotice, Listener, StopRequest
 from service.accepting.reserve import ReserveTerms
 from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import Lifecycle

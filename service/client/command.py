@@ -139,9 +139,7 @@ def _classify(client: Client, options: argparse.Namespace) -> int:
     for call in calls_of_bounded_size(sizes_bytes, _IMAGES_PER_CALL, _BYTES_PER_CALL):
         some = images[call.start : call.stop]
         outcomes = client.classify_batch(
-            [image for _, image in some],
-            top_k=options.top_k,
-            with_stage_times=options.stage_times,
+            [image for _, image in some], top_k=options.top_k, with_stage_times=options.stage_times
         )
         for (name, _), outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, ClientError):

@@ -26,14 +26,21 @@ from interfaces.kinds import (
 from interfaces.options import option
 from interfaces.service import MAX_FRAME_BYTES
 
-_BASELINE_HAS_NO_GRAPH = "the baseline has no TOML file and no nodes; it is for --handler pipeline"
 _NULL_HAS_NO_MODEL = {"null": "the null handler runs no model"}
-_OF_PIPELINE = {**_NULL_HAS_NO_MODEL, "baseline": _BASELINE_HAS_NO_GRAPH}
+_OF_PIPELINE = {
+    "baseline": "the baseline has no TOML file and no nodes; it is for --handler pipeline"
+}
 
 
-def _option(default: Any, help: str, kind: Kind = TEXT, **details: Any) -> Any:
-    others = {"group": "model", "refused": _NULL_HAS_NO_MODEL, **details}
-    return option(default, help, kind, **others)
+def _option(
+    default: Any,
+    help: str,
+    kind: Kind = TEXT,
+    refused: Mapping[str, str] | None = None,
+    **details: Any,
+) -> Any:
+    refused = {**_NULL_HAS_NO_MODEL, **(refused or {})}
+    return option(default, help, kind, group="model", refused=refused, **details)
 
 
 @dataclass(frozen=True)
@@ -90,10 +97,7 @@ class HandlerSettings:
         refused=_OF_PIPELINE,
     )
     mean: tuple[float, ...] | None = _option(
-        None,
-        "subtracted from each channel, in 0..255",
-        CHANNELS,
-        default_text="the model's own",
+        None, "subtracted from each channel, in 0..255", CHANNELS, default_text="the model's own"
     )
     std: tuple[float, ...] | None = _option(
         None,
@@ -163,9 +167,8 @@ class HandlerSettings:
         "are fastest, for what the configuration leaves open; it takes some 3 s and is kept",
         one_of(("auto", "off")),
         refused={
-            **_NULL_HAS_NO_MODEL,
             "baseline": "the baseline has no instances, and --max-batch-size sets its batches; it "
-            "is for --handler pipeline",
+            "is for --handler pipeline"
         },
     )
     lock: bool = _option(
@@ -173,28 +176,21 @@ class HandlerSettings:
         "run the baseline without its lock, where the engine allows it",
         OFF_SWITCH,
         name="no_lock",
-        refused={
-            **_NULL_HAS_NO_MODEL,
-            "pipeline": "the pipeline takes no lock; it is for --handler baseline",
-        },
+        refused={"pipeline": "the pipeline takes no lock; it is for --handler baseline"},
     )
     max_batch_size: int = _option(
         4,
         "rows of the largest batch of the baseline's engine",
         COUNT,
         refused={
-            **_NULL_HAS_NO_MODEL,
-            "pipeline": "the pipeline's TOML file sets its batches; use --set NODE.max=8x3x224x224",
+            "pipeline": "the pipeline's TOML file sets its batches; use --set NODE.max=8x3x224x224"
         },
     )
     decode: str = _option(
         "cpu",
         "where the pipeline decodes images: chooses the shipped graph",
         one_of(("cpu", "gpu")),
-        refused={
-            **_NULL_HAS_NO_MODEL,
-            "baseline": "the baseline decodes on the CPU; it is for --handler pipeline",
-        },
+        refused={"baseline": "the baseline decodes on the CPU; it is for --handler pipeline"},
     )
     reduced_decoding: bool = _option(
         False,

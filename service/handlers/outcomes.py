@@ -11,13 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from service.call_counts import (
-    DEADLINE_EXCEEDED,
-    DISCONNECTED,
-    INTERNAL_ERROR,
-    INVALID_IMAGE,
-    OK,
-)
+from service.call_counts import DEADLINE_EXCEEDED, DISCONNECTED, INTERNAL_ERROR, INVALID_IMAGE, OK
 
 
 class ImageFailure(Exception):  # noqa: N818 (an outcome that is returned, not an error that is raised)

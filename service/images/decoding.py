@@ -63,8 +63,7 @@ def decode_bgr(
     image = None
     try:
         image = _decoded(
-            needful_png(encoded) if cost.format.name == "png" else encoded,
-            _flags(cost, least_side),
+            needful_png(encoded) if cost.format.name == "png" else encoded, _flags(cost, least_side)
         )
     finally:
         if image is None:

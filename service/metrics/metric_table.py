@@ -135,11 +135,7 @@ def _engine_process(value: str) -> Callable[[Snapshot], Iterable[Sample]]:
 
 
 def _metric(
-    name: str,
-    kind: str,
-    help: str,
-    labels: str,
-    read: Callable[[Snapshot], Iterable[Sample]],
+    name: str, kind: str, help: str, labels: str, read: Callable[[Snapshot], Iterable[Sample]]
 ) -> Metric:
     return Metric(f"{PREFIX}_{name}", kind, help, tuple(labels.split()), read)
 
@@ -167,13 +163,7 @@ METRICS = (
         "",
         _one(lambda snapshot: snapshot.stats.uptime_s),
     ),
-    _metric(
-        "requests_total",
-        "counter",
-        "Calls that were answered",
-        "method outcome",
-        _calls,
-    ),
+    _metric("requests_total", "counter", "Calls that were answered", "method outcome", _calls),
     _metric(
         "request_duration_seconds",
         "histogram",
@@ -286,13 +276,7 @@ METRICS = (
         f"{_NODE} reason",
         _batches,
     ),
-    _metric(
-        "node_batch_rows",
-        "histogram",
-        "Rows of a batch",
-        _NODE,
-        _batch_sizes,
-    ),
+    _metric("node_batch_rows", "histogram", "Rows of a batch", _NODE, _batch_sizes),
     _metric(
         "node_instances",
         "gauge",
@@ -378,10 +362,6 @@ METRICS = (
         _gpus("memory_used_bytes"),
     ),
     _metric(
-        "gpu_memory_total_bytes",
-        "gauge",
-        "Memory of a GPU",
-        _GPU,
-        _gpus("memory_total_bytes"),
+        "gpu_memory_total_bytes", "gauge", "Memory of a GPU", _GPU, _gpus("memory_total_bytes")
     ),
 )

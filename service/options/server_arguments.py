@@ -49,10 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     Options of the model that were not given are not in the result; the others always are.
     A mistake is told in one line, and ends the process with exit code 2.
     """
-    parser = Parser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-    )
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION)
     groups = {name: parser.add_argument_group(name) for name in ("model", "server", "cluster")}
     for described in server_options():
         is_of_model = described.group == "model"

@@ -124,10 +124,7 @@ class ServerSettings:
         beyond="INVALID_IMAGE",
     )
     max_images_per_call: int = option(
-        256,
-        "images in one call of infer_images",
-        COUNT,
-        beyond="`InvalidRequest`: split the call",
+        256, "images in one call of infer_images", COUNT, beyond="`InvalidRequest`: split the call"
     )
     max_queue: int = option(
         1024,
@@ -244,11 +241,7 @@ class ServerSettings:
         FILE,
         default_text="plain connections",
     )
-    tls_key: str | None = option(
-        None,
-        "the private key of --tls-cert, without a password",
-        FILE,
-    )
+    tls_key: str | None = option(None, "the private key of --tls-cert, without a password", FILE)
     tls_ca: str | None = option(
         None,
         "authorities, in PEM format, one of which must have signed the certificate that each "

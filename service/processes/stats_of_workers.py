@@ -92,7 +92,7 @@ class StatsOfWorkers:
     """Used by the supervisor's serving thread only.
 
     Args:
-        serving: gives the workers that serve, with their numbers.
+        serving: gives the workers that serve.
         settings: the server's.
 
     Attributes:
@@ -100,9 +100,7 @@ class StatsOfWorkers:
     """
 
     def __init__(
-        self,
-        serving: Callable[[], Iterable[tuple[int, WorkerProcess]]],
-        settings: ServerSettings,
+        self, serving: Callable[[], Iterable[WorkerProcess]], settings: ServerSettings
     ) -> None:
         self._serving = serving
         self._settings = settings
@@ -174,7 +172,7 @@ class StatsOfWorkers:
         self._rounds += 1
         answers, self._next = self._next, []
         end_s = time.monotonic() + _LONGEST_ROUND_S
-        asked = {worker for _, worker in self._serving() if worker not in self._owing}
+        asked = {worker for worker in self._serving() if worker not in self._owing}
         self._round = _Round(self._rounds, answers, end_s, asked)
         for worker in asked:
             # One that is gone will be told to have ended.
@@ -201,14 +199,15 @@ class StatsOfWorkers:
         now_s = time.monotonic()
         total = added(self._ended, self._engines.total())
         workers: list[WorkerStats] = []
-        for index, worker in self._serving():
+        for worker in self._serving():
             told = self._told.get(worker)
             if told is None:
                 continue
             total = added(total, replace(told.report.own, workers=[]))
             age_s = now_s - told.at_s if worker in self._owing else 0.0
             workers += [
-                replace(one, worker=index, report_age_s=age_s) for one in told.report.own.workers
+                replace(one, worker=worker.index, report_age_s=age_s)
+                for one in told.report.own.workers
             ]
         return replace(
             total,

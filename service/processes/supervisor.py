@@ -63,7 +63,7 @@ class Supervisor(Lifecycle):
         self._shared_folder = SharedFolder()
         self._slots = WorkerSlots(settings.processes, self, self._launch)
         self._dispatcher = Dispatcher(self._listener, self._slots.workers)
-        self._stats = StatsOfWorkers(self._slots.serving_by_index, settings)
+        self._stats = StatsOfWorkers(self._slots.serving, settings)
         self._draining = False
         self._heartbeats = Heartbeats(settings.hang_timeout_s)
         self._oom_kills = oom_kills()

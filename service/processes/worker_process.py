@@ -43,13 +43,14 @@ class WorkerProcess:
     """One process that runs `service.worker`, started at once.
 
     Args:
-        index: its number, from 0.
+        index: as the attribute.
         workers: how many there are.
         why: why there are so many, in words.
         given: the server's own options.
         shared_folder: a folder that all workers have in common.
 
     Attributes:
+        index: its number, from 0.
         control: the channel to it.
         running: what runs in it, in words; empty until it is ready for connections.
         failure: why it could not start, if it said so.
@@ -63,13 +64,9 @@ class WorkerProcess:
     """
 
     def __init__(
-        self,
-        index: int,
-        workers: int,
-        why: str,
-        given: GivenOptions,
-        shared_folder: Path,
+        self, index: int, workers: int, why: str, given: GivenOptions, shared_folder: Path
     ) -> None:
+        self.index = index
         self.control, theirs = ControlChannel.pair(WORKER_MESSAGES)
         self.running = ""
         self.failure: StartFailure | None = None

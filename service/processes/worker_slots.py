@@ -112,10 +112,6 @@ class WorkerSlots:
         """Those of them that are ready for connections."""
         return [worker for worker in self.workers() if worker.running]
 
-    def serving_by_index(self) -> list[tuple[int, WorkerProcess]]:
-        """The same, with the number of each."""
-        return [(slot.index, worker) for slot, worker in self.taken() if worker.running]
-
     def want(self, count: int) -> None:
         """Let a start be due in each of the first slots that has no process."""
         for slot in self._slots[:count]:

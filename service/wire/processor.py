@@ -145,10 +145,7 @@ class Processor:
     ) -> bytes:
         """An encoded TApplicationException, without a frame header."""
         return self._encode(
-            name,
-            TMessageType.EXCEPTION,
-            sequence_id,
-            TApplicationException(exception_type, text),
+            name, TMessageType.EXCEPTION, sequence_id, TApplicationException(exception_type, text)
         )
 
     def _answer(self, method: Method, message: Message) -> tuple[bytes, str]:

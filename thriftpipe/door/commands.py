@@ -202,10 +202,7 @@ COMMANDS = {
         "list packaged models, the engines here, and what is cached",
         OWN,
         "models",
-        (
-            Example("thriftpipe models", ""),
-            Example("thriftpipe models --json", "for scripts"),
-        ),
+        (Example("thriftpipe models", ""), Example("thriftpipe models --json", "for scripts")),
     ),
     "completion": DoorCommand(
         _HERE,

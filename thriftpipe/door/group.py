@@ -25,10 +25,7 @@ from thriftpipe.door.programs import LOADTEST, PIPELINE, Program, Tables
 NAME = "thriftpipe"
 COMPLETION_VARIABLE = "_THRIFTPIPE_COMPLETE"
 _INTERRUPTED = 130
-_SETTINGS: dict[str, Any] = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": dashed,
-}
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashed}
 
 
 class ProgramCommand(click.Command):
@@ -43,12 +40,7 @@ class ProgramCommand(click.Command):
     """
 
     def __init__(
-        self,
-        name: str,
-        program: Program,
-        tables: Tables,
-        command: str,
-        examples: Sequence[Example],
+        self, name: str, program: Program, tables: Tables, command: str, examples: Sequence[Example]
     ) -> None:
         described: Command = tables.commands[command]
         self.entries = [*described.entries(tables.options)]

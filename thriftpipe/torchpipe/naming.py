@@ -59,10 +59,7 @@ class LentNames(MetaPathFinder):
         self._before_installed = before_installed
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a module of the package, under the name that is asked for.
 

@@ -9,13 +9,7 @@ from importlib.resources import files
 import jinja2
 
 from interfaces.stats import LEAVE_REASONS
-from thriftpipe.trace.findings import (
-    images_a_second,
-    latency_ms,
-    node_facts,
-    remarks,
-    verdict,
-)
+from thriftpipe.trace.findings import images_a_second, latency_ms, node_facts, remarks, verdict
 from thriftpipe.trace.recording import LOCKED, Batch, Recording, Side, Span
 
 _REASONS = {name: words.replace("`", "") for name, words in LEAVE_REASONS.items()}

@@ -131,6 +131,7 @@ def test_only_one_question_waits_for_a_worker_that_hangs(monkeypatch: pytest.Mon
     questions: list[int] = []
 
     class Hung:
+        index = 0
         control: Hung
 
         def send(self, question: StatsRequest) -> bool:
@@ -139,7 +140,7 @@ def test_only_one_question_waits_for_a_worker_that_hangs(monkeypatch: pytest.Mon
 
     worker: Any = Hung()
     worker.control = worker
-    summed = StatsOfWorkers(lambda: [(0, worker)], ServerSettings())
+    summed = StatsOfWorkers(lambda: [worker], ServerSettings())
     told: list[Stats] = []
     summed.ask(told.append)
     assert not told
