@@ -28,12 +28,12 @@ from loadtest.runtime.integrity import measure_integrity
 from loadtest.runtime.parts import Part, batching_parts, overhead_parts
 from loadtest.runtime.sides import measure_sides
 from loadtest.servers.environments import install
+from loadtest.servers.programs import parse_launch_prefix
 from loadtest.servers.variants import (
     BASELINE,
     PIPELINE,
     is_pipeline,
     may_use_gpu,
-    parse_launch_prefix,
 )
 
 _DIFF = "diff"

@@ -24,8 +24,9 @@ from loadtest.records import machine
 from loadtest.records.raw_files import RawWriter
 from loadtest.records.run import Run, StageRun, Window, new_run
 from loadtest.servers.process_controls import process_controls, with_processes
+from loadtest.servers.programs import upper_bound_command
 from loadtest.servers.servers import Servers, Serving
-from loadtest.servers.variants import Variant, may_use_gpu, upper_bound_command
+from loadtest.servers.variants import Variant, may_use_gpu
 from loadtest.settings import ServerOptions
 
 _BOUND_SLACK_S = 60.0

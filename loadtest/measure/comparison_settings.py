@@ -8,7 +8,8 @@ from itertools import groupby
 
 from loadtest.load.images import LoadImage
 from loadtest.measure.plan import UNLIMITED, TimeLimit
-from loadtest.servers.variants import Variant, Workload, interleaved
+from loadtest.measure.series import interleaved
+from loadtest.servers.variants import Variant, Workload
 from loadtest.settings import LoadSettings, ServerOptions
 
 

@@ -12,7 +12,8 @@ from loadtest.errors import LoadTestError
 from loadtest.load.images import LoadImage
 from loadtest.measure.peers_settings import PeersSettings, PeerWorkload
 from loadtest.processes.child_process import ChildProcess
-from loadtest.servers.variants import Workload, serving_graph_command
+from loadtest.servers.programs import serving_graph_command
+from loadtest.servers.variants import Workload
 from loadtest.settings import ServerOptions
 
 

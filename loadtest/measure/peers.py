@@ -29,12 +29,12 @@ from loadtest.measure.peer_place import prepared_place
 from loadtest.measure.peers_job import PeersJob, right_answers_per_s
 from loadtest.measure.peers_settings import QUEUE_MS, PeersSettings, PeerWorkload
 from loadtest.measure.plan import Plan
-from loadtest.measure.series import PlannedSeries
+from loadtest.measure.series import PlannedSeries, interleaved
 from loadtest.progress import Progress
 from loadtest.records import machine
 from loadtest.records.raw_files import RawWriter
 from loadtest.records.run import TRIAL, Run, Window, new_run
-from loadtest.servers.variants import Workload, interleaved
+from loadtest.servers.variants import Workload
 from loadtest.settings import LoadSettings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from loadtest.load.clients import ClientPool, Clients, fitting_client_processes
 from loadtest.load.images import LoadImage
@@ -17,6 +18,20 @@ from loadtest.records.run import Window, WorkloadRun
 from loadtest.servers.server_process import require_free_port
 from loadtest.servers.variants import HOST
 from loadtest.settings import LoadSettings
+
+_T = TypeVar("_T")
+
+
+def interleaved(entries: Sequence[_T], repeats: int) -> list[tuple[_T, int]]:
+    """(entry, repeat number) in the order A B C, C B A, A B C, ...
+
+    A machine that slowly changes its speed thus favours no entry.
+    """
+    order: list[tuple[_T, int]] = []
+    for repeat in range(1, repeats + 1):
+        row = entries if repeat % 2 else entries[::-1]
+        order.extend((entry, repeat) for entry in row)
+    return order
 
 
 class Series:

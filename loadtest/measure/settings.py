@@ -25,6 +25,7 @@ from loadtest.measure.peers_settings import PeersSettings, PeerWorkload
 from loadtest.measure.tune_settings import TuneSettings
 from loadtest.progress import Progress
 from loadtest.records import machine
+from loadtest.servers.programs import parse_launch_prefix
 from loadtest.servers.variants import (
     BASELINE,
     CONTROL,
@@ -37,7 +38,6 @@ from loadtest.servers.variants import (
     default_variants,
     default_workloads,
     may_use_gpu,
-    parse_launch_prefix,
     parse_variants,
     parse_workloads,
 )

@@ -43,8 +43,9 @@ from loadtest.records.tuned import (
     verdict,
     winner,
 )
+from loadtest.servers.programs import tunable_command
 from loadtest.servers.servers import Servers, Serving
-from loadtest.servers.variants import Variant, tunable_command
+from loadtest.servers.variants import Variant
 
 BEST_FILE = "best.toml"
 # Of the time, what the end has: the winner beside the default.

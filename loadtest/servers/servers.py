@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from loadtest.errors import LoadTestError
 from loadtest.load.rpc import ServerIdentity, server_identity
+from loadtest.servers.programs import server_command
 from loadtest.servers.server_process import ServerProcess, require_free_port
-from loadtest.servers.variants import HOST, Variant, Workload, server_command
+from loadtest.servers.variants import HOST, Variant, Workload
 from loadtest.settings import ServerOptions
 
 

@@ -1,21 +1,14 @@
-"""What is compared: every row of the report, and the command that runs it."""
+"""What is compared: every row of the report."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from interfaces.engines import runs_on_gpu
-from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.names import closest_name_hint
-from interfaces.options import dashed
 from loadtest.errors import UsageError
-from loadtest.settings import ServerOptions
 
 HOST = "127.0.0.1"
 BASELINE = "baseline"
@@ -31,7 +24,8 @@ _PROFILE_STAGES = ("--set", "profile_stages=true")
 _WITH_WORKERS = re.compile(r"(?P<name>.+)-(?:(?P<workers>[1-9]\d*)w|auto)")
 # "pipeline-2r": a front end, and two replicas of the variant "pipeline" on a Ray of this machine.
 _WITH_REPLICAS = re.compile(r"(?P<name>.+)-(?P<replicas>[1-9]\d*)r")
-_AUTO = "auto"
+AUTO_WORKERS = "auto"
+"""What `--workers` takes for as many as the service chooses."""
 
 
 def server_processes(count: int) -> str:
@@ -74,7 +68,7 @@ class Variant:
     def with_workers(self, workers: int | None) -> Variant:
         """The same with so many server processes, None for as many as the service chooses."""
         if workers is None:
-            suffix, words = _AUTO, "as many server processes as the service chooses"
+            suffix, words = AUTO_WORKERS, "as many server processes as the service chooses"
         else:
             suffix, words = f"{workers}w", server_processes(workers)
         return replace(
@@ -169,7 +163,7 @@ VARIANTS = {variant.name: variant for variant in _ALL}
 _CPU_DEFAULTS = (
     BASELINE,
     CONTROL,
-    f"{PIPELINE}-{_AUTO}",
+    f"{PIPELINE}-{AUTO_WORKERS}",
     IN_PROCESS,
     "engine-alone",
     "decode-alone-cpu",
@@ -178,15 +172,13 @@ _CPU_DEFAULTS = (
 # whose threads decode and infer in turn, so that either the cores or the GPU would idle.
 _GPU_DEFAULTS = (
     BASELINE,
-    f"{PIPELINE}-{_AUTO}",
-    f"{PIPELINE_GPU}-{_AUTO}",
+    f"{PIPELINE}-{AUTO_WORKERS}",
+    f"{PIPELINE_GPU}-{AUTO_WORKERS}",
     "engine-alone",
     "engine-alone-gpu",
     "decode-alone-cpu",
     "decode-alone-gpu",
 )
-_CPU_BATCH_SIZES = (1, 2, 4)
-_GPU_BATCH_SIZES = (1, 4, 8, 16, 32)
 
 
 def default_variants(*, with_gpu: bool, keeps_ratio: bool = False) -> str:
@@ -296,125 +288,3 @@ def _split(text: str, flag: str) -> list[str]:
         if names.count(name) > 1:
             raise UsageError(f"{flag} names {name!r} more than once")
     return names
-
-
-def server_command(variant: Variant, workload: Workload, options: ServerOptions) -> list[str]:
-    """The command that serves a variant."""
-    arguments = ["--handler", str(variant.handler), "--model", workload.model]
-    arguments += [*options.model_args]
-    has_file = bool(variant.handler == "pipeline" and options.config and not variant.decodes_on_gpu)
-    if not has_file:
-        arguments += options.image_args
-    arguments += _calibration(options)
-    arguments += ["--engine", options.engine, "--precision", options.precision]
-    arguments += ["--host", HOST, "--port", str(options.port)]
-    # Clients that wait for their answers load it as far as it goes, and none is to be refused.
-    arguments += ["--max-queue-ms", "0"]
-    # The service takes --config or --decode: a file of one's own says where it decodes.
-    if has_file:
-        arguments += ["--config", str(options.config)]
-    if variant.replicas:
-        arguments += ["--cluster", "local", "--replicas", str(variant.replicas)]
-    else:
-        arguments += ["--workers", _AUTO if variant.workers is None else str(variant.workers)]
-    command = [*options.launch_prefix, sys.executable, "-m", "service"]
-    return [*command, *arguments, *variant.server_args]
-
-
-def upper_bound_command(
-    variant: Variant,
-    workload: Workload,
-    options: ServerOptions,
-    engine: str,
-    images: Path,
-    duration_s: float,
-    *,
-    with_gpu: bool,
-) -> list[str]:
-    """The command that measures an upper bound with the engine that the servers chose.
-
-    Args:
-        variant: one without a server.
-        workload: the model.
-        options: how the servers run.
-        engine: the engine that the servers reported.
-        images: folder of images.
-        duration_s: what all batch sizes together take, and a first number of processes.
-        with_gpu: whether the sizes are those of a GPU.
-    """
-    sizes: tuple[int, ...] = _GPU_BATCH_SIZES if with_gpu else _CPU_BATCH_SIZES
-    if variant.bound_args[:2] == ("--part", "decode") and not variant.decodes_on_gpu:
-        sizes = (1,)  # a CPU decodes one image at a time, whatever the batch
-    command = [*options.launch_prefix, sys.executable, "-m", "pipeline.upper_bound"]
-    command += ["--model", workload.model, *options.model_args]
-    command += _calibration(options)
-    if options.calibration_images is None:
-        # Of the images that it takes itself, it leaves out what the load does.
-        command += _skipping(options)
-    command += ["--engine", engine, "--precision", options.precision]
-    if options.config is not None and not variant.decodes_on_gpu:
-        command += ["--config", options.config]
-    else:
-        command += options.image_args
-    command += [*variant.bound_args, "--batch_sizes", ",".join(map(str, sizes))]
-    # With the best size it is measured in several processes, too.
-    windows = len(sizes) if variant.is_part else len(sizes) + 1
-    return [*command, "--img_dir", str(images), "--duration_s", f"{duration_s / windows:g}"]
-
-
-def tunable_command(variant: Variant, workload: Workload, options: ServerOptions) -> list[str]:
-    """The command that tells which document a variant's server runs."""
-    command = [sys.executable, "-m", "pipeline.tunable", "--model", workload.model]
-    command += [*options.model_args, *_calibration(options)]
-    command += ["--engine", options.engine, "--precision", options.precision]
-    if options.config is not None and not variant.decodes_on_gpu:
-        command += ["--config", options.config]
-    else:
-        command += options.image_args
-    return [*command, *variant.server_args]
-
-
-def serving_graph_command(workload: Workload, options: ServerOptions, output: Path) -> list[str]:
-    """The command that writes the graph that the servers' engine runs, for servers of peers."""
-    command = [sys.executable, "-m", "engine.serving_graph", workload.model]
-    command += _calibration(options)
-    command += ["--engine", options.engine, "--precision", options.precision]
-    return [*command, "--output", str(output)]
-
-
-def _calibration(options: ServerOptions) -> list[str]:
-    """The images for int8, where there are any."""
-    if options.calibration_images is None:
-        return []
-    return ["--calibration-images", options.calibration_images, *_skipping(options)]
-
-
-def _skipping(options: ServerOptions) -> list[str]:
-    return [f"--{dashed(SKIP_BAD_IMAGES)}"] if options.skip_bad_images else []
-
-
-_T = TypeVar("_T")
-
-
-def interleaved(entries: Sequence[_T], repeats: int) -> list[tuple[_T, int]]:
-    """(entry, repeat number) in the order A B C, C B A, A B C, ...
-
-    A machine that slowly changes its speed thus favours no entry.
-    """
-    order: list[tuple[_T, int]] = []
-    for repeat in range(1, repeats + 1):
-        row = entries if repeat % 2 else entries[::-1]
-        order.extend((entry, repeat) for entry in row)
-    return order
-
-
-def parse_launch_prefix(text: str) -> tuple[str, ...]:
-    """Split a command prefix as a shell would.
-
-    Raises:
-        UsageError: an unclosed quotation mark.
-    """
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise UsageError(f"--launch_prefix {text!r}: {error}") from error

@@ -112,7 +112,7 @@ class ServerSettings:
     max_decoded_bytes: int = option(
         1024 * 1024 * 1024,
         "memory of all images together that are being decoded or are decoded, shared out among the "
-        "workers, of which each has at least what one image may take, 358 MB",
+        "workers, of which each has at least what one image may take, 342 MiB",
         COUNT,
         beyond="one more image waits, in turn and as long as its call may stay; one that never "
         "fits is INVALID_IMAGE",

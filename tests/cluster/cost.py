@@ -23,12 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from loadtest.load.images import LoadImage, default_images
+from loadtest.measure.series import interleaved
 from loadtest.measure.single import measure_running_server
 from loadtest.progress import Progress
 from loadtest.records import machine
 from loadtest.report.summary import summarise
 from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
-from loadtest.servers.variants import HOST, interleaved
+from loadtest.servers.variants import HOST
 from loadtest.settings import LoadSettings
 from measurement.statistics import Ratio, paired_ratio
 
