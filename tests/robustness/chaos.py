@@ -32,11 +32,10 @@ from tests.robustness.checking_clients import (
 from tests.robustness.checks import answered, clean_exit, no_traceback, pings_answered
 from tests.robustness.colour_model import (
     LABELS,
-    SIDE,
-    ColourModel,
     encoded,
     write_colour_model,
 )
+from tests.robustness.disturbed_server import disturbed_server
 from tests.robustness.load_loop import LoadLoop
 from tests.robustness.results import Table, finish
 from tests.robustness.server_under_test import ServerUnderTest, Watch
@@ -44,7 +43,6 @@ from tests.robustness.server_under_test import ServerUnderTest, Watch
 COLOURS = "colours"
 """The model of all phases but overload and fairness."""
 
-_BACKENDS_FILE = Path(__file__).with_name("disturbed_backend.py")
 _FLAKY = ("Flaky", "probability = 0.1\ninstance_num = 2")
 # A rate that one process can send ten times over, on every machine.
 _PACED = ("Paced", "item_ms = 10")
@@ -156,7 +154,7 @@ class _Chaos:
             *("--message-timeout-s", str(faults.TIMEOUT_S)),
             *("--write-timeout-s", str(faults.TIMEOUT_S)),
         ]
-        flaky, paced = (_disturbed_server(folder, colours, *engine) for engine in (_FLAKY, _PACED))
+        flaky, paced = (disturbed_server(folder, colours, *engine) for engine in (_FLAKY, _PACED))
         servers = {
             "plain": [*base, *timeouts],
             "workers": [*base, *timeouts, "--workers", "2"],
@@ -314,35 +312,3 @@ def _is_ready(server: ServerUnderTest) -> bool:
         return bool(reply.fields[0][1])
 
     return wait_until(asked, _TIMEOUT_S)
-
-
-def _disturbed_server(folder: Path, colours: ColourModel, backend: str, settings: str) -> list[str]:
-    """Arguments for the colours with that backend before the engine, in the engine's node."""
-    config = folder / f"{backend}.toml"
-    config.write_text(_disturbed_toml(colours.model, backend, settings), encoding="utf-8")
-    return [
-        *("--handler", "pipeline", "--labels", str(colours.labels)),
-        *("--config", str(config), "--backends", str(_BACKENDS_FILE)),
-    ]
-
-
-def _disturbed_toml(model: Path, backend: str, settings: str) -> str:
-    return f"""batching_timeout = 5
-
-[decoder]
-instance_num = 2
-backend = "S[DecodeMat,ResizeMat,cvtColorMat,Mat2Tensor]"
-resize_h = {SIDE}
-resize_w = {SIDE}
-color = "rgb"
-next = "colours"
-
-[colours]
-{settings}
-backend = "S[{backend},TensorrtTensor]"
-model = "{model}"
-min = "1x3x{SIDE}x{SIDE}"
-max = "4x3x{SIDE}x{SIDE}"
-mean = "0, 0, 0"
-std = "255, 255, 255"
-"""

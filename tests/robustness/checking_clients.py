@@ -23,9 +23,9 @@ INVALID_IMAGE, OVERLOADED, DEADLINE, INTERNAL = 1, 2, 3, 4
 RIGHT, REFUSED, LATE, FAILED, BAD = "right", "overloaded", "deadline", "internal", "bad image"
 LOST, HUNG, WRONG = "connection lost", "no answer", "WRONG"
 OUTCOMES = (RIGHT, BAD, REFUSED, LATE, FAILED, LOST, HUNG, WRONG)
-_CODES = {INVALID_IMAGE: BAD, OVERLOADED: REFUSED, DEADLINE: LATE, INTERNAL: FAILED}
+IMAGE_OUTCOMES = {INVALID_IMAGE: BAD, OVERLOADED: REFUSED, DEADLINE: LATE, INTERNAL: FAILED}
 # infer_images declares these by field: InvalidRequest, Overloaded, InternalError.
-_EXCEPTIONS = {1: WRONG, 2: REFUSED, 3: FAILED, 4: LATE}
+EXCEPTION_OUTCOMES = {1: WRONG, 2: REFUSED, 3: FAILED, 4: LATE}
 _RECONNECT_S = 0.02
 
 
@@ -62,7 +62,7 @@ def outcomes_of(
         return [WRONG] * n, f"undeclared: {reply.fields}"
     if 0 not in reply.fields:
         number = next(iter(reply.fields), 0)
-        outcome = _EXCEPTIONS.get(number, WRONG)
+        outcome = EXCEPTION_OUTCOMES.get(number, WRONG)
         return [outcome] * n, f"exception {reply.fields}" if outcome == WRONG else ""
     results = reply.fields[0]
     if len(results) != n:
@@ -80,7 +80,7 @@ def _outcome(result: dict[int, Any], uuid: bytes, label: str | None) -> str:
     if result.get(3) != uuid:
         return WRONG
     if 6 in result:
-        outcome = _CODES.get(result[6].get(1), WRONG)
+        outcome = IMAGE_OUTCOMES.get(result[6].get(1), WRONG)
         return WRONG if outcome == BAD and label is not None else outcome
     return RIGHT if label is not None and result.get(1) == label.encode() else WRONG
 

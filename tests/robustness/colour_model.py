@@ -19,7 +19,7 @@ LABELS = ("red", "green", "blue")
 SIDE = 32
 """Height and width of the model's input, pixels."""
 
-_SHARPNESS = 20.0
+SHARPNESS = 20.0
 # OpenCV's channel order is blue, green, red.
 _CHANNELS = {"red": 2, "green": 1, "blue": 0}
 
@@ -40,7 +40,7 @@ class ColourModel:
 def write_colour_model(folder: Path) -> ColourModel:
     """Write model and labels into `folder`."""
     files = ColourModel(folder / "colours.onnx", folder / "colours.txt")
-    save_linear_classifier(files.model, np.eye(3, dtype=np.float32) * _SHARPNESS, SIDE)
+    save_linear_classifier(files.model, np.eye(3, dtype=np.float32) * SHARPNESS, SIDE)
     files.labels.write_text("\n".join(LABELS) + "\n")
     return files
 
