@@ -93,6 +93,10 @@ class Registry:
                 await self._expire()
         return View(self._epoch, self._version, tuple(self._entries.values()), self._failure)
 
+    async def look(self) -> View:
+        """What is known, for one who is no front end."""
+        return View(self._epoch, self._version, tuple(self._entries.values()), self._failure)
+
     async def leave(self, front_end: str) -> int:
         """A front end ends; how many others there are."""
         self._front_ends.pop(front_end, None)

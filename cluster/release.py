@@ -12,6 +12,7 @@ from interfaces.kinds import FILE
 from interfaces.options import options_of
 from service.handlers.handler_settings import HandlerSettings
 from service.logs.log_settings import LogSettings
+from service.options.cluster_settings import ClusterSettings
 from service.options.server_settings import ServerSettings
 
 # Of all front ends together.
@@ -76,6 +77,41 @@ class Release:
         """The same for equal settings, whatever the front end's own are."""
         parts = (self.handler, self.for_handler, self.settings)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How replicas of a release are placed.
+
+    Attributes:
+        release: what they run.
+        cluster: how many there are.
+        cpus: cores that each reserves.
+        host: the address that it listens on; "" for that of its node.
+    """
+
+    release: Release
+    cluster: ClusterSettings
+    cpus: float
+    host: str = ""
+
+    @property
+    def cores(self) -> int:
+        """On how many each may count."""
+        return max(1, int(self.cpus))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far the update is that brings a release; Serve tells all replicas of a change.
+
+    Attributes:
+        is_announced: whether front ends hear of its replicas.
+        replaces: name of the release in whose place it comes; "" for none.
+    """
+
+    is_announced: bool = False
+    replaces: str = ""
 
 
 def _with_absolute_paths(settings: Any) -> Any:

@@ -14,7 +14,7 @@ from ray import serve
 from cluster.autoscaling import LOAD, load
 from cluster.registry import ANNOUNCE_EVERY_S
 from cluster.registry_link import RegistryLink
-from cluster.release import Release
+from cluster.release import Plan, Rollout
 from cluster.replica_entry import ReplicaEntry
 from cluster.replica_server import ReplicaServer
 from engine.cpu.cores import CORES_VARIABLE
@@ -31,19 +31,20 @@ class Replica:
     """Runs the handler's server, and tells front ends where it is. No image comes through Serve.
 
     Args:
-        release: what to run.
-        cores: on how many it may count.
-        host: the address to listen on; "" for that of its node.
+        plan: what to run.
     """
 
-    def __init__(self, release: Release, cores: int, host: str = "") -> None:
+    def __init__(self, plan: Plan) -> None:
         name = serve.get_replica_context().replica_tag
+        self._plan, release = plan, plan.release
         start_log(release.log, f"replica {name}")
-        os.environ[CORES_VARIABLE] = str(cores)
+        os.environ[CORES_VARIABLE] = str(plan.cores)
         self._registry = RegistryLink()
         self._is_over = threading.Event()
+        self._rollout = Rollout()
+        self._is_announced = threading.Event()
         node = ray.get_runtime_context().get_node_id()
-        host = host or _address_of(node)
+        host = plan.host or _address_of(node)
         self._settings = replace(release.settings, host=host)
         self._server = ReplicaServer(
             release.handler, release.for_handler, self._settings, release.options_given
@@ -65,6 +66,16 @@ class Replica:
         )
         threading.Thread(target=self._announce, name="announce", daemon=True).start()
 
+    def reconfigure(self, rollout: dict[str, Any]) -> None:
+        """Called by Serve: `Rollout` as a dictionary, at first and with each change of it."""
+        self._rollout = Rollout(**rollout)
+        if self._rollout.is_announced:
+            self._is_announced.set()
+
+    def described(self) -> tuple[Plan, Rollout]:
+        """What it runs, and how far the update that has brought it is."""
+        return self._plan, self._rollout
+
     def check_health(self) -> None:
         """Raise while the handler cannot classify: Serve replaces what stays so."""
         if reason := self._server.why_not_ready():
@@ -85,6 +96,7 @@ class Replica:
         if not hasattr(self, "_entry") or self._is_over.is_set():
             return
         self._is_over.set()
+        self._is_announced.set()
         try:
             self._registry.call("withdraw", self._entry.name, timeout_s=_REGISTRY_S)
         except ConnectionError as error:
@@ -93,6 +105,7 @@ class Replica:
         self._server.stop("the replica ends")
 
     def _announce(self) -> None:
+        self._is_announced.wait()
         is_heard = True
         while not self._is_over.is_set():
             try:
@@ -109,8 +122,3 @@ class Replica:
 def _address_of(node: str) -> str:
     """A node's address as the others of the cluster know it, whatever this host calls itself."""
     return next(str(one["NodeManagerAddress"]) for one in ray.nodes() if one["NodeID"] == node)
-
-
-def deployment() -> Any:
-    """The class as a deployment of Ray Serve's."""
-    return serve.deployment(Replica)

@@ -19,12 +19,12 @@ MEMORY, ROCKSDB = "memory", "rocksdb"
 """Where the head keeps what it knows of the cluster: what is in memory is lost with it."""
 
 _STARTED = "Ray runtime started"
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 300.0
 _OBJECT_STORE_BYTES = 80_000_000
 _WORKER_PORTS = 200
 _ENVIRONMENT = {
     # Slow machines: nodes are a minute late where several start.
-    "RAY_raylet_start_wait_time_s": "90",
+    "RAY_raylet_start_wait_time_s": "240",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A token of this user's, which another cluster may have made, is none of this one's.
     "RAY_AUTH_MODE": "disabled",
@@ -82,20 +82,24 @@ class RayNode:
 
 
 class RayNodes:
-    """A head without room for replicas, and nodes of one room each, while the context lasts.
+    """A head, and nodes with room for replicas, while the context lasts.
 
     Args:
         folder: for Ray's sessions; a short path, since sockets lie there.
         port: of the head; the ports of the nodes' workers follow it.
         cpus: Ray's count of cores of each node, which says how many replicas it takes.
         storage: MEMORY or ROCKSDB.
+        head_cpus: the same of the head, for a cluster that has no other node.
     """
 
-    def __init__(self, folder: Path, port: int, cpus: int, storage: str = MEMORY) -> None:
+    def __init__(
+        self, folder: Path, port: int, cpus: int, storage: str = MEMORY, head_cpus: int = 0
+    ) -> None:
         self._folder = folder
         self._port = port
         self.cpus = cpus
         self._storage = storage
+        self._head_cpus = head_cpus
         self._started = 0
         self._lock = threading.Lock()
         self.head: RayNode | None = None
@@ -120,7 +124,7 @@ class RayNodes:
         self.head = RayNode(
             [
                 "--head",
-                *("--port", str(self._port), "--num-cpus", "0"),
+                *("--port", str(self._port), "--num-cpus", str(self._head_cpus)),
                 "--include-dashboard=false",
                 *("--temp-dir", str(self._folder)),
                 *self._common(0),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from thriftpipe.door.programs import (
     CLIENT,
+    CLUSTER,
     LOADTEST,
     OWN,
     PIPELINE,
@@ -155,6 +156,20 @@ COMMANDS = {
         (
             Example("thriftpipe top", "the server on this machine"),
             Example("thriftpipe top --host 10.0.0.7 --once --json", "one look, for scripts"),
+        ),
+    ),
+    "cluster": DoorCommand(
+        _SERVE,
+        "update a server's replicas on a Ray cluster, or list them",
+        CLUSTER,
+        "",
+        (
+            Example(
+                "thriftpipe cluster update --cluster 10.0.0.1:6379 --model new.onnx "
+                "--canary-images photos",
+                "a new model, replica by replica",
+            ),
+            Example("thriftpipe cluster status --cluster 10.0.0.1:6379", "which runs where?"),
         ),
     ),
     "check": DoorCommand(

@@ -70,6 +70,19 @@ def _run_client(words: Sequence[str], typed: str) -> int:
     return main(words)
 
 
+def _cluster_tables() -> Tables:
+    from cluster.update_command import COMMANDS, OPTIONS
+
+    return Tables(OPTIONS, COMMANDS)
+
+
+def _run_cluster(words: Sequence[str], typed: str) -> int:
+    from cluster.update_command import main
+
+    del typed
+    return main(words)
+
+
 def _loadtest_tables() -> Tables:
     from loadtest.command_line import COMMANDS, OPTIONS
 
@@ -123,6 +136,7 @@ def _run_trace(words: Sequence[str], typed: str) -> int:
 
 SERVICE = Program("python -m service", ("server",), _service_tables, _run_service)
 CLIENT = Program("python -m service.client", (), _client_tables, _run_client)
+CLUSTER = Program("python -m cluster", ("server",), _cluster_tables, _run_cluster)
 LOADTEST = Program("python -m loadtest", ("server", "bench"), _loadtest_tables, _run_loadtest)
 PIPELINE = Program("python -m pipeline", ("server",), _pipeline_tables, _run_pipeline)
 TRACE = Program("python -m thriftpipe.trace", ("server", "bench"), _trace_tables, _run_trace)

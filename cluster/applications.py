@@ -1,0 +1,159 @@
+"""Replicas of a release as an application of Ray Serve: deployed, scaled, looked at and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+from cluster.autoscaling import ExpectedWaitPolicy
+from cluster.ray_names import DEPLOYMENT, app_name, is_app_name, release_of
+from cluster.release import Plan, Rollout
+from cluster.replica import Replica
+from cluster.replica_entry import ReplicaEntry
+
+SERVE_LOG = {"log_level": "WARNING", "enable_access_log": False}
+
+# Serve takes a replica for lost that has failed three checks in a row.
+_CHECKS = 3
+_CHECK_EVERY_S = 2.0
+# Beside --drain-timeout-s, for a replica to tell the front ends and to leave.
+_LEAVING_S = 10.0
+_MOST_STARTS = 3
+_LOOK_BACK_S, _SCALE_UP_S, _SCALE_DOWN_S = 5.0, 5.0, 60.0
+_ASK_S = 30.0
+_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+_RUNNING = "RUNNING"
+
+
+def running() -> list[str]:
+    """The releases that have an application, by name."""
+    return sorted(release_of(name) for name in serve.status().applications if is_app_name(name))
+
+
+def deploy(plan: Plan, rollout: Rollout, *, count: int | None = None, wait: bool = False) -> None:
+    """Have replicas placed, or change how many there are or how far their update is.
+
+    Serve restarts none for that: the release's name is their version.
+
+    Args:
+        plan: what they run.
+        rollout: how far the update is that brings them.
+        count: a fixed number; None for that of the plan, or its bounds.
+        wait: whether to return once they are all there.
+
+    Raises:
+        RuntimeError: they do not come up.
+    """
+    app = _deployment(plan, count).options(user_config=asdict(rollout)).bind(plan)
+    target = serve.RunTarget(
+        app, name=app_name(plan.release.name), route_prefix=None, logging_config=SERVE_LOG
+    )
+    serve.run_many([target], wait_for_applications_running=wait)
+
+
+def end(release: str) -> None:
+    """End its replicas, once they have answered what they have."""
+    serve.delete(app_name(release))
+
+
+@dataclass(frozen=True)
+class State:
+    """What Serve says of a release.
+
+    Attributes:
+        replicas: how many there are by Serve's word for their state.
+        failure: why they do not come up, in one line; "" where that is not known.
+    """
+
+    replicas: Mapping[str, int]
+    failure: str
+
+    @property
+    def running(self) -> int:
+        """Those that run."""
+        return self.replicas.get(_RUNNING, 0)
+
+    @property
+    def all(self) -> int:
+        """All of them, those that start or end, too."""
+        return sum(self.replicas.values())
+
+
+def state(release: str) -> State:
+    """What Serve says of a release; nothing of one that has no application."""
+    app = serve.status().applications.get(app_name(release))
+    one = None if app is None else app.deployments.get(DEPLOYMENT)
+    if app is None or one is None:
+        return State({}, "" if app is None or app.status not in _FAILED else _line(app.message))
+    has_failed = one.status in _FAILED or app.status in _FAILED
+    failure = (_line(one.message) or _line(app.message) or one.status) if has_failed else ""
+    return State({str(name): n for name, n in one.replica_states.items()}, failure)
+
+
+def trouble(release: str) -> str:
+    """What Serve says of replicas that do not come up, in one line; "" where nothing is wrong."""
+    app = serve.status().applications.get(app_name(release))
+    if app is None:
+        return ""
+    return _line(" ".join([app.message, *(one.message for one in app.deployments.values())]))
+
+
+def described(release: str) -> tuple[Plan, Rollout]:
+    """What a release is made of, as one of its replicas tells.
+
+    Raises:
+        Exception: none of them answers.
+    """
+    plan, rollout = _ask(release, "described")
+    return plan, rollout
+
+
+def entry(release: str) -> ReplicaEntry:
+    """One of its replicas, of which front ends need not have heard; raises as `described`."""
+    found: ReplicaEntry = _ask(release, "entry")
+    return found
+
+
+def _ask(release: str, method: str) -> Any:
+    handle = serve.get_app_handle(app_name(release))
+    return getattr(handle, method).remote().result(timeout_s=_ASK_S)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _deployment(plan: Plan, count: int | None) -> Any:
+    settings, cluster = plan.release.settings, plan.cluster
+    hang_s = settings.hang_timeout_s or 10.0
+    how_many: dict[str, Any] = {"num_replicas": count or cluster.fewest}
+    if cluster.max_replicas is not None and count is None:
+        how_many = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=cluster.fewest,
+                max_replicas=cluster.most,
+                look_back_period_s=_LOOK_BACK_S,
+                metrics_interval_s=2.0,
+                upscale_delay_s=_SCALE_UP_S,
+                downscale_delay_s=_SCALE_DOWN_S,
+                policy=AutoscalingPolicy(policy_function=ExpectedWaitPolicy),
+            )
+        }
+    return serve.deployment(Replica).options(
+        name=DEPLOYMENT,
+        # Of Serve's own: without it, it would take each deployment for one of other code, and
+        # replace all replicas.
+        version=plan.release.name,
+        _internal=True,
+        ray_actor_options={"num_cpus": plan.cpus, "num_gpus": cluster.gpus_per_replica},
+        health_check_period_s=_CHECK_EVERY_S,
+        health_check_timeout_s=hang_s / _CHECKS,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s + _LEAVING_S,
+        max_constructor_retry_count=_MOST_STARTS,
+        **how_many,
+    )
