@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import queue
 import socket
 import sys
@@ -36,7 +37,6 @@ from loadtest.processes.child_process import ChildProcess, Lines
 from loadtest.progress import Progress
 from loadtest.records.machine import machine_id, own_version
 
-_LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 60.0
 # As long as Locust's workers look for their master.
 _JOIN_TIMEOUT_S = 300.0
@@ -109,17 +109,25 @@ class WorkerPool:
         spread: how many there are, and where.
         is_open: whether the loads are open loops.
         images: what each of them must have, too.
+        server_host: where the server is, which all of them must reach by that name.
         progress: shows who has joined.
 
     Raises:
-        UsageError: the master cannot listen there.
+        UsageError: the master cannot listen there, or the server is elsewhere to a worker.
         LoadTestError: not enough workers join in time; one with other images is refused.
     """
 
     def __init__(
-        self, spread: Spread, images: Sequence[LoadImage], progress: Progress, *, is_open: bool
+        self,
+        spread: Spread,
+        images: Sequence[LoadImage],
+        server_host: str,
+        progress: Progress,
+        *,
+        is_open: bool,
     ) -> None:
         self._lines: Lines = queue.SimpleQueue()
+        self._server_host = server_host
         self._images = [[image.name, image.sha256] for image in images]
         self.processes: list[Worker] = []
         self._by_number: dict[int, Worker] = {}
@@ -171,6 +179,11 @@ class WorkerPool:
                 continue
             number, host = len(self.processes) + 1, self._host_number(said.hello)
             worker = Worker(number, said.worker, host, said.hello, self)
+            if not worker.is_here and is_loopback(self._server_host):
+                raise UsageError(
+                    f"--host {self._server_host} is another machine to {worker.title}; name the "
+                    "server's machine as all of them know it"
+                )
             if problem := self._why_unfit(said.hello):
                 # Once it is right, it may be started again.
                 worker.write_line(to_json(Refused(problem)))
@@ -248,12 +261,18 @@ class WorkerPool:
         return Left(number, f"has ended: {reason}")
 
     def prepare(self, workers: Sequence[Worker]) -> None:
-        """Compare the clocks of those that take the next load with this one's."""
+        """Compare the clocks of those that take the next load with this one's.
+
+        Raises:
+            LoadTestError: one of them is lost.
+        """
         for clock, worker in self._compared(workers):
             worker.clock = clock
+        if lost := [worker for worker in workers if worker.lost]:
+            raise LoadTestError(f"{lost[0].title} {lost[0].lost}")
 
     def finish(self, workers: Sequence[Worker]) -> None:
-        """Compare them again."""
+        """Compare them again; one that is lost by now has told all that there is."""
         for clock, worker in self._compared(workers):
             worker.drift_s = clock.offset_s - worker.clock.offset_s
 
@@ -261,8 +280,7 @@ class WorkerPool:
         self.tell(CompareClocks([worker.master_number for worker in workers]))
         deadline_s = time.monotonic() + _CLOCKS_TIMEOUT_S
         while not isinstance(said := self._message(deadline_s), Clocks):
-            if isinstance(said, Left):
-                raise LoadTestError(f"{self._by_number[said.worker].title} {said.reason}")
+            self._lose_or_refuse(said)
         return [(clock, self._by_number[clock.worker]) for clock in said.clocks]
 
     def start(self, workers: Sequence[Worker], users: int) -> None:
@@ -285,16 +303,24 @@ class WorkerPool:
                 raise LoadTestError(self._master.ended())
             else:
                 said = from_json(line, FROM_MASTER)
-            if isinstance(said, Joined):
-                reason = "the master has all of its workers"
-                self.tell(ToWorker(said.worker, to_json(Refused(reason))))
-            elif isinstance(said, FromWorker | Left) and (
-                worker := self._by_number.get(said.worker)
-            ):
-                if isinstance(said, FromWorker):
+            if isinstance(said, FromWorker):
+                if (worker := self._by_number.get(said.worker)) is not None:
                     return worker, said.text
-                worker.lost = said.reason
-                return worker, None
+            elif (lost := self._lose_or_refuse(said)) is not None:
+                return lost, None
+
+    def _lose_or_refuse(self, said: Any) -> Worker | None:
+        """The worker that is lost, where one is; a further one that joins is refused."""
+        if isinstance(said, Joined):
+            refusal = Refused("the master has all of its workers")
+            self.tell(ToWorker(said.worker, to_json(refusal)))
+            return None
+        # Also those that were refused leave, and one that ended here is silent to the master.
+        worker = self._by_number.get(said.worker) if isinstance(said, Left) else None
+        if worker is None or worker.lost:
+            return None
+        worker.lost = said.reason
+        return worker
 
     def clock_offset_s(self, worker: Worker) -> float:
         """What its clock shows more."""
@@ -336,6 +362,15 @@ class WorkerPool:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name stands for the machine itself, whichever asks."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def start_worker(host: str, port: int, images: Sequence[LoadImage], lines: Lines) -> ChildProcess:

@@ -84,7 +84,7 @@ def _pool(
     if spread is None:
         return ClientPool(min(loads[-1].client_processes, loads[-1].request_client))
     is_open = loads[0].arrivals_per_s is not None
-    return WorkerPool(spread, images, progress, is_open=is_open)
+    return WorkerPool(spread, images, loads[0].host, progress, is_open=is_open)
 
 
 def _window(

@@ -20,7 +20,7 @@ import pytest
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import Clients
 from loadtest.load.images import read_folder
-from loadtest.load.workers import Spread, WorkerPool, work
+from loadtest.load.workers import Spread, WorkerPool, is_loopback, work
 from loadtest.measure import single
 from loadtest.measure.node_counts import node_counts
 from loadtest.progress import Progress
@@ -46,7 +46,8 @@ def photographs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def pool(photographs: Path) -> Iterator[WorkerPool]:
     """A master and two workers, for clients that wait."""
     spread = Spread("127.0.0.1", 0, 2, starts_them=True)
-    with WorkerPool(spread, read_folder(photographs), Progress(), is_open=False) as pool:
+    images = read_folder(photographs)
+    with WorkerPool(spread, images, "127.0.0.1", Progress(), is_open=False) as pool:
         yield pool
 
 
@@ -89,6 +90,13 @@ def test_every_request_of_every_worker_is_told_as_it_was(
 
 def _counts(port: int) -> dict:
     return node_counts("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "found"), [("localhost", True), ("127.0.0.9", True), ("192.0.2.1", False)]
+)
+def test_a_name_that_is_another_machine_to_each_is_known(host: str, found: bool) -> None:
+    assert is_loopback(host) is found
 
 
 def test_workers_that_join_make_one_even_open_loop(
