@@ -49,7 +49,6 @@ from loadtest.progress import Progress
 from loadtest.servers.variants import BASELINE, PIPELINE, PIPELINE_GPU, VARIANTS
 from loadtest.settings import AUTO, DECODER_TOLERANCE, MASTER_PORT, SCORE_TOLERANCE, WINDOW_S
 
-_PRECISION = one_of((AUTO, *PRECISIONS))
 _MODEL = "model of the zoo or ONNX file"
 _KNOWN = (
     f"known: {', '.join(VARIANTS)}; '{PIPELINE}-4w' is {PIPELINE!r} with four server processes, "

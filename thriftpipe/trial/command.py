@@ -50,7 +50,6 @@ _SHOWN_PHOTOS = 5
 # More than short windows send.
 _COMPARED_PHOTOS = 200
 _SHOWN_REFUSED = 20
-_LONGEST_LABEL = 28
 _WRONG, _DIFFERENT = 2, 1
 _EXACT = "fp32"
 # The load test's tolerances are between servers of one precision, which round alike. Beside fp32 a
