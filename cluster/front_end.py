@@ -71,13 +71,15 @@ class FrontEnd(ThriftServer):
         self._replicas = Replicas()
         self._replica_stats = ReplicaStats()
         self._stopping = ""
+        self._wanted = 0
         self._service: FrontEndService | None = None
 
     def startup(self) -> None:
         """Take the port, have replicas placed, then let clients in."""
         self._open()
         with told_while_slow("waiting for replicas to load and warm up their model"):
-            self._wait_for(self._cluster.start(self._replicas))
+            self._wanted = self._cluster.start(self._replicas)
+            self._wait_for(self._wanted)
         self._service = FrontEndService(
             Forwarder(self._replicas),
             self._replicas,
@@ -106,7 +108,7 @@ class FrontEnd(ThriftServer):
             reserve_connections=sum(connection.is_reserve for connection in open_connections),
             max_connections=self._settings.max_connections,
             connections_opened=self._connections.opened,
-            wanted_workers=max(1, len(of_replicas.workers)),
+            wanted_workers=max(self._wanted, len(of_replicas.workers)),
         )
         return replace(added(own, of_replicas), uptime_s=time.monotonic() - self._started_s)
 

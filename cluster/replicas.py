@@ -21,6 +21,9 @@ _MOST_LOOKED_AT = 16
 # How long a replica that broke a connection is passed over, unless there is no other; twice as
 # long each time.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
+# One that has had calls for so long, and answered none, may hang: it is passed over, too, until it
+# answers. Where a model takes as long, all are, and none is.
+_SILENT_S = 1.0
 
 
 @dataclass
@@ -39,6 +42,8 @@ class Replica:
     _idle: deque[HopConnection] = field(default_factory=deque)
     _pause_s: float = 0.0
     _avoided_until_s: float = 0.0
+    # Since when it has had calls and given no answer.
+    _asked_s: float = 0.0
 
     def connection(self) -> HopConnection:
         """A kept connection, or a fresh one; HopError where there is none."""
@@ -54,10 +59,17 @@ class Replica:
         else:
             connection.close()
 
+    def asked(self, images: int, now_s: float) -> None:
+        """A call is given to it."""
+        if not self.outstanding:
+            self._asked_s = now_s
+        self.outstanding += images
+
     def answered(self) -> None:
         """A call has had its reply."""
         self.calls += 1
         self._pause_s = self._avoided_until_s = 0.0
+        self._asked_s = time.monotonic()
 
     def broke(self) -> None:
         """A connection to it broke: pass it over for a while."""
@@ -67,7 +79,8 @@ class Replica:
 
     def is_avoided(self, now_s: float) -> bool:
         """Whether to take another one, if there is one."""
-        return bool(self.entry.why_not_ready) or now_s < self._avoided_until_s
+        is_silent = self.outstanding > 0 and now_s > self._asked_s + _SILENT_S
+        return is_silent or bool(self.entry.why_not_ready) or now_s < self._avoided_until_s
 
     def close(self) -> None:
         """Close the connections that carry no call."""
@@ -143,9 +156,10 @@ class Replicas:
         with self._changed:
             if patience_s > 0:
                 self._changed.wait_for(lambda: self._by_name.keys() - set(without), patience_s)
-            replica = self._best(without)
+            now_s = time.monotonic()
+            replica = self._best(without, now_s)
             if replica is not None:
-                replica.outstanding += images
+                replica.asked(images, now_s)
             return replica
 
     def release(self, replica: Replica, images: int) -> None:
@@ -158,15 +172,15 @@ class Replicas:
         for replica in self.all():
             replica.close()
 
-    def _best(self, without: Collection[str]) -> Replica | None:
+    def _best(self, without: Collection[str], now_s: float) -> Replica | None:
         there = list(self._by_name.values())
         if len(there) > _MOST_LOOKED_AT:
             # Most are as good as they look; where these are not, all are looked at.
             some = random.sample(there, 2)
-            best = _least(some, without, time.monotonic())
-            if best is not None and not best.is_avoided(time.monotonic()):
+            best = _least(some, without, now_s)
+            if best is not None and not best.is_avoided(now_s):
                 return best
-        return _least(there, without, time.monotonic())
+        return _least(there, without, now_s)
 
 
 def _least(replicas: list[Replica], without: Collection[str], now_s: float) -> Replica | None:

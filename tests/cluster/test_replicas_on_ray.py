@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -64,6 +65,7 @@ class Served:
 def served() -> Iterator[Served]:
     arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", "local"]
     arguments += ["--replicas", str(_REPLICAS), "--access-log", "--log-format", "json"]
+    arguments += ["--metrics-port", "0"]
     with closing(ServerProcess(arguments)) as process:
         started = Served(process)
         yield started
@@ -110,6 +112,20 @@ def test_a_request_has_one_id_in_the_log_of_both_sides(served: Served, client: C
     connection = Client(port=served.port)
     connection.classify(sample_jpeg())
     connection.close()
+
+
+def test_http_tells_of_the_front_end_and_of_each_replica(served: Served) -> None:
+    [line] = served.lines("metrics on http://")
+    url = json.loads(line)["message"].removeprefix("metrics on ").removesuffix("/metrics")
+
+    def get(page: str) -> str:
+        with urlopen(f"{url}/{page}", timeout=TIMEOUT_S) as answer:  # noqa: S310 (http)
+            return str(answer.read().decode())
+
+    assert get("readyz")
+    assert json.loads(get("info"))["settings"]["replicas"].startswith("2 ")
+    metrics = get("metrics")
+    assert "thriftpipe_ready_workers 2.0" in metrics
 
 
 def test_no_call_is_lost_with_a_replica_and_it_is_replaced(client: Client) -> None:
