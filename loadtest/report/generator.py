@@ -209,6 +209,9 @@ def _lag(rows: Sequence[Row]) -> Iterator[str]:
             continue
         planned = "requests sent later than planned, and " if row.offered_per_s is not None else ""
         told = " That is more than a tenth." if is_lagging(row) else ""
+        worst = max(processes(row), key=lambda one: one.lag_ms(0.99) or 0.0)
+        if row.client_processes > 1:
+            told += f" The latest is process {worst.worker}, by {number(worst.lag_ms(0.99), 2)} ms."
         yield (
             f"The clients' own lag is {row.own_lag_ms(0.50):.2f} ms (TP50) and "
             f"{row.own_lag_ms(0.99):.2f} ms (TP99) of the latencies of `{row.name}`, whose TP99 is "
