@@ -162,7 +162,8 @@ class Deployment:
         network = self._network
         server = ServerProcess(
             (
-                *("-m", "service", "--workers", "1"),
+                # On a busy machine a few clients are an overload.
+                *("-m", "service", "--workers", "1", "--max-queue-ms", "0"),
                 *("--drain-delay-s", str(network.drain_delay_s)),
                 *("--host", network.servers[name], "--port", str(network.port)),
                 *("--metrics-host", network.servers[name]),
