@@ -15,6 +15,7 @@ from thriftpy2.transport import TCyFramedTransportFactory
 from idl import inference
 from interfaces.service import PORT, ServerInfo
 from loadtest.errors import LoadTestError
+from loadtest.records import machine
 
 
 def open_client(host: str, port: int, timeout_s: float) -> Any:
@@ -91,11 +92,11 @@ class ServerIdentity(ServerInfo):
         return self.pid if self.supervisor_pid is None else self.supervisor_pid
 
     def as_record(self) -> dict[str, Any]:
-        """What result files say of it: nothing that is another in every process."""
+        """What result files say of it: no paths, and nothing that differs between processes."""
         record = asdict(self)
         for own in ("pid", "worker", "supervisor_pid"):
             del record[own]
-        return record
+        return dict(machine.without_paths(record))
 
 
 def server_identity(host: str, port: int, timeout_s: float = 30.0) -> ServerIdentity:

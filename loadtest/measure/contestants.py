@@ -101,7 +101,7 @@ class OwnVariant:
             Servers(self._workload, self._options) as servers,
             servers.serving(variant) as serving,
         ):
-            record = dict(machine.without_paths(serving.identity.as_record()))
+            record = serving.identity.as_record()
             yield Running(serving.process, record, lambda images: ask(images, serving.port))
 
 

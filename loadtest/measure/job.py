@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from loadtest.load.rpc import ServerIdentity
 from loadtest.measure.agreement import Agreement, Answer, ask, check_same_model, compare_answers
 from loadtest.measure.comparison_settings import ComparisonSettings
-from loadtest.records import machine
 from loadtest.records.run import VariantRun, WorkloadRun
 from loadtest.servers.servers import Servers, Serving
 from loadtest.servers.variants import Variant, Workload
@@ -74,16 +73,7 @@ class Job:
     def add(self, variant: Variant) -> None:
         """Record a variant that is about to be measured, and the agreement of all so far."""
         identity = next(iter(self.identities.values()))
-        result = self.result or WorkloadRun(
-            name=self.workload.name,
-            model=machine.without_paths(identity.model),
-            model_sha256=identity.model_sha256,
-            engine=identity.engine,
-            precision=identity.precision,
-            agreement=None,
-            variants=[],
-            windows=[],
-        )
+        result = self.result or WorkloadRun.of_server(self.workload.name, identity.as_record())
         if variant.name not in {known.name for known in result.variants}:
             result.variants.append(_recorded(variant, self.identities.get(variant.name)))
         if self.agreement is not None:
@@ -93,5 +83,5 @@ class Job:
 
 def _recorded(variant: Variant, identity: ServerIdentity | None) -> VariantRun:
     """What result files say of a variant and of the server that ran it."""
-    record = None if identity is None else dict(machine.without_paths(identity.as_record()))
+    record = None if identity is None else identity.as_record()
     return VariantRun(variant.name, variant.description, record)

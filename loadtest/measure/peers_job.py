@@ -35,9 +35,6 @@ class PeersJob:
             model_sha256="",
             engine=workload.engine,
             precision=workload.precision,
-            agreement=None,
-            variants=[],
-            windows=[],
         )
 
     def check(

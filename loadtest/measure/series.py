@@ -179,7 +179,7 @@ class PlannedSeries(Series):
         return self._step_s - began_s
 
     def keep(self, workload: WorkloadRun, window: Window) -> None:
-        """Have a window on disk; it took as long as its server's start and the last one's end."""
+        """Save a window. What it took includes the end of the server before it, and a start."""
         workload.windows.append(window)
         self._save()
         self._plan.measured(self.step_s())

@@ -20,7 +20,6 @@ from loadtest.load.workers import Spread, WorkerPool
 from loadtest.measure.sampling import local_server_pid
 from loadtest.measure.window import ServerUnderLoad, measure_window
 from loadtest.progress import Progress
-from loadtest.records import machine
 from loadtest.records.probe import Gpus
 from loadtest.records.run import CLIENTS, Run, VariantRun, Window, WorkloadRun, new_run
 from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
@@ -222,23 +221,15 @@ def _run(
     command: str,
     further: dict[str, Any],
 ) -> Run:
-    server = dict(machine.without_paths(identity.as_record()))
-    workload = WorkloadRun(
-        name=kind if kind == "null_request" else str(server["model"]).removesuffix(".onnx"),
-        model=str(server["model"]),
-        model_sha256=identity.model_sha256,
-        engine=identity.engine,
-        precision=identity.precision,
-        agreement=None,
-        variants=[VariantRun(identity.handler, description, server)],
-        windows=[],
-    )
+    server = identity.as_record()
+    name = kind if kind == "null_request" else server["model"].removesuffix(".onnx")
+    variant = VariantRun(identity.handler, description, server)
     return new_run(
         kind,
         command,
         {**asdict(load), **further},
         images=[image.as_record() for image in images],
-        workloads=[workload],
+        workloads=[WorkloadRun.of_server(name, server, variant)],
     )
 
 

@@ -136,17 +136,8 @@ class Tuning:
         self._remeasure(best, default, control)
 
     def _workload_run(self, name: str, default: Variant, control: Serving) -> WorkloadRun:
-        identity = control.identity
-        return WorkloadRun(
-            name=name,
-            model=str(machine.without_paths(identity.model)),
-            model_sha256=identity.model_sha256,
-            engine=identity.engine,
-            precision=identity.precision,
-            agreement=None,
-            variants=[_variant_run(default, control)],
-            windows=[],
-        )
+        variant = _variant_run(default, control)
+        return WorkloadRun.of_server(name, control.identity.as_record(), variant)
 
     def _asked_for_document(self) -> Tunable:
         """What the service would run, which a program of the pipeline tells."""
@@ -316,8 +307,7 @@ def best_command(engine: str, path: Path, setting: Setting) -> str:
 
 
 def _variant_run(variant: Variant, serving: Serving) -> VariantRun:
-    record = dict(machine.without_paths(serving.identity.as_record()))
-    return VariantRun(variant.name, variant.description, record)
+    return VariantRun(variant.name, variant.description, serving.identity.as_record())
 
 
 def _study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -171,11 +172,20 @@ class WorkloadRun:
     model_sha256: str
     engine: str
     precision: str
-    agreement: dict[str, Any] | None
-    variants: list[VariantRun]
-    windows: list[Window]
+    agreement: dict[str, Any] | None = None
+    variants: list[VariantRun] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
     parts: list[PartRun] = field(default_factory=list)
     stages: list[StageRun] = field(default_factory=list)
+
+    @classmethod
+    def of_server(cls, name: str, server: Mapping[str, Any], *variants: VariantRun) -> WorkloadRun:
+        """One without windows, of the model that a server's record names."""
+        return cls(
+            name,
+            *(server["model"], server["model_sha256"], server["engine"], server["precision"]),
+            variants=[*variants],
+        )
 
     @property
     def title(self) -> str:
