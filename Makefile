@@ -19,11 +19,13 @@ TEST_PROCESSES ?= 3
 INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-java libslf4j-java \
 	golang-go golang-thrift-dev
 
+INSTALL_CLUSTER = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
+
 .DEFAULT_GOAL := help
-.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity test-cluster fuzz chaos soak regression serve lint audit resolve constraints docs clean
+.PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity test-cluster fuzz chaos soak regression chaos-cluster scaling-cluster serve lint audit resolve constraints docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## create the virtual environment (every target below does it by itself)
 
@@ -72,8 +74,8 @@ test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the 
 		$(BIN)/python -m pytest tests/parity $(PYTEST_ARGS)
 
 test-cluster: $(STAMP) ## replicas on a real Ray cluster, which this installs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
-	THRIFTPIPE_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+	$(INSTALL_CLUSTER)
+	THRIFTPIPE_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/cluster tests/cluster_runs $(PYTEST_ARGS)
 
 peers: $(STAMP) ## this service beside seven others, in environments of their own (hours; downloads 0.5 GB)
 	$(BIN)/python -m loadtest install_peers
@@ -93,6 +95,14 @@ chaos: $(STAMP) ## dying clients, workers and engines, bad networks, overload
 
 soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600"
 	$(BIN)/python -m tests.robustness soak $(ARGS)
+
+chaos-cluster: $(STAMP) ## replicas, nodes, front ends and Ray's head die, hang and come under load
+	$(INSTALL_CLUSTER)
+	$(BIN)/python -m tests.cluster_runs chaos $(ARGS)
+
+scaling-cluster: $(STAMP) ## throughput by the number of replicas, each of a fixed service time
+	$(INSTALL_CLUSTER)
+	$(BIN)/python -m tests.cluster_runs scaling $(ARGS)
 
 regression: $(STAMP) ## throughput beside another commit: make regression ARGS="--against main~10"
 	$(BIN)/python -m tests.robustness regression $(ARGS)

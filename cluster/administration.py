@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,7 @@ from cluster.rolling_update import (
 from service.errors import ConfigurationError
 
 _REGISTRY_S = 10.0
+_CONNECT_S = 5.0
 
 
 def status(address: str) -> list[dict[str, object]]:
@@ -138,6 +140,22 @@ def _require_server(address: str) -> None:
         )
 
 
+def _require_listener(address: str) -> None:
+    """Tell at once what Ray would try for minutes: that nothing is there."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigurationError(
+            f"--cluster takes the address of a Ray cluster, such as 10.0.0.1:6379, got {address!r}"
+        )
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UnreachableError(
+            f"--cluster {address}: Ray cannot be reached there: {error}; "
+            "`ray status --address ADDRESS` shows whether it runs"
+        ) from error
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """In the cluster; SIGTERM is as an interrupt, so that what was begun is taken back."""
@@ -146,6 +164,7 @@ def _connected(address: str) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _require_listener(address)
         try:
             connect(address, log_to_driver=False)
         except ConfigurationError as error:

@@ -81,7 +81,12 @@ class Forwarder:
                     if len(broken) == _MOST_BROKEN:
                         raise _internal(f"it broke {', '.join(broken)}") from error
                 continue
-            except (HopTimeoutError, ClientGoneError) as error:
+            except HopTimeoutError as error:
+                # One that is only slow would have said that the time is over.
+                replica.broke()
+                _log.warning("replica %s at %s: no reply", replica.entry.name, replica.entry.place)
+                raise deadline.failure() from error
+            except ClientGoneError as error:
                 raise deadline.failure() from error
             except TApplicationException as error:
                 raise _internal(f"{replica.entry.name} refused it: {error}") from error

@@ -107,6 +107,10 @@ def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(parts: Parts) ->
         )
         assert late.error.code == inference.ErrorCode.DEADLINE_EXCEEDED
         assert late.uuid == "u"
+        # With another one there, it is passed over from then on, for a while.
+        cluster.show(hung, entry)
+        with _client(server) as client:
+            assert {client.classify(_image("best=1")).class_id for _ in range(5)} == {1}
 
 
 def test_images_of_a_client_that_has_gone_are_dropped(parts: Parts) -> None:

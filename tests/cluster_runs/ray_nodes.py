@@ -21,7 +21,6 @@ MEMORY, ROCKSDB = "memory", "rocksdb"
 _STARTED = "Ray runtime started"
 _START_TIMEOUT_S = 300.0
 _OBJECT_STORE_BYTES = 80_000_000
-_WORKER_PORTS = 200
 _ENVIRONMENT = {
     # Slow machines: nodes are a minute late where several start.
     "RAY_raylet_start_wait_time_s": "240",
@@ -86,7 +85,7 @@ class RayNodes:
 
     Args:
         folder: for Ray's sessions; a short path, since sockets lie there.
-        port: of the head; the ports of the nodes' workers follow it.
+        port: of the head.
         cpus: Ray's count of cores of each node, which says how many replicas it takes.
         storage: MEMORY or ROCKSDB.
         head_cpus: the same of the head, for a cluster that has no other node.
@@ -162,9 +161,9 @@ class RayNodes:
         return [process for node in nodes for process in node.processes()]
 
     def _common(self, number: int) -> list[str]:
-        first = self._port + 10 + number * _WORKER_PORTS
         return [
-            *("--min-worker-port", str(first), "--max-worker-port", str(first + _WORKER_PORTS - 1)),
+            # Whichever are free: nodes of one machine would take each other's.
+            *("--min-worker-port", "0", "--max-worker-port", "0"),
             *("--node-ip-address", f"127.0.0.{number + 1}"),
             *("--object-store-memory", str(_OBJECT_STORE_BYTES)),
             "--disable-usage-stats",
