@@ -105,7 +105,9 @@ class WaitingCall(Call):
             return False
         try:
             return has_gone()
-        except Exception as error:  # noqa: BLE001 (whatever the caller's function raises)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever the caller's function raises)
             logger.warning("has_gone raised %s; the item is run", in_one_line(error))
             return False
 
@@ -157,7 +159,9 @@ class StartedCall(Call):
         task.item.pop(TASK_DATA_KEY, None)
         try:
             self._finished(task)
-        except Exception as error:  # noqa: BLE001 (whatever the caller's function raises)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever the caller's function raises)
             logger.warning("what a submitted item's caller wanted raised %s", in_one_line(error))
 
 

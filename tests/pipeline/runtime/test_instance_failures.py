@@ -331,19 +331,19 @@ class TestRebuild:
         register("TestHeld")(Held)
         commands.engine_is_broken = True
         rule = RestartPolicy(failures=1, first_wait_s=0.0)
-        with Running(rule, backend="TestHeld") as running, ThreadPoolExecutor(2) as callers:
-            first = callers.submit(running.call, 1)
+        items: list[Any] = [{"data": value} for value in range(40)]
+        done = threading.Semaphore(0)
+        with Running(rule, backend="TestHeld") as running, ThreadPoolExecutor(1) as caller:
+            first = caller.submit(running.call, 1)
             assert inside.acquire(timeout=PATIENCE_S)
-            second = callers.submit(running.call, *range(40))
-            queue = running.pipe.local_nodes["m"]._queue
-            while len(queue) < 40:
-                assert not second.done()
+            for item in items:
+                running.pipe.submit(item, done.release)
             commands.may_init.clear()
             go_on.set()
             assert isinstance(first.result(PATIENCE_S)[0].cause, RuntimeError)
-            errors = second.result(PATIENCE_S)
-            assert len(errors) == 40
-            assert all(isinstance(error.cause, NoInstanceError) for error in errors)
+            for _ in items:
+                assert done.acquire(timeout=PATIENCE_S)
+            assert all(isinstance(item["error"].cause, NoInstanceError) for item in items)
 
     def test_a_shared_engine_that_is_broken_is_loaded_again(self, commands: Commands) -> None:
         with Running() as running:
@@ -419,6 +419,9 @@ class TestRebuild:
 
 class Panic(BaseException):
     """As PyO3's PanicException: no Exception."""
+
+
+RAISED = pytest.mark.parametrize("raised", [OSError("who knows"), Panic("who knows")])
 
 
 class TestNoException:
@@ -498,15 +501,38 @@ class TestNoException:
             commands.fails_init = commands.engine_is_broken = False
             assert running.next_change() == ""
 
-    def test_a_caller_that_cannot_be_asked_costs_no_item(self, commands: Commands) -> None:
+    @RAISED
+    def test_a_caller_that_cannot_be_asked_costs_no_item(
+        self, commands: Commands, raised: BaseException
+    ) -> None:
         def has_gone() -> bool:
-            raise OSError("who knows")
+            raise raised
 
         with Running() as running:
             assert running.call(1, has_gone=has_gone, timeout_ms=PATIENCE_S * 1000) == [2]
         assert commands.inits == 1
 
-    @pytest.mark.parametrize("raised", [OSError("who knows"), Panic("who knows")])
+    @RAISED
+    def test_what_is_called_for_a_submitted_item_may_raise(
+        self, commands: Commands, raised: BaseException
+    ) -> None:
+        called = threading.Semaphore(0)
+
+        def done() -> None:
+            called.release()
+            raise raised
+
+        items = [{"data": 1}, {"data": 2}]
+        with Running() as running:
+            for item in items:
+                running.pipe.submit(item, done)
+            for _ in items:
+                assert called.acquire(timeout=PATIENCE_S)
+            assert running.call(3, timeout_ms=PATIENCE_S * 1000) == [6]
+        assert [item["result"] for item in items] == [2, 4]
+        assert commands.inits == 1
+
+    @RAISED
     def test_a_caller_that_cannot_be_told_loses_no_outcome(
         self, commands: Commands, caplog: pytest.LogCaptureFixture, raised: BaseException
     ) -> None:
