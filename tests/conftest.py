@@ -141,6 +141,12 @@ def photographs(labelled_photographs: list[tuple[bytes, tuple[str, ...]]]) -> li
     return [data for data, _ in labelled_photographs]
 
 
+@pytest.fixture
+def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate int8 with a tenth of the views, where how good its ranges are is not asked."""
+    monkeypatch.setattr("engine.int8.calibration._MIN_VIEWS", 6)
+
+
 @pytest.fixture(scope="session")
 def imagenet_labels() -> list[str]:
     """The 1,000 labels, by class id."""

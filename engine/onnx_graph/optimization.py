@@ -17,6 +17,8 @@ def cpu_session(
     """A session that runs a serialized model on the CPU, and logs errors only."""
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    # Threads that wait for the next run in a loop would take the cores from what is between runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=_CPU)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from interfaces.command_line import Parser
 from interfaces.extras import packages_of
+from interfaces.garbage import none_while_importing
 from interfaces.kinds import COUNTS, DURATION, TEXT, one_of
 from interfaces.options import REQUIRED, Option, options_of, picked, settings_from
 from interfaces.upper_bound import UpperBound
 
-with packages_of("server"):
+with packages_of("server"), none_while_importing():
     from engine.cpu.cores import available_cores
     from engine.errors import EngineError
     from pipeline.errors import PipelineConfigError

@@ -193,6 +193,7 @@ def test_no_lock_is_refused_on_an_engine_that_is_not_thread_safe(
         create_handler(HandlerSettings(model="efficientnet_lite0", lock=False))
 
 
+@pytest.mark.usefixtures("few_views")
 @pytest.mark.parametrize("engine", INT8_ENGINES)
 def test_int8_keeps_the_labels_of_photographs(
     engine: str,

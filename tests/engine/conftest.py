@@ -11,7 +11,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.int8 import calibration
 from engine.onnx_graph.model import OnnxModel
 from engine.zoo import open_model
 from tests.photographs import photograph_file
@@ -35,12 +34,6 @@ def resnet50() -> OnnxModel:
 @pytest.fixture(scope="session")
 def efficientnet_lite0() -> OnnxModel:
     return open_model("efficientnet_lite0")
-
-
-@pytest.fixture
-def few_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked of an int8 graph is its form: ranges of a tenth of the views will do."""
-    monkeypatch.setattr(calibration, "_MIN_VIEWS", 6)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_chaos_leaves_every_request_answered(
 ) -> None:
     """Some phases, each as short as it can be; the others have tests of their own parts."""
     done = robustness(
-        *("chaos", "--duration_s", 6, "--model", "colours", "--clients", 4),
+        *("chaos", "--duration_s", 3, "--model", "colours", "--clients", 4),
         *("--phases", "overload,flaky-engine,half-open"),
         *("--port", port, "--output_dir", "out"),
     )
