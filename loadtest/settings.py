@@ -16,7 +16,7 @@ DECODER_TOLERANCE = 0.1
 """The same between variants that decode differently."""
 MASTER_PORT = 5557
 """Where workers look for their master; that of Locust's masters."""
-WINDOW_S = 6.5
+WINDOW_S = 5.5
 """Length of the windows of a comparison, in s."""
 
 
