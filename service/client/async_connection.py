@@ -13,13 +13,7 @@ from typing import Any, cast
 
 from service.client.deadline import CallDeadline
 from service.client.errors import ClientError
-from service.client.exchange import (
-    WAITING_FOR_REPLY,
-    ConnectionState,
-    Endpoint,
-    Exchange,
-    reason_of,
-)
+from service.client.exchange import WAITING_FOR_REPLY, ConnectionState, Endpoint, Exchange
 from service.client.waiting import is_done_within, look_at
 
 # For what comes while no call is under way; what it says does not matter.
@@ -73,7 +67,7 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         """Make a call; `ClientConnection.call` has the rest."""
         exchange = self.begun(method, arguments)
         if self._transport is None or self._is_closed:
-            raise self._endpoint.closed_by_server(exchange)
+            raise self._endpoint.lost(exchange)
         self._exchange, self._replied = exchange, self._loop.create_future()
         self._replied.add_done_callback(look_at)
         timer = self._loop.call_later(deadline.remaining_s, self._expire, deadline)
@@ -190,11 +184,8 @@ class AsyncConnection(ConnectionState, asyncio.BufferedProtocol):
         """Take note that nothing more comes, and why."""
         if self._exchange is None:
             self.close()
-        elif isinstance(error, OSError):
-            told = f"before the reply was complete: {reason_of(error)}"
-            self._fail(self._endpoint.broken(told, self._exchange.arrived))
         else:
-            self._fail(self._endpoint.closed_by_server(self._exchange))
+            self._fail(self._endpoint.lost(self._exchange, error))
 
     def _fail(self, error: ClientError) -> None:
         """End the call under way with this error, and the connection with it."""

@@ -92,10 +92,9 @@ class ClientConnection(ConnectionState):
         except TimeoutError:
             raise deadline.exceeded(WAITING_FOR_REPLY) from None
         except OSError as error:
-            told = f"before the reply was complete: {reason_of(error)}"
-            raise self._endpoint.broken(told, exchange.arrived) from error
+            raise self._endpoint.lost(exchange, error) from error
         if not count:
-            raise self._endpoint.closed_by_server(exchange)
+            raise self._endpoint.lost(exchange)
         return count
 
 

@@ -80,9 +80,16 @@ class Endpoint:
         message = f"{self.address}: the connection broke {text}"
         return ConnectionFailedError(message, unanswered=not arrived_bytes)
 
-    def closed_by_server(self, exchange: Exchange) -> ConnectionFailedError:
-        """The error of a connection that the server closed during a call."""
+    def lost(self, exchange: Exchange, error: Exception | None = None) -> ConnectionFailedError:
+        """The error of a connection that ended before the reply was complete.
+
+        Args:
+            exchange: the call.
+            error: why; where it is no OSError, the server has closed the connection.
+        """
         told = f"after {exchange.arrived} bytes of the reply: the server closed it"
+        if isinstance(error, OSError):
+            told = f"before the reply was complete: {reason_of(error)}"
         return self.broken(told, exchange.arrived)
 
     def unreachable(self, errors: list[OSError]) -> ConnectionFailedError:
