@@ -56,7 +56,7 @@ def test_rows_are_added_only_where_none_were_asked_for(monkeypatch: pytest.Monke
     assert not chosen.adds_controls
     usual = compare_settings(parse(["compare"]))
     assert usual.adds_controls
-    assert (usual.fits_windows, usual.load.duration_s) == (True, 6.5)
+    assert (usual.fits_windows, usual.load.duration_s) == (True, 5.5)
     timed = compare_settings(parse(["compare", "--duration_s", "3"]))
     assert (timed.fits_windows, timed.load.duration_s) == (False, 3.0)
 
