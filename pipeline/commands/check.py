@@ -11,11 +11,11 @@ from engine.registry import AUTO, ENGINE_NAMES
 from interfaces.names import unknown_name
 from pipeline.commands.console import complain, one_line, say, table, terminal_width
 from pipeline.commands.effective_settings import HEADER, setting_rows
-from pipeline.commands.findings import Findings
 from pipeline.commands.node_checks import check_nodes
 from pipeline.commands.overrides import assigned
 from pipeline.config import read_config
 from pipeline.errors import PipelineConfigError
+from pipeline.findings import Findings
 from pipeline.language.document import read_toml
 
 # Lines of each kind; a file may have as many mistakes as it has lines.

@@ -29,9 +29,9 @@ from pipeline.backends.inference import (
 )
 from pipeline.backends.interface import InstanceConfig, SharedResources
 from pipeline.backends.postprocessing import check_activation
-from pipeline.commands.findings import Findings
 from pipeline.config import NodeConfig
 from pipeline.errors import PipelineConfigError
+from pipeline.findings import Findings
 from pipeline.language.settings import BatchShape
 
 _MIB_BYTES = 2**20

@@ -14,11 +14,11 @@ from engine.interface import Engine
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain
-from pipeline.commands.findings import Findings
 from pipeline.commands.node_checks import check_nodes
 from pipeline.commands.overrides import read_document
 from pipeline.config import PipelineConfig, read_config
 from pipeline.errors import PipelineConfigError, PipelineInputError
+from pipeline.findings import Findings
 from pipeline.image_files import usable_images
 from pipeline.language.document import apply_overrides
 from pipeline.pixel_warnings import DECODERS, pixel_warnings

@@ -13,9 +13,9 @@ from pipeline.backends.gpu import GpuOperator, missing_gpu
 from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.backends.interface import InstanceConfig, SharedResources
 from pipeline.commands.engine_checks import check_engine
-from pipeline.commands.findings import Findings
 from pipeline.config import NodeConfig
 from pipeline.errors import MissingHereError
+from pipeline.findings import Findings
 from pipeline.pixel_warnings import pixel_warnings
 
 _SHORTEST_TIMEOUT_MS = 0.1

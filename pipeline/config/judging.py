@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any
 
 from interfaces.names import closest_name_hint, shown
 from pipeline.backends.assembly import takes_all_keys
 from pipeline.backends.map_reduce import Division, Jump
 from pipeline.config.node_config import NodeConfig
-from pipeline.errors import PipelineConfigError, PipelineInputError
+from pipeline.errors import PipelineInputError
+from pipeline.findings import Findings
 from pipeline.keys import TASK_RESULT_KEY, TASK_RESULTS_KEY
 from pipeline.language.expression import Expression
 from pipeline.language.graph import Graph, Place, graph_mistakes, reachable
@@ -24,87 +24,79 @@ _SCHEDULING_NAMES = tuple(setting.name for setting in SCHEDULING)
 # What share of its characters a slip leaves.
 _NEARLY_THE_SAME = 0.8
 
-_Value = TypeVar("_Value")
+
+def judge_unread(
+    findings: Findings,
+    table: Mapping[str, Any],
+    where: str,
+    expressions: Iterable[Expression | None],
+    known: Collection[str],
+    *,
+    ignore_unknown_keys: bool,
+) -> None:
+    """Report the keys that none of the expressions reads.
+
+    Args:
+        findings: gets what is found.
+        table: what was written, by key.
+        where: what messages begin with.
+        expressions: None for one that cannot be read.
+        known: all keys that some node or backend reads.
+        ignore_unknown_keys: as for `read_config`.
+    """
+    read = [expression for expression in expressions if expression is not None]
+    takes_all = any(map(takes_all_keys, read))
+    for key in table:
+        if key in known or any(scoped_to(key, expression) for expression in read):
+            continue
+        if takes_all:
+            _judge_handed_on(findings, key, where)
+        elif (reason := why_ignored(key)) is not None:
+            findings.warnings.append(f"{where}: {key} is ignored: {reason}")
+        elif ignore_unknown_keys and not is_torchpipe_key(key):
+            hint = closest_name_hint(key, known)
+            findings.warnings.append(f"{where}: {key} is ignored: no backend reads it{hint}")
+        else:
+            findings.mistakes.append(f"{where}: {unknown_key(key, known)}")
 
 
-@dataclass
-class Findings:
-    """One message for each mistake, and for what has no effect or may not be meant."""
+def _judge_handed_on(findings: Findings, key: str, where: str) -> None:
+    """A backend in Python takes any key, also one that was meant for the node."""
+    if meant := get_close_matches(key, _SCHEDULING_NAMES, n=1, cutoff=_NEARLY_THE_SAME):
+        findings.warnings.append(
+            f"{where}: {key} is handed to a backend in Python; did you mean {meant[0]!r}?"
+        )
 
-    mistakes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
-    def attempt(self, action: Callable[[], _Value], where: str = "") -> _Value | None:
-        """What the action gives; None where it raises, which adds a mistake."""
-        try:
-            return action()
-        except PipelineConfigError as error:
-            self.mistakes.append(f"{where}{error}")
-            return None
+def judge_logical(findings: Findings, name: str, table: Mapping[str, Any]) -> None:
+    """Report the keys of a logical node that only its physical node may give."""
+    if unused := table.keys() - LOGICAL_KEYS:
+        findings.warnings.append(
+            f"[{name}] runs the instances of [{physical_name(name)}]; without effect here: "
+            f"{', '.join(sorted(unused))}"
+        )
 
-    def judge_unread(
-        self,
-        table: Mapping[str, Any],
-        where: str,
-        expressions: Iterable[Expression | None],
-        known: Collection[str],
-        *,
-        ignore_unknown_keys: bool,
-    ) -> None:
-        """Tell the keys that none of these expressions, which they are for, makes use of.
 
-        Args:
-            table: what was written, by key.
-            where: what messages begin with.
-            expressions: None for one that cannot be read.
-            known: all keys that some node or backend reads.
-            ignore_unknown_keys: as for `read_config`.
-        """
-        read = [expression for expression in expressions if expression is not None]
-        takes_all = any(map(takes_all_keys, read))
-        for key in table:
-            if key in known or any(scoped_to(key, expression) for expression in read):
-                continue
-            if takes_all:
-                self._judge_handed_on(key, where)
-            elif (reason := why_ignored(key)) is not None:
-                self.warnings.append(f"{where}: {key} is ignored: {reason}")
-            elif ignore_unknown_keys and not is_torchpipe_key(key):
-                hint = closest_name_hint(key, known)
-                self.warnings.append(f"{where}: {key} is ignored: no backend reads it{hint}")
-            else:
-                self.mistakes.append(f"{where}: {unknown_key(key, known)}")
+def judge_graph(
+    findings: Findings,
+    nodes: Mapping[str, NodeConfig],
+    places: Mapping[str, Place],
+    *,
+    lines_are_read: bool,
+) -> None:
+    """Report what is wrong with the lines between nodes, and with their jumps.
 
-    def _judge_handed_on(self, key: str, where: str) -> None:
-        """A backend in Python takes any key, also one that was meant for the node."""
-        if meant := get_close_matches(key, _SCHEDULING_NAMES, n=1, cutoff=_NEARLY_THE_SAME):
-            self.warnings.append(
-                f"{where}: {key} is handed to a backend in Python; did you mean {meant[0]!r}?"
-            )
-
-    def judge_logical(self, name: str, table: Mapping[str, Any]) -> None:
-        """Tell the keys of a logical node that only its physical node may give."""
-        if unused := table.keys() - LOGICAL_KEYS:
-            self.warnings.append(
-                f"[{name}] runs the instances of [{physical_name(name)}]; without effect here: "
-                f"{', '.join(sorted(unused))}"
-            )
-
-    def judge_graph(
-        self, nodes: Mapping[str, NodeConfig], places: Mapping[str, Place], *, lines_are_read: bool
-    ) -> None:
-        """Tell what is wrong with the lines between nodes, and with their jumps.
-
-        Args:
-            nodes: those that can be read.
-            places: of all nodes.
-            lines_are_read: whether all lines can be: one that cannot would make the graph look
-                wrong elsewhere, too.
-        """
-        connected = graph_mistakes(places) if lines_are_read else []
-        self.mistakes += connected
-        graph = Graph(places) if lines_are_read and not connected else None
-        self.mistakes += _jump_mistakes(nodes, places, graph)
+    Args:
+        findings: gets what is found.
+        nodes: those that can be read.
+        places: of all nodes.
+        lines_are_read: whether all lines can be: one that cannot would make the graph look
+            wrong elsewhere, too.
+    """
+    connected = graph_mistakes(places) if lines_are_read else []
+    findings.mistakes += connected
+    graph = Graph(places) if lines_are_read and not connected else None
+    findings.mistakes += _jump_mistakes(nodes, places, graph)
 
 
 def _jump_mistakes(

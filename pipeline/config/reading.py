@@ -16,9 +16,10 @@ from pipeline.backends.behind_engine import split_postprocessor, with_backend_be
 from pipeline.backends.filters import filter_named
 from pipeline.backends.map_reduce import with_jumps_as_settings
 from pipeline.backends.registry import backend_class, backend_settings, registered_backends
-from pipeline.config.judging import Findings
+from pipeline.config.judging import judge_graph, judge_logical, judge_unread
 from pipeline.config.node_config import NodeConfig, PipelineConfig
 from pipeline.errors import PipelineConfigError
+from pipeline.findings import Findings
 from pipeline.language.document import check_document
 from pipeline.language.expression import Expression, parse_expression
 from pipeline.language.graph import Place, with_sources
@@ -73,7 +74,7 @@ def read_config(
     canonical = json.dumps(document, sort_keys=True, default=str)
     sha256 = hashlib.sha256(canonical.encode()).hexdigest()
     config = PipelineConfig(reader.nodes, sha256, tuple(reader.findings.warnings), reader.places)
-    return config, reader.findings.mistakes
+    return config, reader.findings.mistakes + reader.findings.missing
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,15 @@ class _Reader:
             for name, known in given.items()
             if physical_name(name) == name
         }
-        judge_unread = partial(
-            self.findings.judge_unread,
+        judge = partial(
+            judge_unread,
+            self.findings,
             known=self._known,
             ignore_unknown_keys=ignore_unknown_keys,
         )
-        judge_unread(globals_, "global setting", expressions.values())
+        judge(globals_, "global setting", expressions.values())
         for name, expression in expressions.items():
-            judge_unread(tables[name], f"[{name}]", [expression])
+            judge(tables[name], f"[{name}]", [expression])
         places = {name: self._place(name, known.values) for name, known in given.items()}
         self.places = with_sources(places)
         self.nodes = self._nodes(tables, given, expressions)
@@ -145,7 +147,7 @@ class _Reader:
             known.written.keys() & {"next", "map"} <= known.values.keys()
             for known in given.values()
         )
-        self.findings.judge_graph(self.nodes, self.places, lines_are_read=lines_are_read)
+        judge_graph(self.findings, self.nodes, self.places, lines_are_read=lines_are_read)
 
     def _tables(self, document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """The tables of all nodes, without a backend that stands for a postprocessor."""
@@ -171,7 +173,7 @@ class _Reader:
                 nodes[name] = node
         for name in tables:
             if name not in expressions:
-                self.findings.judge_logical(name, tables[name])
+                judge_logical(self.findings, name, tables[name])
                 if (physical := nodes.get(physical_name(name))) is not None:
                     nodes[name] = replace(physical, name=name, place=self.places[name])
         return {name: nodes[name] for name in tables if name in nodes}
@@ -204,28 +206,28 @@ class _Reader:
         text = given.values.get("backend")
         if text is None and "backend" in given.written:
             return None
-        where = f"[{name}] backend: "
+        where = f"[{name}] backend:"
         expression = self._parsed(text or DEFAULT_BACKEND, where)
         if expression is not None:
-            expression = self.findings.attempt(
-                partial(with_scoped_keys, expression, given.written), where
+            expression = self.findings.of(
+                where, partial(with_scoped_keys, expression, given.written)
             )
         if expression is not None:
             expression = with_member_values(expression, given.by_member, _reads)
-            expression = self.findings.attempt(partial(with_jumps_as_settings, expression), where)
+            expression = self.findings.of(where, partial(with_jumps_as_settings, expression))
         if expression is None:
             return None
         if name in self._behind_engine:
             expression = with_backend_behind_engine(expression, self._behind_engine[name])
         backends, filters = dict.fromkeys(expression.names()), dict.fromkeys(expression.filters())
         found: list[object] = [
-            self.findings.attempt(partial(backend_class, name), where) for name in backends
+            self.findings.of(where, partial(backend_class, name)) for name in backends
         ]
-        found += [self.findings.attempt(partial(filter_named, name), where) for name in filters]
+        found += [self.findings.of(where, partial(filter_named, name)) for name in filters]
         if None in found:
             return None
         self.findings.warnings += dict.fromkeys(
-            f"{where}{text}" for text in without_effect(expression)
+            f"{where} {text}" for text in without_effect(expression)
         )
         return expression
 
@@ -238,7 +240,7 @@ class _Reader:
             words = dict.fromkeys(_WORD.findall(text))
             refused = [name for name in words if is_refused(name) and name not in own]
             messages = [unknown_backend(name, ()) for name in refused] or [str(error)]
-            self.findings.mistakes += [f"{where}{message}" for message in messages]
+            self.findings.mistakes += [f"{where} {message}" for message in messages]
             return None
 
     def _node(
@@ -247,8 +249,8 @@ class _Reader:
         """A node; None if its backend cannot be read, or a setting is missing."""
         of_backend: Sequence[Setting] | None = ()
         if expression is not None:
-            where = f"[{name}] backend: "
-            of_backend = self.findings.attempt(partial(expression_settings, expression), where)
+            where = f"[{name}] backend:"
+            of_backend = self.findings.of(where, partial(expression_settings, expression))
         settings = (*SCHEDULING, *(of_backend or ()))
         required = [s for s in settings if s.default is REQUIRED and s.name not in given.values]
         self.findings.mistakes += [
@@ -282,7 +284,7 @@ class _Reader:
                 self.findings.mistakes.append(text)
             filter_name = "or"
         if filter_name is not None:
-            self.findings.attempt(partial(filter_named, filter_name), f"[{name}]: ")
+            self.findings.of(f"[{name}]:", partial(filter_named, filter_name))
         physical = physical_name(name)
         return Place(
             values.get("next", ()),

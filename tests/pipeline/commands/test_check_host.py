@@ -20,9 +20,9 @@ from engine.zoo import ZOO_NAMES
 from pipeline import PipelineConfigError, pipe
 from pipeline.backends.registry import backend_class, backend_names
 from pipeline.commands.dispatch import main
-from pipeline.commands.findings import Findings
 from pipeline.commands.node_checks import check_nodes
 from pipeline.config import read_config
+from pipeline.findings import Findings
 
 RIGHT, MISTAKES, WRONG_COMMAND_LINE, MISSING_HERE = range(4)
 KEY = "0123456789abcdef" * 4

@@ -1,4 +1,4 @@
-"""What `check` has found, sorted by what a script may want to do about it."""
+"""What is wrong with a document, sorted by what a script may want to do about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Findings:
     Attributes:
         mistakes: why it cannot be loaded, wherever it runs.
         missing: what it needs and this host lacks; elsewhere it may run.
-        warnings: what may not be meant.
+        warnings: what has no effect, or may not be meant.
     """
 
     mistakes: list[str] = field(default_factory=list)
