@@ -61,10 +61,10 @@ def test_one_input_can_be_sent_again(robustness_here: Command, port: int, tmp_pa
 
 
 def test_chaos_leaves_every_request_answered(
-    robustness: Command, port: int, tmp_path: Path
+    robustness_here: Command, port: int, tmp_path: Path
 ) -> None:
     """Some phases, each as short as it can be; the others have tests of their own parts."""
-    done = robustness(
+    done = robustness_here(
         *("chaos", "--duration_s", 3, "--model", "colours", "--clients", 4),
         *("--phases", "overload,flaky-engine,half-open"),
         *("--port", port, "--output_dir", "out"),
@@ -83,9 +83,11 @@ def test_chaos_leaves_every_request_answered(
     assert "| flaky-engine | " in done.stdout
 
 
-def test_soak_records_throughput_and_usage(robustness: Command, port: int, tmp_path: Path) -> None:
+def test_soak_records_throughput_and_usage(
+    robustness_here: Command, port: int, tmp_path: Path
+) -> None:
     """A short one: the files, the plot, and right answers throughout."""
-    done = robustness("soak", "--duration_s", 2, "--port", port, "--output_dir", "out")
+    done = robustness_here("soak", "--duration_s", 2, "--port", port, "--output_dir", "out")
     assert done.returncode in (0, 1), done.stderr
     run = kept(tmp_path / "out")
     assert run["results"]["outcomes"]["right"] > 0
