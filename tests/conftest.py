@@ -29,7 +29,7 @@ LABELLED_PHOTOGRAPHS = {
     "flower.jpg": ("daisy",),
 }
 
-# Some 20 s or more each, mostly of waiting for processes: begun last, they would end alone.
+# Some 10 s or more each, many of waiting for processes: begun last, they would end alone.
 _LONG_FILES = tuple(
     f"tests/{name}.py"
     for name in (
@@ -47,6 +47,13 @@ _LONG_FILES = tuple(
         "engine/zoo/test_zoo",
         "pipeline/engine_process/test_large_items",
         "service/images/test_limit",
+        "pipeline/backends/test_inference_backend",
+        "engine/providers/test_every_provider",
+        "test_end_to_end",
+        "baseline_trt/test_baseline_handler",
+        "loadtest/measure/test_tuning",
+        "loadtest/report/test_document",
+        "test_silent_answers",
     )
 )
 

@@ -125,7 +125,7 @@ if not os.fork():
 """
 SHARED = (
     *("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "2"),
-    *("--set", "shared_engine=always", "--model", "efficientnet_lite0"),
+    *("--set", "shared_engine=always", "--model", "efficientnet_lite0", "--calibrate", "off"),
 )
 
 Start = Callable[..., Any]
