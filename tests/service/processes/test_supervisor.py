@@ -156,7 +156,7 @@ def test_it_is_ready_once_and_shares_out_queue_and_clients(start: Start, connect
     server.process.terminate()
     assert server.wait() == 0, server.log
     assert server.log.count("ready: ") == 1
-    assert " INFO worker 1 service.server: stopping (SIGTERM)" in server.log
+    assert " INFO worker 1 service.thrift_server: stopping (SIGTERM)" in server.log
 
 
 def test_a_worker_that_dies_is_replaced_and_the_other_clients_notice_nothing(
