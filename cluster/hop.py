@@ -129,7 +129,7 @@ class HopConnection:
         length = len(_CALL) + len(about) + sum(map(len, arguments))
         had_begun = False
         try:
-            self._send([_LENGTH.pack(length) + _CALL + about, *arguments])
+            self._send([_LENGTH.pack(length) + _CALL + about, *arguments], _LENGTH.size + length)
             self._wait(until_s, peer)
             came = self._socket.recv_into(self._buffer)
             had_begun = came > 0
@@ -149,9 +149,10 @@ class HopConnection:
         kind = StaleConnectionError if self._was_used and not had_begun else HopError
         raise kind(f"the connection broke: {text}", had_begun=True) from None
 
-    def _send(self, pieces: list[_Bytes]) -> None:
-        while pieces:
-            sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+    def _send(self, pieces: list[_Bytes], total_bytes: int) -> None:
+        sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+        while sent < total_bytes:
+            total_bytes -= sent
             gone = 0
             for piece in pieces:
                 if sent < len(piece):
@@ -161,6 +162,7 @@ class HopConnection:
             del pieces[:gone]
             if sent:
                 pieces[0] = memoryview(pieces[0])[sent:]
+            sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
 
     def _wait(self, until_s: float, peer: Peer | None) -> None:
         """Return once something has come, or the connection has ended."""

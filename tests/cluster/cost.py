@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from loadtest.load.images import LoadImage, default_images
 from loadtest.measure.series import interleaved
@@ -133,6 +134,20 @@ def _table(measured: Sequence[Measured], model: str) -> str:
     return "\n".join(lines)
 
 
+def _hops_table(windows: Sequence[dict[str, Any]]) -> str:
+    """Of `tests.cluster.compare_hops`: medians over the repeats."""
+    names = ("images_per_s", "median_ms", "caller_cpu_ms", "replica_cpu_ms", "ray_cpu_ms")
+    lines = [
+        "| callers | way | images/s | median ms | CPU ms an image: caller | replica | Ray |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for callers, way in dict.fromkeys((one["callers"], one["way"]) for one in windows):
+        own = [one for one in windows if (one["callers"], one["way"]) == (callers, way)]
+        told = [f"{statistics.median(one[name] for one in own):.3f}" for name in names]
+        lines.append(f"| {' | '.join([str(callers), way, *told])} |")
+    return "\n".join(lines)
+
+
 def _median(rows: Sequence[Measured], name: str) -> float:
     return float(statistics.median(getattr(row, name) for row in rows))
 
@@ -170,6 +185,8 @@ def main() -> None:
     )
     lines = [line for line in told.stdout.splitlines() if line.startswith("{")]
     (folder / "hops.jsonl").write_text("\n".join(lines) + "\n")
+    with (folder / "README.md").open("a") as page:
+        page.write(f"\n## Ways over the hop\n\n{_hops_table(list(map(json.loads, lines)))}\n")
     progress.end_line()
     sys.stdout.write((folder / "README.md").read_text())
 

@@ -19,7 +19,9 @@ from service.client.errors import (
     InvalidRequestError,
     OverloadedError,
 )
+from service.handlers.null import NullHandler
 from tests.cluster.conftest import Parts
+from tests.line_counts import check, counting, lines_each
 from tests.service.conftest import NUM_CLASSES, TIMEOUT_S, RunningServer, ScriptedHandler, Wire
 from tests.service.pictures import PICTURE
 
@@ -237,6 +239,27 @@ def test_stats_never_fall_where_a_replica_ends(parts: Parts) -> None:
     assert before.stages["infer"].count == after.stages["infer"].count == 4
     assert [one.worker for one in before.workers] == [0, 1]
     assert (len(after.workers), after.worker_restarts) == (1, 1)
+
+
+def test_a_large_reply_counts_as_memory_of_its_call(parts: Parts) -> None:
+    """As on a server without a front end: its objects are many times their bytes."""
+    _, entry = parts.replica()
+    server, _ = parts.front_end(entry, max_buffered_bytes=400_000, max_frame_bytes=400_000)
+    with _client(server) as client:
+        assert client.classify_batch([_image("")] * 64)
+        with pytest.raises(InvalidRequestError, match="decoded of it and its reply"):
+            client.classify_batch([_image("")] * 200, top_k=NUM_CLASSES)
+
+
+def test_a_forwarded_request_costs_what_it_cost(parts: Parts) -> None:
+    """Lines of Python on both sides of the hop together; see tests.line_counts."""
+    with counting("connection-") as counter:
+        server, _ = parts.front_end(parts.replica(NullHandler())[1])
+        client = server.client()
+        request = [inference.InferenceParams("u", b"no image")]
+        lines = lines_each(counter, lambda: client.infer_images(request))
+        client.close()
+    check("null request through a front end", lines)
 
 
 def test_a_drain_answers_what_is_in_flight_on_a_replica(parts: Parts) -> None:
