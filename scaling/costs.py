@@ -11,14 +11,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from loadtest.errors import LoadTestError
-from loadtest.records import raw_files
-from loadtest.records.run import Run
-from loadtest.report.summary import Row, best_row, summarise, sweep_rows
+from loadtest.records.metrics import mean_usage, window_usage
 from scaling.errors import ScalingError
 
-TP99_LIMIT_MS = 15.0
-"""Within which a GPU's throughput counts: that of the repository's sweeps."""
 CLUSTER_FILE = "cluster/costs.json"
 # Milliseconds; CPU an image. That of a replica is what it takes more than a server that clients
 # reach themselves.
@@ -29,6 +24,10 @@ _CLUSTER_KEYS = (
     "balancer_cpu_ms_per_image",
 )
 _CLUSTER_COMMAND = "command"
+_BEST_POINT = re.compile(
+    r"^\*\*`(?P<variant>[^`]+)` serves .* images per second with (?P<clients>\d+) clients",
+    re.MULTILINE,
+)
 _BATCH_LINE = re.compile(r"^(\d+) F F: \d+ img/s (\d+) us$", re.MULTILINE)
 
 
@@ -95,6 +94,7 @@ class Costs:
         front_end_cpu_ms: CPU of a Thrift server that takes an image and answers; with the hop to
             a replica where that is measured.
         hop_cpu_ms: CPU of the hop to a replica, both sides; None where it is in nothing yet.
+        hop_latency_ms: what the way to a replica and back adds to a latency.
         balancer_cpu_ms: CPU of HAProxy.
         image_bytes: of the packaged photographs.
         batch_ms: time of a batch of no images on an H200, and of each image, fitted.
@@ -109,6 +109,7 @@ class Costs:
     second_gpu: Measured
     front_end_cpu_ms: Measured
     hop_cpu_ms: Measured
+    hop_latency_ms: Measured
     balancer_cpu_ms: Measured
     image_bytes: Measured
     batch_ms: Measured
@@ -124,8 +125,67 @@ def read_costs(results: Path) -> Costs:
     """
     try:
         return _Reader(results).costs()
-    except (LoadTestError, OSError, KeyError, StopIteration) as error:
+    except (OSError, KeyError, StopIteration, ValueError) as error:
         raise ScalingError(f"{results} lacks a measurement that is needed: {error}") from error
+
+
+class _Windows:
+    """The windows of one variant, of run.json alone: raw tables take seconds to read.
+
+    Args:
+        run: what run.json holds.
+        workload: of it.
+        variant: that is wanted.
+        clients: of a sweep; None for all windows.
+    """
+
+    def __init__(
+        self, run: Mapping[str, Any], workload: Mapping[str, Any], variant: str, clients: int | None
+    ) -> None:
+        self.name = variant
+        self.clients = clients or int(run["settings"]["request_client"])
+        self.cores = int(run["machine"]["cpu_cores_usable"])
+        batch = int(run["settings"]["request_batch"])
+        windows = [
+            window
+            for window in workload["repeats"]
+            if window["variant"] == variant and clients in (None, window.get("clients"))
+        ]
+        if not windows:
+            raise ScalingError(f"a run has no windows of {variant!r} with {clients} clients")
+        self.images_per_s: float = median(
+            (batch * window["requests"] - window["failed_images"]) / window["length_s"]
+            for window in windows
+        )
+        self._windows = windows
+        self._usage = mean_usage([_usage(window) for window in windows])
+
+    def cpu_ms(self, metric: str) -> float:
+        """CPU milliseconds an image, of all windows."""
+        percent = self._usage[metric]
+        if percent is None:
+            raise ScalingError(f"{self.name} has no {metric}")
+        return float(10 * percent / self.images_per_s)
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU was at work."""
+        return any(
+            gpu["utilisation_percent"] > 0
+            for window in self._windows
+            for sample in window["samples"]
+            for gpu in sample.get("gpus") or ()
+        )
+
+    @property
+    def how(self) -> str:
+        """Which row of a report it is."""
+        return f"`{self.name}`, {self.clients} clients"
+
+
+def _usage(window: Mapping[str, Any]) -> dict[str, Any]:
+    samples = window["samples"]
+    return window_usage([it["at_s"] for it in samples], samples, window["length_s"])
 
 
 class _Reader:
@@ -134,24 +194,24 @@ class _Reader:
 
     def costs(self) -> Costs:
         sweeps = ("h200-callers/sweep", "h200/sweep")
-        gpus = sorted((self._best_of_sweep(name) for name in sweeps), key=_images_per_s)
-        batch_ms, image_ms, largest = self._batches()
         cluster = self._cluster()
+        gpus = sorted((self._best_of_sweep(name) for name in sweeps), key=_images_per_s)
         gpus = [_behind_front_ends(gpu, cluster) for gpu in gpus]
+        batch_ms, image_ms, largest = self._batches()
+        compared = self._server("h200-callers/compare", "pipeline-5w", "H200, CPU decode")
         return Costs(
             gpu=gpus[0],
             faster_gpu=gpus[-1],
-            cpu_decode=replace(
-                self._row("h200-callers/compare", "pipeline-5w", "H200, CPU decode, 5 processes"),
-                waits=True,
-            ),
+            cpu_decode=replace(_behind_front_ends(compared, cluster), waits=True),
             cpu_hosts=(
-                self._row("xeon-16core-fp32", "pipeline-4w", "CPU, 16 cores, 4 processes"),
-                self._row("xeon-2core-fp32", "pipeline", "CPU, 2 cores", "efficientnet_lite0"),
+                self._server("xeon-16core-fp32", "pipeline-4w", "CPU, 16 cores"),
+                self._server("xeon-2core-fp32", "pipeline", "CPU, 2 cores", "efficientnet_lite0"),
             ),
             second_gpu=self._second_gpu(),
             front_end_cpu_ms=cluster.get("front_end_cpu_ms_per_image") or self._null_request(),
             hop_cpu_ms=self._hop(cluster),
+            hop_latency_ms=cluster.get("hop_latency_ms")
+            or Measured(None, CLUSTER_FILE, "latency of the hop and back"),
             balancer_cpu_ms=cluster.get("balancer_cpu_ms_per_image")
             or Measured(None, CLUSTER_FILE, "HAProxy's CPU an image"),
             image_bytes=self._image_bytes(),
@@ -160,52 +220,60 @@ class _Reader:
             largest_batch=largest,
         )
 
-    def _run(self, name: str) -> Run:
-        return raw_files.read(self._results / name)
+    def _run(self, name: str) -> dict[str, Any]:
+        path = self._results / name / "run.json"
+        try:
+            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ScalingError(f"{path} is no JSON: {error}") from error
+        return run
 
     def _best_of_sweep(self, name: str) -> ServerCosts:
+        """The point that the sweep's own report names as its best one within its limit."""
+        text = (self._results / name / "report.md").read_text(encoding="utf-8")
+        found = _BEST_POINT.search(text)
+        if found is None:
+            raise ScalingError(f"results/{name}/report.md names no best point within a limit")
         run = self._run(name)
-        row = best_row(sweep_rows(run, run.workloads[0]), TP99_LIMIT_MS)
-        if row is None:
-            raise ScalingError(f"results/{name} has no row with TP99 <= {TP99_LIMIT_MS:g} ms")
-        return _server(run, row, name, "H200, GPU decode, 4 processes")
+        windows = _Windows(run, run["workloads"][0], found["variant"], int(found["clients"]))
+        return _server(windows, name, "H200, GPU decode")
 
-    def _row(self, name: str, variant: str, title: str, workload: str = "") -> ServerCosts:
+    def _server(self, name: str, variant: str, title: str, workload: str = "") -> ServerCosts:
         run = self._run(name)
-        chosen = next(w for w in run.workloads if workload in ("", w.name))
-        row = next(r for r in summarise(run, chosen) if r.name == variant)
-        return _server(run, row, name, title)
+        chosen = next(it for it in run["workloads"] if workload in ("", it["name"]))
+        return _server(_Windows(run, chosen, variant, None), name, title)
 
     def _second_gpu(self) -> Measured:
         """Pairs of the same repeat, with the most clients."""
-        folders = sorted((self._results / "h200-x2").glob("two-gpus-*-128-clients-repeat-*"))
+        folder = self._results / "h200-x2"
         shares = []
-        for folder in folders:
-            repeat = folder.name.rpartition("-")[2]
-            one = self._rate(folder.with_name(f"one-gpu-4-workers-128-clients-repeat-{repeat}"))
-            shares.append(self._rate(folder) / one / 2)
+        for two in sorted(folder.glob("two-gpus-*-128-clients-repeat-*")):
+            repeat = two.name.rpartition("-")[2]
+            one = f"one-gpu-4-workers-128-clients-repeat-{repeat}"
+            shares.append(self._rate(f"h200-x2/{two.name}") / self._rate(f"h200-x2/{one}") / 2)
         if not shares:
             raise ScalingError("results/h200-x2 has no pairs of one GPU and two")
-        return Measured(median(shares), "h200-x2", f"two GPUs, of twice one, {len(shares)} pairs")
+        return Measured(median(shares), "h200-x2", f"128 clients, {len(shares)} pairs")
 
-    def _rate(self, folder: Path) -> float:
-        run = raw_files.read(folder)
-        return summarise(run, run.workloads[0])[0].qps.median
+    def _rate(self, name: str) -> float:
+        run = self._run(name)
+        (workload,) = run["workloads"]
+        (variant,) = workload["variants"]
+        return _Windows(run, workload, variant["name"], None).images_per_s
 
     def _null_request(self) -> Measured:
-        run = self._run("xeon-2core-null-request")
-        row = summarise(run, run.workloads[0])[0]
-        return Measured(
-            _cpu_ms(row, "server_cpu_percent"),
-            "xeon-2core-null-request",
-            "a request with 100 KB that is answered at once; without the hop to a replica",
-        )
+        name = "xeon-2core-null-request"
+        # Its settings are of an earlier form, which had no number of images: one.
+        run = self._run(name)
+        windows = _Windows(run, run["workloads"][0], "null", None)
+        how = "100 KB in, answered at once; without the hop"
+        return Measured(windows.cpu_ms("server_cpu_percent"), name, how)
 
     def _image_bytes(self) -> Measured:
         name = "h200-callers/sweep"
-        run = self._run(name)
-        mean_bytes = fmean(image["size_bytes"] for image in run.images)
-        return Measured(mean_bytes, name, f"mean of {len(run.images)} photographs")
+        images = self._run(name)["images"]
+        mean_bytes = fmean(image["size_bytes"] for image in images)
+        return Measured(mean_bytes, name, f"mean of {len(images)} photographs")
 
     def _batches(self) -> tuple[Measured, Measured, int]:
         name = "h200-overlap"
@@ -277,24 +345,15 @@ def fitted(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return mean_y - slope * mean_x, slope
 
 
-def _server(run: Run, row: Row, name: str, title: str) -> ServerCosts:
-    how = f"`{row.name}`, {row.clients_text}"
+def _server(windows: _Windows, name: str, title: str) -> ServerCosts:
     return ServerCosts(
         name=title,
-        images_per_s=Measured(row.qps.median, name, how),
-        cpu_ms=Measured(_cpu_ms(row, "server_cpu_percent"), name, how),
-        client_cpu_ms=Measured(_cpu_ms(row, "clients_cpu_percent"), name, how),
-        cores=int(run.machine["cpu_cores_usable"]),
-        has_gpu=row.usage["gpu_percents"] is not None and max(row.usage["gpu_percents"]) > 0,
+        images_per_s=Measured(windows.images_per_s, name, windows.how),
+        cpu_ms=Measured(windows.cpu_ms("server_cpu_percent"), name, windows.how),
+        client_cpu_ms=Measured(windows.cpu_ms("clients_cpu_percent"), name, windows.how),
+        cores=windows.cores,
+        has_gpu=windows.has_gpu,
     )
-
-
-def _cpu_ms(row: Row, metric: str) -> float:
-    """CPU milliseconds an image, of all windows."""
-    percent = row.usage[metric]
-    if percent is None:
-        raise ScalingError(f"{row.name} has no {metric}")
-    return float(10 * percent / row.qps.median)
 
 
 def _images_per_s(server: ServerCosts) -> float:

@@ -21,7 +21,7 @@ _REPORT = """\
 # Routing and batching: measured, and simulated
 
 - Measured: {started}, commit {commit}{dirty}
-- Machine: {cpu}, {cores} cores usable, {kernel}, Python {python}
+- Machine: {cpu}, {cores_usable} cores usable, {kernel}, Python {python}
 - Other programs took {foreign} of a core while the windows ran (median; most {most}), this
   measurement {own}; scheduling of this program and its servers: {scheduling}
 - Servers: a model whose batches take {batch_ms:g} ms and {image_ms:g} ms an image, up to {largest}
@@ -43,12 +43,16 @@ the others are compared.
 
 ## {replicas:,} replicas
 
+{setup}
 {findings}
 ![rules, reports, front ends and sizes](study.png)
 
 ### Rules
 
 {rules}
+### Unequal replicas
+
+{unequal}
 ### Reports of the replicas' queues
 
 {reports}
@@ -101,6 +105,7 @@ def study_blocks(folder: Path, comparisons: list[Comparison]) -> dict[str, str]:
     return {
         "validation-text": study_tables.validation_text(comparisons),
         "validation": study_tables.validation_table(comparisons),
+        "setup": study_tables.setup(rows),
         "findings": study_tables.findings(rows),
         "rules": study_tables.rules_table(rows),
         "reports": study_tables.reports_table(rows),
@@ -108,7 +113,8 @@ def study_blocks(folder: Path, comparisons: list[Comparison]) -> dict[str, str]:
         "sizes": study_tables.sizes_table(rows, "sizes"),
         "overload": study_tables.overload_table(rows),
         "gpus": study_tables.sizes_table(rows, "GPUs"),
-        "cores": study_tables.cores_table(rows),
+        "unequal": study_tables.short_table(rows, "unequal"),
+        "cores": study_tables.short_table(rows, "cores"),
     }
 
 
@@ -167,7 +173,7 @@ def _head(run: Mapping[str, Any]) -> dict[str, Any]:
         "commit": source["commit"],
         "dirty": " with uncommitted changes" if source["dirty"] else "",
         "cpu": machine["cpu_model"],
-        "cores": machine["cpu_cores_usable"],
+        "cores_usable": machine["cpu_cores_usable"],
         "kernel": machine["kernel"],
         "python": machine["python"],
         "foreign": f"{foreign[len(foreign) // 2]:.0f} %",

@@ -40,6 +40,7 @@ def costs_table(costs: Costs) -> Table:
     rows += [
         ("CPU of a front end", costs.front_end_cpu_ms, _ms),
         ("CPU of the hop to a replica", costs.hop_cpu_ms, _ms),
+        ("latency of the hop and back", costs.hop_latency_ms, _ms),
         ("CPU of HAProxy", costs.balancer_cpu_ms, _ms),
         ("CPU of a Thrift client", gpu.client_cpu_ms, _ms),
         ("bytes of an image", costs.image_bytes, lambda value: f"{value / 1000:.1f} KB"),

@@ -35,8 +35,8 @@ def draw_validation(folder: Path, comparisons: Sequence[Comparison]) -> str:
             ax.scatter(errors, range(len(errors)), color=colours, zorder=3)
             # A point far outside would squeeze the others; none is left out.
             ax.set_xlim(min(-1.6 * bound, 1.1 * min(errors)), max(1.6 * bound, 1.1 * max(errors)))
-            ax.set_title(f"{title}: simulated over measured")
-            ax.set_xlabel("%")
+            ax.set_title(title)
+            ax.set_xlabel("simulated over measured, %")
         axes[0].set_yticks(range(len(comparisons)), [it.title for it in comparisons])
         axes[0].invert_yaxis()
         return drawn

@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import simpy
@@ -34,6 +34,8 @@ class Cluster:
         front_ends: each image comes to one of them in turn.
         hops_ms: of an image from front end to replica and back, half each way: one of these by
             chance; empty for no time.
+        slow_share: share of the replicas whose batches take `slow_times` as long.
+        slow_times: how many times.
     """
 
     replicas: int
@@ -43,6 +45,8 @@ class Cluster:
     report_ms: float = 0.0
     front_ends: int = 1
     hops_ms: tuple[float, ...] = ()
+    slow_share: float = 0.0
+    slow_times: float = 1.0
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -54,7 +58,7 @@ class Cluster:
 
     @property
     def images_per_s(self) -> float:
-        """What all replicas serve with full batches."""
+        """What all replicas serve with full batches, if none is slow."""
         return self.replicas * self.replica.images_per_s
 
     @property
@@ -156,12 +160,23 @@ class _Simulation:
             for number in range(cluster.front_ends)
         ]
         self._replicas = [
-            Replica(self.env, cluster.replica, self._listener(number), f"{load.seed}/{number}")
+            Replica(
+                self.env, self._settings(number), self._listener(number), f"{load.seed}/{number}"
+            )
             for number in range(cluster.replicas)
         ]
         self._ways_s = [ms / 2000 for ms in cluster.hops_ms]
         self._draw = random.Random(f"{load.seed}/hops")  # noqa: S311 (guards no secret)
         self._busy_at_end_s = 0.0
+
+    def _settings(self, number: int) -> ReplicaSettings:
+        cluster, replica = self._cluster, self._cluster.replica
+        if number >= cluster.slow_share * cluster.replicas:
+            return replica
+        times = cluster.slow_times
+        return replace(
+            replica, batch_ms=times * replica.batch_ms, image_ms=times * replica.image_ms
+        )
 
     def run(self) -> Outcome:
         """Simulate until the last image that arrived has its outcome."""

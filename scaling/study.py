@@ -26,6 +26,7 @@ REPORTS_MS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 INSTANCES = (1, 2, 4, 8, 16)
 FRONT_END_COUNTS = (1, 8, 64, 256)
 GPUS = (1, 2, 4, 8)
+SLOW_SHARE, SLOW_TIMES = 0.1, 2.0
 ROUTINGS: tuple[tuple[str, str, float], ...] = (
     ("random", PERFECT, 0.0),
     ("round robin", PERFECT, 0.0),
@@ -54,7 +55,17 @@ def _load(cluster: Cluster, share: float, warmup_s: float = 0.3, **changed: Any)
 
 
 def scenarios(costs: Costs) -> Iterator[Scenario]:
-    """All that is simulated, with the names of the groups that tables show."""
+    """All that is simulated, with the names of the groups that tables show.
+
+    Images take the measured time from front end to replica and back; none where it is not measured.
+    """
+    hop_ms = costs.hop_latency_ms.value
+    hops_ms = () if hop_ms is None else (hop_ms,)
+    for group, cluster, load in _scenarios(costs):
+        yield group, replace(cluster, hops_ms=hops_ms), load
+
+
+def _scenarios(costs: Costs) -> Iterator[Scenario]:
     for share in LOADS:
         for routing in ROUTINGS:
             cluster = _cluster(routing)
@@ -67,6 +78,9 @@ def scenarios(costs: Costs) -> Iterator[Scenario]:
         for rule in ("round robin", "two choices", "least"):
             cluster = _cluster((rule, OWN, 0.0), front_ends=front_ends)
             yield "front ends", cluster, _load(cluster, 0.8)
+    for routing in ROUTINGS:
+        cluster = _cluster(routing, slow_share=SLOW_SHARE, slow_times=SLOW_TIMES)
+        yield "unequal", cluster, _load(cluster, 0.7, 0.8)
     for instances in INSTANCES:
         for routing in (ROUTINGS[0], ROUTINGS[2], ROUTINGS[-1]):
             cluster = _cluster(
@@ -75,11 +89,13 @@ def scenarios(costs: Costs) -> Iterator[Scenario]:
                 replica=replace(SERVER, instances=instances),
             )
             yield "sizes", cluster, _load(cluster, 0.8)
-    for routing in (ROUTINGS[0], ROUTINGS[2], ROUTINGS[-1]):
+    for routing, timeout_ms in (
+        *((ROUTINGS[n], 0.0) for n in (0, 2, -1)),
+        (ROUTINGS[2], 200.0),
+    ):
+        cluster = _cluster(routing)
         # 0.3 times what can be served fill a queue of 450 ms within 1.5 s.
-        for timeout_ms in (0.0, 200.0):
-            cluster = _cluster(routing)
-            yield "overload", cluster, _load(cluster, 1.3, 1.5, timeout_ms=timeout_ms)
+        yield "overload", cluster, _load(cluster, 1.3, 1.5, timeout_ms=timeout_ms)
     yield from _gpus(costs)
     yield from _cores(costs)
 
@@ -92,7 +108,7 @@ def _gpus(costs: Costs) -> Iterator[Scenario]:
     for size in GPUS:
         # As many GPUs as the plan has, or the few more that make whole replicas.
         replicas = -(-gpus // size)
-        for routing in (ROUTINGS[0], ROUTINGS[1], ROUTINGS[2], ROUTINGS[3], ROUTINGS[-1]):
+        for routing in (ROUTINGS[0], ROUTINGS[1], ROUTINGS[3], ROUTINGS[-1]):
             cluster = _cluster(routing, replicas=replicas, replica=replace(gpu, instances=size))
             load = Load(images_per_s=demand.images_per_s, warmup_s=0.2, window_s=_WINDOW_S)
             yield "GPUs", cluster, load

@@ -24,7 +24,7 @@ def validation_table(comparisons: Sequence[Comparison]) -> Table:
                 f"{real.tp50_ms:.1f} / {simulated.tp50_ms:.1f}",
                 f"{real.tp99_ms:.1f} / {simulated.tp99_ms:.1f}",
                 f"{_percent(real.refused_share)} / {_percent(simulated.refused_share)}",
-                ", ".join(f"{100 * error:+.0f}" for error in it.errors),
+                ", ".join(f"{round(100 * error):+d}" for error in it.errors),
                 it.answers,
                 "yes" if it.holds else "no",
             )
@@ -65,6 +65,24 @@ def share(row: Row) -> float:
     return float(row["load"]["images_per_s"] / most)
 
 
+def setup(rows: Sequence[Row]) -> str:
+    """What is simulated where a table says nothing else."""
+    cluster = group(rows, "rules")[0]["cluster"]
+    replica = cluster["replica"]
+    cores = group(rows, "cores")[0]["cluster"]
+    hop = ", ".join(f"{ms:g} ms" for ms in cluster["hops_ms"])
+    loads = {round(100 * share(row)) for row in group(rows, "reports")}
+    return (
+        f"{cluster['replicas']:,} replicas of {replica['instances']} instance, whose batches take "
+        f"{replica['batch_ms']:g} ms and {replica['image_ms']:g} ms for each of up to "
+        f"{replica['largest']} images: a quarter of what those take that were measured. "
+        f"{cluster['front_ends']} front ends; a load of {', '.join(map(str, sorted(loads)))} % of "
+        f"what full batches would take; the hop takes {hop or 'no time: it is not measured yet'}. "
+        f"Hosts of two cores are {cores['replicas']:,}, with {cores['replica']['image_ms']:.1f} ms "
+        "an image and core.\n"
+    )
+
+
 def findings(rows: Sequence[Row]) -> str:
     """What the simulations say, each sentence with their numbers."""
     return "".join(f"* {line}\n" for line in _findings(rows))
@@ -79,6 +97,13 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
     }
     shown = ", ".join(f"{ms:.0f} ms with {routing}" for routing, ms in at_middle.items())
     yield f"Rules: at a load of {100 * middle:g} % TP99 is {shown}."
+    slow = group(rows, "unequal")
+    part = slow[0]["cluster"]
+    told = ", ".join(f"{row['row']['tp99_ms']:.0f} ms with {row['routing']}" for row in slow)
+    yield (
+        f"Unequal replicas: where {100 * part['slow_share']:g} % of them take "
+        f"{part['slow_times']:g} times as long, TP99 at that load is {told}."
+    )
     own = {
         row["cluster"]["rule"]: row["row"]["tp99_ms"]
         for row in group(rows, "front ends")
@@ -99,7 +124,9 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
             + (
                 f"Reports help where they come every {max(better):g} ms or more often."
                 if better == sorted(found)[: len(better)] and better
-                else f"Reports help at {', '.join(f'{every:g}' for every in better) or 'no'} ms."
+                else f"Reports help at {', '.join(f'{every:g}' for every in better)} ms."
+                if better
+                else "Reports help at no distance."
             )
         )
     by_count = {
@@ -236,18 +263,19 @@ def overload_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def cores_table(rows: Sequence[Row]) -> Table:
-    """1,000 hosts of two cores, which do not batch."""
+def short_table(rows: Sequence[Row], name: str) -> Table:
+    """What every rule makes of one load."""
     return markdown(
-        ["rule, view", "images/s", "TP50 ms", "TP99 ms"],
+        ["rule, view", "images/s", "TP50 ms", "TP99 ms", "refused"],
         [
             (
                 row["routing"],
                 f"{row['row']['images_per_s']:,.0f}",
                 _ms(row["row"]["tp50_ms"]),
                 _ms(row["row"]["tp99_ms"]),
+                _percent(row["row"]["refused_share"], 1),
             )
-            for row in group(rows, "cores")
+            for row in group(rows, name)
         ],
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from loadtest.records.raw_files import read_table
 from measurement.statistics import percentile
 from scaling.errors import ScalingError
-from scaling.measure import Point, calibrated, load_of
+from scaling.measure import FAILED, Point, calibrated, load_of
 from scaling.replica import ANSWERED, REFUSED, ReplicaSettings
 from scaling.simulation import Cluster, Load, simulate
 
@@ -90,9 +90,15 @@ def read_measured(folder: Path) -> dict[str, Any]:
 
 
 def servers(folder: Path) -> Iterator[Comparison]:
-    """The measured servers, point by point, over all repeats."""
+    """The measured servers, point by point, over all repeats.
+
+    Raises:
+        ScalingError: nothing was measured, or calls failed.
+    """
     run = read_measured(folder)
     rows = read_table(folder, CALLS)
+    if failed := sum(row["outcome"] == FAILED for row in rows):
+        raise ScalingError(f"{folder}: {failed} calls failed, so that nothing can be compared")
     window_s = float(run["settings"]["window_s"])
     for number, settings in enumerate(run["points"]):
         point = Point(**settings)

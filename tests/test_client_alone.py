@@ -127,6 +127,7 @@ def test_its_command_line_does(interpreter: str, port: int) -> None:
         (("pipeline", "operators"), "server"),
         (("pipeline.upper_bound", "--help"), "server"),
         (("loadtest", "compare"), "server,bench"),
+        (("scaling", "plan"), "server,bench,scaling"),
         (("thriftpipe", "serve"), "cli"),
         (("thriftpipe.torchpipe", "program.py"), "server"),
         (("thriftpipe.trace", "a.toml", "photos"), "server,bench"),

@@ -25,6 +25,7 @@ from scaling.plan import (
     replica_limits,
 )
 from scaling.plan_tables import changes_table, costs_table, plan_table, summary
+from scaling.study import scenarios
 from tests.commands import run_here
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -52,6 +53,7 @@ def costs() -> Costs:
         second_gpu=_measured(0.9),
         front_end_cpu_ms=_measured(0.1),
         hop_cpu_ms=_measured(None),
+        hop_latency_ms=_measured(None),
         balancer_cpu_ms=_measured(None),
         image_bytes=_measured(100_000 * 1448 / 1538),
         batch_ms=_measured(1.0),
@@ -139,8 +141,9 @@ def test_the_first_to_be_full_is_the_first_of_the_list(real: Costs) -> None:
 
 
 def test_what_is_not_measured_is_told_and_not_invented(real: Costs) -> None:
-    unknown = replace(real, hop_cpu_ms=_measured(None), balancer_cpu_ms=_measured(None))
-    assert str(costs_table(unknown)).count("not measured yet") == 2
+    none = _measured(None)
+    unknown = replace(real, hop_cpu_ms=none, hop_latency_ms=none, balancer_cpu_ms=none)
+    assert str(costs_table(unknown)).count("not measured yet") == 3
     plan = make_plan(unknown, unknown.gpu, Demand())
     assert "CPU of the hop" in plan_table(plan)
     assert "CPU of HAProxy" in plan_table(plan)
@@ -179,6 +182,8 @@ def test_the_clusters_costs_count_as_soon_as_they_are_there(tmp_path: Path) -> N
     assert "not measured yet" not in costs_table(found)
     limits = make_plan(found, found.gpu, Demand()).parts[2].limits
     assert limits[CORES] == 16 * 1000 / 0.02
+    assert {cluster.hops_ms for _, cluster, _ in scenarios(found)} == {(0.4,)}
+    assert {cluster.hops_ms for _, cluster, _ in scenarios(alone)} == {()}
 
 
 @pytest.mark.parametrize(

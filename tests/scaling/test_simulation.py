@@ -104,6 +104,17 @@ def test_what_a_front_end_knows_shortens_the_tail() -> None:
     assert tp99_ms("least", PERFECT) < perfect < own < tp99_ms("random", PERFECT)
 
 
+def test_slow_replicas_get_less_where_front_ends_look() -> None:
+    server = ReplicaSettings(1, 4, 20.0, 2.0)
+    load = Load(0.8 * 10 * server.images_per_s, warmup_s=0.5, window_s=0.5)
+
+    def tp99_ms(rule: str) -> float:
+        cluster = Cluster(10, server, rule, slow_share=0.2, slow_times=2.0)
+        return float(simulate(cluster, load).row()["tp99_ms"])
+
+    assert 2 * tp99_ms("least") < tp99_ms("round robin")
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rule=st.sampled_from(sorted(RULES)),

@@ -1,0 +1,61 @@
+"""docs/scaling.md: all of its numbers come from the results, and are those of today."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from loadtest.records.raw_files import write_table
+from scaling.errors import ScalingError
+from scaling.page import filled
+from scaling.validation import CALLS, COLUMNS, servers
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/scaling.md"
+# Names with digits in them.
+_NAMES = re.compile(r"ResNet-50|EfficientNet-Lite0|H200")
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_numbers_of_the_results(text: str) -> None:
+    assert filled(text, ROOT / "results") == text, "write it: python -m scaling page"
+
+
+def test_the_simulation_agrees_with_the_measured_servers() -> None:
+    found = [*servers(ROOT / "results/scaling")]
+    assert [it.title for it in found if not it.holds] == []
+    assert {it.title.partition(",")[0] for it in found} == {"1 server", "2 servers", "3 servers"}
+
+
+def test_calls_that_failed_are_told(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "results/scaling/run.json", tmp_path)
+    write_table(tmp_path, CALLS, COLUMNS, [[0, 0, 1.5, 0.1, 99.0, 0, "failed"]])
+    with pytest.raises(ScalingError, match="1 calls failed"):
+        next(servers(tmp_path))
+
+
+def test_no_number_is_typed_by_hand(text: str) -> None:
+    prose = re.sub(r"<!-- scaling: .*?<!-- end -->", "", text, flags=re.DOTALL)
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", prose, flags=re.DOTALL)
+    assert re.findall(r".*\d.*", _NAMES.sub("", prose)) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("<!-- scaling: plan -->", "<!-- scaling: plans -->", r"no generated part \['plans'\]"),
+        ("<!-- scaling: sizes -->", "", r"the page lacks .* for \['sizes'\]"),
+    ],
+)
+def test_parts_that_are_not_there_are_told(
+    before: str, after: str, message: str, text: str
+) -> None:
+    with pytest.raises(ScalingError, match=message):
+        filled(text.replace(before, after), ROOT / "results")
