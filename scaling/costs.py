@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from loadtest.errors import LoadTestError
 from loadtest.records.metrics import mean_usage, window_usage
+from loadtest.records.raw_files import read_document
 from scaling.errors import ScalingError
 
 CLUSTER_FILE = "cluster/costs.json"
@@ -62,7 +64,6 @@ class ServerCosts:
     """A server on its own host.
 
     Attributes:
-        name: what tables call it.
         images_per_s: of one host with one GPU, or of a host without.
         cpu_ms: CPU of the server an image.
         client_cpu_ms: CPU of the load generator's Thrift client an image.
@@ -72,7 +73,6 @@ class ServerCosts:
             image says what a host serves, and the throughput does not.
     """
 
-    name: str
     images_per_s: Measured
     cpu_ms: Measured
     client_cpu_ms: Measured
@@ -88,6 +88,7 @@ class Costs:
     Attributes:
         gpu: ResNet-50, decoding on the GPU; the slower one of the machines that were measured.
         faster_gpu: the same of the faster one.
+        h100: the same on one H100.
         cpu_decode: ResNet-50 on the GPU, decoding on the CPU.
         cpu_hosts: EfficientNet-Lite0 on hosts without a GPU.
         second_gpu: what two GPUs of one host serve, as a share of twice what one serves.
@@ -104,6 +105,7 @@ class Costs:
 
     gpu: ServerCosts
     faster_gpu: ServerCosts
+    h100: ServerCosts
     cpu_decode: ServerCosts
     cpu_hosts: tuple[ServerCosts, ...]
     second_gpu: Measured
@@ -125,7 +127,7 @@ def read_costs(results: Path) -> Costs:
     """
     try:
         return _Reader(results).costs()
-    except (OSError, KeyError, StopIteration, ValueError) as error:
+    except (LoadTestError, OSError, KeyError, StopIteration, ValueError) as error:
         raise ScalingError(f"{results} lacks a measurement that is needed: {error}") from error
 
 
@@ -148,7 +150,7 @@ class _Windows:
         batch = int(run["settings"]["request_batch"])
         windows = [
             window
-            for window in workload["repeats"]
+            for window in workload["windows"]
             if window["variant"] == variant and clients in (None, window.get("clients"))
         ]
         if not windows:
@@ -157,7 +159,6 @@ class _Windows:
             (batch * window["requests"] - window["failed_images"]) / window["length_s"]
             for window in windows
         )
-        self._windows = windows
         self._usage = mean_usage([_usage(window) for window in windows])
 
     def cpu_ms(self, metric: str) -> float:
@@ -170,12 +171,8 @@ class _Windows:
     @property
     def has_gpu(self) -> bool:
         """Whether a GPU was at work."""
-        return any(
-            gpu["utilisation_percent"] > 0
-            for window in self._windows
-            for sample in window["samples"]
-            for gpu in sample.get("gpus") or ()
-        )
+        percents = self._usage["gpu_percents"]
+        return percents is not None and max(percents) > 0
 
     @property
     def how(self) -> str:
@@ -195,17 +192,18 @@ class _Reader:
     def costs(self) -> Costs:
         sweeps = ("h200-callers/sweep", "h200/sweep")
         cluster = self._cluster()
-        gpus = sorted((self._best_of_sweep(name) for name in sweeps), key=_images_per_s)
-        gpus = [_behind_front_ends(gpu, cluster) for gpu in gpus]
+        gpus = [_behind_front_ends(self._best_of_sweep(name), cluster) for name in sweeps]
+        gpus.sort(key=_images_per_s)
         batch_ms, image_ms, largest = self._batches()
-        compared = self._server("h200-callers/compare", "pipeline-5w", "H200, CPU decode")
+        compared = self._server("h200-callers/compare", "pipeline-5w")
         return Costs(
             gpu=gpus[0],
             faster_gpu=gpus[-1],
+            h100=_behind_front_ends(self._best_of_sweep("h100/sweep"), cluster),
             cpu_decode=replace(_behind_front_ends(compared, cluster), waits=True),
             cpu_hosts=(
-                self._server("xeon-16core-fp32", "pipeline-4w", "CPU, 16 cores"),
-                self._server("xeon-2core-fp32", "pipeline", "CPU, 2 cores", "efficientnet_lite0"),
+                self._server("xeon-16core-fp32", "pipeline-4w"),
+                self._server("xeon-2core-fp32", "pipeline", "efficientnet_lite0"),
             ),
             second_gpu=self._second_gpu(),
             front_end_cpu_ms=cluster.get("front_end_cpu_ms_per_image") or self._null_request(),
@@ -221,12 +219,7 @@ class _Reader:
         )
 
     def _run(self, name: str) -> dict[str, Any]:
-        path = self._results / name / "run.json"
-        try:
-            run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ScalingError(f"{path} is no JSON: {error}") from error
-        return run
+        return read_document(self._results / name)
 
     def _best_of_sweep(self, name: str) -> ServerCosts:
         """The point that the sweep's own report names as its best one within its limit."""
@@ -236,12 +229,12 @@ class _Reader:
             raise ScalingError(f"results/{name}/report.md names no best point within a limit")
         run = self._run(name)
         windows = _Windows(run, run["workloads"][0], found["variant"], int(found["clients"]))
-        return _server(windows, name, "H200, GPU decode")
+        return _server(windows, name)
 
-    def _server(self, name: str, variant: str, title: str, workload: str = "") -> ServerCosts:
+    def _server(self, name: str, variant: str, workload: str = "") -> ServerCosts:
         run = self._run(name)
         chosen = next(it for it in run["workloads"] if workload in ("", it["name"]))
-        return _server(_Windows(run, chosen, variant, None), name, title)
+        return _server(_Windows(run, chosen, variant, None), name)
 
     def _second_gpu(self) -> Measured:
         """Pairs of the same repeat, with the most clients."""
@@ -345,9 +338,8 @@ def fitted(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return mean_y - slope * mean_x, slope
 
 
-def _server(windows: _Windows, name: str, title: str) -> ServerCosts:
+def _server(windows: _Windows, name: str) -> ServerCosts:
     return ServerCosts(
-        name=title,
         images_per_s=Measured(windows.images_per_s, name, windows.how),
         cpu_ms=Measured(windows.cpu_ms("server_cpu_percent"), name, windows.how),
         client_cpu_ms=Measured(windows.cpu_ms("clients_cpu_percent"), name, windows.how),

@@ -91,7 +91,6 @@ class Plan:
 
     Attributes:
         demand: what is asked.
-        server: what serves.
         gpus: in all.
         parts: kinds of hosts, and the clients' processes.
         front_end_processes: in all; 0 without front ends.
@@ -99,7 +98,6 @@ class Plan:
     """
 
     demand: Demand
-    server: ServerCosts
     gpus: int
     parts: tuple[Part, ...]
     front_end_processes: int
@@ -188,7 +186,6 @@ def make_plan(costs: Costs, server: ServerCosts, demand: Demand) -> Plan:
     hosts = parts[0].count
     return Plan(
         demand=demand,
-        server=server,
         gpus=hosts * demand.gpus_per_host if server.has_gpu else 0,
         parts=tuple(parts),
         front_end_processes=processes,
@@ -226,6 +223,7 @@ class Choice:
 CHOICES: tuple[Choice, ...] = (
     Choice("H200, GPU decode, front ends", lambda costs: costs.gpu),
     Choice("the same on the faster machine", lambda costs: costs.faster_gpu),
+    Choice("H100 in their place", lambda costs: costs.h100),
     Choice(
         "two GPUs a host", lambda costs: costs.gpu, lambda demand: replace(demand, gpus_per_host=2)
     ),

@@ -29,6 +29,7 @@ def costs_table(costs: Costs) -> Table:
     rows: list[tuple[str, Measured, Callable[[float], str]]] = [
         ("ResNet-50 on one H200, decoding on it", gpu.images_per_s, _rate),
         ("the same on a faster machine", fast.images_per_s, _rate),
+        ("the same on one H100", costs.h100.images_per_s, _rate),
         ("two GPUs of a host, of twice one", costs.second_gpu, _percent),
         ("CPU of that server", gpu.cpu_ms, _ms),
         ("CPU of the server, decoding on the CPU", costs.cpu_decode.cpu_ms, _ms),

@@ -11,7 +11,7 @@ from typing import Any
 from loadtest.records.raw_files import read_table
 from measurement.statistics import percentile
 from scaling.errors import ScalingError
-from scaling.measure import FAILED, Point, calibrated, load_of
+from scaling.measure import CONFIGURED, FAILED, Point, calibrated, load_of
 from scaling.replica import ANSWERED, REFUSED, ReplicaSettings
 from scaling.simulation import Cluster, Load, simulate
 
@@ -77,7 +77,7 @@ def read_measured(folder: Path) -> dict[str, Any]:
     """run.json of the measured servers.
 
     Raises:
-        ScalingError: there is none, or it is damaged.
+        ScalingError: there is none, it is damaged, or its servers were others.
     """
     path = folder / "run.json"
     try:
@@ -86,6 +86,9 @@ def read_measured(folder: Path) -> dict[str, Any]:
         raise ScalingError(f"no {path}: make it with `python -m scaling measure`") from None
     except json.JSONDecodeError as error:
         raise ScalingError(f"{path} is no JSON: {error}") from error
+    configured = {**document["configured"], "extras_ms": ()}
+    if ReplicaSettings(**configured) != CONFIGURED:
+        raise ScalingError(f"{path} is of servers with other settings: measure again")
     return document
 
 

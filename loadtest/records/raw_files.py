@@ -249,8 +249,8 @@ def read(folder: Path) -> Run:
     Raises:
         LoadTestError: a file is missing, damaged, or of another schema version.
     """
+    document = read_document(folder)
     with _damaged_as_one_line(folder):
-        document = _upgraded(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")), folder)
         partial = not document.get("complete", True)
         records: dict[_WindowKey, list[Record]] = {}
         staged: dict[tuple[str, str], list[StagedRequest]] = {}
@@ -260,6 +260,16 @@ def read(folder: Path) -> Run:
         workloads = [_workload(entry, records, staged) for entry in document.pop("workloads")]
         checks = [Check(**check) for check in document.pop("checks")]
         return Run(workloads=workloads, checks=checks, **document)
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """What run.json holds, in its present form: windows with counts, without single requests.
+
+    Raises:
+        LoadTestError: it is missing, damaged, or of another schema version.
+    """
+    with _damaged_as_one_line(folder):
+        return _upgraded(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")), folder)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from scaling.validation import CALLS, COLUMNS, servers
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/scaling.md"
 # Names with digits in them.
-_NAMES = re.compile(r"ResNet-50|EfficientNet-Lite0|H200")
+_NAMES = re.compile(r"ResNet-50|EfficientNet-Lite0|H[12]00")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,14 @@ def test_calls_that_failed_are_told(tmp_path: Path) -> None:
     shutil.copy(ROOT / "results/scaling/run.json", tmp_path)
     write_table(tmp_path, CALLS, COLUMNS, [[0, 0, 1.5, 0.1, 99.0, 0, "failed"]])
     with pytest.raises(ScalingError, match="1 calls failed"):
+        next(servers(tmp_path))
+
+
+def test_other_servers_are_not_compared(tmp_path: Path) -> None:
+    text = (ROOT / "results/scaling/run.json").read_text(encoding="utf-8")
+    assert '"batch_ms": 80.0' in text
+    (tmp_path / "run.json").write_text(text.replace('"batch_ms": 80.0', '"batch_ms": 8.0'))
+    with pytest.raises(ScalingError, match="servers with other settings: measure again"):
         next(servers(tmp_path))
 
 

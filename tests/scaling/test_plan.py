@@ -36,9 +36,7 @@ def _measured(value: float | None) -> Measured:
 
 
 def _server(rate: float, cpu_ms: float, cores: int, *, has_gpu: bool) -> ServerCosts:
-    return ServerCosts(
-        "server", _measured(rate), _measured(cpu_ms), _measured(0.5), cores, has_gpu=has_gpu
-    )
+    return ServerCosts(_measured(rate), _measured(cpu_ms), _measured(0.5), cores, has_gpu=has_gpu)
 
 
 @pytest.fixture
@@ -48,6 +46,7 @@ def costs() -> Costs:
     return Costs(
         gpu=gpu,
         faster_gpu=gpu,
+        h100=gpu,
         cpu_decode=replace(gpu, waits=True),
         cpu_hosts=(_server(50, 40, 2, has_gpu=False),),
         second_gpu=_measured(0.9),
