@@ -67,7 +67,7 @@ class Cluster:
         if self.rule in BLIND:
             return self.rule
         every = f" every {self.report_ms:g} ms" if self.view == REPORTED else ""
-        return f"{self.rule}, {self.view}{every}"
+        return f"{self.rule} ({self.view}{every})"
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def run_study(costs: Costs, folder: Path, command: str, tell: Callable[[str], No
         took_s = round(time.monotonic() - began_s, 2)
         tell(f"{group}: {cluster.routing}, {cluster.replicas} replicas: {took_s:g} s")
         settings = described(cluster, load)
-        rows.append({"group": group, "routing": cluster.routing, **settings, "row": row})
+        rows.append({"group": group, **settings, "row": row})
     head["took_s"] = round(time.monotonic() - start_s, 1)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**head, "rows": rows}, indent=1)
@@ -155,7 +155,7 @@ def run_study(costs: Costs, folder: Path, command: str, tell: Callable[[str], No
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """What `run_study` wrote.
+    """What `run_study` wrote, with each row's rule and view in words.
 
     Raises:
         ScalingError: there is none, or it is damaged.
@@ -167,4 +167,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         raise ScalingError(f"no {path}: make it with `python -m scaling simulate`") from None
     except json.JSONDecodeError as error:
         raise ScalingError(f"{path} is no JSON: {error}") from error
+    for row in document["rows"]:
+        replica = ReplicaSettings(**row["cluster"]["replica"])
+        row["routing"] = Cluster(**{**row["cluster"], "replica": replica}).routing
     return document

@@ -147,11 +147,12 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
         for row in group(rows, name):
             instances = row["cluster"]["replica"]["instances"]
             sized.setdefault(row["routing"], {})[instances] = row["row"]["tp99_ms"]
-        told = "; ".join(
-            f"{routing} " + ", ".join(f"{size}: {ms:.1f}" for size, ms in found.items())
+        told = ", ".join(
+            f"{found[min(found)]:.1f} to {found[max(found)]:.1f} ms with {routing}"
             for routing, found in sized.items()
         )
-        yield f"Sizes: TP99 in ms by {what}: {told}."
+        few, many = instances_of(rows, name)
+        yield f"Sizes: from {few} to {many} {what}, TP99 goes from {told}."
     answered = [row["row"]["images_per_s"] for row in group(rows, "overload")]
     tails = [row["row"]["tp99_ms"] for row in group(rows, "overload")]
     yield (
@@ -159,6 +160,12 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
         f"{max(answered):,.0f} images/s, with TP99 of {min(tails):.0f} to {max(tails):.0f} ms; the "
         "rest is refused at once."
     )
+
+
+def instances_of(rows: Sequence[Row], name: str) -> tuple[int, int]:
+    """The fewest and the most instances of a replica in a group."""
+    found = [row["cluster"]["replica"]["instances"] for row in group(rows, name)]
+    return min(found), max(found)
 
 
 def rules_table(rows: Sequence[Row]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from loadtest.records.raw_files import write_table
+from scaling.costs import read_costs
 from scaling.errors import ScalingError
 from scaling.page import filled
+from scaling.simulation import described, simulate
+from scaling.study import read_study, scenarios
 from scaling.validation import CALLS, COLUMNS, servers
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +36,19 @@ def test_the_simulation_agrees_with_the_measured_servers() -> None:
     found = [*servers(ROOT / "results/scaling")]
     assert [it.title for it in found if not it.holds] == []
     assert {it.title.partition(",")[0] for it in found} == {"1 server", "2 servers", "3 servers"}
+
+
+def test_the_simulations_are_those_of_the_present_code() -> None:
+    rows = read_study(ROOT / "results/scaling")["rows"]
+    # One stands for all: the cheapest of those of 1,000 replicas.
+    row = next(row for row in rows if row["routing"] == "random")
+    cluster, load = next(
+        (cluster, load)
+        for _, cluster, load in scenarios(read_costs(ROOT / "results"))
+        if json.loads(json.dumps(described(cluster, load)))
+        == {"cluster": row["cluster"], "load": row["load"]}
+    )
+    assert simulate(cluster, load).row() == row["row"], "simulate again: python -m scaling simulate"
 
 
 def test_calls_that_failed_are_told(tmp_path: Path) -> None:
