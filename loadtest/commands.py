@@ -111,7 +111,7 @@ def _compare(options: argparse.Namespace, command: str, progress: Progress) -> N
         require_judged([variant.name for variant in settings.compared])
     folder = _measure_into_folder(Comparison, settings, options, command, progress)
     if least is not None:
-        from loadtest.report.limit import require_gain
+        from loadtest.report.required_gain import require_gain
 
         print(require_gain(raw_files.read(folder), least))
 

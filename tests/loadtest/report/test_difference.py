@@ -13,7 +13,7 @@ from loadtest.errors import BelowLimitError, LoadTestError
 from loadtest.records import raw_files
 from loadtest.records.run import Run, Window
 from loadtest.report.difference import difference
-from loadtest.report.limit import require_gain
+from loadtest.report.required_gain import require_gain
 
 LoadTest = Callable[..., subprocess.CompletedProcess[str]]
 Measure = Callable[..., Run]

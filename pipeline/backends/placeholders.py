@@ -1,4 +1,4 @@
-"""Backends that stand in for others while a configuration is tried: one is slow, one fails."""
+"""Placeholders for trying a configuration: one backend is slow, one fails."""
 
 from __future__ import annotations
 
