@@ -58,7 +58,7 @@ def read_labels(path: Path, names: Sequence[str]) -> dict[str, str]:
                 if len(row) != 2:
                     raise ConfigurationError(
                         f"--canary-labels: line {number} of {path} has {len(row)} columns instead "
-                        "of file name and label; a label with commas stands in quotes"
+                        "of file name and label; a label with commas needs quotes"
                     )
                 if row[0] not in names:
                     raise ConfigurationError(

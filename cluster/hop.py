@@ -112,7 +112,7 @@ class HopConnection:
             method: its name in the IDL.
             arguments: its encoded struct, in pieces.
             until_s: when to give up, on the monotonic clock.
-            peer: the client that the call is for; None for nobody.
+            peer: the client that the call is for; None where there is none.
 
         Returns:
             The decoded result's struct.

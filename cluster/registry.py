@@ -1,6 +1,6 @@
 """Which replicas there are: a named actor of Ray's, which has nothing that it must not lose.
 
-Replicas announce themselves every other second, so that a registry that was started anew knows them
+Replicas announce themselves every other second, so that a registry that was restarted knows them
 all again after that time. Front ends wait for changes (long poll), and go on with what they know
 while there is no registry. No image passes through it.
 """

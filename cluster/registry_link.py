@@ -1,4 +1,4 @@
-"""The registry's actor, found or started by whoever needs it."""
+"""The registry's actor: found, or started where there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_CALLS = 100_000
 
 
 class RegistryLink:
-    """Calls the registry; one that has ended is started anew."""
+    """Calls the registry; one that has ended is restarted."""
 
     def __init__(self) -> None:
         self._actor: Any = None

@@ -69,7 +69,7 @@ class Image:
     Attributes:
         number: in the order of arrivals.
         due_s: when it was to be sent.
-        deadline_s: when nobody waits for it any more; infinite for never.
+        deadline_s: until when its client waits for it; infinite for ever.
         front_end: that it came to.
         queued_s: when it came into the replica's queue.
         place: of admission, once it has one.

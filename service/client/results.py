@@ -132,9 +132,7 @@ class ReplyReader:
     def _outcome(self, result: Any, uuid: str, top_k: int) -> Classification | ClientError:
         field = self._fields(result)
         if field("uuid", str) != uuid:
-            raise self._invalid(
-                f"the result of image {result.uuid!r} stands in the place of {uuid!r}"
-            )
+            raise self._invalid(f"the result of image {result.uuid!r} is in the place of {uuid!r}")
         if result.error is not None:
             return self._image_error(result.error)
         entries = tuple(self._class_score(entry) for entry in field("top_k", list))

@@ -105,7 +105,7 @@ def test_labels_are_read(tmp_path: Path) -> None:
     ("text", "mistake"),
     [
         ("a.png\n", "line 1 of .* has 1 columns"),
-        ("a.png,tabby, tabby cat\n", "a label with commas stands in quotes"),
+        ("a.png,tabby, tabby cat\n", "a label with commas needs quotes"),
         ("a.pgn,cat\n", "unknown image 'a.pgn'; did you mean 'a.png'"),
         ("a.png,cat\n", "has no label for b, c.png"),
         (b"a.png,\xff\n", "codec can't decode"),

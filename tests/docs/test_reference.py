@@ -5,7 +5,7 @@ import sys
 
 from docs.tools.reference import PAGE
 
-# In a process of its own: other tests register operators that nobody else has.
+# In a process of its own: other tests register operators of their own.
 _PRINT = "from docs.tools.reference import reference; print(reference(), end='')"
 
 

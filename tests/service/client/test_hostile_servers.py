@@ -165,7 +165,7 @@ def strange_string(call: Call) -> bytes:
     [
         (lambda call: call.reply(change=1), InvalidReplyError, "sequence id"),
         (lambda call: call.reply(change=-1), InvalidReplyError, "sequence id"),
-        (lambda call: call.reply(uuid="other"), InvalidReplyError, "stands in the place of"),
+        (lambda call: call.reply(uuid="other"), InvalidReplyError, "is in the place of"),
         (lambda call: call.reply(fields=False), InvalidReplyError, "lacks 'class_id'"),
         (lambda call: call.reply() + b"more", InvalidReplyError, "bytes came"),
         (lambda call: call.reply() * 2, InvalidReplyError, "bytes came"),
