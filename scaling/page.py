@@ -62,7 +62,7 @@ the others are compared.
 ### Sizes of replicas
 
 {sizes}
-### Overload: 1.3 times what full batches take
+### Overload
 
 {overload}
 ### The plan's GPUs

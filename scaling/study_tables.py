@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from loadtest.report.tables import Table, markdown
+from scaling.measure import CONFIGURED
 from scaling.study import FRONT_ENDS, LOADS
 from scaling.validation import LATENCY_SHARE, RATE_SHARE, Comparison
 
@@ -75,11 +76,12 @@ def setup(rows: Sequence[Row]) -> str:
     return (
         f"{cluster['replicas']:,} replicas of {replica['instances']} instance, whose batches take "
         f"{replica['batch_ms']:g} ms and {replica['image_ms']:g} ms for each of up to "
-        f"{replica['largest']} images: a quarter of what those take that were measured. "
+        f"{replica['largest']} images: {replica['batch_ms'] / CONFIGURED.batch_ms:g} of what those "
+        "take that were measured. "
         f"{cluster['front_ends']} front ends; a load of {', '.join(map(str, sorted(loads)))} % of "
         f"what full batches would take; the hop takes {hop or 'no time: it is not measured yet'}. "
-        f"Hosts of two cores are {cores['replicas']:,}, with {cores['replica']['image_ms']:.1f} ms "
-        "an image and core.\n"
+        f"Hosts of {cores['replica']['instances']} cores are {cores['replicas']:,}, with "
+        f"{cores['replica']['image_ms']:.1f} ms an image and core.\n"
     )
 
 
@@ -153,10 +155,11 @@ def _findings(rows: Sequence[Row]) -> Iterator[str]:
         )
         few, many = instances_of(rows, name)
         yield f"Sizes: from {few} to {many} {what}, TP99 goes from {told}."
+    times = share(group(rows, "overload")[0])
     answered = [row["row"]["images_per_s"] for row in group(rows, "overload")]
     tails = [row["row"]["tp99_ms"] for row in group(rows, "overload")]
     yield (
-        f"Overload: 1.3 times what can be served is answered at {min(answered):,.0f} to "
+        f"Overload: {times:.2g} times what can be served is answered at {min(answered):,.0f} to "
         f"{max(answered):,.0f} images/s, with TP99 of {min(tails):.0f} to {max(tails):.0f} ms; the "
         "rest is refused at once."
     )
