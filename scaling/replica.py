@@ -1,8 +1,6 @@
 """A simulated replica: one server of ours, with its admission, its queue and its instances.
 
-Admission is the service's own code on the simulation's clock. The rule by which batches leave is
-that of `pipeline.runtime.batch_rule`, written for a clock that is not the machine's; a test runs
-both side by side.
+Admission, and the rule by which batches leave, are the server's own code on the simulation's clock.
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ from statistics import fmean
 import simpy
 
 from idl import inference
+from pipeline.runtime.batch_rule import BatchRule
 from service.admission import Admission, Place
 from service.handlers.deadline import Deadline
-
-_RETURN_SHARE = 0.1
-_NEWEST_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,20 @@ class Image:
         self.place: Place | None = None
 
 
+class _Waiting(deque[Image]):
+    """The images of a queue, first in, first out, as `BatchRule` sees them."""
+
+    @property
+    def rows(self) -> int:
+        return len(self)
+
+    def oldest_s(self) -> float:
+        return self[0].queued_s
+
+    def take(self, largest: int) -> list[Image]:
+        return [self.popleft() for _ in range(min(len(self), largest))]
+
+
 @dataclass(frozen=True)
 class _SimulatedDeadline(Deadline):
     """A deadline on the simulation's clock."""
@@ -125,11 +135,9 @@ class Replica:
         self._on_outcome = on_outcome
         # A generator of random numbers takes 2.5 KB: for 1,000 replicas only where there is use.
         self._extra = random.Random(seed) if settings.extras_ms else None  # noqa: S311
-        self._waiting: deque[Image] = deque()
+        self._waiting = _Waiting()
+        self._rule = BatchRule(self._waiting, settings.timeout_ms, self._now_s)
         self._idle = settings.instances
-        self._missing = 0
-        self._missed_until_s = 0.0
-        self._batch_s = 0.0
         self._alarm_s = math.inf
         self.sizes: Counter[int] = Counter()
         self._busy_s = 0.0
@@ -167,25 +175,17 @@ class Replica:
             return
         image.queued_s = now_s
         self._waiting.append(image)
-        self._missing -= 1
+        self._rule.missing -= 1
         if self._idle:
             self._hand_out(now_s)
 
     def _hand_out(self, now_s: float) -> None:
-        """Let batches leave, as `BatchRule.take` decides."""
-        settings, waiting = self._settings, self._waiting
-        while self._idle and waiting:
-            rows = len(waiting)
-            late_s = waiting[0].queued_s + settings.timeout_ms / 1000
-            if rows < settings.largest:
-                leaves_s = late_s
-                if rows >= settings.smallest:
-                    waits_for_callers = self._missing > 0 and now_s < self._missed_until_s
-                    leaves_s = min(late_s, self._missed_until_s) if waits_for_callers else now_s
-                if leaves_s > now_s:
-                    self._set_alarm(leaves_s)
-                    return
-            batch = [waiting.popleft() for _ in range(min(rows, settings.largest))]
+        settings, rule = self._settings, self._rule
+        while self._idle and self._waiting:
+            batch = rule.take(settings.smallest, settings.largest, now_s)
+            if batch is None:
+                self._set_alarm(rule.leaves_at_s(settings.smallest))
+                return
             self._start(batch, now_s)
 
     def _set_alarm(self, at_s: float) -> None:
@@ -223,11 +223,7 @@ class Replica:
         batch_s = now_s - start_s
         self._busy_s += batch_s
         self._starts_s -= start_s
-        self._batch_s += (_NEWEST_SHARE if self._batch_s else 1.0) * (batch_s - self._batch_s)
-        self._missing = len(batch)
-        self._missed_until_s = now_s + min(
-            self._settings.timeout_ms / 1000, _RETURN_SHARE * self._batch_s
-        )
+        self._rule.batch_done(len(batch), batch_s)
         for image in batch:
             self._leave(image, ANSWERED)
         self._idle += 1

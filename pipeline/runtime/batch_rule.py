@@ -14,10 +14,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.runtime.counts import BatchCounts, LeaveReason
-from pipeline.runtime.fair_order import FairOrder
-from pipeline.runtime.task import Task
+
+if TYPE_CHECKING:
+    # It imports the backends, which a simulation does without.
+    from pipeline.runtime.task import Task
 
 # Of the time that a batch takes: how long an instance waits for callers that come back.
 _RETURN_SHARE = 0.1
@@ -27,12 +31,27 @@ _NEWEST_SHARE = 0.3
 _FULL, _IDLE, _TIMEOUT = (reason.value for reason in LeaveReason)
 
 
+class Order(Protocol):
+    """The items that wait, in the order in which they are to leave, such as a `FairOrder`."""
+
+    @property
+    def rows(self) -> int:
+        """Of all items together."""
+
+    def oldest_s(self) -> float:
+        """When the oldest item came, on the rule's clock."""
+
+    def take(self, largest: int) -> list[Any]:
+        """Remove the items of a batch of at most `largest` rows."""
+
+
 class BatchRule:
     """Decides whether a batch leaves, and counts those that do. Not thread-safe.
 
     Args:
         order: the items that wait.
         timeout_ms: longest wait of an item for others, `batching_timeout`.
+        clock_s: tells the time.
 
     Attributes:
         is_closing: whether no item comes any more, so that none is waited for.
@@ -40,11 +59,14 @@ class BatchRule:
             one for each item that it adds to the order.
     """
 
-    def __init__(self, order: FairOrder, timeout_ms: float) -> None:
+    def __init__(
+        self, order: Order, timeout_ms: float, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.is_closing = False
         self.missing = 0
         self._order = order
         self._timeout_s = timeout_ms / 1000
+        self._clock_s = clock_s
         self._missed_until_s = 0.0
         self._batch_s = 0.0
         self._left: dict[str, int] = dict.fromkeys((_FULL, _IDLE, _TIMEOUT), 0)
@@ -56,7 +78,7 @@ class BatchRule:
         by_reason = Counter({LeaveReason(word): n for word, n in self._left.items() if n})
         return BatchCounts(by_reason, self._sizes.copy())
 
-    def take(self, smallest: int, largest: int, now_s: float) -> list[Task] | None:
+    def take(self, smallest: int, largest: int, now_s: float) -> list[Any] | None:
         """Remove a batch of at most `largest` rows for an idle instance; None if none may leave.
 
         An item of more rows leaves by itself. At least one item waits.
@@ -64,7 +86,7 @@ class BatchRule:
         Args:
             smallest: the fewest rows that the instance wants.
             largest: the most rows that it takes.
-            now_s: the time on the monotonic clock.
+            now_s: the time.
         """
         order = self._order
         rows = order.rows
@@ -116,7 +138,7 @@ class BatchRule:
         self._batch_s += _NEWEST_SHARE * (batch_s - self._batch_s)
         self.missing = items
         wait_s = min(self._timeout_s, _RETURN_SHARE * self._batch_s)
-        self._missed_until_s = time.monotonic() + wait_s
+        self._missed_until_s = self._clock_s() + wait_s
 
     def _is_late(self, now_s: float) -> bool:
         """Whether the oldest item has waited for others long enough."""

@@ -1,4 +1,4 @@
-"""The simulation beside queues whose results are known, and beside the runtime's own rule."""
+"""The simulation beside queues whose results are known, and beside a plain loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.load.arrivals import poisson
-from pipeline.runtime import batch_rule
 from pipeline.runtime.batch_rule import BatchRule
 from scaling.errors import ScalingError
 from scaling.replica import ReplicaSettings
@@ -209,19 +208,16 @@ class _Order:
     def oldest_s(self) -> float:
         return self.items[0]
 
-    def take(self, largest: int) -> Sequence[float]:
+    def take(self, largest: int) -> list[float]:
         taken, self.items = self.items[:largest], self.items[largest:]
         return taken
 
 
-def _batches_of_the_runtime(
-    server: ReplicaSettings, arrivals: Sequence[float], monkeypatch: pytest.MonkeyPatch
-) -> dict[int, int]:
-    """Sizes of the batches that the runtime's own rule lets leave, on a clock of events."""
+def _batches_of_a_loop(server: ReplicaSettings, arrivals: Sequence[float]) -> dict[int, int]:
+    """Sizes of the batches that the rule lets leave in a loop over events, without SimPy."""
     now_s = 0.0
-    monkeypatch.setattr(batch_rule.time, "monotonic", lambda: now_s)
     order = _Order()
-    rule = BatchRule(order, server.timeout_ms)  # type: ignore[arg-type]
+    rule = BatchRule(order, server.timeout_ms, lambda: now_s)
     number = count()
     events: list[tuple[float, int, int]] = [(at_s, next(number), 0) for at_s in arrivals]
     heapq.heapify(events)
@@ -251,13 +247,11 @@ def _batches_of_the_runtime(
 
 @pytest.mark.parametrize("smallest", [1, 3])
 @pytest.mark.parametrize("load", [0.3, 0.8, 1.2])
-def test_batches_leave_as_in_the_runtime(
-    smallest: int, load: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_leave_as_in_a_plain_loop(smallest: int, load: float) -> None:
     server = ReplicaSettings(2, 4, 11.3, 1.7, smallest, 7.1, max_queue_ms=0, max_queue=10**6)
     rate = load * server.images_per_s
     times = poisson(rate, 0.0, f"rule {load}")
     arrivals = [next(times) for _ in range(1500)]
     load_all = Load(warmup_s=0, window_s=arrivals[-1] + 1)
     simulated = simulate(Cluster(1, server), load_all, arrivals).sizes
-    assert simulated == _batches_of_the_runtime(server, arrivals, monkeypatch)
+    assert simulated == _batches_of_a_loop(server, arrivals)
