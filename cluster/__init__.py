@@ -13,5 +13,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # Of the load of replicas: with Serve's own, 10 s, a queue would be full before it is seen.
 os.environ.setdefault("RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "2")
+# Of Serve's controller, which would look ten times a second whether there is anything to do.
+os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
 # The log may be a file.
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")

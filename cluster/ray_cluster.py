@@ -51,6 +51,8 @@ class RayCluster:
         self._registry.call("forget_failure", timeout_s=_REGISTRY_S)
         self._directory = Directory(self._registry)
         self._directory.start(replicas)
+        if self._joins():
+            return 1
         # It returns once they are there, which the front end sees by itself.
         threading.Thread(target=self._deploy, args=(replicas,), name="deploy", daemon=True).start()
         return self._settings.fewest
@@ -102,23 +104,28 @@ class RayCluster:
         """Where replicas listen: those of a local cluster are for this machine only."""
         return "127.0.0.1" if self._settings.is_local else ""
 
+    def _joins(self) -> bool:
+        """Whether replicas are there, which this front end serves as they are."""
+        name, there = self._release.name, applications.running()
+        if not there or (there == [name] and applications.state(name).failure):
+            return False
+        if name in there:
+            _log.info("joining the replicas that are there, of release %s", name)
+        else:
+            _log.warning(
+                "the replicas run release %s, and not the options given here (release %s); "
+                "`thriftpipe cluster update` changes what they run",
+                " and ".join(there),
+                name,
+            )
+        return True
+
     def _deploy(self, replicas: Replicas) -> None:
-        name = self._release.name
+        plan = Plan(self._release, self._settings, self._cpus, self._host)
         try:
-            there = applications.running()
-            if not there or there == [name]:
-                plan = Plan(self._release, self._settings, self._cpus, self._host)
-                applications.deploy(plan, Rollout(is_announced=True), wait=True)
-                return
+            applications.deploy(plan, Rollout(is_announced=True), wait=True)
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
             replicas.failed(" ".join(str(error).split()))
-            return
-        _log.warning(
-            "the replicas run release %s, and not the options given here (release %s); "
-            "`thriftpipe cluster update` changes what they run",
-            " and ".join(there),
-            name,
-        )
 
 
 def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
