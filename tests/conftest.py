@@ -73,9 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("untimed")
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent.resolve()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and [*map(Path, config.args)] == [folder]:
+    if worker and [Path(it).resolve() for it in config.args] == [folder]:
         paths = sorted(map(str, folder.rglob("test_*.py")))
         number, count = int(worker.removeprefix("gw")), os.environ["PYTEST_XDIST_WORKER_COUNT"]
         begin = len(paths) * number // int(count)
