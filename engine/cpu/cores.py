@@ -9,11 +9,10 @@ import platform
 import re
 from pathlib import Path
 
+from engine.cpu.cgroups import CGROUP_ROOT, PROC_CGROUP, cgroup_folders
 from interfaces.names import shown
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_PROC_CGROUP = Path("/proc/self/cgroup")
-_CPUINFO = Path("/proc/cpuinfo")
+CPUINFO = Path("/proc/cpuinfo")
 
 _CORES = re.compile(r"0{0,9}[1-9][0-9]{0,4}")
 
@@ -44,7 +43,7 @@ def available_cores() -> int:
 
 
 def cgroup_quota_cores(
-    proc_cgroup: Path = _PROC_CGROUP, cgroup_root: Path = _CGROUP_ROOT
+    proc_cgroup: Path = PROC_CGROUP, cgroup_root: Path = CGROUP_ROOT
 ) -> float | None:
     """The tightest CPU quota of the process's cgroup and all its parents, in cores.
 
@@ -57,7 +56,7 @@ def cgroup_quota_cores(
     """
     quotas = [
         quota
-        for folder in _cgroup_folders(proc_cgroup, cgroup_root)
+        for folder in cgroup_folders("cpu", proc_cgroup, cgroup_root)
         for quota in (_quota_v2(folder), _quota_v1(folder))
         if quota is not None
     ]
@@ -94,34 +93,13 @@ def fitting_contexts(
 def cpu_identity() -> str:
     """A digest of the CPU's model and instruction sets: what compiled code depends on."""
     try:
-        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     wanted = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")
     facts = sorted({line for line in lines if line.split("\t")[0].split(":")[0].strip() in wanted})
     text = "\n".join([platform.machine(), platform.processor(), *facts])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cgroup_folders(proc_cgroup: Path, cgroup_root: Path) -> list[Path]:
-    """Folders of the cgroups that bound this process, from its own up to the root."""
-    try:
-        lines = proc_cgroup.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    folders = []
-    for line in lines:
-        # "0::/path" in version 2, "4:cpu,cpuacct:/path" in version 1.
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = [controllers, "cpu"] if controllers else ["", "unified"]
-        for mount in mounts:
-            relative = Path(path.lstrip("/"))
-            # Inside a container the path may be the host's, which is not mounted here; its
-            # parents, down to the mount itself, still are.
-            folders += [cgroup_root / mount / part for part in (relative, *relative.parents)]
-    return folders
 
 
 def _quota_v2(folder: Path) -> float | None:

@@ -13,7 +13,8 @@ import platform
 from collections.abc import Set
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
+from engine.cpu.cores import CPUINFO
+
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _WITHOUT_VNNI = {"sse41", "avx", "avx2", "avx512_core"}
 _WITH_AVX_VNNI = {"avx2_vnni", "avx2_vnni_2"}
@@ -50,7 +51,7 @@ def onednn_max_isa() -> str:
     return os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
 
 
-def cpu_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """The instruction sets of an x86 CPU; none where the kernel does not tell."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()

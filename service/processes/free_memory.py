@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
+from engine.cpu.cgroups import CGROUP_ROOT, cgroup_folders
+
 _PROC = Path("/proc")
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def free_memory_bytes(proc: Path = _PROC, cgroup_root: Path = _CGROUP_ROOT) -> float:
+def free_memory_bytes(proc: Path = _PROC, cgroup_root: Path = CGROUP_ROOT) -> float:
     """The least of what the host and each control group of this process has left.
 
     What the kernel would give back, such as cached files, counts as free.
@@ -22,7 +22,8 @@ def free_memory_bytes(proc: Path = _PROC, cgroup_root: Path = _CGROUP_ROOT) -> f
     Returns:
         Bytes; infinite where nothing tells.
     """
-    return min(_of_host(proc), *(_of_group(folder) for folder in _groups(proc, cgroup_root)))
+    groups = cgroup_folders("memory", proc / "self" / "cgroup", cgroup_root)
+    return min([_of_host(proc), *map(_of_group, groups)])
 
 
 def _of_host(proc: Path) -> float:
@@ -35,24 +36,6 @@ def _of_host(proc: Path) -> float:
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
     return math.inf
-
-
-def _groups(proc: Path, cgroup_root: Path) -> Iterator[Path]:
-    """Folders of the control groups that bound this process's memory, up to the root."""
-    yield cgroup_root
-    try:
-        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        mount = cgroup_root / controllers if controllers else cgroup_root
-        # Inside a container the path may be the host's; its parents that are there still count.
-        relative = Path(path.lstrip("/"))
-        for part in (relative, *relative.parents):
-            yield mount / part
 
 
 def _of_group(folder: Path) -> float:
