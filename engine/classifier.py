@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 
 from engine.errors import EngineError
-from engine.normalization import IMAGENET_NORMALIZATION, Normalization
+from engine.normalization import IMAGENET_NORMALIZATION, PLAIN_PIXELS, Normalization
 from engine.onnx_graph.fused_input import first_arithmetic
 from engine.onnx_graph.model import OnnxModel
 
 logger = logging.getLogger(__name__)
 
 _UNIT_PIXELS = Normalization((0.0,), (255.0,))
-_PLAIN_PIXELS = Normalization((0.0,), (1.0,))
 _USUAL_SIZE = (224, 224)
 
 
@@ -123,7 +122,7 @@ def contradiction_of(model: OnnxModel, given: Normalization | None) -> str:
         given: what it gets; None for pixels as they are.
     """
     try:
-        return contradiction(model.name, model.declared_normalization, given or _PLAIN_PIXELS)
+        return contradiction(model.name, model.declared_normalization, given or PLAIN_PIXELS)
     except EngineError as error:
         return str(error)
 

@@ -90,6 +90,8 @@ class Normalization:
 
 
 IMAGENET_NORMALIZATION = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+PLAIN_PIXELS = Normalization((0.0,), (1.0,))
+"""Of a model that takes 0..255 as they are."""
 
 
 def comma_separated(values: tuple[float, ...]) -> str:

@@ -14,6 +14,8 @@ from interfaces.options import REQUIRED, Command, Option, dashed
 
 BROKEN_PIPE = 141
 """The exit code, as a shell has it, of a program whose output's reader has gone."""
+INTERRUPTED = 130
+"""The same of one that Ctrl-C has ended."""
 
 
 class Parser(argparse.ArgumentParser):

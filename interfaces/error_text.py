@@ -1,4 +1,4 @@
-"""Errors as text."""
+"""Errors as text, and what stands in them."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def _text(error: BaseException) -> str:
         return str(error).strip()
     except Exception:  # noqa: BLE001 (a user's class)
         return ""
+
+
+def printable(text: str) -> str:
+    """A path or a part of one for people and for the wire, whatever bytes it is made of."""
+    return text if text.isprintable() else ascii(text)

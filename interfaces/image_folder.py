@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from interfaces.error_text import printable
 from interfaces.image_formats import DEFAULT_FORMATS, FORMATS, IMAGE_SUFFIXES, image_format, is_heic
 
 SKIP_BAD_IMAGES = "skip_bad_images"
@@ -182,8 +183,3 @@ def _may_be_image(path: Path) -> bool:
         return image_format(start) is not None or is_heic(start)
     except OSError:
         return False
-
-
-def printable(text: str) -> str:
-    """A path or a part of one for people and for the wire, whatever bytes it is made of."""
-    return text if text.isprintable() else ascii(text)

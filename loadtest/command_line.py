@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 
-from interfaces.command_line import Parser
+from interfaces.command_line import INTERRUPTED, Parser
 from interfaces.command_line import build_parser as build
 from interfaces.engines import PRECISIONS
 from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
@@ -61,7 +61,6 @@ _PEERS = ", ".join(peer.name for peer in PEERS)
 # Of a command that is to judge and could not, for which 1 is the verdict; and of one whose
 # measurement is no result.
 _NO_RESULT = 3
-_INTERRUPTED = 130
 _TERMINATED = 143
 
 _DESCRIBED = (
@@ -374,7 +373,7 @@ def run_command(
         is_judge = getattr(options, "fail_below", None) is not None
         return _fail(progress, f"{program}: error: {error}", _NO_RESULT if is_judge else 1)
     except KeyboardInterrupt:
-        return _fail(progress, f"{program}: interrupted", _INTERRUPTED)
+        return _fail(progress, f"{program}: interrupted", INTERRUPTED)
     except Terminated:
         return _fail(progress, f"{program}: terminated", _TERMINATED)
     finally:

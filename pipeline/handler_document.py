@@ -34,6 +34,11 @@ from pipeline.language.document import apply_overrides, read_toml
 from pipeline.language.node_tables import normal_form
 from service.handlers.handler_settings import HandlerSettings
 
+OPTIONS = (
+    "model weights mean std output output_activation config decode engine precision "
+    "calibration_images skip_bad_images layout color input_size resize crop"
+)
+"""Names of the settings that a document and its engine follow from, but for `set`."""
 _TEMPLATES = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
 # What of a template's operators keeps the aspect ratio, for --resize.
 _RESIZE, _RESIZE_CROP = "ResizeMat", "ResizeCropMat"

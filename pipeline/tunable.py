@@ -19,15 +19,10 @@ from interfaces.tuning import Tunable
 from pipeline.backends.assembly import runs_on_gpu
 from pipeline.config import NodeConfig, parse_config
 from pipeline.errors import PipelineConfigError
-from pipeline.handler_document import calibrated_document, engine_node
+from pipeline.handler_document import OPTIONS, calibrated_document, engine_node
 from pipeline.language.settings import BatchShape
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
-
-_OF_SERVICE = (
-    "model weights mean std output output_activation config decode engine precision "
-    "calibration_images skip_bad_images layout color input_size resize crop"
-)
 
 
 def tunable(settings: HandlerSettings) -> Tunable:
@@ -75,7 +70,7 @@ def _largest_batch(node: NodeConfig) -> BatchShape:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one line; the exit code."""
     parser = Parser(prog="python -m pipeline.tunable", description=__doc__)
-    for described in picked(options_of(HandlerSettings), _OF_SERVICE):
+    for described in picked(options_of(HandlerSettings), OPTIONS):
         parser.add(described)
     try:
         found = tunable(settings_from(HandlerSettings, parser.parse(arguments)))

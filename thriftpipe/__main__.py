@@ -8,7 +8,7 @@ from interfaces.extras import packages_of
 
 # Libraries with threads that may crash a process which ends well.
 _NATIVE = {"torch", "onnxruntime", "openvino"}
-# As `thriftpipe.door.group` has it, while that is still being imported.
+# As `interfaces.command_line` has it, while modules are still being imported.
 _INTERRUPTED = 130
 
 

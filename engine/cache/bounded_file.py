@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from interfaces.error_text import printable
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -114,8 +116,7 @@ def kind_of(mode: int) -> str:
 
 def shown(path: Path) -> str:
     """A path for a message of one line, escaped where it could not be printed."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+    return printable(str(path))
 
 
 def _nothing_there(path: Path) -> str:

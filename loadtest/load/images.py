@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from interfaces.error_text import printable
 from interfaces.extras import install_command
-from interfaces.image_folder import find_images, printable, why_no_format
+from interfaces.image_folder import find_images, why_no_format
 from interfaces.image_formats import FORMATS
 from interfaces.service import MAX_FRAME_BYTES, MAX_IMAGE_PIXELS
 from interfaces.sizes import size_text

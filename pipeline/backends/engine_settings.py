@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.cpu.cores import threads_per_context
 from engine.errors import EngineError
-from engine.normalization import Normalization
+from engine.normalization import PLAIN_PIXELS, Normalization
 from engine.onnx_graph.activations import AUTO, OUTPUT_ACTIVATIONS
 from engine.onnx_graph.inputs import COLORS, LAYOUTS
 from engine.options import BatchProfile, EngineOptions
@@ -37,7 +37,6 @@ from pipeline.language.settings import (
 _MIB_BYTES = 2**20
 _JOINED_FILES = re.compile(r"\.onnx\s*&")
 # What reaches a model of floats when nothing is fused into it: the pixels as they are.
-_PLAIN_PIXELS = Normalization((0.0,), (1.0,))
 
 
 def read_model(value: Any) -> str:
@@ -249,7 +248,7 @@ def normalization(settings: Mapping[str, Any]) -> Normalization | None:
     if mean is None and std is None:
         return None
     return Normalization(
-        _PLAIN_PIXELS.mean if mean is None else mean, _PLAIN_PIXELS.std if std is None else std
+        PLAIN_PIXELS.mean if mean is None else mean, PLAIN_PIXELS.std if std is None else std
     )
 
 
@@ -343,7 +342,7 @@ def engine_options(config: InstanceConfig, precision: str) -> EngineOptions:
             fp32_layers=settings["precision::fp32"],
             fp16_layers=settings["precision::fp16"],
             calibration_dir=_path(settings["calibration_images"]),
-            calibration_normalization=_PLAIN_PIXELS if is_plain else None,
+            calibration_normalization=PLAIN_PIXELS if is_plain else None,
             calibration_skips_bad=settings["skip_bad_images"],
             calibration_shorter_side=settings["calibration_resize"],
             timing_cache_path=_path(settings["model::timingcache"]),

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 
-from interfaces.command_line import BROKEN_PIPE, drop_stdout
+from interfaces.command_line import BROKEN_PIPE, INTERRUPTED, drop_stdout
 from interfaces.extras import install_command
 from interfaces.garbage import none_while_importing
 from pipeline.commands.console import complain
@@ -22,8 +22,6 @@ from pipeline.commands.pipeline_arguments import (
 )
 from pipeline.errors import PipelineConfigError
 
-# What a shell says of a program that ended at a signal: 128 and the signal's number.
-_INTERRUPTED = 130
 # Loaded when they run: torch takes seconds, which would be lost on a command line that is refused.
 _COMMANDS = {
     SHOW: "pipeline.commands.show:show",
@@ -69,7 +67,7 @@ def run_command(command: Callable[[Namespace], int], options: Namespace) -> int:
         drop_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _run(options: Namespace) -> int:

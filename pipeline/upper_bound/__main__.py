@@ -25,19 +25,16 @@ with packages_of("server"), none_while_importing():
     from engine.cpu.cores import available_cores
     from engine.errors import EngineError
     from pipeline.errors import PipelineConfigError
+    from pipeline.handler_document import OPTIONS as OF_SERVICE
     from pipeline.image_files import usable_images
     from pipeline.upper_bound.processes import measure_processes, process_counts
     from pipeline.upper_bound.threads import ALL, PARTS, measure_threads
     from service.errors import ConfigurationError
     from service.handlers.handler_settings import HandlerSettings
 
-_OF_SERVICE = (
-    "model weights mean std output output_activation config decode engine precision "
-    "calibration_images skip_bad_images layout color input_size resize crop"
-)
 OPTIONS = (
     Option("img_dir", TEXT, REQUIRED, "folder of images", "DIR"),
-    *picked(options_of(HandlerSettings), _OF_SERVICE),
+    *picked(options_of(HandlerSettings), OF_SERVICE),
     Option("part", one_of(PARTS), ALL, "what is measured"),
     Option("duration_s", DURATION, 5.0, "for each batch size"),
     Option("batch_sizes", COUNTS, "1,2,4", "tried one after the other"),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
-from interfaces.command_line import BROKEN_PIPE, build_parser, drop_stdout
+from interfaces.command_line import BROKEN_PIPE, INTERRUPTED, build_parser, drop_stdout
 from interfaces.extras import install_command
 from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import COUNT, DURATION, FILE, SWITCH, TEXT, WHOLE_NUMBER, Kind
@@ -29,7 +29,6 @@ from service.client.results import Classification
 
 _IMAGES_PER_CALL = 32
 _BYTES_PER_CALL = 8_000_000
-_INTERRUPTED = 130
 
 OPTIONS = (
     Option("host", TEXT, "127.0.0.1", "the server"),
@@ -122,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_stdout()
         return _fail(f"the output cannot be written: {error.strerror}", 1)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     return code
 
 

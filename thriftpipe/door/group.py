@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from interfaces.command_line import INTERRUPTED
 from interfaces.engines import PROVIDERS
 from interfaces.extras import packages_of
 from interfaces.names import closest_name_hint, unknown_name
@@ -24,7 +25,6 @@ from thriftpipe.door.programs import LOADTEST, PIPELINE, Program, Tables
 
 NAME = "thriftpipe"
 COMPLETION_VARIABLE = "_THRIFTPIPE_COMPLETE"
-_INTERRUPTED = 130
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normalize_func": dashed}
 
 
@@ -250,5 +250,5 @@ def run(arguments: Sequence[str]) -> int:
         pages.tell_mistake(told(error), error.ctx.command_path if error.ctx else NAME)
         return 2
     except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
+        return INTERRUPTED
     return code if isinstance(code, int) else 0

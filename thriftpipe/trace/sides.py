@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from baseline_trt.handler import BaselineHandler
 from engine.interface import Engine
-from engine.normalization import Normalization
+from engine.normalization import PLAIN_PIXELS
 from engine.onnx_graph.activations import AUTO
 from interfaces.error_text import in_one_line
 from pipeline.backends.assembly import settings_of
@@ -25,8 +25,6 @@ from service.handlers.handler_settings import HandlerSettings
 from service.handlers.outcomes import ImageFailure
 from thriftpipe.trace.recorder import BASELINE_ENGINE, RecordedInference, Recorder
 from thriftpipe.trace.recording import Request, Side
-
-_PLAIN_PIXELS = Normalization((0.0,), (1.0,))
 
 
 def run_pipeline(
@@ -67,7 +65,7 @@ def baseline_settings(pipe: Pipe) -> HandlerSettings:
     node = config.nodes[name]
     settings = settings_of(ENGINE_BACKEND, node.backend, node.settings)
     engine: Engine = pipe.local_nodes[name].shared.get(ENGINE)
-    pixels = normalization(settings) or _PLAIN_PIXELS
+    pixels = normalization(settings) or PLAIN_PIXELS
     output = settings["output"]
     return HandlerSettings(
         engine=engine.name,
