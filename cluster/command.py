@@ -5,6 +5,7 @@ from __future__ import annotations
 from cluster.front_end import FrontEnd
 from cluster.release import Release
 from interfaces.extras import install_command
+from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
@@ -50,5 +51,7 @@ def front_end(
             f"--cluster needs the package {error.name!r}: {install_command('cluster')}, on a "
             "Python that Ray has packages for (3.10 to 3.14)"
         ) from error
+    # Each call may have a connection to a replica, too.
+    allow_descriptors(2 * settings.max_connections)
     release = Release.of(handler, for_handler, settings, log, options_given)
     return FrontEnd(settings, PortListener(settings), RayCluster(cluster, release), options_given)

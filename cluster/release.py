@@ -16,7 +16,7 @@ from service.options.cluster_settings import ClusterSettings
 from service.options.server_settings import ServerSettings
 
 # Of all front ends together.
-_MOST_CONNECTIONS = 100_000
+_MOST_CONNECTIONS = 16_384
 # What of the server's settings is the front end's business: where it listens, and its clients.
 _OF_FRONT_END: dict[str, Any] = {
     "host": "",

@@ -6,6 +6,7 @@ import logging
 import threading
 from dataclasses import replace
 
+from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
@@ -18,6 +19,9 @@ from service.processes.placement import Placement
 from service.server import Server
 
 _log = logging.getLogger(__name__)
+
+# What a front end adds to a client's message: the time limit and the trace.
+_ADDED_BYTES, _ADDED_VALUES = 1024, 16
 
 
 class ReplicaServer:
@@ -37,6 +41,8 @@ class ReplicaServer:
         settings: ServerSettings,
         options_given: str,
     ) -> None:
+        settings = _with_room(settings)
+        allow_descriptors(settings.max_connections)
         prepare_opencv(settings.max_image_pixels)
         limit_decode_memory(settings.max_decoded_bytes)
         limit_arenas()
@@ -88,6 +94,17 @@ class ReplicaServer:
             raise
         finally:
             self._is_up.set()
+
+
+def _with_room(settings: ServerSettings) -> ServerSettings:
+    """The settings with room for a client's largest message and what the front end adds to it."""
+    frame_bytes = settings.max_frame_bytes + _ADDED_BYTES
+    return replace(
+        settings,
+        max_frame_bytes=frame_bytes,
+        max_buffered_bytes=max(frame_bytes, settings.max_buffered_bytes),
+        max_message_values=settings.max_message_values + _ADDED_VALUES,
+    )
 
 
 class _TellingListener(PortListener):

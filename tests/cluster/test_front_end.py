@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cluster.replica_entry import ReplicaEntry
+from cluster.replica_server import ReplicaServer
 from idl import inference
 from service.client import Client
 from service.client.errors import (
@@ -19,7 +23,10 @@ from service.client.errors import (
     InvalidRequestError,
     OverloadedError,
 )
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.null import NullHandler
+from service.images.decode_memory import DECODE_MEMORY
+from service.options.server_settings import ServerSettings
 from tests.cluster.conftest import Parts
 from tests.line_counts import check, counting, lines_each
 from tests.service.conftest import NUM_CLASSES, TIMEOUT_S, RunningServer, ScriptedHandler, Wire
@@ -75,6 +82,34 @@ def test_images_of_all_sizes_arrive_as_they_were_sent(parts: Parts) -> None:
         assert client.classify(large).class_id == 4
         found = [one.class_id for one in client.classify_batch(many)]
     assert found == [index % NUM_CLASSES for index in range(1500)]
+
+
+@pytest.fixture
+def _process_settings() -> Iterator[None]:
+    """Undo what a replica sets for its own process and its children."""
+    environment, limit_bytes = dict(os.environ), DECODE_MEMORY.limit_bytes
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    DECODE_MEMORY.limit_bytes = limit_bytes
+
+
+@pytest.mark.usefixtures("_process_settings")
+def test_the_largest_message_of_a_client_fits_behind_the_front_end(parts: Parts) -> None:
+    """It is longer there: with the time limit, and the trace."""
+    most = 50_000
+    settings = ServerSettings(port=0, max_queue_ms=0, max_frame_bytes=most)
+    replica = ReplicaServer("null", HandlerSettings(), settings, "")
+    host, port = replica.start()
+    entry = ReplicaEntry("replica", host, port, "node", 1, "release")
+    server, _ = parts.front_end(entry, max_frame_bytes=most)
+    client = server.client()
+    data = bytes(most - len(Wire.infer_batch(b"")))
+    assert client.infer_batch(inference.InferenceParams("u1", data)).label == "tench"
+    with pytest.raises(inference.InvalidRequest):
+        client.infer_batch(inference.InferenceParams("u1", data + b"!"))
+    client.close()
+    replica.stop("the test is over")
 
 
 def test_what_a_replica_refuses_is_refused_in_its_words(parts: Parts) -> None:
