@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TApplicationException, TMessageType
@@ -145,7 +145,7 @@ class HopConnection:
         """Close it; may be repeated."""
         self._socket.close()
 
-    def _raise_broken(self, text: str, *, had_begun: bool) -> None:
+    def _raise_broken(self, text: str, *, had_begun: bool) -> NoReturn:
         kind = StaleConnectionError if self._was_used and not had_begun else HopError
         raise kind(f"the connection broke: {text}", had_begun=True) from None
 

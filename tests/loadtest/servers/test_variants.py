@@ -9,6 +9,7 @@ import pytest
 from loadtest.command_line import build_parser
 from loadtest.errors import LoadTestError
 from loadtest.measure.settings import compare_settings
+from loadtest.servers.programs import server_command
 from loadtest.servers.variants import (
     VARIANTS,
     Workload,
@@ -18,6 +19,7 @@ from loadtest.servers.variants import (
     parse_variants,
     parse_workloads,
 )
+from loadtest.settings import ServerOptions
 
 
 def test_an_unknown_variant_gets_the_closest_name() -> None:
@@ -36,6 +38,19 @@ def test_an_unknown_variant_gets_the_closest_name() -> None:
 def test_lists_that_make_no_comparison_are_refused(text: str, message: str) -> None:
     with pytest.raises(LoadTestError, match=message):
         parse_variants(text)
+
+
+def test_a_server_may_be_a_front_end_with_replicas() -> None:
+    plain, replicas = parse_variants("pipeline,pipeline-2r")
+    assert (plain.replicas, replicas.replicas) == (0, 2)
+    assert "2 replicas behind a front end" in replicas.description
+    workload = Workload("resnet50", "resnet50")
+    command = " ".join(server_command(replicas, workload, ServerOptions()))
+    assert "--cluster local --replicas 2" in command
+    assert "--workers" not in command
+    assert "--cluster" not in server_command(plain, workload, ServerOptions())
+    with pytest.raises(LoadTestError, match="in-process"):
+        parse_variants("baseline,in-process-2r")
 
 
 def test_a_workload_is_a_model_of_the_zoo_or_a_file(tmp_path: Path) -> None:
