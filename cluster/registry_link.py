@@ -11,6 +11,10 @@ from cluster.registry import Registry
 
 # More than front ends and replicas that ask at once.
 _MOST_CALLS = 100_000
+# Ray's own resource of the head's node, where Serve's controller is, too: with any other node the
+# registry would be away until Ray takes that for dead, just when front ends need to hear of what
+# comes in its place.
+_HEAD, _A_BIT = "node:__internal_head__", 0.001
 
 
 class RegistryLink:
@@ -49,6 +53,7 @@ def _actor() -> Any:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            resources={_HEAD: _A_BIT},
             max_restarts=-1,
             max_concurrency=_MOST_CALLS,
         )
