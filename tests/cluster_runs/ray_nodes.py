@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -100,7 +99,6 @@ class RayNodes:
         self._storage = storage
         self._head_cpus = head_cpus
         self._started = 0
-        self._lock = threading.Lock()
         self.head: RayNode | None = None
         self.nodes: dict[str, RayNode] = {}
 
@@ -133,9 +131,8 @@ class RayNodes:
 
     def add(self) -> str:
         """Start one more node; its name."""
-        with self._lock:
-            self._started += 1
-            number = self._started
+        self._started += 1
+        number = self._started
         name = f"node-{number}"
         self.nodes[name] = RayNode(
             [

@@ -19,7 +19,7 @@ from tests.robustness.checking_clients import wait_until
 HOST = "127.0.0.1"
 _READY_TIMEOUT_S = 300.0
 _ANSWER_S = 5.0
-_WORKERS_OF_STATS, _WHY_NOT_READY = 16, 3
+_WORKERS_OF_STATS, _PID, _WHY_NOT_READY = 16, 2, 3
 _REPLICA_TITLE = "ServeReplica"
 
 
@@ -107,13 +107,15 @@ class ServedCluster:
         ]
 
     def serving(self, port: int) -> int:
-        """How many ready replicas that front end knows; 0 where it does not answer."""
+        """How many ready replicas that run it knows; 0 where it does not answer."""
         try:
             reply = wire.exchange(port, wire.call(b"stats", 1), _ANSWER_S)
         except (OSError, EOFError, wire.WireError):
             return 0
         workers = reply.fields.get(0, {}).get(_WORKERS_OF_STATS, [])
-        return sum(not worker.get(_WHY_NOT_READY) for worker in workers)
+        # A front end shows what a replica that is gone told last, until it hears of its end.
+        alive = {process.pid for process in self.replica_processes()}
+        return sum(worker[_PID] in alive and not worker.get(_WHY_NOT_READY) for worker in workers)
 
     def wait_for(self, replicas: int, timeout_s: float) -> bool:
         """Whether every front end knows so many ready replicas within that time."""
