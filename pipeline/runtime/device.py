@@ -44,7 +44,8 @@ class Device:
                     self.shared.close()
                 except BaseException as error:  # noqa: BLE001 (what is broken may not close either)
                     logger.warning(
-                        "what instances shared could not be closed: %s", in_one_line(error)
+                        "the resources that instances shared could not be closed: %s",
+                        in_one_line(error),
                     )
             self._holders += 1
 

@@ -162,7 +162,7 @@ class StartedCall(Call):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (whatever the caller's function raises)
-            logger.warning("what a submitted item's caller wanted raised %s", in_one_line(error))
+            logger.warning("the callback of a submitted item raised %s", in_one_line(error))
 
 
 class Task:
