@@ -25,12 +25,10 @@ from service.call_limits import CallLimits
 from service.failure_replies import call_error, image_error
 from service.handlers.deadline import Deadline
 from service.handlers.outcomes import DeadlineExceededError
-from service.inference_service import MAX_TOP_K_ENTRIES
+from service.inference_service import FREE_ENTRIES, MAX_TOP_K_ENTRIES
 from service.wire.peer import current_peer
 
 _INFO_S = 5.0
-# A few, as of an ordinary call, cost no more than the connection has anyway.
-_FREE_ENTRIES = 64
 # Of an entry of a reply: its objects, and its label as often as it is copied.
 _ENTRY_BYTES = 512
 _CODES = inference.ErrorCode
@@ -103,7 +101,7 @@ class FrontEndService:
         if not requests and options.top_k is None:
             return []
         entries = (options.top_k or 1) * len(requests)
-        if _FREE_ENTRIES < entries <= MAX_TOP_K_ENTRIES and (peer := current_peer()) is not None:
+        if FREE_ENTRIES < entries <= MAX_TOP_K_ENTRIES and (peer := current_peer()) is not None:
             peer.take_memory(entries * _ENTRY_BYTES)
         try:
             return self._forwarded(requests, options, deadline)

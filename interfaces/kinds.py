@@ -16,8 +16,8 @@ MOST = 10**12
 LONGEST_S = 1e8
 # A range whose end is lower is always shown whole.
 _SHOWN_RANGE = 100_000
-# Of an image that a classifier takes, in pixels.
-_MOST_SIDE = 8192
+MOST_SIDE = 8192
+"""The most pixels along a side of an image that a classifier takes or an operator makes."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _gpu_numbers(text: str) -> tuple[int, ...]:
 def _size(text: str) -> tuple[int, int]:
     height, by, width = text.partition("x")
     sides = (int(height), int(width if by else height))
-    if not all(1 <= side <= _MOST_SIDE for side in sides):
+    if not all(1 <= side <= MOST_SIDE for side in sides):
         raise argparse.ArgumentTypeError(f"must be {SIZE.rule}, got {text}")
     return sides
 
@@ -266,12 +266,12 @@ ASSIGNMENT = Kind("assignment", _assignment, metavar="[NODE.]KEY=VALUE")
 """A key of a pipeline's file, and its new value."""
 GPU_NUMBERS = Kind("list of GPU numbers", _gpu_numbers, metavar="N,N")
 """Different numbers of GPUs."""
-SIDE = Kind("whole number of pixels", int, Bounds(1, _MOST_SIDE), metavar="N")
+SIDE = Kind("whole number of pixels", int, Bounds(1, MOST_SIDE), metavar="N")
 """Of an image, in pixels."""
 SIZE = Kind(
     "size such as 224 or 224x320 (height x width)",
     _size,
-    rule=f"pixels: one number, or height x width, each 1 to {_MOST_SIDE}",
+    rule=f"pixels: one number, or height x width, each 1 to {MOST_SIDE}",
     metavar="N|HxW",
 )
 """Height and width of an image, which may be the same."""

@@ -34,7 +34,7 @@ MAX_TOP_K_ENTRIES = 100_000
 # Field 1 of infer_images, and of what kind its elements are; the number of them follows.
 _LIST_OF_IMAGES = bytes([TType.LIST, 0, 1, TType.STRUCT])
 # A few, as of an ordinary call, cost no more than the connection has anyway.
-_FREE_ENTRIES = 64
+FREE_ENTRIES = 64
 # Of an entry: its objects, and its label as often as it is copied while it is encoded and sent.
 _ENTRY_BYTES, _LABEL_COPIES = 256, 5
 
@@ -143,7 +143,7 @@ class InferenceService:
         if not requests:
             return []
         entries = top_k * len(requests)
-        if entries > _FREE_ENTRIES and (peer := current_peer()) is not None:
+        if entries > FREE_ENTRIES and (peer := current_peer()) is not None:
             peer.take_memory(entries * self._entry_bytes)
         with self._admission.admit(len(requests), deadline) as place:
             if len(requests) > 1:

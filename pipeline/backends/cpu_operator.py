@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from engine.cpu.cores import fitting_contexts
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import MOST_SIDE, Setting, choice, read_side
+from pipeline.language.settings import Setting, choice, read_side
 
 RESIZE_SETTINGS = (
     Setting(

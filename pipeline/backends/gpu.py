@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from engine.contexts.cuda_context import CudaContext
 from engine.contexts.cuda_device import cuda_available
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import COLOR_SETTING, RESIZE_SETTINGS, needed_size
 from pipeline.backends.gpu_image import DecodedImage, GpuImage, GraphRow, Pixels, as_gpu_tensor
@@ -27,7 +28,7 @@ from pipeline.backends.registry import register
 from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import MissingHereError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_pixels
+from pipeline.language.settings import Setting, read_byte, read_pixels
 
 MOST_IMAGES = 64
 """Images of one launch."""

@@ -12,6 +12,7 @@ import torch
 from engine.contexts.cuda_device import cuda_available
 from engine.errors import EngineError
 from engine.resizing import Resizing
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.corners import CORNER_SETTINGS, node_corners, part_of
 from pipeline.backends.cpu_operator import (
     COLOR_SETTING,
@@ -28,7 +29,7 @@ from pipeline.backends.registry import register
 from pipeline.backends.tensor_operator import as_nchw, as_tensor
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY
-from pipeline.language.settings import MOST_SIDE, Setting, choice, read_side, read_switch
+from pipeline.language.settings import Setting, choice, read_side, read_switch
 from service.images.decoding import decode_bgr
 
 DATA_FORMAT_KEY = "data_format"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.cpu_operator import (
     RESIZE_SETTINGS,
     CpuOperator,
@@ -23,7 +24,7 @@ from pipeline.backends.cpu_operator import (
 from pipeline.backends.interface import InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.keys import TASK_DATA_KEY
-from pipeline.language.settings import MOST_SIDE, Setting, read_byte, read_side
+from pipeline.language.settings import Setting, read_byte, read_side
 
 SCALE_KEY = "scale"
 OFFSET_KEY = "offset"

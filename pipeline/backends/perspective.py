@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.corners import BOX_KEYS
 from pipeline.backends.cpu_operator import CpuOperator, matrix
 from pipeline.backends.interface import Item
 from pipeline.backends.registry import register
-from pipeline.language.settings import MOST_SIDE
 
 
 class _Perspective(CpuOperator):

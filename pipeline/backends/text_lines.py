@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from interfaces.kinds import MOST_SIDE
 from pipeline.backends.cpu_operator import (
     RESIZE_SETTINGS,
     CpuOperator,
@@ -25,7 +26,7 @@ from pipeline.backends.padding import MAX_SETTINGS, PAD_VALUE, fill_up, resize_t
 from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.language.settings import MOST_SIDE, BatchShape, Setting, read_side
+from pipeline.language.settings import BatchShape, Setting, read_side
 
 _RESIZE_H = RESIZE_SETTINGS[0]
 _MAX_W = MAX_SETTINGS[1]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from interfaces.kinds import MOST_SIDE
 from interfaces.names import shown
 from pipeline.errors import PipelineConfigError
 from pipeline.language.graph import Mapped
@@ -19,8 +20,6 @@ DEFAULT_BACKEND = "Identity"
 """What a node without a backend runs."""
 MAX_COUNT = 10**12
 """The largest whole number that a setting may have."""
-MOST_SIDE = 8192
-"""The most pixels along one side that an operator makes an image of."""
 # As many as NumPy's arrays have.
 _MOST_DIMENSIONS = 64
 # Each is a thread.

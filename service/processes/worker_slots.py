@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from service.handlers.restart_policy import RestartPolicy
 from service.processes.lifecycle import Lifecycle
 from service.processes.worker_messages import StartFailure
 from service.processes.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 
-# Before the second attempt to start a worker; twice as long before each further one.
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
+_RESTARTS = RestartPolicy(first_wait_s=0.5, longest_wait_s=30.0)
 # Further ones are only for a worker that the others can do without.
 _ATTEMPTS = 3
 
@@ -65,7 +64,7 @@ class WorkerSlot:
 
     def retry(self) -> float:
         """Let a start be due after a pause that doubles with each failed one; returns the pause."""
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self.failed_starts - 1))
+        pause_s = _RESTARTS.wait_s(self.failed_starts)
         self.start_in(pause_s)
         return pause_s
 
