@@ -220,7 +220,7 @@ def _repeat_of(
     )
 
 
-def _measured_run(variants: list[str], repeats: list[Window], clients: int = 10) -> Run:
+def _run_of(variants: list[str], repeats: list[Window], clients: int = 10) -> Run:
     """A run of one workload with these repeats."""
     server = {
         "handler": "baseline",
@@ -295,6 +295,6 @@ def repeat_of() -> Callable[..., Window]:
 
 
 @pytest.fixture(scope="session")
-def measured_run() -> Callable[..., Run]:
+def run_of() -> Callable[..., Run]:
     """Makes a run from repeats."""
-    return _measured_run
+    return _run_of

@@ -72,9 +72,7 @@ def test_an_interrupted_search_has_a_report_that_says_so(
 
 
 @pytest.fixture
-def searched(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
-) -> Callable[..., Run]:
+def searched(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Callable[..., Run]:
     """A search whose windows hold 10 ms up to a rate."""
 
     def make(highest: float, windows: int, failing: str = "", lag_ms: float = 0.2) -> Run:
@@ -86,7 +84,7 @@ def searched(
             if failing and rate > highest:
                 records[:3] = [replace(r, failed_images=1, error=failing) for r in records[:3]]
             found.append(replace(window, offered_per_s=rate, records=records))
-        run = measured_run(["pipeline"], found)
+        run = run_of(["pipeline"], found)
         settings = {**run.settings, "slo_ms": 10.0, "budget_s": 60.0, "arrivals": "poisson"}
         return replace(run, kind="capacity", settings=settings)
 

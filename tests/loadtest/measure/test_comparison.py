@@ -271,9 +271,9 @@ def test_a_comparison_that_cannot_begin_leaves_the_earlier_one_alone(
     few_photographs: Path,
     tmp_path: Path,
     repeat_of: Callable[..., Window],
-    measured_run: Callable[..., Run],
+    run_of: Callable[..., Run],
 ) -> None:
-    earlier = measured_run(["baseline"], [repeat_of("baseline", 1, [10.0] * 100, 1.0)])
+    earlier = run_of(["baseline"], [repeat_of("baseline", 1, [10.0] * 100, 1.0)])
     raw_files.write(tmp_path / "out", earlier)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]

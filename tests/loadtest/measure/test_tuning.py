@@ -144,7 +144,7 @@ def test_choices_fit_the_cores_and_the_limit_and_have_the_default(cores: int) ->
 
 
 @pytest.fixture
-def tuned(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Callable[..., Run]:
+def tuned(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Callable[..., Run]:
     """A run with one setting: images a second in the search, and in each pair of the end."""
 
     def windows(name: str, own: int, default: int, number: int, ms: float) -> list[Window]:
@@ -156,7 +156,7 @@ def tuned(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) ->
 
     def make(search: tuple[int, int], again: list[tuple[int, int]], ms: float = 5.0) -> Run:
         names = ["default", "trial-1"]
-        run = measured_run(names, windows("trial-1", *search, 1, ms), 1)
+        run = run_of(names, windows("trial-1", *search, 1, ms), 1)
         default = Setting(2, 1, 5, 2, 1).as_record()
         trial = {"trial": 1, **Setting(1, 4, 0, 2, 1).as_record(), "error": ""}
         failed = {"trial": 2, **Setting(1, 8, 0, 2, 1).as_record(), "error": "it did not start"}

@@ -17,14 +17,14 @@ from loadtest.report.tables import usage_table
 
 
 def test_what_the_table_names_is_sampled_and_shown(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run]
 ) -> None:
     with Sampler(Probe(os.getpid())) as sampler, Sampler(Probe(os.getpid()), HELD) as held:
         values, held_values = sampler.sample().values, held.sample().values
     assert list(values) == [metric.name for metric in METRICS if metric.read is not None]
     assert held_values["descriptors"] > 2
     assert held_values["processes"] >= 1
-    run = measured_run(["baseline"], [repeat_of("baseline", 1, [10.0] * 100, 1.0)])
+    run = run_of(["baseline"], [repeat_of("baseline", 1, [10.0] * 100, 1.0)])
     header, _, row = usage_table(summarise(run, run.workloads[0]), 2**30).splitlines()
     headings = [heading for metric in METRICS for heading in metric.columns]
     assert [cell.strip() for cell in header.split("|")[2:-1]] == headings

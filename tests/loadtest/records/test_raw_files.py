@@ -15,8 +15,8 @@ from loadtest.records.run import PartRun, Run, StagedRequest, StageRun, Window
 
 
 @pytest.fixture
-def run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Run:
-    return measured_run(["baseline"], [repeat_of("baseline", 1, [12.5, 13.25, 9.0], 1.5)])
+def run(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Run:
+    return run_of(["baseline"], [repeat_of("baseline", 1, [12.5, 13.25, 9.0], 1.5)])
 
 
 def test_what_was_written_is_read_again(run: Run, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_run_json_says_how_many_requests_a_repeat_had(run: Run, tmp_path: Path) 
 
 
 @pytest.fixture
-def rich_run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Run:
+def rich_run(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Run:
     """A run with all that run.json and the tables can hold."""
     repeats = [
         replace(repeat_of("baseline", 1, [12.5, 13.25], 1.5), clients=clients, client_processes=2)
@@ -47,7 +47,7 @@ def rich_run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run])
     ]
     records = [replace(record, lag_ms=0.125) for record in repeats[0].records]
     repeats.append(replace(repeats[0], repeat=2, clients=None, offered_per_s=9.5, records=records))
-    run = measured_run(["baseline"], repeats)
+    run = run_of(["baseline"], repeats)
     run.workloads[0].parts.append(PartRun("engine-alone", "what", {"1": 100.5}, 2, ""))
     requests = [StagedRequest(9.5, {"net.queue": 1.25, "net.forward": 3.5})] * 2
     run.workloads[0].stages.append(StageRun("baseline", 10, ["--set", "a=b"], requests, ""))

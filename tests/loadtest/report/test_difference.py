@@ -20,7 +20,7 @@ Measure = Callable[..., Run]
 
 
 @pytest.fixture
-def measured(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Measure:
+def measured(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Measure:
     """Makes a run: each variant answers that many requests a second, a little more each time."""
 
     def run(rates: dict[str, int], repeats: int = 5, latency_ms: float = 10.0) -> Run:
@@ -29,7 +29,7 @@ def measured(repeat_of: Callable[..., Window], measured_run: Callable[..., Run])
             for number in range(1, repeats + 1)
             for name, rate in rates.items()
         ]
-        return measured_run(list(rates), windows)
+        return run_of(list(rates), windows)
 
     return run
 

@@ -31,22 +31,20 @@ def _said(run: Run) -> str:
     return PAGES[run.kind].terminal(run)
 
 
-def _compared(repeat_of: Repeats, measured_run: Runs, requests: dict[str, int]) -> Run:
+def _compared(repeat_of: Repeats, run_of: Runs, requests: dict[str, int]) -> Run:
     """Five repeats; a variant answers that many requests a second, a little more each time."""
     repeats = [
         repeat_of(name, number, [10_000 / (n + number)] * (n + number), 1.0)
         for number in range(1, 6)
         for name, n in requests.items()
     ]
-    return measured_run(list(requests), repeats)
+    return run_of(list(requests), repeats)
 
 
 def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_identical(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
-    text = _written(
-        tmp_path, _compared(repeat_of, measured_run, {"baseline": 100, "pipeline": 150})
-    )
+    text = _written(tmp_path, _compared(repeat_of, run_of, {"baseline": 100, "pipeline": 150}))
     pictures = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
     assert sorted(pictures) == [
         "tiny-latency-distribution.png",
@@ -71,10 +69,10 @@ def test_every_plot_is_a_picture_that_the_report_shows_and_a_rebuilt_one_is_iden
 
 
 def test_a_model_of_any_name_has_its_pictures(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     """One with spaces and brackets, which Markdown would end a link at, and of 253 bytes."""
-    run = measured_run(["pipeline"], [repeat_of("pipeline", 1, [10.0] * 100, 1.0)])
+    run = run_of(["pipeline"], [repeat_of("pipeline", 1, [10.0] * 100, 1.0)])
     workload = replace(run.workloads[0], name="my model (1)$" + "\N{LATIN SMALL LETTER AE}" * 120)
     text = _written(tmp_path, replace(run, kind="run", workloads=[workload]))
     links = re.findall(r"!\[.*\]\((.*)\)", text)
@@ -84,9 +82,9 @@ def test_a_model_of_any_name_has_its_pictures(
         assert (tmp_path / unquote(link)).exists()
 
 
-def test_a_pipeline_that_loses_is_called_slower(repeat_of: Repeats, measured_run: Runs) -> None:
+def test_a_pipeline_that_loses_is_called_slower(repeat_of: Repeats, run_of: Runs) -> None:
     run = _compared(
-        repeat_of, measured_run, {"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}
+        repeat_of, run_of, {"baseline": 2000, "baseline-no-lock": 3000, "pipeline": 1000}
     )
     text = _said(run)
     assert "`pipeline` serves 0.50 times" in text
@@ -94,20 +92,18 @@ def test_a_pipeline_that_loses_is_called_slower(repeat_of: Repeats, measured_run
     assert "no proven gain" in text
 
 
-def test_the_gain_that_the_lock_explains_is_computed(
-    repeat_of: Repeats, measured_run: Runs
-) -> None:
+def test_the_gain_that_the_lock_explains_is_computed(repeat_of: Repeats, run_of: Runs) -> None:
     """1.41 times by taking the lock away, 2 times in all: half of the gain as logarithms."""
     run = _compared(
         repeat_of,
-        measured_run,
+        run_of,
         {"baseline": 1000, "baseline-no-lock": 1414, "pipeline": 2000},
     )
     assert "Taking the lock away alone explains 50 % of the gain" in _said(run)
 
 
 def test_a_difference_within_chance_is_called_that(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     counts = [(100, 104), (104, 99), (98, 101), (103, 102)]
     repeats = [
@@ -115,16 +111,16 @@ def test_a_difference_within_chance_is_called_that(
         for number, pair in enumerate(counts, 1)
         for name, n in zip(("baseline", "pipeline"), pair, strict=True)
     ]
-    text = _written(tmp_path, measured_run(["baseline", "pipeline"], repeats))
+    text = _written(tmp_path, run_of(["baseline", "pipeline"], repeats))
     assert "no difference beyond chance" in text
     assert "Only 4 repeats" in text
 
 
 def test_a_gpu_that_is_not_there_is_not_available_and_published_rows_are_of_other_hardware(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     """Neither is a zero, nor are the published rows to be taken for ones of this machine."""
-    text = _written(tmp_path, _compared(repeat_of, measured_run, {"baseline": 100}))
+    text = _written(tmp_path, _compared(repeat_of, run_of, {"baseline": 100}))
     utilisation = text.split("### Utilisation")[1]
     row = next(line for line in utilisation.splitlines() if line.startswith("| baseline"))
     assert row.split("|")[2].strip() == "n/a"
@@ -132,16 +128,16 @@ def test_a_gpu_that_is_not_there_is_not_available_and_published_rows_are_of_othe
     assert "776.62" in text
 
 
-def test_marks_and_errors_are_shown(repeat_of: Repeats, measured_run: Runs, tmp_path: Path) -> None:
+def test_marks_and_errors_are_shown(repeat_of: Repeats, run_of: Runs, tmp_path: Path) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 100, 1.0, foreign_cores=0.5)
     repeat.records[0] = replace(repeat.records[0], failed_images=1, error="OVERLOADED: queue full")
-    text = _written(tmp_path, measured_run(["baseline"], [repeat]))
+    text = _written(tmp_path, run_of(["baseline"], [repeat]))
     assert "noisy, off Little's law, errors" in text
     assert "1 times OVERLOADED: queue full" in text
 
 
 def test_a_thinned_folder_gives_the_same_tables_and_errors_from_a_smaller_file(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     repeats = [
         repeat_of(name, number, [(7 + number + i * 37 % 1000 / 137) for i in range(1000)], 1.0)
@@ -153,7 +149,7 @@ def test_a_thinned_folder_gives_the_same_tables_and_errors_from_a_smaller_file(
         repeats[1].records[-index] = replace(
             repeats[1].records[-index], latency_ms=float(index), failed_images=1, error=error
         )
-    text = _written(tmp_path, measured_run(["baseline", "pipeline"], repeats))
+    text = _written(tmp_path, run_of(["baseline", "pipeline"], repeats))
     latencies = tmp_path / raw_files.LATENCY_FILE
     before_bytes = latencies.stat().st_size
     raw_files.thin(tmp_path)
@@ -176,11 +172,11 @@ def test_a_thinned_folder_gives_the_same_tables_and_errors_from_a_smaller_file(
 
 
 def test_a_variant_without_requests_has_no_latency_row(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     variant = "in-process"
     limit = replace(repeat_of(variant, 1, [1.0], 1.0), records=[], images_per_s=250.0)
-    run = measured_run(["baseline", variant], [repeat_of("baseline", 1, [10.0] * 100, 1.0), limit])
+    run = run_of(["baseline", variant], [repeat_of("baseline", 1, [10.0] * 100, 1.0), limit])
     text = _written(tmp_path, run)
     latency = text.split("### Response time")[1].split("###")[0]
     assert variant not in latency
@@ -188,20 +184,18 @@ def test_a_variant_without_requests_has_no_latency_row(
 
 
 def test_decoding_on_the_gpu_is_compared_with_the_baseline_too(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
-    run = _compared(
-        repeat_of, measured_run, {"baseline": 100, "pipeline": 150, "pipeline-gpu": 300}
-    )
+    run = _compared(repeat_of, run_of, {"baseline": 100, "pipeline": 150, "pipeline-gpu": 300})
     text = _said(run)
     for name in ("pipeline", "pipeline-gpu"):
         assert f"From `baseline` to `{name}` TP50 goes from" in text
 
 
 def test_a_part_that_could_not_be_measured_says_why(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
-    run = _compared(repeat_of, measured_run, {"baseline": 100})
+    run = _compared(repeat_of, run_of, {"baseline": 100})
     run.workloads[0].parts.extend(
         [
             PartRun("engine-alone", "the model", {"1": 250.0, "8": 900.0}, 2, ""),
@@ -217,7 +211,7 @@ def test_a_part_that_could_not_be_measured_says_why(
 
 
 def test_a_run_that_was_stopped_says_so_and_pairs_what_it_has(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
     """The pipeline's second repeat is missing; the first ones still make a pair."""
     repeats = [
@@ -225,7 +219,7 @@ def test_a_run_that_was_stopped_says_so_and_pairs_what_it_has(
         repeat_of("pipeline", 1, [10.0] * 200, 1.0),
         repeat_of("baseline", 2, [10.0] * 100, 1.0),
     ]
-    run = replace(measured_run(["baseline", "pipeline", "in-process"], repeats), complete=False)
+    run = replace(run_of(["baseline", "pipeline", "in-process"], repeats), complete=False)
     text = _written(tmp_path, run)
     assert "**Partial**" in text
     assert "Only 1 repeats" in text
@@ -234,8 +228,8 @@ def test_a_run_that_was_stopped_says_so_and_pairs_what_it_has(
 
 
 def test_servers_that_were_kept_share_their_gpu_memory(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
-    run = _compared(repeat_of, measured_run, {"baseline": 100})
+    run = _compared(repeat_of, run_of, {"baseline": 100})
     text = _written(tmp_path, replace(run, settings={**run.settings, "keep_servers": True}))
     assert "GPU memory is that of all of them together" in text

@@ -29,8 +29,8 @@ def _told(window: Window, processes: int, lag_ms: float = 0.1, **facts: object) 
     return replace(window, records=records, details={CLIENTS: told}, client_processes=processes)
 
 
-def _rows(windows: Sequence[Window], measured_run: Runs) -> list[Row]:
-    run = measured_run(list(dict.fromkeys(window.variant for window in windows)), windows)
+def _rows(windows: Sequence[Window], run_of: Runs) -> list[Row]:
+    run = run_of(list(dict.fromkeys(window.variant for window in windows)), windows)
     return summarise(run, run.workloads[0])
 
 
@@ -39,12 +39,12 @@ def _marks(row: Row) -> set[str]:
 
 
 @pytest.fixture
-def one(repeat_of: Repeats, measured_run: Runs) -> Callable[..., Row]:
+def one(repeat_of: Repeats, run_of: Runs) -> Callable[..., Row]:
     """Makes the row of one window with two client processes."""
 
     def make(lag_ms: float = 0.1, **facts: object) -> Row:
         window = _told(repeat_of("null", 1, [50.0] * 200, 1.0), 2, lag_ms, **facts)
-        (row,) = _rows([window], measured_run)
+        (row,) = _rows([window], run_of)
         return row
 
     return make
@@ -105,13 +105,13 @@ def test_a_lost_worker_makes_it_invalid(one: Callable[..., Row]) -> None:
     ],
 )
 def test_twice_as_many_processes_decide(
-    factors: Sequence[float], answer: str, repeat_of: Repeats, measured_run: Runs
+    factors: Sequence[float], answer: str, repeat_of: Repeats, run_of: Runs
 ) -> None:
     windows = []
     for repeat, factor in enumerate(factors, 1):
         windows.append(_told(repeat_of(FEW, repeat, [50.0] * 1000, 5.0), 1))
         windows.append(_told(repeat_of(MANY, repeat, [50.0] * round(1000 * factor), 5.0), 2))
-    assert answer in generator_findings(_rows(windows, measured_run))[0]
+    assert answer in generator_findings(_rows(windows, run_of))[0]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_twice_as_many_processes_decide(
     ],
 )
 def test_of_a_given_rate_the_tail_decides(
-    tail_ms: float, answer: str, repeat_of: Repeats, measured_run: Runs
+    tail_ms: float, answer: str, repeat_of: Repeats, run_of: Runs
 ) -> None:
     windows = [
         replace(
@@ -131,4 +131,4 @@ def test_of_a_given_rate_the_tail_decides(
         for repeat in (1, 2, 3)
         for name, processes, last_ms in ((FEW, 1, 50.0), (MANY, 2, tail_ms))
     ]
-    assert generator_findings(_rows(windows, measured_run))[0].startswith(answer)
+    assert generator_findings(_rows(windows, run_of))[0].startswith(answer)

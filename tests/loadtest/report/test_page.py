@@ -51,7 +51,7 @@ addEventListener("load", () => {
 """
 
 
-def _run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Run:
+def _run(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Run:
     """Everything that a page can show, and names and errors that are markup."""
     names = {"baseline": 300, "baseline-no-lock": 400, "pipeline": 600, "in-process": 700}
     windows = []
@@ -69,7 +69,7 @@ def _run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> 
                 reasons = {"batches_by_reason": {"full": 100, "idle": 10}}
                 window = replace(window, details={"nodes": {"model": counts | sizes | reasons}})
             windows.append(window)
-    run = measured_run(list(names), windows)
+    run = run_of(list(names), windows)
     run.workloads[0].parts.append(PartRun("engine-alone", "the model", {"1": 250.0}, 2, ""))
     times = {"decode": 1.0, "lock": 20.0, "infer": 5.0}
     asked = [StagedRequest(30.0, times)] * 3
@@ -87,12 +87,12 @@ def _run(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> 
 @pytest.fixture(scope="module")
 def folder(
     repeat_of: Callable[..., Window],
-    measured_run: Callable[..., Run],
+    run_of: Callable[..., Run],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A measured folder with its reports."""
     made = tmp_path_factory.mktemp("measured")
-    raw_files.write(made, _run(repeat_of, measured_run))
+    raw_files.write(made, _run(repeat_of, run_of))
     report.build(made, PAGES)
     return made
 
@@ -185,14 +185,14 @@ def _checked_charts(page: str) -> int:
 
 
 def test_a_sweep_has_its_sentence_first_and_its_two_charts(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run], tmp_path: Path
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run], tmp_path: Path
 ) -> None:
     windows = [
         replace(repeat_of(name, n, [clients * 1000 / rate] * rate, 1.0), clients=clients)
         for clients, n in ((1, 1), (1, 2), (4, 1), (4, 2))
         for name, rate in (("baseline", 100), ("pipeline", 150))
     ]
-    run = measured_run(["baseline", "pipeline"], windows)
+    run = run_of(["baseline", "pipeline"], windows)
     swept = {"clients": [1, 4], "tp99_limit_ms": 15.0}
     raw_files.write(tmp_path, replace(run, kind="sweep", settings={**run.settings, **swept}))
     report.build(tmp_path, PAGES)
@@ -203,9 +203,9 @@ def test_a_sweep_has_its_sentence_first_and_its_two_charts(
 
 
 def test_without_batch_counts_it_is_told_whether_batching_is_off(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run]
 ) -> None:
-    run = measured_run(["pipeline"], [repeat_of("pipeline", 1, [10.0] * 100, 1.0)])
+    run = run_of(["pipeline"], [repeat_of("pipeline", 1, [10.0] * 100, 1.0)])
     server = run.workloads[0].variants[0].server
     assert server is not None
     for settings, remark in (

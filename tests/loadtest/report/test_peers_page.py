@@ -25,7 +25,7 @@ def _overload(repeat_of: Repeats, variant: str, number: int) -> Window:
     return replace(window, records=records, clients=None, offered_per_s=100.0)
 
 
-def _run(repeat_of: Repeats, measured_run: Runs) -> Run:
+def _run(repeat_of: Repeats, run_of: Runs) -> Run:
     """mosec has 20 % more throughput with 1 client, ray a fifth of the TP99 with 10."""
     windows = [
         replace(repeat_of(name, TRIAL, [10.0] * n, 1.0), clients=10)
@@ -46,7 +46,7 @@ def _run(repeat_of: Repeats, measured_run: Runs) -> Run:
         for number in range(1, 6)
         for name in ("pipeline", "mosec-batches-2")
     ]
-    run = measured_run(NAMES, windows)
+    run = run_of(NAMES, windows)
     return replace(
         run,
         kind="peers",
@@ -76,9 +76,9 @@ def _cells(text: str, heading: str, *names: str) -> list[str]:
 
 
 def test_the_page_says_where_each_peer_is_better(
-    repeat_of: Repeats, measured_run: Runs, tmp_path: Path
+    repeat_of: Repeats, run_of: Runs, tmp_path: Path
 ) -> None:
-    raw_files.write(tmp_path, _run(repeat_of, measured_run))
+    raw_files.write(tmp_path, _run(repeat_of, run_of))
     report.build(tmp_path, PAGES)
     text = (tmp_path / report.REPORT_FILE).read_text()
 

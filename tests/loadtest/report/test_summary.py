@@ -18,10 +18,10 @@ Runs = Callable[..., Run]
 
 
 def test_a_closed_loop_that_keeps_all_clients_busy_is_not_marked(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
     """200 requests of 50 ms in 1 s need 10 clients."""
-    run = measured_run(["baseline"], [repeat_of("baseline", 1, [50.0] * 200, 1.0)], clients=10)
+    run = run_of(["baseline"], [repeat_of("baseline", 1, [50.0] * 200, 1.0)], clients=10)
     row = summarise(run, run.workloads[0])[0]
     assert row.concurrency == pytest.approx(10.0)
     assert not row.is_off_littles_law
@@ -29,18 +29,18 @@ def test_a_closed_loop_that_keeps_all_clients_busy_is_not_marked(
 
 @pytest.mark.parametrize(("latency_ms", "marked"), [(47.6, False), (47.4, True), (52.6, True)])
 def test_a_row_off_littles_law_by_more_than_5_percent_is_marked(
-    latency_ms: float, marked: bool, repeat_of: Repeats, measured_run: Runs
+    latency_ms: float, marked: bool, repeat_of: Repeats, run_of: Runs
 ) -> None:
-    run = measured_run(["baseline"], [repeat_of("baseline", 1, [latency_ms] * 200, 1.0)])
+    run = run_of(["baseline"], [repeat_of("baseline", 1, [latency_ms] * 200, 1.0)])
     row = summarise(run, run.workloads[0])[0]
     assert row.is_off_littles_law is marked
 
 
 def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
     """Repeat 1 runs at half the speed of repeat 2 for both; each ratio is still exactly 2."""
-    run = measured_run(
+    run = run_of(
         ["baseline", "pipeline"],
         [
             repeat_of("baseline", 1, [10.0] * 50, 1.0),
@@ -57,14 +57,14 @@ def test_ratios_pair_the_same_repeat_whatever_the_order_of_measurement(
 
 
 def test_without_a_baseline_the_first_row_is_the_reference(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
     names = ["pipeline-timeout-0", "pipeline-batch-4"]
     requests = {"pipeline-timeout-0": 100, "pipeline-batch-4": 97}
     repeats = [
         repeat_of(name, repeat, [10.0] * requests[name], 1.0) for repeat in (1, 2) for name in names
     ]
-    run = measured_run(names, repeats, clients=1)
+    run = run_of(names, repeats, clients=1)
     reference, other = summarise(run, run.workloads[0])
     assert reference.ratio is None
     assert other.reference == "pipeline-timeout-0"
@@ -74,13 +74,9 @@ def test_without_a_baseline_the_first_row_is_the_reference(
     assert "`pipeline-batch-4` serves 0.97 times" in sentence
 
 
-def test_the_share_of_the_upper_bound_compares_medians(
-    repeat_of: Repeats, measured_run: Runs
-) -> None:
+def test_the_share_of_the_upper_bound_compares_medians(repeat_of: Repeats, run_of: Runs) -> None:
     bound = replace(repeat_of("in-process", 1, [1.0], 1.0), records=[], images_per_s=250.0)
-    run = measured_run(
-        ["pipeline", "in-process"], [repeat_of("pipeline", 1, [10.0] * 200, 1.0), bound]
-    )
+    run = run_of(["pipeline", "in-process"], [repeat_of("pipeline", 1, [10.0] * 200, 1.0), bound])
     pipeline, in_process = summarise(run, run.workloads[0])
     assert pipeline.share_of_bound == pytest.approx(0.8)
     assert in_process.ran_in == ""
@@ -93,11 +89,11 @@ def test_the_share_of_the_upper_bound_compares_medians(
 
 
 def test_failed_images_count_as_errors_and_not_as_throughput(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0)
     repeat.records[3] = Record(0.4, 9999.0, "photo-0.jpg", 1, "InvalidImage: no")
-    run = measured_run(["baseline"], [repeat])
+    run = run_of(["baseline"], [repeat])
     row = summarise(run, run.workloads[0])[0]
     assert row.failed_images == 1
     assert row.first_errors == [("InvalidImage: no", 1)]
@@ -106,35 +102,33 @@ def test_failed_images_count_as_errors_and_not_as_throughput(
 
 
 def test_failures_that_differ_by_a_number_alone_are_told_as_one(
-    repeat_of: Repeats, measured_run: Runs
+    repeat_of: Repeats, run_of: Runs
 ) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0)
     told = ["Overloaded: about 473 ms; 450 allowed", "Overloaded: about 466 ms; 450 allowed"]
     errors = [*told, "wrong label '3', alone it gets '4'", "wrong label '5', alone it gets '4'"]
     repeat.records[:4] = [Record(0.1, 1.0, "photo-0.jpg", 1, error) for error in errors]
-    run = measured_run(["baseline"], [repeat])
+    run = run_of(["baseline"], [repeat])
     row = summarise(run, run.workloads[0])[0]
     assert row.first_errors == [(f"such as {told[0]}", 2), (errors[2], 1), (errors[3], 1)]
 
 
 @pytest.mark.parametrize(("foreign_cores", "noisy"), [(0.09, False), (0.11, True)])
 def test_foreign_load_above_a_tenth_of_a_core_marks_the_row(
-    foreign_cores: float, noisy: bool, repeat_of: Repeats, measured_run: Runs
+    foreign_cores: float, noisy: bool, repeat_of: Repeats, run_of: Runs
 ) -> None:
     repeat = repeat_of("baseline", 1, [10.0] * 10, 1.0, foreign_cores=foreign_cores)
-    run = measured_run(["baseline"], [repeat])
+    run = run_of(["baseline"], [repeat])
     assert summarise(run, run.workloads[0])[0].is_noisy is noisy
 
 
-def test_a_generator_that_sent_nothing_in_time_is_late(
-    repeat_of: Repeats, measured_run: Runs
-) -> None:
+def test_a_generator_that_sent_nothing_in_time_is_late(repeat_of: Repeats, run_of: Runs) -> None:
     window = replace(repeat_of("baseline", 1, [2000.0] * 10, 1.0), offered_per_s=10_000.0)
     window.records[:] = [
         replace(record, failed_images=1, error="not sent: too slow", lag_ms=record.latency_ms)
         for record in window.records
     ]
-    run = measured_run(["baseline"], [window])
+    run = run_of(["baseline"], [window])
     assert summarise(run, run.workloads[0])[0].is_late_generator
 
 

@@ -15,7 +15,7 @@ Rows = Callable[[dict[tuple[str, int], tuple[int, float]]], list[Row]]
 
 
 @pytest.fixture
-def rows(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Rows:
+def rows(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Rows:
     """Rows of (variant, clients) to (requests a second, latency in ms), in three repeats."""
 
     def make(points: dict[tuple[str, int], tuple[int, float]]) -> list[Row]:
@@ -28,7 +28,7 @@ def rows(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> 
             for number in (1, 2, 3)
             for (variant, clients), (rate, ms) in points.items()
         ]
-        run = measured_run(list(dict.fromkeys(name for name, _ in points)), windows)
+        run = run_of(list(dict.fromkeys(name for name, _ in points)), windows)
         return sweep_rows(run, run.workloads[0])
 
     return make
@@ -87,7 +87,7 @@ def test_no_point_within_the_limit_is_no_verdict(rows: Rows) -> None:
 
 
 def test_a_difference_within_chance_is_said(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run]
 ) -> None:
     rates = {"baseline": (100, 130, 90), "pipeline": (110, 100, 120)}
     windows = [
@@ -95,7 +95,7 @@ def test_a_difference_within_chance_is_said(
         for name, listed in rates.items()
         for number, rate in enumerate(listed, 1)
     ]
-    run = measured_run(list(rates), windows)
+    run = run_of(list(rates), windows)
     verdict = sweep_findings(sweep_rows(run, run.workloads[0]), 15.0)[0]
     assert verdict.startswith("**It is not proven which serves the most with TP99 <= 15 ms**: ")
     assert verdict.endswith(": no difference beyond chance.")

@@ -17,7 +17,7 @@ _BOTH = ["baseline", "pipeline"]
 
 
 @pytest.fixture
-def measured(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Measure:
+def measured(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Measure:
     """Makes a run of 10 busy clients: each variant serves that many requests a second.
 
     Every repeat serves one more than the one before; `scatter` is added to the pipelines' in turns.
@@ -30,7 +30,7 @@ def measured(repeat_of: Callable[..., Window], measured_run: Callable[..., Run])
                 off = scatter if name.startswith("pipeline") and number % 2 else 0
                 n = rate + number + off
                 windows.append(repeat_of(name, number, [10_000 / n] * n, 1.0))
-        return measured_run(list(rates), windows)
+        return run_of(list(rates), windows)
 
     return run
 
@@ -208,16 +208,16 @@ def test_a_variant_that_answered_nothing_has_no_ratio(measured: Measure) -> None
 
 
 def test_repeats_that_pair_with_nothing_have_no_ratio(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run]
 ) -> None:
     windows = [repeat_of(name, n, [100.0] * 100, 1.0) for n, name in enumerate(_BOTH, 1)]
-    told = _of(measured_run(_BOTH, windows))
+    told = _of(run_of(_BOTH, windows))
     assert told.decision is Decision.NOT_PROVEN
     assert told.sentences[2] == "Nothing is sure: there is no ratio."
 
 
 def test_what_weakens_the_numbers_is_told_in_plain_words(
-    repeat_of: Callable[..., Window], measured_run: Callable[..., Run]
+    repeat_of: Callable[..., Window], run_of: Callable[..., Run]
 ) -> None:
     names = {"baseline": 1000, "baseline-no-lock": 1300, "pipeline": 1600}
     windows = [
@@ -225,7 +225,7 @@ def test_what_weakens_the_numbers_is_told_in_plain_words(
         for n in (1, 2, 3)
         for name, rate in names.items()
     ]
-    told = _of(replace(measured_run(list(names), windows), complete=False))
+    told = _of(replace(run_of(list(names), windows), complete=False))
     assert told.decision is Decision.SWITCH
     sure = told.sentences[2]
     assert sure.startswith("Fairly sure, to be read with care: 3 paired repeats")

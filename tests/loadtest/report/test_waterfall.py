@@ -21,7 +21,7 @@ Compare = Callable[..., Run]
 
 
 @pytest.fixture
-def compared(repeat_of: Callable[..., Window], measured_run: Callable[..., Run]) -> Compare:
+def compared(repeat_of: Callable[..., Window], run_of: Callable[..., Run]) -> Compare:
     """Makes a run: each variant answers that many requests a second, a little more each time."""
 
     def run(rates: dict[str, int], repeats: int = 3) -> Run:
@@ -30,7 +30,7 @@ def compared(repeat_of: Callable[..., Window], measured_run: Callable[..., Run])
             for number in range(1, repeats + 1)
             for name, rate in rates.items()
         ]
-        return measured_run(list(rates), windows)
+        return run_of(list(rates), windows)
 
     return run
 
