@@ -34,6 +34,7 @@ from service.client import (
 from service.client.backoff import delay_s
 from service.client.command import main
 from service.client.images import calls_of_bounded_size, image_bytes
+from tests.ports import free_port
 from tests.service.client.clients import BOTH, LoopClient
 from tests.service.pictures import PICTURE
 
@@ -48,9 +49,8 @@ def client(request: pytest.FixtureRequest, scripted_server: Any) -> Iterator[Any
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
+def unused_port() -> int:
+    return free_port()
 
 
 class TestCalls:
@@ -222,11 +222,11 @@ class TestCalls:
 
     @BOTH
     def test_a_port_without_listener_is_tried_again_then_told(
-        self, kind: Any, free_port: int
+        self, kind: Any, unused_port: int
     ) -> None:
-        message = f"{HOST}:{free_port}.*no server listens"
+        message = f"{HOST}:{unused_port}.*no server listens"
         with (
-            kind(HOST, free_port, retries=2) as client,
+            kind(HOST, unused_port, retries=2) as client,
             pytest.raises(ConnectionFailedError, match=message),
         ):
             client.ping()
@@ -524,8 +524,8 @@ class TestCommand:
         assert self.run(capsys, "health", *port)[:2] == (0, "ready\n")
         assert "scripted" in self.run(capsys, "info", *port)[1]
 
-    def test_no_server(self, free_port: int, capsys: pytest.CaptureFixture[str]) -> None:
-        code, _, err = self.run(capsys, "ping", "--port", str(free_port), "--timeout-s", "0.2")
+    def test_no_server(self, unused_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+        code, _, err = self.run(capsys, "ping", "--port", str(unused_port), "--timeout-s", "0.2")
         assert (code, err.count("\n")) == (3, 1)
         assert "no server listens" in err
 
