@@ -33,10 +33,9 @@ from loadtest.report.style import (
     draw_limit,
     scale_logarithmically,
 )
+from loadtest.report.summary import LAG_SHARE
 from measurement.statistics import percentile
 
-# A lag that takes up more of the limit than this is no small part of what was measured.
-_LAG_SHARE = 0.1
 # Most of an interval wider than this is what was known before any window: its middle is no finding.
 _MIDDLE_SHARE = 0.25
 
@@ -157,7 +156,7 @@ def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
         if any(holds(window, slo_ms) for window in opened)
         else f"The load generator itself was late by {lag_ms:.2f} ms (TP99 at the lowest rate)"
     )
-    if lag_ms > _LAG_SHARE * slo_ms:
+    if lag_ms > LAG_SHARE * slo_ms:
         told += ". That is much of the limit: take more `--client_processes`, or another machine"
     missed = [window for window in opened if not holds(window, slo_ms)]
     own = sum(_is_generators_fault(window, slo_ms) for window in missed)

@@ -28,7 +28,7 @@ _STABLE_SHARE = 0.10
 _LITTLE_SHARE = 0.05
 _TAIL_SHARE = 0.05
 LAG_SHARE = 0.10
-"""A load generator's own lag may be so much of the TP99."""
+"""A load generator's own lag may be so much of the TP99, or of the limit that it has to hold."""
 BUSY_CLIENT_PERCENT = 80.0
 """So much of a core is nearly all that a client process can use."""
 _CLOCK_SHARE = 0.01
