@@ -5,7 +5,8 @@ One plain server, a front end with one replica, and one with two, on the same co
 end: what Ray does without calls is part of the cluster's cost, and of nothing else. Two models:
 the null handler, which is the cost of the hop alone, and EfficientNet-Lite0.
 
-Writes `windows.csv`, `run.json` with machine and versions, and `README.md` with the paired tables.
+Writes `windows.csv`, `run.json` with machine and versions, `README.md` with the paired tables, and
+`costs.json` for `python -m scaling`.
 Everything about the ways over the hop is in `tests.cluster.compare_hops`, which it runs last.
 """
 
@@ -34,11 +35,11 @@ from loadtest.servers.variants import HOST
 from loadtest.settings import LoadSettings
 from measurement.statistics import Ratio, paired_ratio
 
-PLAIN = "plain server"
+PLAIN, ONE_REPLICA = "plain server", "front end + 1 replica"
 _CLUSTER = ("--cluster", "local", "--replicas")
 SETUPS = {
     PLAIN: ("--workers", "1"),
-    "front end + 1 replica": (*_CLUSTER, "1"),
+    ONE_REPLICA: (*_CLUSTER, "1"),
     "front end + 2 replicas": (*_CLUSTER, "2"),
 }
 MODELS = {
@@ -134,6 +135,33 @@ def _table(measured: Sequence[Measured], model: str) -> str:
     return "\n".join(lines)
 
 
+def _costs(measured: Sequence[Measured], command: str) -> dict[str, Any]:
+    """What `scaling` reads: of the null handler, whose replica takes what a plain server takes.
+
+    So what a front end with one replica takes more than a plain server is the front end's, Ray's
+    own work included: with the most clients, so that this is spread over as many images as can be.
+    The latency is that of a lone client, who waits for nothing else.
+    """
+    rows = {(one.setup, one.repeat, one.clients): one for one in measured if one.model == "null"}
+    pairs = [
+        (one, rows[PLAIN, one.repeat, one.clients])
+        for (setup, _, _), one in rows.items()
+        if setup == ONE_REPLICA and (PLAIN, one.repeat, one.clients) in rows
+    ]
+    if not pairs:
+        return {}
+    counts = {one.clients for one, _ in pairs}
+    busiest = [
+        (a.cpu_ms_per_image, b.cpu_ms_per_image) for a, b in pairs if a.clients == max(counts)
+    ]
+    fewest = [(a.tp50_ms, b.tp50_ms) for a, b in pairs if a.clients == min(counts)]
+    return {
+        "command": command,
+        "front_end_cpu_ms_per_image": round(statistics.median(a - b for a, b in busiest), 4),
+        "hop_latency_ms": round(statistics.median(a - b for a, b in fewest), 4),
+    }
+
+
 def _hops_table(windows: Sequence[dict[str, Any]]) -> str:
     """Of `tests.cluster.compare_hops`: medians over the repeats."""
     names = ("images_per_s", "median_ms", "caller_cpu_ms", "replica_cpu_ms", "ray_cpu_ms")
@@ -214,6 +242,8 @@ def _write(
         "versions": {**machine.client_versions(), "ray": version("ray")},
     }
     (folder / "run.json").write_text(json.dumps(machine.without_paths(run), indent=2) + "\n")
+    if costs := _costs(measured, run["command"]):
+        (folder / "costs.json").write_text(json.dumps(costs, indent=2) + "\n")
     parts = [f"## {model}\n\n{_table(measured, model)}\n" for model in models]
     about = "Medians over the repeats; ratios and differences are paired, with 95 % intervals."
     errors = sum(one.errors for one in measured)
