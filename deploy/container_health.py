@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from service.client.command import main
+from service.client.client_command import main
 from service.options.given import gather
 from service.options.server_arguments import parse_arguments
 

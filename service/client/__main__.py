@@ -2,7 +2,7 @@
 
 import sys
 
-from service.client.command import main
+from service.client.client_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ from tests.docs.blocks import ROOT, commands
 
 _MAINS = {
     "service": "service.cli:main",
-    "service.client": "service.client.command:main",
+    "service.client": "service.client.client_command:main",
     "loadtest": "loadtest.command_line:main",
     "scaling": "scaling.command_line:main",
     "pipeline": "pipeline.commands.dispatch:main",

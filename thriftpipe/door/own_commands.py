@@ -36,7 +36,7 @@ COMMANDS = {
     ),
 }
 _RUN = {
-    TRY: "thriftpipe.trial.command:try_model",
+    TRY: "thriftpipe.trial.trial_command:try_model",
     MODELS: "thriftpipe.door.models:list_models",
     COMPLETION: "thriftpipe.door.completion:print_script",
 }

@@ -58,13 +58,13 @@ def _run_service(words: Sequence[str], typed: str) -> int:
 
 
 def _client_tables() -> Tables:
-    from service.client.command import COMMANDS, OPTIONS
+    from service.client.client_command import COMMANDS, OPTIONS
 
     return Tables(OPTIONS, COMMANDS)
 
 
 def _run_client(words: Sequence[str], typed: str) -> int:
-    from service.client.command import main
+    from service.client.client_command import main
 
     del typed
     return main(words)

@@ -15,7 +15,7 @@ with packages_of("server", "bench"):
 def trace(options: Namespace) -> int:
     """Run the command."""
     with packages_of("server", "bench"):
-        from thriftpipe.trace.command import run_trace
+        from thriftpipe.trace.trace_command import run_trace
 
         return run_trace(options)
 

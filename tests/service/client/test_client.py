@@ -32,7 +32,7 @@ from service.client import (
     InvalidRequestError,
 )
 from service.client.backoff import delay_s
-from service.client.command import main
+from service.client.client_command import main
 from service.client.images import calls_of_bounded_size, image_bytes
 from tests.ports import free_port
 from tests.service.client.clients import BOTH, LoopClient

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.client import Client, ConnectionFailedError
-from service.client.command import main
+from service.client.client_command import main
 from tests.service.certificates import Authority
 from tests.service.client.clients import BOTH
 

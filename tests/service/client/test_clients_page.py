@@ -13,7 +13,7 @@ import pytest
 
 import service.client
 from service.client import Client, ClientError
-from service.client.command import main
+from service.client.client_command import main
 from tests.service.pictures import PICTURE
 
 PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text(encoding="utf-8")

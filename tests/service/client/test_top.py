@@ -25,7 +25,7 @@ from interfaces.stats import (
 )
 from service.client import ClientError, ConnectionFailedError
 from service.client.changes import change
-from service.client.command import main
+from service.client.client_command import main
 from service.client.top import picture, watch
 
 ONCE = ("top", "--once", "--interval-s", "0.01")

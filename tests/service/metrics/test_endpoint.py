@@ -204,7 +204,7 @@ def test_what_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_it_nothing_of_it_is_loaded() -> None:
     code = (
-        "import sys, service.cli, service.worker, service.client.command\n"
+        "import sys, service.cli, service.worker, service.client.client_command\n"
         "print([name for name in ('prometheus_client', 'rich', 'pynvml') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
