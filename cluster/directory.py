@@ -6,17 +6,21 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 
 from cluster.registry import EXPIRES_AFTER_S, WATCH_S, View
 from cluster.registry_link import RegistryLink
 from cluster.replica_entry import ReplicaEntry
 from cluster.replicas import Replicas
+from service.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 
 _MARGIN_S = 5.0
 # Between attempts to find a registry.
 _PAUSE_S = 1.0
+# Ray never again tells a process of its actors whose own node has ended, and does not say so.
+_RECONNECT_AFTER_S = 20.0
 
 
 class Directory:
@@ -27,11 +31,13 @@ class Directory:
 
     Args:
         registry: the way to it.
+        reconnect: connects to Ray anew; ConfigurationError where that cannot be.
     """
 
-    def __init__(self, registry: RegistryLink) -> None:
+    def __init__(self, registry: RegistryLink, reconnect: Callable[[], None]) -> None:
         self._name = uuid.uuid4().hex
         self._registry = registry
+        self._reconnect = reconnect
         self._is_over = threading.Event()
         self._view = View("", -1, (), "")
         self._before: dict[str, ReplicaEntry] = {}
@@ -54,6 +60,7 @@ class Directory:
 
     def _watch(self, replicas: Replicas) -> None:
         is_heard = True
+        heard_s = time.monotonic()
         link = RegistryLink()
         while not self._is_over.is_set():
             epoch, version = self._view.epoch, self._view.version
@@ -66,11 +73,23 @@ class Directory:
                     _log.warning("going on with the replicas that are known: %s", error)
                 is_heard = False
                 self._is_over.wait(_PAUSE_S)
+                if time.monotonic() - heard_s > _RECONNECT_AFTER_S and not self._is_over.is_set():
+                    self._try_reconnecting()
+                    link.forget()
+                    heard_s = time.monotonic()
                 continue
             if not is_heard:
                 _log.info("the registry answers again")
             is_heard = True
+            heard_s = time.monotonic()
             self._take(view, replicas)
+
+    def _try_reconnecting(self) -> None:
+        try:
+            self._reconnect()
+        except ConfigurationError as error:
+            _log.warning("%s", error)
+        self._registry.forget()
 
     def _take(self, view: View, replicas: Replicas) -> None:
         if view.epoch != self._view.epoch:

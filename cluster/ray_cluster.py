@@ -49,7 +49,7 @@ class RayCluster:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(proxy_location="Disabled", logging_config=applications.SERVE_LOG)
         self._registry.call("forget_failure", timeout_s=_REGISTRY_S)
-        self._directory = Directory(self._registry)
+        self._directory = Directory(self._registry, self._reconnect)
         self._directory.start(replicas)
         if self._joins():
             return 1
@@ -70,6 +70,9 @@ class RayCluster:
         if not self._is_connected:
             return
         self._is_connected = False
+        if not ray.is_initialized():
+            _log.warning("Ray cannot be reached; the replicas go on, if they are there")
+            return
         others = 0 if self._directory is None else self._directory.stop()
         if others:
             _log.info("the replicas go on for %d other front ends", others)
@@ -103,6 +106,14 @@ class RayCluster:
     def _host(self) -> str:
         """Where replicas listen: those of a local cluster are for this machine only."""
         return "127.0.0.1" if self._settings.is_local else ""
+
+    def _reconnect(self) -> None:
+        if self._settings.is_local:
+            # It ends with this connection, and so do the replicas.
+            return
+        _log.warning("connecting to Ray anew")
+        ray.shutdown()
+        connect(self._settings.cluster or "", log_to_driver=True)
 
     def _joins(self) -> bool:
         """Whether replicas are there, which this front end serves as they are."""
@@ -156,4 +167,5 @@ def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
             "`ray status --address ADDRESS` shows whether it runs; local starts one here"
         ) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

@@ -29,6 +29,9 @@ class RegistryLink:
         Raises:
             ConnectionError: it does not answer in time, or Ray does not.
         """
+        if not ray.is_initialized():
+            # Ray would start one on this machine.
+            raise ConnectionError("the registry does not answer: Ray is not connected")
         try:
             if self._actor is None:
                 self._actor = _actor()
@@ -37,6 +40,10 @@ class RegistryLink:
         except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
             self._actor = None
             raise ConnectionError(f"the registry does not answer: {error}") from error
+
+    def forget(self) -> None:
+        """Look for it anew with the next call, as after a new connection to Ray."""
+        self._actor = None
 
     def end(self) -> None:
         """No replica and no front end needs it any more."""
