@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +11,7 @@ import ray
 
 from cluster import applications
 from cluster.canary import CanaryError, CheckSet, check, require_same_classes
-from cluster.ray_cluster import connect
+from cluster.ray_cluster import connect, host_and_port
 from cluster.ray_fleet import RayFleet, UpdateLock
 from cluster.registry_link import RegistryLink
 from cluster.release import Release
@@ -27,7 +26,6 @@ from cluster.rolling_update import (
 from service.errors import ConfigurationError
 
 _REGISTRY_S = 10.0
-_CONNECT_S = 5.0
 
 
 def status(address: str) -> list[dict[str, object]]:
@@ -112,7 +110,14 @@ def _settled(ready_timeout_s: float, tell: Tell) -> str:
     there = applications.running()
     if len(there) == 1:
         return there[0]
-    plans = {name: applications.described(name) for name in there}
+    serving = [name for name in there if applications.state(name).running]
+    plans = {name: applications.described(name) for name in serving}
+    if len(plans) == 1 and not any(rollout.replaces in there for _, rollout in plans.values()):
+        # None of the others can say what it is, since none of their replicas has come up.
+        for name in set(there) - set(serving):
+            tell(f"an update to release {name} was cut off; ending what it has started")
+            applications.end(name)
+        return serving[0]
     for name, (plan, rollout) in plans.items():
         if rollout.replaces in plans:
             tell(f"an update to release {name} was cut off; rolling it back")
@@ -140,22 +145,6 @@ def _require_server(address: str) -> None:
         )
 
 
-def _require_listener(address: str) -> None:
-    """Tell at once what Ray would try for minutes: that nothing is there."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(
-            f"--cluster takes the address of a Ray cluster, such as 10.0.0.1:6379, got {address!r}"
-        )
-    try:
-        socket.create_connection((host, int(port)), _CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise UnreachableError(
-            f"--cluster {address}: Ray cannot be reached there: {error}; "
-            "`ray status --address ADDRESS` shows whether it runs"
-        ) from error
-
-
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """In the cluster; SIGTERM is as an interrupt, so that what was begun is taken back."""
@@ -164,10 +153,10 @@ def _connected(address: str) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _require_listener(address)
+        host_and_port(address)
         try:
             connect(address, log_to_driver=False)
-        except ConfigurationError as error:
+        except (ConfigurationError, ConnectionError) as error:
             raise UnreachableError(str(error)) from error
         yield
     finally:

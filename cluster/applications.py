@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.exceptions import RayServeException
 
 from cluster.autoscaling import ExpectedWaitPolicy
 from cluster.ray_names import DEPLOYMENT, app_name, is_app_name, release_of
 from cluster.release import Plan, Rollout
 from cluster.replica import Replica
 from cluster.replica_entry import ReplicaEntry
+from cluster.rolling_update import UpdateError
 
 SERVE_LOG = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -26,12 +29,17 @@ _MOST_STARTS = 3
 _LOOK_BACK_S, _SCALE_UP_S, _SCALE_DOWN_S = 5.0, 5.0, 60.0
 _ASK_S = 30.0
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
-_RUNNING = "RUNNING"
+_RUNNING, _DELETING = "RUNNING", "DELETING"
 
 
 def running() -> list[str]:
-    """The releases that have an application, by name."""
-    return sorted(release_of(name) for name in serve.status().applications if is_app_name(name))
+    """The releases that have an application, but for those that end."""
+    apps = serve.status().applications
+    return sorted(
+        release_of(name)
+        for name, app in apps.items()
+        if is_app_name(name) and app.status != _DELETING
+    )
 
 
 def deploy(plan: Plan, rollout: Rollout, *, count: int | None = None, wait: bool = False) -> None:
@@ -106,7 +114,7 @@ def described(release: str) -> tuple[Plan, Rollout]:
     """What a release is made of, as one of its replicas tells.
 
     Raises:
-        Exception: none of them answers.
+        UpdateError: none of them answers.
     """
     plan, rollout = _ask(release, "described")
     return plan, rollout
@@ -119,8 +127,12 @@ def entry(release: str) -> ReplicaEntry:
 
 
 def _ask(release: str, method: str) -> Any:
-    handle = serve.get_app_handle(app_name(release))
-    return getattr(handle, method).remote().result(timeout_s=_ASK_S)
+    try:
+        handle = serve.get_app_handle(app_name(release))
+        return getattr(handle, method).remote().result(timeout_s=_ASK_S)
+    except (TimeoutError, ray.exceptions.RayError, RayServeException) as error:
+        told = _line(str(error)) or type(error).__name__
+        raise UpdateError(f"no replica of release {release} answers: {told}") from error
 
 
 def _line(text: str) -> str:

@@ -31,7 +31,7 @@ class Directory:
 
     Args:
         registry: the way to it.
-        reconnect: connects to Ray anew; ConfigurationError where that cannot be.
+        reconnect: connects to Ray anew; ConnectionError or ConfigurationError where that cannot be.
     """
 
     def __init__(self, registry: RegistryLink, reconnect: Callable[[], None]) -> None:
@@ -49,14 +49,14 @@ class Directory:
             target=self._watch, args=(replicas,), name="directory", daemon=True
         ).start()
 
-    def stop(self) -> int:
-        """Watch no more; how many other front ends there are, 0 where that is not known."""
+    def stop(self) -> int | None:
+        """Watch no more; how many other front ends there are, None where that is not known."""
         self._is_over.set()
         try:
             return int(self._registry.call("leave", self._name, timeout_s=_MARGIN_S))
         except ConnectionError as error:
             _log.warning("%s", error)
-            return 0
+            return None
 
     def _watch(self, replicas: Replicas) -> None:
         is_heard = True
@@ -87,7 +87,7 @@ class Directory:
     def _try_reconnecting(self) -> None:
         try:
             self._reconnect()
-        except ConfigurationError as error:
+        except (ConfigurationError, ConnectionError) as error:
             _log.warning("%s", error)
         self._registry.forget()
 

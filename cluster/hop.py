@@ -97,7 +97,6 @@ class HopConnection:
             (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SEND_S * 1000),
         ):
             sock.setsockopt(level, name, value)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _SEND_S, 0))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
@@ -129,7 +128,8 @@ class HopConnection:
         length = len(_CALL) + len(about) + sum(map(len, arguments))
         had_begun = False
         try:
-            self._send([_LENGTH.pack(length) + _CALL + about, *arguments], _LENGTH.size + length)
+            message = [_LENGTH.pack(length) + _CALL + about, *arguments]
+            self._send(message, _LENGTH.size + length, until_s, peer)
             self._wait(until_s, peer)
             came = self._socket.recv_into(self._buffer)
             had_begun = came > 0
@@ -149,9 +149,13 @@ class HopConnection:
         kind = StaleConnectionError if self._was_used and not had_begun else HopError
         raise kind(f"the connection broke: {text}", had_begun=True) from None
 
-    def _send(self, pieces: list[_Bytes], total_bytes: int) -> None:
-        sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+    def _send(
+        self, pieces: list[_Bytes], total_bytes: int, until_s: float, peer: Peer | None
+    ) -> None:
+        sent = self._sent(pieces)
         while sent < total_bytes:
+            if not sent:
+                self._wait_for_room(until_s, peer)
             total_bytes -= sent
             gone = 0
             for piece in pieces:
@@ -162,7 +166,27 @@ class HopConnection:
             del pieces[:gone]
             if sent:
                 pieces[0] = memoryview(pieces[0])[sent:]
-            sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
+            sent = self._sent(pieces)
+
+    def _sent(self, pieces: list[_Bytes]) -> int:
+        """How many bytes of these the kernel takes at once."""
+        try:
+            return self._socket.sendmsg(pieces[:_MOST_PIECES], (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _wait_for_room(self, until_s: float, peer: Peer | None) -> None:
+        """Return once the kernel takes more; OSError where the replica reads nothing."""
+        hangs_s = time.monotonic() + _SEND_S
+        self._poll.modify(self._socket, select.POLLOUT)
+        try:
+            self._wait(min(until_s, hangs_s), peer)
+        except HopTimeoutError:
+            if until_s <= hangs_s:
+                raise
+            raise OSError(f"it reads nothing for {_SEND_S} s") from None
+        finally:
+            self._poll.modify(self._socket, select.POLLIN)
 
     def _wait(self, until_s: float, peer: Peer | None) -> None:
         """Return once something has come, or the connection has ended."""

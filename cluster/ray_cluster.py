@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 from typing import Any
 
@@ -18,11 +19,14 @@ from cluster.release import Plan, Release, Rollout
 from cluster.replicas import Replicas
 from engine.cpu.cores import available_cores
 from service.errors import ConfigurationError
-from service.options.cluster_settings import ClusterSettings
+from service.options.cluster_settings import LOCAL, ClusterSettings
 
 _log = logging.getLogger(__name__)
 
 _REGISTRY_S = 60.0
+_CONNECT_S = 5.0
+# That of this host's own node.
+_AUTO = "auto"
 
 
 class RayCluster:
@@ -74,7 +78,12 @@ class RayCluster:
             _log.warning("Ray cannot be reached; the replicas go on, if they are there")
             return
         others = 0 if self._directory is None else self._directory.stop()
-        if others:
+        if others is None and not self._settings.is_local:
+            _log.warning(
+                "the replicas go on, since other front ends may have them; the next front end that "
+                "is stopped ends them"
+            )
+        elif others:
             _log.info("the replicas go on for %d other front ends", others)
         else:
             _log.info("ending the replicas")
@@ -148,8 +157,10 @@ def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
         **others: further arguments of `ray.init`.
 
     Raises:
-        ConfigurationError: it cannot be reached.
+        ConfigurationError: the address is none, or that of a cluster of another kind.
+        ConnectionError: it cannot be reached.
     """
+    _require_listener(address)
     # Ray installs a handler of its own, which would end this process at once.
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -160,12 +171,46 @@ def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
             log_to_driver=log_to_driver,
             **others,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except ConnectionError as error:
+        raise _unreachable(address, error) from error
+    except (ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"--cluster {address}: Ray cannot be reached there: {told}; "
-            "`ray status --address ADDRESS` shows whether it runs; local starts one here"
-        ) from error
+        raise ConfigurationError(f"--cluster {address}: Ray does not take it: {told}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Where a cluster's head listens; None where Ray finds it by itself.
+
+    Raises:
+        ConfigurationError: it is no such address.
+    """
+    if address in (LOCAL, _AUTO) or "://" in address:
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigurationError(
+            f"--cluster takes the address of a Ray cluster, such as 10.0.0.1:6379, auto for that "
+            f"of this host's node, or local for one that ends with the server, got {address!r}"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _require_listener(address: str) -> None:
+    """Tell at once what Ray would try for minutes: that nothing is there."""
+    place = host_and_port(address)
+    if place is None:
+        return
+    try:
+        socket.create_connection(place, _CONNECT_S).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> ConnectionError:
+    return ConnectionError(
+        f"--cluster {address}: Ray cannot be reached there: {' '.join(str(error).split())}; "
+        "`ray status --address ADDRESS` shows whether it runs; local starts one here"
+    )

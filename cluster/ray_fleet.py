@@ -39,6 +39,8 @@ class RayFleet:
 
     def start_new(self) -> None:
         """One replica of the new release, of which no front end hears yet."""
+        with suppress(ConnectionError):
+            self._registry.call("forget_failure", timeout_s=_REGISTRY_S)
         applications.deploy(self._new, self._rollout, count=1)
         self._wait_for_new(1)
 
@@ -95,7 +97,8 @@ class RayFleet:
             if done(state):
                 return
             if state.failure:
-                raise UpdateError(f"release {release} does not come up: {state.failure}")
+                told = self._own_words() or state.failure
+                raise UpdateError(f"release {release} does not come up: {told}")
             if time.monotonic() > end_s:
                 told = applications.trouble(release)
                 raise UpdateError(
@@ -104,6 +107,12 @@ class RayFleet:
                     + (f" and says: {told}" if told else "")
                 )
             time.sleep(_LOOK_S)
+
+    def _own_words(self) -> str:
+        """Why a replica could not start, in one line; "" where it has not said so."""
+        with suppress(ConnectionError):
+            return str(self._registry.call("look", timeout_s=_REGISTRY_S).failure)
+        return ""
 
     def _wait_until_known(self, plan: Plan, count: int) -> None:
         """Until the registry, and so each front end, has so many of a release that are ready."""

@@ -21,7 +21,7 @@ from interfaces.command_line import build_parser
 from interfaces.extras import install_command
 from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
 from interfaces.kinds import DURATION, FILE, SWITCH, TEXT, Bounds, Kind
-from interfaces.options import REQUIRED, Command, Option, options_of
+from interfaces.options import REQUIRED, Command, Option, dashed, options_of
 from service.client.chosen_images import UnusableInputError, chosen_images
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
@@ -30,6 +30,7 @@ from service.options.validation import handler_settings
 
 UPDATE, STATUS = "update", "status"
 ROLLED_BACK, REFUSED, UNREACHABLE = 1, 2, 3
+_SKIP_BAD = "canary_" + SKIP_BAD_IMAGES
 
 _OWN = (
     Option("cluster", TEXT, REQUIRED, "the Ray cluster that has the replicas", "ADDRESS"),
@@ -55,9 +56,7 @@ _OWN = (
         0.95,
         "least share of --canary-images of which it is",
     ),
-    Option(
-        "canary_" + SKIP_BAD_IMAGES, SWITCH, False, "of --canary-images, " + SKIP_BAD_IMAGES_HELP
-    ),
+    Option(_SKIP_BAD, SWITCH, False, "of --canary-images, " + SKIP_BAD_IMAGES_HELP),
     Option(
         "no_surge",
         SWITCH,
@@ -165,7 +164,10 @@ def changed(old: Release, options: argparse.Namespace) -> Release:
     told = ", ".join(filter(None, [old.options_given, *words]))
     new = Release.of(old.handler, for_handler, settings, old.log, told)
     if new.name == old.name:
-        raise ConfigurationError("the replicas run with these settings already")
+        raise ConfigurationError(
+            "the replicas run with these settings already; a file that has changed needs another "
+            "name, so that replicas of both releases can start during the update"
+        )
     return new
 
 
@@ -177,7 +179,10 @@ def _check_set(options: argparse.Namespace) -> CheckSet | None:
     images = [
         (Path(name).name, image if isinstance(image, bytes) else image.read_bytes())
         for name, image in chosen_images(
-            [options.canary_images], skip_bad=options.canary_skip_bad_images, tell=_tell
+            [options.canary_images],
+            skip_bad=options.canary_skip_bad_images,
+            tell=_tell,
+            option=dashed(_SKIP_BAD),
         )
     ]
     labels = None

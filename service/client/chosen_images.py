@@ -23,7 +23,11 @@ class UnusableInputError(Exception):
 
 
 def chosen_images(
-    names: Sequence[str], *, skip_bad: bool, tell: Callable[[str], None]
+    names: Sequence[str],
+    *,
+    skip_bad: bool,
+    tell: Callable[[str], None],
+    option: str = dashed(SKIP_BAD_IMAGES),
 ) -> list[tuple[str, Path | bytes]]:
     """The images by their names, with those of a folder in the order of their names.
 
@@ -31,6 +35,7 @@ def chosen_images(
         names: files, folders, and `STDIN`.
         skip_bad: whether images that cannot be used are left out, and not a mistake.
         tell: called with each line about what cannot be used or is left out.
+        option: the command's option for `skip_bad`.
 
     Raises:
         UnusableInputError: see there.
@@ -48,7 +53,6 @@ def chosen_images(
         usable += found.usable
         bad.update(found.bad)
         others += found.others
-    option = dashed(SKIP_BAD_IMAGES)
     every = FoundImages(usable, bad, others)
     every.settle(UnusableInputError, skip_bad=skip_bad, tell=tell, option=option)
     if not images:

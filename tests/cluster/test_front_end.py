@@ -150,6 +150,23 @@ def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(parts: Parts) ->
             assert {client.classify(_image("best=1")).class_id for _ in range(5)} == {1}
 
 
+def test_so_does_one_that_does_not_even_read(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than the kernel's buffers take is still being sent when the time is over."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        entry = parts.replica()[1]
+        server, cluster = parts.front_end(entry)
+        cluster.show(type(entry)("hung", "127.0.0.1", silent.getsockname()[1], "n", 2, "release"))
+        [late] = server.client().infer_images(
+            [inference.InferenceParams("u", _image(" " * 15_000_000))],
+            inference.InferOptions(timeout_ms=50),
+        )
+    assert late.error.code == inference.ErrorCode.DEADLINE_EXCEEDED
+    assert "no reply" in caplog.text
+    assert "the connection broke" not in caplog.text
+
+
 def test_images_of_a_client_that_has_gone_are_dropped(parts: Parts) -> None:
     handler = ScriptedHandler()
     replica, entry = parts.replica(handler)

@@ -12,10 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import psutil
 import pytest
 
 from service.client import Client
 from tests.cluster.needs import needs_ray
+from tests.cluster_runs.waiting import until
 from tests.image_models import save_linear_classifier
 from tests.ports import free_port
 from tests.robustness.checking_clients import RIGHT
@@ -127,8 +129,31 @@ def test_a_model_that_does_not_load_comes_back(updated: Updated) -> None:
     (updated.folder / "broken.onnx").write_bytes(b"no model")
     done = updated.update("broken.onnx")
     assert done.returncode == 1
-    assert "broken.onnx" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert "broken.onnx" in last
+    assert "Traceback" not in last
     assert updated.model() == before
+
+
+def test_a_killed_update_whose_release_cannot_start_is_no_hindrance(updated: Updated) -> None:
+    """None of its replicas can be asked what it is."""
+    (updated.folder / "hindering.onnx").write_bytes(b"no model")
+    words = updated.command("update", "--model", updated.folder / "hindering.onnx")
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        release = process.stderr.readline().split()[-1]
+        until(lambda: _runs(f"ServeReplica:thriftpipe-{release}"))
+        process.kill()
+    name = updated.copy("sixth.onnx")
+    done = updated.update(name)
+    assert done.returncode == 0, done.stderr
+    assert "was cut off" in done.stderr
+    assert updated.model() == name
+
+
+def _runs(name: str) -> bool:
+    commands = (one.info["cmdline"] or () for one in psutil.process_iter(["cmdline"]))
+    return any(name in " ".join(words) for words in commands)
 
 
 def test_an_update_that_is_killed_is_rolled_back_by_the_next(updated: Updated) -> None:
