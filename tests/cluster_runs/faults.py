@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from loadtest.records.run import Check
 from tests.cluster_runs.ray_nodes import HEAD
-from tests.cluster_runs.served_cluster import ServedCluster, require, wait_gone
+from tests.cluster_runs.served_cluster import ServedCluster, pause_s, require, wait_gone
 
 _REPLACED_S = 60.0
+_KNOWN_AGAIN_S = 20.0
 
 
 @dataclass
@@ -110,6 +111,8 @@ def restart_head(cluster: ServedCluster, rng: random.Random) -> Fault:
     def mend() -> Sequence[Check]:
         alive = before & {process.pid for process in cluster.replica_processes()}
         cluster.nodes.start_head()
+        # As long as nodes may take to find that it does not know them.
+        pause_s(time.monotonic() + _KNOWN_AGAIN_S)
         replaced = _replaced(cluster)
         after = {process.pid for process in cluster.replica_processes()}
         return [
