@@ -15,7 +15,7 @@ from loadtest.records.run import Check, new_run
 from tests.cluster_runs import faults, judging
 from tests.cluster_runs.load import UNREACHABLE, Attempt, ClusterLoad
 from tests.cluster_runs.paced import paced_server
-from tests.cluster_runs.ray_nodes import MEMORY, ROCKSDB, RayNodes
+from tests.cluster_runs.ray_nodes import RayNodes
 from tests.cluster_runs.results import finish
 from tests.cluster_runs.served_cluster import ServedCluster, pause_s, require
 from tests.robustness.checking_clients import FAILED, HUNG, LATE, LOST, REFUSED, RIGHT, WRONG
@@ -29,6 +29,8 @@ _LOOK_S = 0.5
 # Beyond the limit, so that a throughput that is back a little late shows how late.
 _LONGEST_S = judging.WITHIN_S + 15.0
 _SETTLE_S = 120.0
+# Its calls end after 2 s, and Ray Serve ends it after 3 checks of 3.3 s.
+_ROUNDS_OF_A_HANG = 5
 
 Inject = Callable[[ServedCluster, random.Random], faults.Fault]
 
@@ -206,9 +208,3 @@ class _Chaos:
 
     def _tell(self, line: str) -> None:
         self._progress.line(f"cluster: {line}")
-
-
-# Its calls end after 2 s, and Ray Serve ends it after 3 checks of 3.3 s.
-_ROUNDS_OF_A_HANG = 5
-
-GCS = (MEMORY, ROCKSDB)
