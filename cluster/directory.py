@@ -99,7 +99,7 @@ class Directory:
         if time.monotonic() < self._before_until_s:
             told = {**self._before, **told}
         self._view = view
-        if view.failure:
-            replicas.failed(view.failure)
         if not self._is_over.is_set():
             replicas.update(told.values())
+        if view.failure:
+            replicas.failed(view.failure)

@@ -138,12 +138,12 @@ class FrontEnd(ThriftServer):
     def _wait_for(self, count: int) -> None:
         told = ""
         while not self._replicas.wait_for(count, _LOOK_S):
+            if self._replicas.failure:
+                raise ConfigurationError(self._replicas.failure)
             trouble = self._cluster.trouble()
             if trouble and trouble != told:
                 _log.warning("replicas do not come: %s", trouble)
             told = trouble
-        if self._replicas.failure:
-            raise ConfigurationError(self._replicas.failure)
 
     def _sum_up(self) -> None:
         self._troubles.tell(self._counts.read())

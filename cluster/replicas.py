@@ -132,14 +132,15 @@ class Replicas:
             return [self._by_name[name] for name in sorted(self._by_name)]
 
     def wait_for(self, count: int, timeout_s: float) -> bool:
-        """Whether so many are there and ready within that time, or one has failed to start."""
+        """Whether so many are there and ready within that time; at once where `failure` is set."""
 
         def enough() -> bool:
             ready = sum(not one.entry.why_not_ready for one in self._by_name.values())
-            return ready >= count or bool(self.failure)
+            return ready >= count
 
         with self._changed:
-            return self._changed.wait_for(enough, timeout_s)
+            self._changed.wait_for(lambda: self.failure or enough(), timeout_s)
+            return enough()
 
     def take(
         self, images: int, without: Collection[str] = (), patience_s: float = 0.0

@@ -146,3 +146,12 @@ def test_a_release_is_the_same_for_front_ends_that_differ_only_in_their_own() ->
     assert own.for_handler.config.startswith("/")
     assert own.for_handler.model == "efficientnet_lite0"
     assert (own.settings.tls_cert, own.settings.metrics_port) == (None, None)
+
+
+def test_a_release_that_cannot_start_hinders_no_front_end_that_has_replicas() -> None:
+    """Such as that of an update, while another front end joins."""
+    there = Replicas()
+    there.update(_entries(1))
+    there.failed("the new model does not load")
+    assert there.wait_for(1, 60.0)
+    assert not there.wait_for(2, 60.0)
