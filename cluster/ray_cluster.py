@@ -171,11 +171,11 @@ def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
             log_to_driver=log_to_driver,
             **others,
         )
-    except ConnectionError as error:
-        raise _unreachable(address, error) from error
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         told = " ".join(str(error).split())
         raise ConfigurationError(f"--cluster {address}: Ray does not take it: {told}") from error
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise _unreachable(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

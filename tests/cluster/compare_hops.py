@@ -37,6 +37,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import serve
 
+from cluster.applications import SERVE_LOG
 from cluster.hop import HopConnection
 from cluster.infer_arguments import options_piece, requests_in_pieces
 from cluster.ray_names import NAMESPACE
@@ -248,9 +249,12 @@ def main() -> None:
         num_cpus=4,
         log_to_driver=False,
     )
-    serve.start(proxy_location="Disabled")
+    # As the cluster's own: no line of a log for each call.
+    serve.start(proxy_location="Disabled", logging_config=SERVE_LOG)
     handle: Any = serve.run(
-        serve.deployment(NullReplica).options(max_ongoing_requests=1000).bind(), route_prefix=None
+        serve.deployment(NullReplica).options(max_ongoing_requests=1000).bind(),
+        route_prefix=None,
+        logging_config=SERVE_LOG,
     )
     actor: Any = ray.remote(NullReplica).options(max_concurrency=1000).remote()
     of_serve, of_actor = handle.pid.remote().result(), ray.get(actor.pid.remote())
