@@ -24,6 +24,7 @@ from cluster.rolling_update import (
     roll_out,
 )
 from service.errors import ConfigurationError
+from service.options.cluster_settings import LOCAL
 
 _REGISTRY_S = 10.0
 
@@ -153,6 +154,11 @@ def _connected(address: str) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if address == LOCAL:
+            raise ConfigurationError(
+                "--cluster local: such a Ray is found by its own server only; `ray start --head` "
+                "starts one that can be updated, and `thriftpipe serve --cluster ADDRESS` uses it"
+            )
         host_and_port(address)
         try:
             connect(address, log_to_driver=False)

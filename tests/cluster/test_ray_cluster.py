@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cluster.release import Release
+from cluster.update_command import main
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
 from service.logs.log_settings import LogSettings
 from service.options.cluster_settings import ClusterSettings
 from service.options.server_settings import ServerSettings
 from tests.cluster.needs import needs_ray
+from tests.commands import run_here
 from tests.serving import ServerProcess
 
 pytestmark = needs_ray
@@ -38,6 +40,12 @@ def test_a_front_end_says_at_once_that_no_cluster_is_there() -> None:
     process = ServerProcess(words)
     assert process.wait() == 1
     assert "--cluster 127.0.0.1:9: Ray cannot be reached there" in process.log
+
+
+def test_a_local_cluster_is_not_looked_for() -> None:
+    done = run_here(main, "status", "--cluster", "local")
+    assert done.returncode == 2
+    assert "found by its own server only" in done.stderr
 
 
 def test_where_others_are_not_known_their_replicas_go_on(
