@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
 
-from cluster.autoscaling import ExpectedWaitPolicy
+from cluster.autoscaling import LoadPolicy
 from cluster.ray_names import DEPLOYMENT, app_name, is_app_name, release_of
 from cluster.release import Plan, Rollout
 from cluster.replica import Replica
@@ -152,7 +152,7 @@ def _deployment(plan: Plan, count: int | None) -> Any:
                 metrics_interval_s=2.0,
                 upscale_delay_s=_SCALE_UP_S,
                 downscale_delay_s=_SCALE_DOWN_S,
-                policy=AutoscalingPolicy(policy_function=ExpectedWaitPolicy),
+                policy=AutoscalingPolicy(policy_function=LoadPolicy),
             )
         }
     return serve.deployment(Replica).options(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import serve
 
-from cluster.autoscaling import LOAD, load
+from cluster.autoscaling import LOAD, BusyShare, load
 from cluster.registry import ANNOUNCE_EVERY_S
 from cluster.registry_link import RegistryLink
 from cluster.release import Plan, Rollout
@@ -55,6 +56,7 @@ class Replica:
             line, _ = error_line(error)
             self._registry.call("fail", line, timeout_s=_REGISTRY_S)
             raise
+        self._busy_share = BusyShare(time.monotonic())
         self._entry = ReplicaEntry(
             name,
             host,
@@ -84,8 +86,9 @@ class Replica:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Its load, for the policy."""
         server = self._server.server
+        share = self._busy_share.look(server.busy_s, time.monotonic())
         wait_s, batch_s = server.expected_wait_s, server.full_batch_s
-        return {LOAD: load(wait_s, batch_s, self._settings.max_queue_ms)}
+        return {LOAD: load(wait_s, batch_s, share, self._settings.max_queue_ms)}
 
     def entry(self) -> ReplicaEntry:
         """What front ends know of it."""

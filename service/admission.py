@@ -125,6 +125,13 @@ class Admission:
         with self._lock:
             return self._at_work * self._rate.between_s
 
+    @property
+    def busy_s(self) -> float:
+        """How long there has been work so far, a part of the time with a part of `at_work`."""
+        with self._lock:
+            self._rate.pass_time(self._in_server, self._clock())
+            return self._rate.busy_s
+
     def admit(self, images: int, deadline: Deadline | None = None) -> Place:
         """Places for `images` images, until the context is left.
 

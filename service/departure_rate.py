@@ -21,31 +21,36 @@ class DepartureRate:
         at_work: images that can be worked on at once.
         first_guess_s: the estimate before any image has left.
         now_s: the time.
+
+    Attributes:
+        busy_s: the time that has counted so far.
     """
 
     def __init__(self, at_work: int, first_guess_s: float, now_s: float) -> None:
         self._at_work = at_work
         self._memory = max(_LEAST_MEMORY, 2 * at_work)
-        self._busy_s = first_guess_s
+        self._remembered_s = first_guess_s
         self._images = 1.0
-        self._since_last_s = 0.0
+        self.busy_s = self._busy_at_last_s = 0.0
         self._now_s = now_s
 
     def pass_time(self, in_server: int, now_s: float) -> None:
         """So many images have been in the server until now."""
         share = min(1.0, in_server / self._at_work)
-        self._since_last_s += share * (now_s - self._now_s)
+        self.busy_s += share * (now_s - self._now_s)
         self._now_s = now_s
 
     def count_departures(self, images: int) -> None:
         """So many images leave now, at which the server has worked."""
-        kept = math.exp(-min(images / self._memory, self._since_last_s / _MEMORY_S))
-        self._busy_s = kept * (self._busy_s + self._since_last_s)
+        since_last_s = self.busy_s - self._busy_at_last_s
+        kept = math.exp(-min(images / self._memory, since_last_s / _MEMORY_S))
+        self._remembered_s = kept * (self._remembered_s + since_last_s)
         self._images = kept * (self._images + images)
-        self._since_last_s = 0.0
+        self._busy_at_last_s = self.busy_s
 
     @property
     def between_s(self) -> float:
         """The estimate; it grows while nothing leaves although a whole batch should have left."""
-        with_next_s = (self._busy_s + self._since_last_s) / (self._images + self._at_work)
-        return max(self._busy_s / self._images, with_next_s)
+        with_last_s = self._remembered_s + self.busy_s - self._busy_at_last_s
+        with_next_s = with_last_s / (self._images + self._at_work)
+        return max(self._remembered_s / self._images, with_next_s)

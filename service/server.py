@@ -161,6 +161,11 @@ class Server(ThriftServer):
         return 0.0 if self._admission is None else self._admission.full_batch_s
 
     @property
+    def busy_s(self) -> float:
+        """How long it has had work, in proportion while there was less than it does at once."""
+        return 0.0 if self._admission is None else self._admission.busy_s
+
+    @property
     def images_at_work(self) -> int:
         """How many images its handler works on at once; 0 before it can serve."""
         return 0 if self._handler is None else self._handler.info().images_at_work

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cluster.autoscaling import LOAD, ExpectedWaitPolicy, load
+from cluster.autoscaling import LOAD, BusyShare, LoadPolicy, load
 from service.admission import Admission
 from service.client import Client
 from service.handlers.warm_up import sample_jpeg
@@ -53,25 +53,53 @@ class SlowModel:
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "batch_s", "max_queue_ms", "expected"),
+    ("wait_s", "batch_s", "busy_share", "max_queue_ms", "expected"),
     [
-        (0.15, 0.01, 450, 1.0),
-        (0.3, 0.01, 450, 2.0),
-        (0.0, 0.01, 450, 0.0),
+        (0.15, 0.01, 0.6, 450, 1.0),
+        (0.3, 0.01, 1.0, 450, 2.0),
+        (0.0, 0.01, 0.0, 450, 0.0),
         # Without a limit.
-        (0.15, 0.01, 0, 1.0),
+        (0.15, 0.01, 0.6, 0, 1.0),
         # A batch of a slow model alone takes longer than what is to be kept.
-        (2.0, 1.0, 450, 1.0),
+        (2.0, 1.0, 0.6, 450, 1.0),
+        # A fast model: the wait is short until there is more work than can be done.
+        (0.01, 0.01, 0.7, 450, 1.0),
+        (0.01, 0.01, 0.35, 450, 0.5),
     ],
 )
-def test_load_is_1_where_the_wait_is_what_is_to_be_kept(
-    wait_s: float, batch_s: float, max_queue_ms: int, expected: float
+def test_load_is_1_where_wait_or_work_is_what_is_to_be_kept(
+    wait_s: float, batch_s: float, busy_share: float, max_queue_ms: int, expected: float
 ) -> None:
-    assert load(wait_s, batch_s, max_queue_ms) == pytest.approx(expected)
+    assert load(wait_s, batch_s, busy_share, max_queue_ms) == pytest.approx(expected)
+
+
+def test_the_busy_share_is_that_since_the_last_look() -> None:
+    now_s = 10.0
+    admission = Admission(2, 100, first_guess_s=0.05, clock=lambda: now_s)
+    share = BusyShare(now_s)
+    with admission.admit(1):
+        now_s = 14.0
+    # One of two that could be worked on, for all of the time.
+    assert share.look(admission.busy_s, now_s) == pytest.approx(0.5)
+    with admission.admit(8):
+        now_s = 15.0
+    now_s = 18.0
+    assert share.look(admission.busy_s, now_s) == pytest.approx(0.25)
+    assert share.look(admission.busy_s, now_s) == 0.0
+
+
+def test_a_steady_load_keeps_its_replicas() -> None:
+    """Eight replicas that work 0.7 of the time, 10 ms an image: their wait is next to nothing."""
+    context = SimpleNamespace(
+        aggregated_metrics={LOAD: {str(n): load(0.007, 0.01, 0.7, 450) for n in range(8)}},
+        current_num_replicas=8,
+        target_num_replicas=8,
+    )
+    assert LoadPolicy()(context)[0] == pytest.approx(8)
 
 
 def test_the_policy_wants_so_many_that_the_mean_load_becomes_1() -> None:
-    policy = ExpectedWaitPolicy()
+    policy = LoadPolicy()
 
     def wanted(loads: dict[str, float], there: int = 2, target: int = 2) -> float:
         context = SimpleNamespace(
