@@ -14,11 +14,17 @@ _ERRORS_ONLY = 3
 def cpu_session(
     content: bytes, options: onnxruntime.SessionOptions | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session that runs a serialized model on the CPU, and logs errors only."""
-    options = options or onnxruntime.SessionOptions()
+    """A session that runs a serialized model on the CPU, and logs errors only.
+
+    Args:
+        content: the model.
+        options: of the session; None for onnxruntime's own, with threads that sleep between runs:
+            in a loop they would take the cores from what the caller does there.
+    """
+    if options is None:
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _ERRORS_ONLY
-    # Threads that wait for the next run in a loop would take the cores from what is between runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=_CPU)
 
 
