@@ -548,9 +548,9 @@ class ServerInfo(object):
      - versions: Package name to version.
      - settings: What else shapes the speed: instances, threads, lock, ... `classes` is the number of the
     model's classes; `note`, where it is set, is what users of the answers have to know.
-     - worker: Which of the server's workers answers, from 0.
-     - workers: How many workers the server has; 1 where one process is the server.
-     - supervisor_pid: Of the workers' parent; unset where one process is the server.
+     - worker: Which of the server's workers, or of its replicas, answers, from 0.
+     - workers: How many of them the server has; 1 where one process is the server.
+     - supervisor_pid: Of the workers' parent, or the replicas' front end; unset where one process is the server.
 
     """
 
