@@ -392,4 +392,5 @@ def test_no_client_of_a_closed_loop_is_without_a_request(
         loop.close()
     window = waits[: max(i for i, (_, calls) in enumerate(waits) if calls == 4)]
     assert {answer.outcome for answer in answers} == {RIGHT}
-    assert {calls for wait_s, calls in window if wait_s > 0} == {4}
+    # On busy cores answers may always be there already, so that it never waits.
+    assert {calls for wait_s, calls in window if wait_s > 0} <= {4}
