@@ -135,6 +135,8 @@ class _StopBySignals:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Run by Python in the main thread."""
         del frame
+        # `note` may come later than the next signal: than what is logged here, and answered to it.
+        self._expect_the_next(number)
         if self._is_stopping.is_set():
             return
         self._is_stopping.set()
@@ -151,8 +153,7 @@ class _StopBySignals:
             # It waits for the serving thread, and other signals must not.
             threading.Thread(target=_log_stats, args=(self._server,), daemon=True).start()
         if number in self._stopping:
-            if self._is_native and number in _ENDING:
-                _end_by_the_next(number)
+            self._expect_the_next(number)
             self._came.append(number)
             if number in _ENDING and sum(one in _ENDING for one in self._came) > 1:
                 self._end_now(number)
@@ -161,6 +162,10 @@ class _StopBySignals:
             elif len(self._came) == 1:
                 threading.Thread(target=self._end_start, args=(number,), daemon=True).start()
         self._server.wake()
+
+    def _expect_the_next(self, number: int) -> None:
+        if self._is_native and number in _ENDING:
+            _end_by_the_next(number)
 
     def end(self) -> None:
         """The server has ended; does not return where `_end_now` ends the process."""

@@ -25,6 +25,26 @@ import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+# The thread that reads signals gets to none of them before Python has handled two.
+LATE_READER = """
+import runpy, sys, threading
+from service.processes.signals import _StopBySignals as stop
+handled, are_two, on_signal, note = [], threading.Event(), stop.on_signal, stop.note
+
+def counted(self, number, frame):
+    on_signal(self, number, frame)
+    handled.append(number)
+    if len(handled) == 2:
+        are_two.set()
+
+def late(self, number):
+    are_two.wait()
+    note(self, number)
+
+stop.on_signal, stop.note = counted, late
+sys.argv = sys.argv[2:]
+runpy.run_module("service", run_name="__main__", alter_sys=True)
+"""
 
 Start = Callable[..., Any]
 
@@ -75,6 +95,15 @@ def test_a_second_sighup_is_no_second_thoughts(start: Start) -> None:
     server.process.send_signal(signal.SIGINT)
     server.process.terminate()
     assert server.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def test_the_second_signal_is_handled_however_late_the_first_is_read(start: Start) -> None:
+    server = start("-c", LATE_READER, *NULL, "--workers", "1", "--drain-delay-s", "3600")
+    server.port()
+    server.process.terminate()
+    server.read_until("(SIGTERM): not ready, and serving on")
+    server.process.terminate()
+    assert server.wait() == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
