@@ -20,7 +20,7 @@ from engine.classifier import (
 )
 from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError
-from engine.int8.quantization import graph_for_cpu
+from engine.int8.cpu_graph import graph_for_cpu
 from engine.onnx_graph.activations import SOFTMAX
 from engine.options import EngineOptions
 from engine.scoring import scoring_of

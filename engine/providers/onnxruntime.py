@@ -13,7 +13,7 @@ from engine.contexts.cpu_context import CpuContext
 from engine.cpu.cores import cpu_identity
 from engine.cpu.vnni import largest_weight
 from engine.errors import EngineError
-from engine.int8.quantization import graph_for_cpu
+from engine.int8.cpu_graph import graph_for_cpu
 from engine.interface import Engine
 from engine.onnx_graph.optimization import cpu_session, optimized
 from interfaces.error_text import first_line

@@ -14,7 +14,7 @@ from engine.contexts.cpu_context import CpuContext
 from engine.cpu.cores import cpu_identity, fitting_contexts
 from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError, MissingOnHostError
-from engine.int8.quantization import graph_for_cpu
+from engine.int8.cpu_graph import graph_for_cpu
 from engine.interface import Engine
 
 _DEVICE = "CPU"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from engine.int8.quantization import quantized_graph
 from engine.onnx_graph.fp16 import cast_layers
 from engine.onnx_graph.fused_input import prepares_pixels
 from engine.onnx_graph.model import OnnxModel
@@ -25,6 +24,9 @@ def tensorrt_graph(model: OnnxModel, options: EngineOptions) -> bytes:
     """
     proto = model.proto
     if options.precision == "int8":
+        # Here, since onnxruntime's quantiser would make each other start longer.
+        from engine.int8.quantization import quantized_graph
+
         proto = quantized_graph(model, options, symmetric=True)
     proto = cast_layers(proto, options.precision, options.fp32_layers, options.fp16_layers)
     _cast_pixels_first(proto.graph)
