@@ -19,6 +19,7 @@ from thriftpy2.rpc import make_client
 from thriftpy2.transport import TTransportException
 
 from idl import inference
+from tests.robustness.colour_model import write_colour_model
 from tests.service.certificates import Authority
 from tests.service.conftest import Wire
 
@@ -125,7 +126,7 @@ if not os.fork():
 """
 SHARED = (
     *("-m", "service", "--handler", "pipeline", "--port", "0", "--workers", "2"),
-    *("--set", "shared_engine=always", "--model", "efficientnet_lite0", "--calibrate", "off"),
+    *("--set", "shared_engine=always", "--calibrate", "off", "--backends", "backends.py"),
 )
 
 Start = Callable[..., Any]
@@ -239,6 +240,13 @@ def checked(start: Start, tmp_path: Path) -> Start:
     """Starts servers of the handler that notes what it has taken."""
     write_handler(tmp_path, CHECKED_HANDLER)
     return lambda *arguments: start(*CHECKED, *arguments)
+
+
+@pytest.fixture
+def shared(start: Start, tmp_path: Path) -> Start:
+    """Starts servers of two workers and an engine process, with a model that takes no time."""
+    model = write_colour_model(tmp_path).arguments()
+    return lambda *arguments: start(*SHARED, *model, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -429,11 +437,11 @@ def test_a_start_that_hangs_in_native_code_ends(start: Start, tmp_path: Path, wo
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_engine_process_that_loads_outlives_the_server(
-    start: Start, tmp_path: Path, number: int
+    shared: Start, tmp_path: Path, number: int
 ) -> None:
     (tmp_path / "backends.py").write_text(HUNG_BACKENDS)
     os.mkfifo(tmp_path / "loading")
-    server = start(*SHARED, "--backends", "backends.py")
+    server = shared()
     (tmp_path / "loading").read_bytes()
     server.process.send_signal(number)
     assert server.wait() == (128 + number if number == signal.SIGTERM else -number)
@@ -443,14 +451,14 @@ def test_no_engine_process_that_loads_outlives_the_server(
 
 
 def test_an_adopted_engine_process_is_reaped_and_its_successor_may_hang(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a temporary directory whose name alone fills the address of a Unix socket."""
     temporary = tmp_path / ("long" * 40)
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     (tmp_path / "backends.py").write_text(HUNG_BACKENDS)
-    server = start(*SHARED, "--backends", "backends.py")
+    server = shared()
     server.port()
     (engine,) = [
         process
@@ -488,11 +496,11 @@ def test_what_a_handler_has_started_is_not_waited_for(start: Start, tmp_path: Pa
 
 
 def test_what_the_engine_process_has_started_is_not_waited_for(
-    start: Start, tmp_path: Path
+    shared: Start, tmp_path: Path
 ) -> None:
     """It ends by itself all the same."""
     (tmp_path / "backends.py").write_text(FORKING_BACKENDS)
-    server = start(*SHARED, "--backends", "backends.py", "--drain-timeout-s", "3600")
+    server = shared("--drain-timeout-s", "3600")
     server.port()
     server.process.terminate()
     assert server.wait() == 0
