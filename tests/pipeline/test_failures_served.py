@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from idl import inference
 from tests.serving import TIMEOUT_S, connect, service
+from tests.waiting import wait_until
 
 BACKENDS = """
 import ctypes
@@ -146,15 +146,18 @@ class Served:
         return [r.label if r.error is None else r.error.code for r in results]
 
     def wait_until(self, *, ready: bool) -> list[str]:
-        """Classify until health says so of every worker; the reasons."""
-        end_s = time.monotonic() + TIMEOUT_S
-        while True:
-            healths = [client.health() for client in self.clients]
+        """Wait until health says so of every worker, after calls that fail; the reasons."""
+        healths: list[Any] = []
+
+        def all_say_so() -> bool:
+            healths[:] = [client.health() for client in self.clients]
             if all(health.ready == ready for health in healths):
-                return [health.reason for health in healths]
-            assert time.monotonic() < end_s, healths
-            if not ready:
-                assert self.classify(RED) == [INTERNAL]
+                return True
+            assert ready or self.classify(RED) == [INTERNAL]
+            return False
+
+        wait_until(all_say_so)
+        return [health.reason for health in healths]
 
 
 def write_files(folder: Path) -> list[str]:
@@ -302,9 +305,7 @@ def test_health_says_that_no_instance_gets_on(served: Served) -> None:
     with ThreadPoolExecutor(6) as callers:
         calls = callers.map(call, range(6))
         try:
-            end_s = time.monotonic() + TIMEOUT_S
-            while any(client.health().ready for client in served.clients):
-                assert time.monotonic() < end_s
+            wait_until(lambda: not any(client.health().ready for client in served.clients))
             for health in [client.health() for client in served.clients]:
                 assert (
                     "node 'model': each of its 2 instances in service has been at" in health.reason

@@ -14,6 +14,7 @@ from thriftpy2.rpc import make_client
 from thriftpy2.transport import TTransportException
 
 from idl import inference
+from tests.waiting import wait_until
 
 TIMEOUT_S = 30
 BROKEN = (OSError, TTransportException)
@@ -127,10 +128,9 @@ def test_workers_of_a_hung_supervisor_serve_on_and_say_so(start: Start, connect:
         assert client.health().ready
     server.fill_log()
     server.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: not any(client.health().ready for client in clients))
     for client in clients:
-        while (health := client.health()).ready:
-            pass
-        assert health.reason == "the supervisor hangs: silent for 0.5 s"
+        assert client.health().reason == "the supervisor hangs: silent for 0.5 s"
     for _ in pids:
         server.read_until("the supervisor hangs: silent for 0.5 s")
     for client in clients:

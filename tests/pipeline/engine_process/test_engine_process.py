@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -20,6 +19,7 @@ from idl import inference
 from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.errors import PipelineConfigError
 from tests.serving import TIMEOUT_S, connect, service
+from tests.waiting import wait_until
 
 HANG_TIMEOUT_S = "3"
 SHARED = ("--handler", "pipeline", "--workers", "2", "--set", "shared_engine=always")
@@ -57,12 +57,6 @@ def classify(port: int, images: list[bytes], **options: Any) -> list[Any]:
         return list(client.infer_images(requests, inference.InferOptions(**options)))
     finally:
         client.close()
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < end_s
 
 
 class Load:

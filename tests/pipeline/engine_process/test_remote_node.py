@@ -25,6 +25,7 @@ from pipeline.errors import NodeError, PipelineConfigError
 from pipeline.runtime.task import Task, WaitingCall
 from service.handlers.restart_policy import RestartPolicy
 from tests.serving import TIMEOUT_S
+from tests.waiting import wait_until
 
 SLOTS = 256
 FACTS = EngineFacts("none", "fp32", "numbers", "", "", "none", 1, 1, 1, {})
@@ -142,9 +143,7 @@ def handed_over(data: int, deadline_s: float | None = None) -> Task:
 
 def wait_for_restart(node: RemoteNode) -> None:
     """Until it has seen that there is no engine process."""
-    end_s = time.monotonic() + TIMEOUT_S
-    while "is being restarted" not in node.why_not_ready():
-        assert time.monotonic() < end_s
+    wait_until(lambda: "is being restarted" in node.why_not_ready())
 
 
 def submitted(callers: ThreadPoolExecutor, node: RemoteNode, task: Task) -> Future[None]:
@@ -255,9 +254,7 @@ def test_nothing_waits_for_an_engine_process_for_ever(engine: Engine, node: Remo
     node.submit(another := handed_over(3))
     assert "restarted, so far without success" in str(another.error)
     engine.attempts.put(True)
-    end_s = time.monotonic() + TIMEOUT_S
-    while node.why_not_ready():
-        assert time.monotonic() < end_s
+    wait_until(lambda: not node.why_not_ready())
     node.submit(last := handed_over(4))
     (arrived,) = engine.announced(1)
     engine.answer(arrived)

@@ -24,6 +24,7 @@ from service.logs.formats import Event, formatter
 from service.logs.line_writer import LineWriter
 from service.logs.log_settings import LogSettings
 from service.logs.queued import REQUESTS, QueuedLog
+from tests.waiting import wait_until
 
 TIMEOUT_S = 30
 NULL = ("-m", "service", "--handler", "null", "--port", "0")
@@ -91,15 +92,12 @@ def test_a_log_file_of_json_that_is_moved_away(start: Start, tmp_path: Path, wor
     """SIGHUP is for the process that was started; its workers see by themselves what was moved."""
     path = tmp_path / "server.log"
     server = start(*NULL, "--workers", workers, "--log-file", path.name, "--log-format", "json")
-    while not path.exists():
-        assert server.process.poll() is None
-        os.sched_yield()
+    wait_until(lambda: path.exists() or server.process.poll() is not None)
     with follow(path) as until:
         port = int(json.loads(until("ready: "))["message"].rpartition(":")[2])
     moved = path.rename(tmp_path / "server.log.1")
     server.process.send_signal(signal.SIGHUP)
-    while not path.exists():
-        os.sched_yield()
+    wait_until(path.exists)
     with follow(path) as until:
         until("the log file is open")
         cause_a_line(port)
