@@ -131,8 +131,10 @@ def _children_hear_signals() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_start_fast() -> None:
-    """Let NumPy start no threads in child processes, for a BLAS that none of them uses."""
+    """Let NumPy start no threads in child processes, for a BLAS that none of them uses, and let
+    torch look through no package for a device of its own."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 
 @pytest.fixture(scope="session")
