@@ -42,12 +42,14 @@ class Directory:
         self._view = View("", -1, (), "")
         self._before: dict[str, ReplicaEntry] = {}
         self._before_until_s = 0.0
+        self._thread: threading.Thread | None = None
 
     def start(self, replicas: Replicas) -> None:
         """Keep these up to date from now on."""
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._watch, args=(replicas,), name="directory", daemon=True
-        ).start()
+        )
+        self._thread.start()
 
     def stop(self) -> int | None:
         """Watch no more; how many other front ends there are, None where that is not known."""
@@ -57,6 +59,10 @@ class Directory:
         except ConnectionError as error:
             _log.warning("%s", error)
             return None
+        finally:
+            if self._thread is not None:
+                # A thread that still asks when Ray's connection is closed has Ray end the process.
+                self._thread.join(WATCH_S + _MARGIN_S)
 
     def _watch(self, replicas: Replicas) -> None:
         is_heard = True

@@ -48,6 +48,8 @@ class Registry:
         self._entries: dict[str, ReplicaEntry] = {}
         self._announced_s: dict[str, float] = {}
         self._front_ends: dict[str, float] = {}
+        # Front ends that have ended, whose late questions do not count.
+        self._left: set[str] = set()
         # Withdrawn ones, whose late announcements do not count.
         self._withdrawn: set[str] = set()
         self._failure = ""
@@ -79,10 +81,11 @@ class Registry:
         await self._tell()
 
     async def watch(self, front_end: str, epoch: str, version: int) -> View:
-        """What is known, once it is not what the front end knows, or after some seconds."""
-        self._front_ends[front_end] = time.monotonic()
+        """What is known, once that is new to the front end, or it leaves, or after some seconds."""
+        if front_end not in self._left:
+            self._front_ends[front_end] = time.monotonic()
         end_s = time.monotonic() + WATCH_S
-        while (self._epoch, self._version) == (epoch, version):
+        while front_end not in self._left and (self._epoch, self._version) == (epoch, version):
             left_s = min(end_s - time.monotonic(), ANNOUNCE_EVERY_S)
             if left_s <= 0:
                 break
@@ -98,8 +101,11 @@ class Registry:
         return View(self._epoch, self._version, tuple(self._entries.values()), self._failure)
 
     async def leave(self, front_end: str) -> int:
-        """A front end ends; how many others there are."""
+        """A front end ends, and watches no more; how many others there are."""
+        self._left.add(front_end)
         self._front_ends.pop(front_end, None)
+        async with self._changed:
+            self._changed.notify_all()
         oldest_s = time.monotonic() - _FRONT_END_EXPIRES_S
         return sum(seen_s > oldest_s for seen_s in self._front_ends.values())
 

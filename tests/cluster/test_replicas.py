@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from cluster import registry, replicas
-from cluster.registry import Registry
+from cluster.registry import WATCH_S, Registry
 from cluster.release import Release
 from cluster.replica_entry import ReplicaEntry
 from cluster.replicas import Replicas
@@ -115,7 +115,13 @@ def test_front_ends_count_as_long_as_they_ask() -> None:
         await own.announce(_entries(1)[0])
         await own.watch("one", "", -1)
         await own.watch("other", "", -1)
+        view = await own.look()
+        waiting = asyncio.ensure_future(own.watch("one", view.epoch, view.version))
+        await asyncio.sleep(0)
         assert await own.leave("one") == 1
+        # One that leaves is not kept waiting, nor counted for a question that comes after that.
+        assert await asyncio.wait_for(waiting, WATCH_S / 2) == view
+        assert await own.watch("one", view.epoch, view.version) == view
         assert await own.leave("other") == 0
 
     asyncio.run(scenario())
