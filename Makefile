@@ -21,6 +21,18 @@ INTEROP_PACKAGES := thrift-compiler libthrift-dev libboost-dev g++ libthrift-jav
 
 INSTALL_CLUSTER = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster]'
 
+# Debian's, where they are missing.
+define INSTALL_PACKAGES
+	@packages="$(1)"; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "no apt-get here: install $$packages in this system's own way"; \
+	else \
+		root=$$(test "$$(id -u)" = 0 || echo sudo); \
+		dpkg -s $$packages >/dev/null 2>&1 || { $$root apt-get update --quiet && \
+			$$root apt-get install --quiet --yes --no-install-recommends $$packages; }; \
+	fi
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help venv bench bench-gpu peers measure test test-gpu test-interop test-parity test-cluster fuzz chaos soak regression chaos-cluster scaling-cluster serve lint audit resolve constraints docs clean
 
@@ -57,15 +69,8 @@ test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are 
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
 
 test-interop: $(STAMP) ## clients in Python, C++, Java, Node and Go; installs their packages
-	@if ! command -v apt-get >/dev/null; then \
-		echo "no apt-get here: install $(INTEROP_PACKAGES), a JDK and npm in this system's own way"; \
-	else \
-		packages="$(INTEROP_PACKAGES) $$(command -v javac >/dev/null || echo default-jdk-headless) \
-			$$(command -v npm >/dev/null || echo nodejs npm)"; \
-		root=$$(test "$$(id -u)" = 0 || echo sudo); \
-		dpkg -s $$packages >/dev/null 2>&1 || { $$root apt-get update --quiet && \
-			$$root apt-get install --quiet --yes --no-install-recommends $$packages; }; \
-	fi
+	$(call INSTALL_PACKAGES,$(INTEROP_PACKAGES) $$(command -v javac >/dev/null || echo default-jdk-headless) \
+		$$(command -v npm >/dev/null || echo nodejs npm))
 	npm install --silent --no-package-lock --prefix docs/clients/node
 	THRIFTPIPE_REQUIRE_INTEROP=1 $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
@@ -73,7 +78,8 @@ test-parity: $(STAMP) $(REFERENCE_STAMP) ## torchpipe and this project give the 
 	THRIFTPIPE_REFERENCE_PYTHON=$(REFERENCE_VENV)/bin/python \
 		$(BIN)/python -m pytest tests/parity $(PYTEST_ARGS)
 
-test-cluster: $(STAMP) ## replicas on a real Ray cluster, which this installs
+test-cluster: $(STAMP) ## replicas on a real Ray cluster behind HAProxy; installs both
+	$(call INSTALL_PACKAGES,haproxy)
 	$(INSTALL_CLUSTER)
 	THRIFTPIPE_REQUIRE_CLUSTER=1 $(BIN)/python -m pytest tests/cluster tests/cluster_runs $(PYTEST_ARGS)
 
@@ -97,6 +103,7 @@ soak: $(STAMP) ## a mixed load for 20 minutes: make soak ARGS="--duration_s 3600
 	$(BIN)/python -m tests.robustness soak $(ARGS)
 
 chaos-cluster: $(STAMP) ## replicas, nodes, front ends and Ray's head die, hang and come under load
+	$(call INSTALL_PACKAGES,haproxy)
 	$(INSTALL_CLUSTER)
 	$(BIN)/python -m tests.cluster_runs chaos $(ARGS)
 

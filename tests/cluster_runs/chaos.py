@@ -6,38 +6,38 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtest.progress import Progress
 from loadtest.records.run import Check, new_run
 from tests.cluster_runs import faults, judging
+from tests.cluster_runs.balanced_cluster import BalancedCluster
 from tests.cluster_runs.load import UNREACHABLE, Attempt, ClusterLoad
 from tests.cluster_runs.paced import paced_server
 from tests.cluster_runs.ray_nodes import RayNodes
 from tests.cluster_runs.results import finish
-from tests.cluster_runs.served_cluster import ServedCluster, pause_s, require
+from tests.cluster_runs.served_cluster import pause_s, require
 from tests.robustness.checking_clients import FAILED, HUNG, LATE, LOST, REFUSED, RIGHT, WRONG
 
 CPUS_PER_NODE = 2
 OUTCOMES = (RIGHT, REFUSED, LATE, FAILED, LOST, UNREACHABLE, HUNG, WRONG)
-ATTEMPT_COLUMNS = ("phase", "call", "port", "began_s", "ended_s", "outcome")
+ATTEMPT_COLUMNS = ("phase", "call", "began_s", "ended_s", "outcome")
 _FRONT_ENDS = 2
 _WARM_UP_S = 2.0
 _LOOK_S = 0.5
 # Beyond the limit, so that a throughput that is back a little late shows how late.
 _LONGEST_S = judging.WITHIN_S + 15.0
 _SETTLE_S = 120.0
-# Its calls end after 2 s, and Ray Serve ends it after 3 checks of 3.3 s.
-_ROUNDS_OF_A_HANG = 5
 
-Inject = Callable[[ServedCluster, random.Random], faults.Fault]
+Inject = Callable[[BalancedCluster, random.Random], faults.Fault]
 
 PHASES: dict[str, Inject] = {
     "killed-replica": faults.kill_replica,
     "hung-replica": faults.stop_replica,
     "killed-front-end": faults.kill_front_end,
+    "drained-front-end": faults.drain_front_end,
     "restarted-head": faults.restart_head,
     "killed-node": faults.kill_node,
     "added-node": faults.add_node,
@@ -64,6 +64,7 @@ class _Phase:
     name: str
     began_s: float
     fault_s: float
+    over_s: float
     ended_s: float
     what: str
     verdict: judging.Verdict
@@ -87,6 +88,7 @@ def chaos(settings: ChaosSettings, folder: Path, command: str, progress: Progres
             "what": phase.what,
             "length_s": round(phase.ended_s - phase.began_s, 2),
             "fault_s": round(phase.fault_s - phase.began_s, 2),
+            "over_s": round(phase.over_s - phase.began_s, 2),
             "outcomes": dict(Counter(attempt.outcome for attempt in phase.attempts)),
             "before_per_s": round(phase.verdict.before_per_s, 2),
             "after_per_s": round(phase.verdict.after_per_s, 2),
@@ -96,7 +98,7 @@ def chaos(settings: ChaosSettings, folder: Path, command: str, progress: Progres
     ]
     rows = [
         (
-            *(phase.name, one.call, one.port),
+            *(phase.name, one.call),
             *(f"{one.began_s - phase.began_s:.3f}", f"{one.ended_s - phase.began_s:.3f}"),
             one.outcome,
         )
@@ -122,21 +124,22 @@ class _Chaos:
         """All phases on one cluster; the exit codes of its front ends."""
         settings = self._settings
         arguments = paced_server(folder, settings.item_ms)
-        ports = [settings.port + number for number in range(_FRONT_ENDS)]
         with RayNodes(folder, settings.port + 10, CPUS_PER_NODE, settings.gcs) as nodes:
             self._tell(f"starting Ray's head and {settings.nodes} nodes")
             nodes.start_head()
             for _ in range(settings.nodes):
                 nodes.add()
             self._tell(f"starting {settings.replicas} replicas and {_FRONT_ENDS} front ends")
-            with ServedCluster(nodes, arguments, settings.replicas, ports, folder) as cluster:
+            with BalancedCluster(
+                nodes, arguments, settings.replicas, settings.port, _FRONT_ENDS, folder
+            ) as cluster:
                 cluster.start()
                 for name in settings.phases:
                     self._tell(name)
                     self._phase(cluster, name)
                 return cluster.stop()
 
-    def _phase(self, cluster: ServedCluster, name: str) -> None:
+    def _phase(self, cluster: BalancedCluster, name: str) -> None:
         if name == "added-node":
             faults.make_room_scarce(cluster)
         else:
@@ -148,63 +151,62 @@ class _Chaos:
             )
         length_s = self._settings.duration_s
         seed = self._random.getrandbits(32)
-        load = ClusterLoad(cluster.ports, self._settings.clients, seed)
+        load = ClusterLoad([cluster.port], self._settings.clients, seed)
         began_s = time.monotonic()
         with load:
             pause_s(began_s + _WARM_UP_S + length_s)
-            asked_s = time.monotonic()
+            fault_s = time.monotonic()
             fault = PHASES[name](cluster, self._random)
-            fault_s = asked_s if fault.at_s is None else fault.at_s
+            over_s = fault_s if fault.at_s is None else fault.at_s
             steady_s = began_s + _WARM_UP_S
-            self._until_back(load, steady_s, fault_s, fault.gain)
+
+            def verdict(end_s: float) -> judging.Verdict:
+                seen = [*load.attempts]
+                return judging.throughput(seen, steady_s, fault_s, end_s, fault.gain, over_s)
+
+            self._until_back(verdict, over_s, max(length_s, fault.lasts_s))
             judged_s = time.monotonic()
-            own = [*fault.mend()]
+            own = [*fault.checks, *fault.mend()]
             pause_s(time.monotonic() + _WARM_UP_S)
-        attempts = load.attempts
-        verdict = judging.throughput(attempts, steady_s, fault_s, judged_s, fault.gain)
-        may_lose, of_what = self._may_lose(name, attempts, fault, fault_s)
+        attempts, found = load.attempts, verdict(judged_s)
+        alive = [one.is_alive() for one in cluster.front_ends.values()]
+        balances = cluster.balancer.is_alive()
         checks = [
-            *judging.answer_checks(attempts, load.mistakes, may_lose=may_lose, of_what=of_what),
-            judging.throughput_check(verdict, fault.gain),
-            *own,
-            Check(
-                "front ends are alive",
-                "all",
-                f"{sum(one.is_alive() for one in cluster.front_ends.values())}",
-                all(one.is_alive() for one in cluster.front_ends.values()),
+            *judging.answer_checks(
+                attempts,
+                load.mistakes,
+                connections=fault.connections,
+                fails=fault.fails,
+                of_what=fault.of_what,
             ),
+            judging.throughput_check(found, fault.gain),
+            *own,
+            Check("front ends are alive", "all", f"{sum(alive)}", all(alive)),
+            Check("HAProxy is alive", "1", f"{balances:d}", balances),
         ]
+        if fault.goes_on:
+            checks.append(judging.meanwhile_check(attempts, steady_s, fault_s, over_s))
         named = [Check(f"{name}: {c.name}", c.bound, c.measured, c.met) for c in checks]
         self.phases.append(
-            _Phase(name, began_s, fault_s, judged_s, fault.what, verdict, attempts, named)
+            _Phase(
+                *(name, began_s, fault_s, over_s, judged_s, fault.what),
+                found,
+                attempts,
+                named,
+            )
         )
         for check in named:
             self._tell(f"{'met' if check.met else 'NOT MET'}: {check.name}: {check.measured}")
 
-    def _until_back(self, load: ClusterLoad, steady_s: float, fault_s: float, gain: float) -> None:
-        """Wait until the throughput is back, and stays so for the phase's length, or it is late."""
-        length_s = self._settings.duration_s
-        while (now_s := time.monotonic()) < fault_s + _LONGEST_S + length_s:
+    def _until_back(
+        self, verdict: Callable[[float], judging.Verdict], over_s: float, stays_s: float
+    ) -> None:
+        """Wait until the throughput is back, and has stayed so for so long, or it is late."""
+        while (now_s := time.monotonic()) < over_s + _LONGEST_S + stays_s:
             pause_s(now_s + _LOOK_S)
-            seen = [*load.attempts]
-            back_s = judging.throughput(seen, steady_s, fault_s, now_s, gain).back_s
-            if back_s is not None and now_s >= fault_s + back_s + length_s:
+            back_s = verdict(now_s).back_s
+            if back_s is not None and now_s >= over_s + back_s + stays_s:
                 return
-
-    def _may_lose(
-        self, name: str, attempts: Sequence[Attempt], fault: faults.Fault, fault_s: float
-    ) -> tuple[int, str]:
-        """How many attempts the fault may take with it, and which these are."""
-        if name in ("restarted-head", "added-node"):
-            return 0, "since no part that serves is gone"
-        if fault.port is not None:
-            lost = judging.in_flight(attempts, fault_s, fault.port)
-            return lost, "under way at the dead front end"
-        if name == "hung-replica":
-            # Nothing tells a replica that is stopped from a slow one before its calls are late.
-            lost = self._settings.clients * _ROUNDS_OF_A_HANG
-            return lost, f"what clients sent it in {_ROUNDS_OF_A_HANG} rounds of their time limit"
-        return judging.in_flight(attempts, fault_s), "under way when it died"
 
     def _tell(self, line: str) -> None:
         self._progress.line(f"cluster: {line}")

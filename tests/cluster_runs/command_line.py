@@ -18,6 +18,7 @@ from loadtest.errors import UsageError
 from loadtest.progress import Progress
 from tests.cluster_runs import chaos, results, scaling
 from tests.cluster_runs.ray_nodes import MEMORY, ROCKSDB
+from tests.deploy import haproxy
 
 _OPTIONS = (
     *(o for o in OPTIONS if o.name in {"port", "seed", "folder"}),
@@ -78,6 +79,8 @@ def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
     folder = Path(options.output_dir or Path("results") / f"local-cluster-{options.command}")
     require_writable(folder)
     if options.command == "chaos":
+        if not haproxy.is_installed():
+            raise UsageError("chaos needs HAProxy: apt-get install haproxy")
         chaos.chaos(settings_from(chaos.ChaosSettings, options), folder, command, progress)
     else:
         scaling.scaling(settings_from(scaling.ScalingSettings, options), folder, command, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -9,12 +10,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from cluster.registry import EXPIRES_AFTER_S
 from loadtest.records.run import Check
+from tests.cluster_runs.balanced_cluster import BalancedCluster
+from tests.cluster_runs.load import CALL_TIMEOUT_MS
 from tests.cluster_runs.ray_nodes import HEAD
-from tests.cluster_runs.served_cluster import ServedCluster, pause_s, require, wait_gone
+from tests.cluster_runs.served_cluster import pause_s, require, wait_gone
+from tests.deploy.haproxy import UP
 
 _REPLACED_S = 60.0
+_AWAY_S = 10.0
+# As long as nodes may take to find that a head that is back does not know them.
 _KNOWN_AGAIN_S = 20.0
+# How long a front end waits for the answer to a call: its time limit, and half a second.
+_CALL_S = CALL_TIMEOUT_MS / 1000 + 0.5
 
 
 @dataclass
@@ -23,30 +32,48 @@ class Fault:
 
     Attributes:
         what: in words.
-        port: of the front end that it took with it; None for none.
+        connections: of clients that it may take with it, each with the call that is under way.
+        fails: calls that may get a declared error for it.
+        of_what: which of both these are, in words.
         gain: the throughput that is to be had then, as a multiple of that before.
-        at_s: when it began, on the monotonic clock; None for when it was asked for.
+        at_s: from when on that is to come back, on the monotonic clock; None for when the fault
+            was asked for.
+        goes_on: whether the throughput is to stay until `at_s`.
+        lasts_s: for how long after that its consequences may still come.
+        checks: what was found on the way.
         mend: called while clients are at work still; makes checks of its own.
     """
 
     what: str
-    port: int | None = None
-    at_s: float | None = None
+    connections: int = 0
+    fails: int = 0
+    of_what: str = "since others take the calls"
     gain: float = 1.0
+    at_s: float | None = None
+    goes_on: bool = False
+    lasts_s: float = 0.0
+    checks: Sequence[Check] = ()
     mend: Callable[[], Sequence[Check]] = field(default=lambda: ())
 
 
-def kill_replica(cluster: ServedCluster, rng: random.Random) -> Fault:
+def kill_replica(cluster: BalancedCluster, rng: random.Random) -> Fault:
     """SIGKILL to the process of a replica."""
     victim = rng.choice(cluster.replica_processes())
     victim.kill()
     return Fault(f"SIGKILL to a replica (pid {victim.pid})", mend=lambda: _replaced(cluster))
 
 
-def stop_replica(cluster: ServedCluster, rng: random.Random) -> Fault:
-    """SIGSTOP to the process of a replica, which then takes calls and answers none."""
+def stop_replica(cluster: BalancedCluster, rng: random.Random) -> Fault:
+    """SIGSTOP to the process of a replica, which then takes calls and answers none.
+
+    Nothing tells it from a slow one before its calls are late. Until it has been silent for so long
+    that it is no choice any more, it gets its share of the calls again each time that they are.
+    """
     victim = rng.choice(cluster.replica_processes())
+    clients = [cluster.connections_at(port) for port in cluster.ports]
     victim.suspend()
+    share = sum(-(-count // cluster.replicas) for count in clients)
+    rounds = math.ceil(EXPIRES_AFTER_S / _CALL_S)
 
     def mend() -> Sequence[Check]:
         checks = _replaced(cluster)
@@ -63,10 +90,15 @@ def stop_replica(cluster: ServedCluster, rng: random.Random) -> Fault:
             ),
         ]
 
-    return Fault(f"SIGSTOP to a replica (pid {victim.pid})", mend=mend)
+    return Fault(
+        f"SIGSTOP to a replica (pid {victim.pid})",
+        fails=share * rounds,
+        of_what=f"its share of {sum(clients)} calls in each of {rounds} rounds of their time limit",
+        mend=mend,
+    )
 
 
-def kill_node(cluster: ServedCluster, rng: random.Random) -> Fault:
+def kill_node(cluster: BalancedCluster, rng: random.Random) -> Fault:
     """End all processes of the node with the most replicas; the others have room for these."""
     del rng
     name, replicas = _fullest(cluster)
@@ -75,7 +107,7 @@ def kill_node(cluster: ServedCluster, rng: random.Random) -> Fault:
     return Fault(what, mend=lambda: _replaced(cluster))
 
 
-def add_node(cluster: ServedCluster, rng: random.Random) -> Fault:
+def add_node(cluster: BalancedCluster, rng: random.Random) -> Fault:
     """One more node, where there are more replicas to be than there is room for."""
     del rng
     before = cluster.serving(cluster.ports[0])
@@ -89,39 +121,61 @@ def add_node(cluster: ServedCluster, rng: random.Random) -> Fault:
     )
 
 
-def kill_front_end(cluster: ServedCluster, rng: random.Random) -> Fault:
-    """SIGKILL to a front end; its clients go to another one."""
+def kill_front_end(cluster: BalancedCluster, rng: random.Random) -> Fault:
+    """SIGKILL to a front end; HAProxy has its clients' next connections go to another one."""
     port = rng.choice(cluster.ports)
+    connections = cluster.connections_at(port)
     cluster.front_ends[port].kill()
+    return Fault(
+        f"SIGKILL to the front end at port {port}",
+        connections=connections,
+        of_what="those of the dead front end",
+        mend=lambda: _front_end_again(cluster, port),
+    )
 
-    def mend() -> Sequence[Check]:
-        cluster.start_front_end(port)
-        cluster.front_ends[port].wait_ready()
-        return _replaced(cluster)
 
-    return Fault(f"SIGKILL to the front end at port {port}", port, mend=mend)
+def drain_front_end(cluster: BalancedCluster, rng: random.Random) -> Fault:
+    """SIGTERM to a front end, which ends once it has answered all that it has read."""
+    port = rng.choice(cluster.ports)
+    connections = cluster.connections_at(port)
+    code = cluster.front_ends[port].terminate()
+    return Fault(
+        f"SIGTERM to the front end at port {port}",
+        connections=connections,
+        of_what="those of the front end, closed between two calls",
+        # Where it cuts a call off that it has accepted, it says so by its exit code.
+        checks=[
+            Check("the front end has answered all it accepted", "exit code 0", f"{code}", not code)
+        ],
+        mend=lambda: _front_end_again(cluster, port),
+    )
 
 
-def restart_head(cluster: ServedCluster, rng: random.Random) -> Fault:
+def _front_end_again(cluster: BalancedCluster, port: int) -> Sequence[Check]:
+    cluster.start_front_end(port)
+    cluster.front_ends[port].wait_ready()
+    is_up = cluster.wait_for_state(port, UP, _REPLACED_S)
+    return [
+        Check("HAProxy has the front end again", UP, cluster.state_of(port), is_up),
+        *_replaced(cluster),
+    ]
+
+
+def restart_head(cluster: BalancedCluster, rng: random.Random) -> Fault:
     """End all processes of Ray's head, with Serve's controller, and start it again later."""
     del rng
     before = {process.pid for process in cluster.replica_processes()}
+    killed_s = time.monotonic()
     cluster.nodes.kill(HEAD)
+    pause_s(killed_s + _AWAY_S)
+    alive = before & {process.pid for process in cluster.replica_processes()}
+    cluster.nodes.start_head()
+    back_s = time.monotonic()
 
     def mend() -> Sequence[Check]:
-        alive = before & {process.pid for process in cluster.replica_processes()}
-        cluster.nodes.start_head()
-        # As long as nodes may take to find that it does not know them.
-        pause_s(time.monotonic() + _KNOWN_AGAIN_S)
         replaced = _replaced(cluster)
         after = {process.pid for process in cluster.replica_processes()}
         return [
-            Check(
-                "replicas live on while the head is away",
-                f"{len(before)}",
-                f"{len(alive)}",
-                alive == before,
-            ),
             Check(
                 "the head that is back has the replicas as they are",
                 f"{len(before)} processes of before",
@@ -131,10 +185,25 @@ def restart_head(cluster: ServedCluster, rng: random.Random) -> Fault:
             *replaced,
         ]
 
-    return Fault("all processes of Ray's head killed, and started again", mend=mend)
+    return Fault(
+        f"all processes of Ray's head killed, and started again after {back_s - killed_s:.0f} s",
+        of_what="since no part that serves is gone",
+        at_s=back_s,
+        goes_on=True,
+        lasts_s=_KNOWN_AGAIN_S,
+        checks=[
+            Check(
+                "replicas live on while the head is away",
+                f"{len(before)}",
+                f"{len(alive)}",
+                alive == before,
+            )
+        ],
+        mend=mend,
+    )
 
 
-def make_room_scarce(cluster: ServedCluster) -> None:
+def make_room_scarce(cluster: BalancedCluster) -> None:
     """Kill nodes until not all replicas have room; those that have it serve."""
     while cluster.room() >= cluster.replicas:
         name, _ = _fullest(cluster)
@@ -146,7 +215,7 @@ def make_room_scarce(cluster: ServedCluster) -> None:
         )
 
 
-def _fullest(cluster: ServedCluster) -> tuple[str, int]:
+def _fullest(cluster: BalancedCluster) -> tuple[str, int]:
     """The node with the most replicas, and how many these are."""
     replicas = {process.pid for process in cluster.replica_processes()}
     counts = {
@@ -157,7 +226,7 @@ def _fullest(cluster: ServedCluster) -> tuple[str, int]:
     return name, counts[name]
 
 
-def _replaced(cluster: ServedCluster) -> list[Check]:
+def _replaced(cluster: BalancedCluster) -> list[Check]:
     is_whole = cluster.wait_for(cluster.replicas, _REPLACED_S)
     return [
         Check(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadtest.records.run import Check
@@ -23,7 +24,7 @@ class Verdict:
     Attributes:
         before_per_s: right calls a second before it.
         after_per_s: the same once it was over, to the end of the phase.
-        back_s: how long after the fault every window had `aim_per_s` again; None where that did
+        back_s: how long after that every window had `aim_per_s` again; None where that did
             not happen.
         aim_per_s: what is asked for.
     """
@@ -35,7 +36,12 @@ class Verdict:
 
 
 def throughput(
-    attempts: Sequence[Attempt], began_s: float, fault_s: float, end_s: float, gain: float = 1.0
+    attempts: Sequence[Attempt],
+    began_s: float,
+    fault_s: float,
+    end_s: float,
+    gain: float = 1.0,
+    over_s: float | None = None,
 ) -> Verdict:
     """How fast the throughput was back.
 
@@ -45,7 +51,24 @@ def throughput(
         fault_s: when it happened.
         end_s: when the clients stopped.
         gain: throughput that there is to be then, as a multiple of that before.
+        over_s: from when on it is to come back; None for from the fault on.
     """
+    over_s = fault_s if over_s is None else over_s
+    per_s = _rate(attempts)
+    before_per_s = per_s(began_s, fault_s)
+    aim_per_s = _LEAST_SHARE * gain * before_per_s
+    steps = max(0, int((end_s - _WINDOW_S - over_s) / _STEP_S))
+    starts = [over_s + step * _STEP_S for step in range(steps + 1)]
+    low = [start for start in starts if per_s(start, start + _WINDOW_S) < aim_per_s]
+    # A window that ends with the phase and is low leaves nothing that is known to be good.
+    is_back = not low or low[-1] < starts[-1]
+    back_s = (low[-1] + _STEP_S - over_s if low else 0.0) if is_back else None
+    after_per_s = per_s(end_s - _WINDOW_S if back_s is None else over_s + back_s, end_s)
+    return Verdict(before_per_s, after_per_s, back_s, aim_per_s)
+
+
+def _rate(attempts: Sequence[Attempt]) -> Callable[[float, float], float]:
+    """Right calls a second, from and to."""
     right = sorted(attempt.ended_s for attempt in attempts if attempt.outcome == RIGHT)
 
     def per_s(from_s: float, to_s: float) -> float:
@@ -53,69 +76,59 @@ def throughput(
             return 0.0
         return (bisect_left(right, to_s) - bisect_left(right, from_s)) / (to_s - from_s)
 
-    before_per_s = per_s(began_s, fault_s)
-    aim_per_s = _LEAST_SHARE * gain * before_per_s
-    steps = max(0, int((end_s - _WINDOW_S - fault_s) / _STEP_S))
-    starts = [fault_s + step * _STEP_S for step in range(steps + 1)]
-    low = [start for start in starts if per_s(start, start + _WINDOW_S) < aim_per_s]
-    # A window that ends with the phase and is low leaves nothing that is known to be good.
-    is_back = not low or low[-1] < starts[-1]
-    back_s = (low[-1] + _STEP_S - fault_s if low else 0.0) if is_back else None
-    after_per_s = per_s(end_s - _WINDOW_S if back_s is None else fault_s + back_s, end_s)
-    return Verdict(before_per_s, after_per_s, back_s, aim_per_s)
-
-
-def in_flight(attempts: Sequence[Attempt], at_s: float, port: int | None = None) -> int:
-    """How many calls were under way then, at that front end or at all."""
-    return sum(
-        attempt.began_s <= at_s < attempt.ended_s and port in (None, attempt.port)
-        for attempt in attempts
-    )
-
-
-def failed(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Attempts that were sent and have no right answer."""
-    return [one for one in attempts if one.outcome not in (RIGHT, UNREACHABLE)]
+    return per_s
 
 
 def answer_checks(
-    attempts: Sequence[Attempt], mistakes: Sequence[str], *, may_lose: int, of_what: str
+    attempts: Sequence[Attempt],
+    mistakes: Sequence[str],
+    *,
+    connections: int,
+    fails: int,
+    of_what: str,
 ) -> list[Check]:
     """That every call has its own answer, and how many had to be sent again.
 
     Args:
         attempts: of the phase.
         mistakes: of the clients.
-        may_lose: how many attempts the fault may take with it.
+        connections: how many the fault may take with it.
+        fails: how many calls may get a declared error for it.
         of_what: which these are, in words.
     """
     last = {attempt.call: attempt.outcome for attempt in attempts}
     unanswered = [call for call, outcome in last.items() if outcome != RIGHT]
-    wrong = sum(attempt.outcome == WRONG for attempt in attempts)
-    without = [attempt for attempt in failed(attempts) if attempt.outcome in (LOST, HUNG)]
-    hung = sum(attempt.outcome == HUNG for attempt in without)
-    # What a server refuses before any work is not lost.
-    lost = sum(attempt.outcome != REFUSED for attempt in failed(attempts))
+    counts = Counter(attempt.outcome for attempt in attempts)
+    wrong, lost, hung = counts[WRONG], counts[LOST], counts[HUNG]
+    # What a server refuses before any work has failed in nothing.
+    others = (RIGHT, WRONG, LOST, HUNG, REFUSED, UNREACHABLE)
+    failed = sum(count for outcome, count in counts.items() if outcome not in others)
     first = f": {mistakes[0]}" if mistakes else ""
     return [
         Check("no answer is wrong, or another call's", "0", f"{wrong}{first}", not wrong),
         Check(
             "every accepted call is answered once, rightly or with a declared error",
-            f"at most {may_lose} connections lost, {of_what}",
-            f"{len(without) - hung} lost, {hung} without answer",
-            len(without) <= may_lose and not hung,
+            f"at most {connections} connections lost, {of_what}",
+            f"{lost} lost, {hung} without answer",
+            lost <= connections and not hung,
         ),
         Check(
-            "calls that had to be sent again",
-            f"at most {may_lose}, {of_what}",
-            str(lost),
-            lost <= may_lose,
+            "calls with a declared error",
+            f"at most {fails}, {of_what}" if fails else "0",
+            str(failed),
+            failed <= fails,
         ),
         Check(
             "every call is answered rightly in the end",
             "all",
             f"{len(last) - len(unanswered)} of {len(last)}",
             not unanswered and bool(last),
+        ),
+        Check(
+            "the port takes every connection",
+            "0 refused",
+            f"{counts[UNREACHABLE]} refused",
+            not counts[UNREACHABLE],
         ),
     ]
 
@@ -129,4 +142,19 @@ def throughput_check(verdict: Verdict, gain: float = 1.0) -> Check:
         f"at least {verdict.aim_per_s:.1f} calls/s within {WITHIN_S:g} s",
         f"{back}: {verdict.before_per_s:.1f} calls/s before, {verdict.after_per_s:.1f} then",
         verdict.back_s is not None and verdict.back_s <= WITHIN_S,
+    )
+
+
+def meanwhile_check(
+    attempts: Sequence[Attempt], began_s: float, fault_s: float, over_s: float
+) -> Check:
+    """That the throughput stayed between a fault and its end."""
+    per_s = _rate(attempts)
+    before_per_s, meanwhile_per_s = per_s(began_s, fault_s), per_s(fault_s, over_s)
+    aim_per_s = _LEAST_SHARE * before_per_s
+    return Check(
+        f"throughput stays for the {over_s - fault_s:.0f} s until then",
+        f"at least {aim_per_s:.1f} calls/s",
+        f"{before_per_s:.1f} calls/s before, {meanwhile_per_s:.1f} meanwhile",
+        meanwhile_per_s >= aim_per_s,
     )

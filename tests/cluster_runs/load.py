@@ -29,6 +29,8 @@ from tests.robustness.colour_model import LABELS
 
 UNREACHABLE = "no connection"
 """The outcome of an attempt that was never sent."""
+CALL_TIMEOUT_MS = 2000
+"""How long a call may stay in the server, unless it is said otherwise."""
 
 _CONNECT_S = 2.0
 _PAUSE_S = 0.05
@@ -78,7 +80,7 @@ class ClusterLoad:
         seed: int,
         *,
         images: int = 1,
-        timeout_ms: int = 2000,
+        timeout_ms: int = CALL_TIMEOUT_MS,
         give_up_s: float = 60.0,
     ) -> None:
         self._ports = ports

@@ -29,7 +29,8 @@ def _chaos(run: Run, folder: Path) -> Sections:
     about = (
         f"A Ray cluster of a head and {settings['nodes']} nodes on this machine, "
         f"{settings['replicas']} replicas whose engine takes {settings['item_ms']:g} ms an image, "
-        f"two front ends, {settings['clients']} closed-loop clients. Each image has an answer that "
+        f"two front ends behind HAProxy, as `deploy/haproxy.cfg` configures it, and "
+        f"{settings['clients']} closed-loop clients of its port. Each image has an answer that "
         "no other has. What the head knows is kept "
         + ("in its memory." if settings["gcs"] == "memory" else f"by {settings['gcs']}.")
     )

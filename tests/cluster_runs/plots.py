@@ -43,14 +43,19 @@ def _phases(
         starts = [index * _BIN_S - phase["fault_s"] for index in range(len(bins))]
         axes.step(starts, bins, where="post", color=PALETTE[0])
         axes.axvline(0, color=PALETTE[1], linestyle="--", linewidth=1)
+        over_s = phase["over_s"] - phase["fault_s"]
+        if over_s:
+            axes.axvline(over_s, color=PALETTE[1], linestyle=":", linewidth=1)
         if phase["back_s"]:
-            axes.axvspan(0, phase["back_s"], color="#eeeeee", zorder=0)
+            axes.axvspan(over_s, over_s + phase["back_s"], color="#eeeeee", zorder=0)
         axes.axhline(phase["before_per_s"], color="#999999", linewidth=0.8)
         axes.set_ylim(bottom=0)
         axes.set_title(str(phase["name"]), loc="left", fontsize=10)
         axes.set_ylabel("right / s")
         axes.margins(x=0.01)
-    panels[-1].set_xlabel("seconds from the fault; grey: until the throughput was back")
+    panels[-1].set_xlabel(
+        "seconds from the fault; dotted: where it was over later; grey: until throughput was back"
+    )
     return figure
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -21,6 +22,7 @@ _READY_TIMEOUT_S = 300.0
 _ANSWER_S = 5.0
 _WORKERS_OF_STATS, _PID, _WHY_NOT_READY = 16, 2, 3
 _REPLICA_TITLE = "ServeReplica"
+_Self = TypeVar("_Self", bound="ServedCluster")
 
 
 class FrontEnd(ServerProcess):
@@ -92,7 +94,12 @@ class ServedCluster:
     def start_front_end(self, port: int) -> None:
         """Start one, or start it again."""
         log = self._logs / f"front-end-{port}.log"
-        self.front_ends[port] = FrontEnd(self._arguments, port, log)
+        self.front_ends[port] = FrontEnd([*self._arguments, *self.own_arguments(port)], port, log)
+
+    def own_arguments(self, port: int) -> Sequence[str]:
+        """Arguments of the front end at that port alone."""
+        del port
+        return ()
 
     def room(self) -> int:
         """How many replicas there is room for."""
@@ -127,7 +134,7 @@ class ServedCluster:
         """End the front ends as an operator would; their exit codes."""
         return [one.terminate() for one in self.front_ends.values()]
 
-    def __enter__(self) -> ServedCluster:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, *raised: object) -> None:

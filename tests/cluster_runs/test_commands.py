@@ -12,8 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cluster.needs import needs_ray
 from tests.cluster_runs.chaos import CPUS_PER_NODE
+from tests.cluster_runs.command_line import main
+from tests.commands import run_here
+from tests.deploy.needs import needs_haproxy
 from tests.ports import free_port
 from tests.robustness.checking_clients import RIGHT
 
@@ -39,15 +44,23 @@ def kept(folder: Path, *words: object) -> dict[str, Any]:
     return run
 
 
-def test_chaos_kills_a_replica_and_a_front_end(tmp_path: Path) -> None:
+@needs_haproxy
+def test_chaos_kills_a_replica_and_drains_a_front_end(tmp_path: Path) -> None:
     run = kept(
         tmp_path / "out",
-        *("chaos", "--phases", "killed-replica,killed-front-end", "--duration_s", 2),
+        *("chaos", "--phases", "killed-replica,drained-front-end", "--duration_s", 2),
         *("--nodes", 2, "--replicas", CPUS_PER_NODE, "--clients", 4),
     )
     names = [phase["name"] for phase in run["results"]["phases"]]
-    assert names == ["killed-replica", "killed-front-end"]
+    assert names == ["killed-replica", "drained-front-end"]
     assert all(phase["outcomes"][RIGHT] > 0 for phase in run["results"]["phases"])
+
+
+def test_chaos_says_that_it_needs_haproxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run_here(main, "chaos", "--output_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert "chaos needs HAProxy: apt-get install haproxy" in done.stderr
 
 
 def test_scaling_measures_each_count(tmp_path: Path) -> None:

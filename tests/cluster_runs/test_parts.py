@@ -18,7 +18,7 @@ from tests.cluster_runs.load import UNREACHABLE, Attempt, ClusterLoad
 from tests.cluster_runs.paced import paced_server
 from tests.cluster_runs.waiting import until
 from tests.commands import run_here
-from tests.robustness.checking_clients import FAILED, HUNG, LOST, REFUSED, RIGHT, WRONG
+from tests.robustness.checking_clients import FAILED, HUNG, LATE, LOST, REFUSED, RIGHT, WRONG
 from tests.robustness.colour_model import write_colour_model
 from tests.serving import ServerProcess, service
 
@@ -113,32 +113,47 @@ def test_throughput_that_is_to_grow() -> None:
     assert not judging.throughput_check(judging.throughput(grown, 0, 10, 15, gain=2.0), 2.0).met
 
 
-def met(attempts: Sequence[Attempt], may_lose: int, mistakes: Sequence[str] = ()) -> list[bool]:
-    checks = judging.answer_checks(attempts, mistakes, may_lose=may_lose, of_what="of the dead")
+def met(
+    attempts: Sequence[Attempt], connections: int, fails: int = 0, mistakes: Sequence[str] = ()
+) -> list[bool]:
+    checks = judging.answer_checks(
+        attempts, mistakes, connections=connections, fails=fails, of_what="of the dead"
+    )
     return [bool(check.met) for check in checks]
 
 
 def test_answers_are_judged() -> None:
     good = steady((0, 2, 5))
-    assert met(good, 0) == [True] * 4
-    assert met([*good, attempt(3, WRONG)], 9, ["wrong"]) == [False, True, True, False]
+    assert met(good, 0) == [True] * 5
+    assert met([*good, attempt(3, WRONG)], 9, 9, ["wrong"]) == [False, True, True, False, True]
     retried = [attempt(1, LOST, "a"), attempt(2, RIGHT, "a")]
-    assert met([*good, *retried], 1) == [True] * 4
-    assert met([*good, *retried], 0) == [True, False, False, True]
-    assert met([*good, attempt(1, LOST, "a")], 1) == [True, True, True, False]
-    assert met([*good, attempt(1, HUNG, "a"), attempt(2, RIGHT, "a")], 1)[1] is False
-    # What is refused before any work is not lost; what fails is.
-    assert met([*good, attempt(1, REFUSED, "a"), attempt(2, RIGHT, "a")], 0) == [True] * 4
-    failed = [attempt(1, FAILED, "a"), attempt(2, RIGHT, "a")]
-    assert met([*good, *failed], 0) == [True, True, False, True]
+    assert met([*good, *retried], 1) == [True] * 5
+    assert met([*good, *retried], 0, 9) == [True, False, True, True, True]
+    assert met([*good, attempt(1, LOST, "a")], 1) == [True, True, True, False, True]
+    assert met([*good, attempt(1, HUNG, "a"), attempt(2, RIGHT, "a")], 1, 1)[1] is False
+    # What is refused before any work has failed in nothing; what is late or fails has.
+    assert met([*good, attempt(1, REFUSED, "a"), attempt(2, RIGHT, "a")], 0) == [True] * 5
+    for outcome in (FAILED, LATE):
+        failed = [*good, attempt(1, outcome, "a"), attempt(2, RIGHT, "a")]
+        assert met(failed, 9) == [True, True, False, True, True]
+        assert met(failed, 0, 1) == [True] * 5
+    # A port that is not there takes no call.
+    away = [*good, attempt(1, UNREACHABLE, "a"), attempt(2, RIGHT, "a")]
+    assert met(away, 9, 9) == [True, True, True, True, False]
     # No call at all is no answer.
     assert met([], 0)[3] is False
 
 
-def test_in_flight_at_one_front_end() -> None:
-    under_way = [attempt(1.05, port=1), attempt(1.05, port=2), attempt(0.9, port=1)]
-    assert judging.in_flight(under_way, 1.0) == 2
-    assert judging.in_flight(under_way, 1.0, 1) == 1
+def test_what_comes_after_the_end_of_a_fault_is_judged_from_there() -> None:
+    """The throughput stays while the head is away, and falls once it is back."""
+    dip = steady((0, 20, 100), (24, 40, 100))
+    verdict = judging.throughput(dip, 0, 10, 40, over_s=20)
+    assert verdict.before_per_s == 100
+    assert verdict.back_s is not None
+    assert 3 <= verdict.back_s <= 4
+    assert judging.throughput(dip, 0, 10, 22, over_s=20).back_s is None
+    assert judging.meanwhile_check(dip, 0, 10, 20).met
+    assert not judging.meanwhile_check(steady((0, 10, 100), (12, 40, 100)), 0, 10, 20).met
 
 
 def cells(folder: Path, first: str) -> list[str]:
@@ -157,6 +172,7 @@ def test_a_report_shows_phases_and_a_failed_check(tmp_path: Path) -> None:
         "what": "SIGKILL to a replica (pid 1)",
         "length_s": 20.0,
         "fault_s": 10.0,
+        "over_s": 12.0,
         "outcomes": {RIGHT: 2, LOST: 1},
         "before_per_s": 100.0,
         "after_per_s": 99.0,
@@ -164,9 +180,11 @@ def test_a_report_shows_phases_and_a_failed_check(tmp_path: Path) -> None:
     }
     settings = {"nodes": 3, "replicas": 4, "item_ms": 40.0, "clients": 16, "gcs": "rocksdb"}
     run = new_run(pages.CHAOS, "python -m tests.cluster_runs chaos", settings)
-    rows = [("killed-replica", "c", 1, "1.0", str(float(second)), RIGHT) for second in range(1, 20)]
-    checks = judging.answer_checks([attempt(1, LOST, "a")], [], may_lose=0, of_what="of it")
-    with pytest.raises(LoadTestError, match="3 broken promise"):
+    rows = [("killed-replica", "c", "1.0", str(float(second)), RIGHT) for second in range(1, 20)]
+    checks = judging.answer_checks(
+        [attempt(1, LOST, "a")], [], connections=0, fails=0, of_what="it"
+    )
+    with pytest.raises(LoadTestError, match="2 broken promise"):
         results.finish(
             run,
             tmp_path,

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.deploy.haproxy import QUICK_DRAIN_DELAY_S, Server, on_loopback, with_quick_checks
 from tests.ports import free_port
 
 _CLONE_NEWNET = 0x40000000
@@ -59,26 +60,14 @@ class Network:
 
 
 @contextmanager
-def loopback(shipped: Path, folder: Path) -> Iterator[Network]:
+def loopback(folder: Path) -> Iterator[Network]:
     """Addresses of loopback; the configuration gets these, free ports, and less time for checks."""
     front_port = free_port()
     port, metrics_port, own_port = (front_port + more for more in (1, 2, 3))
     servers = {"a": "127.0.0.2", "b": "127.0.0.3"}
-    text = shipped.read_text()
-    for pattern, replacement in (
-        # Who is not root cannot change that.
-        (r"user haproxy\n *group haproxy", ""),
-        (r"bind :8095", f"bind 127.0.0.1:{front_port}"),
-        (r"bind 127\.0\.0\.1:8404", f"bind 127.0.0.1:{own_port}"),
-        (r"port 9095", f"port {metrics_port}"),
-        (r"inter 1s", "inter 100ms"),
-        (r"server a \S+", f"server a {servers['a']}:{port}"),
-        (r"server b \S+", f"server b {servers['b']}:{port}"),
-    ):
-        text, count = re.subn(pattern, replacement, text)
-        assert count == 1, pattern
+    places = {name: Server(host, port, metrics_port) for name, host in servers.items()}
     configuration = folder / "haproxy.cfg"
-    configuration.write_text(text)
+    configuration.write_text(with_quick_checks(on_loopback(front_port, own_port, places)))
     yield Network(
         configuration,
         ("127.0.0.1", front_port),
@@ -86,7 +75,7 @@ def loopback(shipped: Path, folder: Path) -> Iterator[Network]:
         servers,
         port,
         metrics_port,
-        drain_delay_s=2.0,
+        drain_delay_s=QUICK_DRAIN_DELAY_S,
         namespaces={},
     )
 
@@ -138,13 +127,3 @@ def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-def line_with(lines: Iterator[str], text: str) -> str:
-    """The next line of a log that holds `text`, which must come."""
-    passed = []
-    for line in lines:
-        if text in line:
-            return line
-        passed.append(line)
-    raise AssertionError(f"no line with {text!r} in {passed}")

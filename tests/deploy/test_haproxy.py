@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -24,17 +21,14 @@ from service.client import Client, ClientError, ConnectionFailedError
 from service.options.server_arguments import parse_arguments
 from service.options.validation import server_settings
 from service.wire import transport
-from tests.deploy.networks import Network, line_with, loopback, namespaces
+from tests.deploy.haproxy import CONFIGURATION, Balancer
+from tests.deploy.needs import needs_haproxy
+from tests.deploy.networks import Network, loopback, namespaces
 from tests.serving import TIMEOUT_S, ServerProcess
 
-CONFIGURATION = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 KEEPALIVED = CONFIGURATION.with_name("keepalived.conf")
 CLIENTS = 6
 ANSWERS = 200
-
-needs_haproxy = pytest.mark.skipif(
-    shutil.which("haproxy") is None, reason="Debian's package haproxy has it"
-)
 
 # Stands where the pipeline's handler is looked for: an image b"3 ..." is of class 3.
 CHECKED_HANDLER = """
@@ -72,7 +66,7 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Network]:
     with ExitStack() as stack:
         if request.param == "loopback":
-            found = stack.enter_context(loopback(CONFIGURATION, tmp_path))
+            found = stack.enter_context(loopback(tmp_path))
         else:
             try:
                 found = stack.enter_context(namespaces(CONFIGURATION))
@@ -135,27 +129,9 @@ class Deployment:
             self.servers = dict(
                 zip(network.servers, starting.map(self.start, network.servers), strict=True)
             )
-        self._log = iter(self._balance())
-
-    def _balance(self) -> IO[str]:
-        """The log of HAProxy, once it listens: it says that as a service of systemd's would."""
-        folder = Path(self._stack.enter_context(TemporaryDirectory()))
-        notices = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        notices.bind(str(folder / "notices"))
-        notices.settimeout(TIMEOUT_S)
-        network = self._network
-        process = subprocess.Popen(
-            [*network.command(""), "haproxy", "-Ws", "-f", str(network.configuration)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "NOTIFY_SOCKET": notices.getsockname()},
-            text=True,
+        self.balancer = stack.enter_context(
+            Balancer(network.configuration, network.own_page, network.command(""))
         )
-        self._stack.callback(self._end, process)
-        while b"READY=1" not in notices.recv(4096):
-            pass
-        assert process.stdout
-        return process.stdout
 
     def start(self, name: str) -> ServerProcess:
         """A server that serves, and whose log is read."""
@@ -180,17 +156,6 @@ class Deployment:
         """SIGTERM, and the exit code."""
         self.servers[name].process.terminate()
         return self.servers[name].wait()
-
-    def seen(self, name: str, state: str) -> str:
-        """What HAProxy says, once it has seen that a server is UP or DOWN."""
-        return line_with(self._log, f"Server servers/{name} is {state}")
-
-    def _end(self, process: subprocess.Popen[str]) -> None:
-        # Its worker ends with it.
-        process.terminate()
-        process.wait(TIMEOUT_S)
-        assert process.stdout
-        process.stdout.close()
 
 
 @contextmanager
@@ -223,17 +188,17 @@ def test_a_server_drains_comes_back_and_another_dies_under_load(
         try:
             load.wait_for_answers()
             assert deployment.stop("a") == 0
-            seen = deployment.seen("a", "DOWN")
+            seen = deployment.balancer.seen("a", "DOWN")
             # Where it has no time to see that, connections are refused, and go to the other one.
             assert network.namespaces or "code: 503" in seen
             load.wait_for_answers()
             # What it costs to update one server after the other: nothing.
             assert load.failures == []
             deployment.servers["a"] = deployment.start("a")
-            deployment.seen("a", "UP")
+            deployment.balancer.seen("a", "UP")
             assert load.failures == []
             deployment.servers["b"].process.send_signal(signal.SIGKILL)
-            deployment.seen("b", "DOWN")
+            deployment.balancer.seen("b", "DOWN")
             load.wait_for_answers()
             metrics = own_metrics(network)
         finally:

@@ -215,7 +215,7 @@ def test_twice_the_images_need_about_twice_the_hosts(real: Costs) -> None:
     once, twice = by_change["nothing"], by_change["images/s"]
     assert all(1.5 * a < b <= 2 * a for a, b in zip(once, twice, strict=True))
     assert by_change["images/s of a GPU"][0] < once[0]
-    # A front end may be full of calls before its link is; a balancer has links alone.
+    # A front end may be full of calls before its link is; a balancer's link is full first.
     assert by_change["link"][2] < once[2]
 
 
