@@ -1,9 +1,10 @@
 """What a cluster costs: `python -m tests.cluster.cost --output-dir results/cluster`.
 
-One plain server, a front end with one replica, and one with two, on the same cores and in turns
-(A B C, C B A, ...), with clients that wait for their answers. A server runs alone, from start to
-end: what Ray does without calls is part of the cluster's cost, and of nothing else. Two models:
-the null handler, which is the cost of the hop alone, and EfficientNet-Lite0.
+One plain server, the same behind HAProxy as deploy/ configures it, a front end with one replica,
+and one with two: on the same cores and in turns (A B C D, D C B A, ...), with clients that wait for
+their answers. A server runs alone, from start to end: what Ray does without calls is part of the
+cluster's cost, and of nothing else. Two models: the null handler, which is the cost of what is
+added alone, and EfficientNet-Lite0.
 
 Writes `windows.csv`, `run.json` with machine and versions, `README.md` with the paired tables, and
 `costs.json` for `python -m scaling`.
@@ -18,13 +19,16 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from loadtest.load.images import LoadImage, default_images
+from loadtest.load.rpc import connection
 from loadtest.measure.series import interleaved
 from loadtest.measure.single import measure_running_server
 from loadtest.progress import Progress
@@ -34,11 +38,14 @@ from loadtest.servers.server_process import ServerProcess, require_free_port, se
 from loadtest.servers.variants import HOST
 from loadtest.settings import LoadSettings
 from measurement.statistics import Ratio, paired_ratio
+from tests.deploy.haproxy import Balancer, Server, haproxy_version, on_loopback
 
-PLAIN, ONE_REPLICA = "plain server", "front end + 1 replica"
+PLAIN, BALANCED = "plain server", "HAProxy + plain server"
+ONE_REPLICA = "front end + 1 replica"
 _CLUSTER = ("--cluster", "local", "--replicas")
 SETUPS = {
     PLAIN: ("--workers", "1"),
+    BALANCED: ("--workers", "1"),
     ONE_REPLICA: (*_CLUSTER, "1"),
     "front end + 2 replicas": (*_CLUSTER, "2"),
 }
@@ -49,11 +56,18 @@ MODELS = {
 # The goals are for 10 clients and for 64.
 _CLIENTS = (1, 10, 64)
 _READY_S = 180.0
+# Another one than HAProxy's, so that both can have the port by which the server is found.
+_BEHIND_HAPROXY = "127.0.0.2"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One window."""
+    """One window.
+
+    Attributes:
+        cpu_ms_per_image: of all processes but the clients.
+        balancer_cpu_ms_per_image: of HAProxy alone; 0 where there is none.
+    """
 
     model: str
     setup: str
@@ -63,6 +77,7 @@ class Measured:
     tp50_ms: float
     tp99_ms: float
     cpu_ms_per_image: float
+    balancer_cpu_ms_per_image: float
     errors: int
 
 
@@ -79,14 +94,27 @@ def _windows(
     require_free_port(HOST, load.port)
     # Clients that wait for their answers load it as far as it goes, and none is to be refused.
     arguments = [*MODELS[model], *SETUPS[setup], "--max-queue-ms", "0"]
-    command = service_command(arguments, HOST, load.port)
-    found = []
-    with ServerProcess(command, f"the {setup}", _READY_S) as server:
+    host, balancer, found = HOST, None, list[Measured]()
+    if setup == BALANCED:
+        host = _BEHIND_HAPROXY
+        arguments += ["--metrics-host", host, "--metrics-port", str(load.port + 1)]
+    command = service_command(arguments, host, load.port)
+    with ExitStack() as running:
+        server = running.enter_context(ServerProcess(command, f"the {setup}", _READY_S))
         server.wait_ready()
+        if setup == BALANCED:
+            balancer = running.enter_context(_balancer(load.port))
         for count in clients:
+            before = None if balancer is None else _passed(balancer, load)
             run = measure_running_server(
                 replace(load, request_client=count), images, setup, progress
             )
+            balancer_ms = 0.0
+            if balancer is not None and before is not None:
+                cpu_s, passed = (
+                    b - a for a, b in zip(before, _passed(balancer, load), strict=True)
+                )
+                balancer_ms = 1000 * cpu_s / passed
             [row] = summarise(run, run.workloads[0])
             tp50_ms, tp99_ms = row.tp_ms(0.5), row.tp_ms(0.99)
             cpu_percent = row.usage["server_cpu_percent"]
@@ -95,19 +123,42 @@ def _windows(
             errors = sum(bool(record.error) for record in row.windows[0].records)
             found.append(
                 Measured(
-                    model, setup, repeat, count, row.qps.median, tp50_ms, tp99_ms, cpu_ms, errors
+                    *(model, setup, repeat, count),
+                    *(row.qps.median, tp50_ms, tp99_ms, cpu_ms + balancer_ms, balancer_ms, errors),
                 )
             )
         server.stop()
     return found
 
 
+@contextmanager
+def _balancer(port: int) -> Iterator[Balancer]:
+    """HAProxy at that port of HOST, before the server at the same port behind it."""
+    own_port = port + 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "haproxy.cfg"
+        servers = {"plain": Server(_BEHIND_HAPROXY, port, port + 1)}
+        path.write_text(on_loopback(port, own_port, servers))
+        with Balancer(path, (HOST, own_port)) as balancer:
+            yield balancer
+
+
+def _passed(balancer: Balancer, load: LoadSettings) -> tuple[float, int]:
+    """HAProxy's CPU time so far, and the images that the server behind it has had.
+
+    Warm-ups count in both, so that no part of one is counted without the other.
+    """
+    with connection(HOST, load.port) as client:
+        images = sum(client.stats().images.values())
+    return balancer.cpu_s(), images
+
+
 def _table(measured: Sequence[Measured], model: str) -> str:
-    """The paired rows of a model: medians, and what the hop adds."""
+    """The paired rows of a model: medians, and what is added to the plain server."""
     lines = [
-        "| clients | setup | QPS | of the plain server's | TP50 ms | a hop ms | TP99 ms "
-        "| CPU ms an image | a hop's CPU ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| clients | setup | QPS | of the plain server's | TP50 ms | added ms | TP99 ms "
+        "| CPU ms an image | added CPU ms | HAProxy's CPU ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for count in sorted({one.clients for one in measured}):
         own = [one for one in measured if (one.model, one.clients) == (model, count)]
@@ -120,17 +171,19 @@ def _table(measured: Sequence[Measured], model: str) -> str:
             ratio = paired_ratio(
                 [one.images_per_s for one, _ in pairs], [other.images_per_s for _, other in pairs]
             )
-            hop_ms = statistics.median(one.tp50_ms - other.tp50_ms for one, other in pairs)
-            hop_cpu_ms = statistics.median(
+            added_ms = statistics.median(one.tp50_ms - other.tp50_ms for one, other in pairs)
+            added_cpu_ms = statistics.median(
                 one.cpu_ms_per_image - other.cpu_ms_per_image for one, other in pairs
             )
+            balancer_ms = _median(rows, "balancer_cpu_ms_per_image")
             is_plain = setup == PLAIN
             lines.append(
                 f"| {count} | {setup} | {_median(rows, 'images_per_s'):.1f} "
                 f"| {'' if is_plain else _shown(ratio)} | {_median(rows, 'tp50_ms'):.2f} "
-                f"| {'' if is_plain else f'{hop_ms:+.2f}'} | {_median(rows, 'tp99_ms'):.2f} "
+                f"| {'' if is_plain else f'{added_ms:+.2f}'} | {_median(rows, 'tp99_ms'):.2f} "
                 f"| {_median(rows, 'cpu_ms_per_image'):.3f} "
-                f"| {'' if is_plain else f'{hop_cpu_ms:+.3f}'} |"
+                f"| {'' if is_plain else f'{added_cpu_ms:+.3f}'} "
+                f"| {f'{balancer_ms:.3f}' if balancer_ms else ''} |"
             )
     return "\n".join(lines)
 
@@ -140,7 +193,8 @@ def _costs(measured: Sequence[Measured], command: str) -> dict[str, Any]:
 
     So what a front end with one replica takes more than a plain server is the front end's, Ray's
     own work included: with the most clients, so that this is spread over as many images as can be.
-    The latency is that of a lone client, who waits for nothing else.
+    HAProxy's CPU is that of its own processes, likewise with the most clients. The latency is that
+    of a lone client, who waits for nothing else.
     """
     rows = {(one.setup, one.repeat, one.clients): one for one in measured if one.model == "null"}
     pairs = [
@@ -155,10 +209,18 @@ def _costs(measured: Sequence[Measured], command: str) -> dict[str, Any]:
         (a.cpu_ms_per_image, b.cpu_ms_per_image) for a, b in pairs if a.clients == max(counts)
     ]
     fewest = [(a.tp50_ms, b.tp50_ms) for a, b in pairs if a.clients == min(counts)]
+    balanced = [
+        one.balancer_cpu_ms_per_image
+        for one in rows.values()
+        if (one.setup, one.clients) == (BALANCED, max(counts))
+    ]
     return {
         "command": command,
         "front_end_cpu_ms_per_image": round(statistics.median(a - b for a, b in busiest), 4),
         "hop_latency_ms": round(statistics.median(a - b for a, b in fewest), 4),
+        **(
+            {"balancer_cpu_ms_per_image": round(statistics.median(balanced), 4)} if balanced else {}
+        ),
     }
 
 
@@ -239,7 +301,11 @@ def _write(
         "seconds": options.seconds,
         "machine": machine.describe_machine(),
         "source": machine.describe_source(),
-        "versions": {**machine.client_versions(), "ray": version("ray")},
+        "versions": {
+            **machine.client_versions(),
+            "ray": version("ray"),
+            "haproxy": haproxy_version(),
+        },
     }
     (folder / "run.json").write_text(json.dumps(machine.without_paths(run), indent=2) + "\n")
     if costs := _costs(measured, run["command"]):
