@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from thriftpy2.thrift import TType
 
 import idl
 from idl import inference
+from idl.from_thrift import parsed, python_of
 
 IDL = Path(idl.__file__).parent / "inference.thrift"
+PARSED = parsed()
 KEPT = (Path(__file__).parent / "wire.txt").read_text(encoding="utf-8").splitlines()[1:]
-SERVICE = inference.InferenceService
 # An enum, struct, exception or service; a field; a value of an enum; a call.
 DECLARATION = re.compile(r"(enum|struct|exception|service) |\d+: \w+ |[A-Z_]+ = \d|[\w<>]+ \w+\(")
 
@@ -38,17 +42,45 @@ def _fields(name: str, spec: dict[int, Any]) -> Iterator[str]:
         yield f"{name} {number} {_type(code, *inner)} {field}{' required' if required else ''}"
 
 
-def _on_the_wire() -> Iterator[str]:
+def _on_the_wire(module: ModuleType = inference) -> Iterator[str]:
     """Every value of an enum, every field of a struct or an exception, every call."""
-    meta = inference.__thrift_meta__
+    meta = module.__thrift_meta__
     for enum in meta["enums"]:
         yield from (f"{enum.__name__} {value} {n}" for n, value in enum._NAMES_TO_VALUES.items())
     for struct in (*meta["structs"], *meta["exceptions"]):
         yield from _fields(struct.__name__, struct.thrift_spec)
-    for call in SERVICE.thrift_services:
+    for call in module.InferenceService.thrift_services:
         yield call
         for part in (f"{call}_args", f"{call}_result"):
-            yield from _fields(part, getattr(SERVICE, part).thrift_spec)
+            yield from _fields(part, getattr(module.InferenceService, part).thrift_spec)
+
+
+def _structs(module: ModuleType) -> dict[str, Any]:
+    """All structs and exceptions, also those that calls are made of, by their names."""
+    named = {**vars(module), **vars(module.InferenceService)}
+    return {name: it for name, it in named.items() if hasattr(it, "thrift_spec")}
+
+
+def test_the_python_of_the_idl_is_up_to_date() -> None:
+    text = IDL.with_name("generated.py").read_text(encoding="utf-8")
+    assert text == python_of(PARSED), "write it again: python -m idl.from_thrift"
+
+
+def test_the_python_of_the_idl_is_what_thriftpy2_makes_of_it() -> None:
+    assert [*_on_the_wire()] == [*_on_the_wire(PARSED)]
+    made, expected = _structs(inference), _structs(PARSED)
+    assert made.keys() == expected.keys()
+    for name, struct in expected.items():
+        assert made[name].__base__ is struct.__base__
+        assert made[name]._ttype == struct._ttype
+        assert [*made[name].thrift_spec] == [*struct.thrift_spec]
+        assert inspect.signature(made[name]) == inspect.signature(struct)
+        assert getattr(made[name], "oneway", None) == getattr(struct, "oneway", None)
+
+
+def test_structs_can_be_pickled() -> None:
+    params = inference.InferenceParams("u", b"x")
+    assert pickle.loads(pickle.dumps(params)) == params  # noqa: S301 (its own)
 
 
 def test_every_field_has_the_number_and_the_type_that_it_had() -> None:
@@ -63,9 +95,9 @@ def test_what_is_new_in_a_struct_is_optional() -> None:
 
 
 def test_every_language_has_its_namespace() -> None:
-    assert set(inference.__thrift_namespaces__) == {"py", "java", "go", "js"}
+    assert set(PARSED.__thrift_namespaces__) == {"py", "java", "go", "js"}
     # Upstream's, whose stubs import it.
-    assert inference.__thrift_namespaces__["py"] == "inference"
+    assert PARSED.__thrift_namespaces__["py"] == "inference"
 
 
 def test_everything_that_is_declared_has_its_documentation() -> None:

@@ -18,7 +18,6 @@ from thriftpy2.transport import (
     TCyMemoryBuffer,
 )
 
-import idl
 from idl import inference
 from service.accepting.listener import PortListener
 from service.handlers.null import NullHandler
@@ -142,7 +141,3 @@ def test_upstreams_client_never_takes_an_exception_for_a_result(upstream: Any) -
     reader = protocol(TCyMemoryBuffer(encoded("infer_batch", 2, failed)))
     reader.read_message_begin()
     assert reader.read_struct(upstream.InferenceService.infer_batch_result()).success is None
-
-
-def test_the_contract_is_loaded_once() -> None:
-    assert idl._load() is inference
