@@ -15,13 +15,11 @@ from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
-from service.handlers.table import create_handler
 from service.images.decode_memory import limit_decode_memory
 from service.images.limit import prepare_opencv
 from service.logs.log_settings import LogSettings
 from service.logs.start import start_log
 from service.malloc_arenas import limit_arenas
-from service.metrics.endpoint import http_endpoint
 from service.options.cluster_settings import ClusterSettings
 from service.options.given import GivenOptions, gather
 from service.options.server_arguments import parse_arguments
@@ -34,7 +32,6 @@ from service.processes.signals import stopped_by_signals
 from service.processes.supervisor import Supervisor
 from service.processes.worker_choice import choose_worker_count
 from service.processes.worker_slots import WorkerError
-from service.server import Server
 
 # Like a handler it builds on this package, and is imported only where it is asked for.
 _FRONT_END = "cluster.command:front_end"
@@ -73,7 +70,14 @@ def _serve(options: Namespace, given: GivenOptions, started: ExitStack) -> int:
         limit_decode_memory(settings.max_decoded_bytes)
         limit_arenas()
         # Before the slow part, so that a port in use is told at once, and probes are answered.
-        endpoint = started.enter_context(http_endpoint(settings))
+        endpoint = None
+        if settings.metrics_port is not None:
+            # Here, since HTTP would make each other start longer.
+            from service.metrics.endpoint import http_endpoint
+
+            endpoint = started.enter_context(
+                http_endpoint(settings.metrics_host, settings.metrics_port)
+            )
         cluster = settings_from(ClusterSettings, options)
         server: Lifecycle
         is_native = False
@@ -109,6 +113,10 @@ def _server(
     """The server of this machine alone, with as many processes as the settings say."""
     if settings.processes > 1:
         return Supervisor(settings, given, why_so_many)
+    # Here, since a supervisor needs no NumPy.
+    from service.handlers.table import create_handler
+    from service.server import Server
+
     return Server(
         settings,
         handler,

@@ -19,7 +19,6 @@ from service.accepting.listening_socket import AddressOptions, address_text, bin
 from service.errors import ConfigurationError
 from service.logs.rate_limited import RateLimitedWarnings
 from service.metrics.metric_table import Snapshot
-from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import STARTING, Lifecycle
 
 _log = logging.getLogger(__name__)
@@ -37,16 +36,13 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 @contextmanager
-def http_endpoint(settings: ServerSettings) -> Iterator[HttpEndpoint | None]:
-    """Answers HTTP while the context is entered; None, and nothing listens, where it is off.
+def http_endpoint(host: str, port: int) -> Iterator[HttpEndpoint]:
+    """Answers HTTP there while the context is entered.
 
     Raises:
         ConfigurationError: the extra `metrics` is missing.
         OSError: the address cannot be had.
     """
-    if settings.metrics_port is None:
-        yield None
-        return
     try:
         from service.metrics.exposition import exposition
     except ImportError as error:
@@ -54,7 +50,7 @@ def http_endpoint(settings: ServerSettings) -> Iterator[HttpEndpoint | None]:
             f"--metrics-port needs the package prometheus-client ({error}): "
             f"{install_command('metrics')}"
         ) from error
-    sock = bind(settings.metrics_host, settings.metrics_port, _OPTIONS)
+    sock = bind(host, port, _OPTIONS)
     endpoint = HttpEndpoint(sock, exposition)
     thread = threading.Thread(target=endpoint.serve, name="http", daemon=True)
     thread.start()

@@ -16,15 +16,13 @@ from typing import Any
 import pytest
 
 from service.metrics.endpoint import HttpEndpoint, http_endpoint
-from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import Lifecycle
 from tests.serving import refusal
 
 
 @contextmanager
 def served(server: Any = None) -> Iterator[tuple[HttpEndpoint, int]]:
-    with http_endpoint(ServerSettings(metrics_port=0)) as endpoint:
-        assert endpoint is not None
+    with http_endpoint("127.0.0.1", 0) as endpoint:
         endpoint.server = server
         yield endpoint, endpoint.server_address[1]
 
@@ -161,20 +159,19 @@ def test_without_descriptors_or_threads_it_goes_on_later(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
 def test_it_listens_on_an_address_of_ipv6() -> None:
-    settings = ServerSettings(metrics_port=0, metrics_host="::1")
-    with http_endpoint(settings) as endpoint:
-        assert endpoint is not None
-        with socket.create_connection(endpoint.server_address[:2], timeout=30) as sock:
-            sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
-            assert sock.recv(12) == b"HTTP/1.0 200"
+    with (
+        http_endpoint("::1", 0) as endpoint,
+        socket.create_connection(endpoint.server_address[:2], timeout=30) as sock,
+    ):
+        sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.0 200"
 
 
 def test_the_port_is_free_for_the_next_server_at_once() -> None:
     with served() as (_, port):
         # The server closes it first, and its end of the connection lingers.
         assert ask(port, "/livez")[0] == 200
-    with http_endpoint(ServerSettings(metrics_port=port)) as endpoint:
-        assert endpoint is not None
+    with http_endpoint("127.0.0.1", port):
         assert ask(port, "/livez")[0] == 200
 
 
@@ -206,6 +203,16 @@ def test_without_it_nothing_of_it_is_loaded() -> None:
     code = (
         "import sys, service.cli, service.worker, service.client.client_command\n"
         "print([name for name in ('prometheus_client', 'rich', 'pynvml') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_supervisor_is_small() -> None:
+    """It holds no scores, and answers HTTP where --metrics-port says so."""
+    code = (
+        "import sys, service.cli\n"
+        "print([name for name in ('numpy', 'http.server') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
