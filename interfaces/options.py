@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from interfaces.kinds import OFF_SWITCH, SWITCH, TEXT, Kind
+from interfaces.markdown import prose_table
 
 REQUIRED = object()
 """The default of an option that has to be given."""
@@ -123,7 +124,7 @@ def out_of_bounds(settings: Any) -> Iterator[str]:
 
 def option_table(options: Iterable[Option]) -> str:
     """The options of a program in Markdown."""
-    lines = ["| option | default | what it is |", "|---|---|---|"]
+    rows = []
     for described in options:
         beyond = f". Beyond it: {described.beyond}" if described.beyond else ""
         shown = "required" if described.default is REQUIRED else described.shown_default
@@ -132,8 +133,8 @@ def option_table(options: Iterable[Option]) -> str:
         aliases = "".join(f", earlier `--{dashed(alias)}`" for alias in described.aliases)
         short = f", `-{described.short}`" if described.short else ""
         spelling = f"`--{dashed(described.name)}`{short}{aliases}"
-        lines.append(f"| {spelling} | {shown} | {described.text}{beyond} |")
-    return "\n".join(lines) + "\n"
+        rows.append((spelling, shown, f"{described.text}{beyond}"))
+    return prose_table(["option", "default", "what it is"], rows)
 
 
 @dataclass(frozen=True)

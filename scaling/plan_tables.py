@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loadtest.report.tables import Table, markdown
+from interfaces.markdown import Table, aligned_table
 from scaling.costs import Costs, Measured
 from scaling.plan import (
     BALANCERS,
@@ -48,7 +48,7 @@ def costs_table(costs: Costs) -> Table:
         ("a batch on an H200, whatever is in it", costs.batch_ms, _ms),
         ("each image of it", costs.batch_image_ms, _ms),
     ]
-    return markdown(
+    return aligned_table(
         ["what", "an image, or a host", "row", "results/"],
         [
             (name, NOT_YET if it.value is None else show(it.value), it.how, it.source)
@@ -75,7 +75,7 @@ def plan_table(plan: Plan) -> Table:
                 ", ".join(part.unknown) or "-",
             )
         )
-    return markdown(
+    return aligned_table(
         [
             *("kind", "count", "needed + spare", "tightest", "images/s of one"),
             *("use", "one failed", NOT_YET),
@@ -86,7 +86,7 @@ def plan_table(plan: Plan) -> Table:
 
 def fills_table(plan: Plan) -> Table:
     """What is full first as the load grows and nothing is added."""
-    return markdown(
+    return aligned_table(
         ["", "what", "full at images/s", "times the demand"],
         [
             (
@@ -104,7 +104,7 @@ def ladder_table(costs: Costs, demand: Demand) -> Table:
     """What limits one replica host next, if its GPU part becomes faster."""
     limits = replica_limits(costs, costs.gpu, demand)
     first = limits[GPU]
-    return markdown(
+    return aligned_table(
         ["one replica host", "images/s at most", "times the GPU"],
         [
             (name, f"{rate:,.0f}", f"{rate / first:.1f}")
@@ -130,7 +130,7 @@ def choices_table(costs: Costs, demand: Demand) -> Table:
                 plan.parts[0].tightest,
             )
         )
-    return markdown(
+    return aligned_table(
         [
             *("choice", "GPUs", *(name for name in (REPLICAS, FRONT_ENDS, BALANCERS))),
             *("hosts", "cores busy in replicas", "tightest of a replica"),
@@ -148,7 +148,7 @@ def changes_table(costs: Costs, demand: Demand) -> Table:
         counts = [plan.count(kind) for kind in (REPLICAS, FRONT_ENDS, BALANCERS, CLIENTS)]
         first = ": ".join(plan.fills[0][1:])
         rows.append((name, *counts, first))
-    return markdown(
+    return aligned_table(
         ["doubles", REPLICAS, FRONT_ENDS, BALANCERS, CLIENTS, "full first"],
         rows,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from loadtest.report.tables import Table, markdown
+from interfaces.markdown import Table, aligned_table
 from scaling.measure import CONFIGURED
 from scaling.study import FRONT_ENDS, LOADS
 from scaling.validation import LATENCY_SHARE, RATE_SHARE, Comparison
@@ -30,7 +30,7 @@ def validation_table(comparisons: Sequence[Comparison]) -> Table:
                 "yes" if it.holds else "no",
             )
         )
-    return markdown(
+    return aligned_table(
         [
             *("measured / simulated", "images/s", "TP50 ms", "TP99 ms", "refused"),
             *("off by %", "n", "within bounds"),
@@ -179,7 +179,7 @@ def rules_table(rows: Sequence[Row]) -> Table:
     header = ["rule, view"]
     for load in LOADS:
         header += [f"load {100 * load:g} %: TP50 ms", "TP99 ms"]
-    return markdown(
+    return aligned_table(
         [*header, "mean batch at the last"],
         [
             (
@@ -198,7 +198,7 @@ def reports_table(rows: Sequence[Row]) -> Table:
     for row in group(rows, "reports"):
         cluster = row["cluster"]
         found.setdefault(cluster["report_ms"], {})[cluster["rule"]] = row["row"]
-    return markdown(
+    return aligned_table(
         ["reports every", "two choices: TP50 ms", "TP99 ms", "least: TP50 ms", "TP99 ms"],
         [
             (
@@ -221,7 +221,7 @@ def front_ends_table(rows: Sequence[Row]) -> Table:
         cluster = row["cluster"]
         found.setdefault(cluster["front_ends"], {})[cluster["rule"]] = row["row"]
     rules = ("round robin", "two choices", "least")
-    return markdown(
+    return aligned_table(
         ["front ends", *(f"{rule}: TP99 ms" for rule in rules)],
         [
             (count, *(_ms(by_rule[rule]["tp99_ms"]) for rule in rules))
@@ -238,7 +238,7 @@ def sizes_table(rows: Sequence[Row], name: str) -> Table:
         key = (cluster["replica"]["instances"], cluster["replicas"])
         found.setdefault(key, {})[row["routing"]] = row["row"]
     routings = list(dict.fromkeys(row["routing"] for row in group(rows, name)))
-    return markdown(
+    return aligned_table(
         ["instances of a replica", "replicas", *(f"{it}: TP50 / TP99 ms" for it in routings)],
         [
             (
@@ -255,7 +255,7 @@ def sizes_table(rows: Sequence[Row], name: str) -> Table:
 
 def overload_table(rows: Sequence[Row]) -> Table:
     """What becomes of more than can be served."""
-    return markdown(
+    return aligned_table(
         ["rule, view", "timeout", "answered/s", "refused", "expired", "TP50 ms", "TP99 ms"],
         [
             (
@@ -275,7 +275,7 @@ def overload_table(rows: Sequence[Row]) -> Table:
 
 def short_table(rows: Sequence[Row], name: str) -> Table:
     """What every rule makes of one load."""
-    return markdown(
+    return aligned_table(
         ["rule, view", "images/s", "TP50 ms", "TP99 ms", "refused"],
         [
             (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interfaces.markdown import prose_table
 from pipeline.commands.operators import torchpipe_tables
 from pipeline.commands.pipeline_arguments import COMMANDS
 from pipeline.config import read_config
@@ -23,8 +24,8 @@ def absent_table() -> str:
     names: dict[str, list[str]] = {}
     for name, reason in ABSENT.items():
         names.setdefault(reason, []).append(f"`{name}`")
-    rows = [f"| {', '.join(those)} | {reason} |" for reason, those in names.items()]
-    return "\n".join(["| name | why, and what instead |", "|---|---|", *rows])
+    rows = [(", ".join(those), reason) for reason, those in names.items()]
+    return prose_table(["name", "why, and what instead"], rows)
 
 
 def test_the_table_of_names_is_the_codes() -> None:

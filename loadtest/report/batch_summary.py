@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from interfaces.markdown import Table
 from interfaces.stats import LEAVE_REASONS
 from loadtest.records.metrics import NOT_AVAILABLE, number, percent
 from loadtest.records.node_counts import NodeCounts
 from loadtest.report.summary import Row
-from loadtest.report.tables import Columns, Table, table
+from loadtest.report.tables import Columns, table
 from loadtest.servers.variants import BASELINE, CONTROL, is_pipeline
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from interfaces.markdown import Table
 from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number, percent, window_usage
 from loadtest.records.run import Run, Window
@@ -173,7 +174,7 @@ def _cautions(run: Run, opened: Sequence[Window]) -> list[str]:
     ]
 
 
-def _table(run: Run) -> tables.Table:
+def _table(run: Run) -> Table:
     slo_ms = _slo_ms(run)
 
     def usage(window: Window, name: str) -> float | None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interfaces.markdown import aligned_table
 from loadtest.errors import UsageError
 from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number
 from loadtest.records.run import Run, WorkloadRun
 from loadtest.report.load_page import found_verdict
 from loadtest.report.summary import Row, summarise, sweep_rows, tail_change
-from loadtest.report.tables import Columns, interval, markdown, table
+from loadtest.report.tables import Columns, interval, table
 from measurement.statistics import Interval, unpaired_ratio
 
 _KINDS = ("compare", "sweep", "run")
@@ -83,10 +84,8 @@ def difference(before: Path, after: Path) -> str:
     ]
     if any(what.startswith("machine") for what, _, _ in differing):
         lines.append("The machines differ: QPS and latencies compare these, too.")
-    lines += [
-        "",
-        markdown(("What differs", "A", "B"), differing) if differing else "No setting differs.",
-    ]
+    settings = aligned_table(("What differs", "A", "B"), differing)
+    lines += ["", settings if differing else "No setting differs."]
     return "\n".join(lines)
 
 

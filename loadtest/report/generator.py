@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
+from interfaces.markdown import Table
 from loadtest.records.metrics import number, percent
 from loadtest.records.run import CLIENTS, Record
 from loadtest.report.summary import (
@@ -15,7 +16,7 @@ from loadtest.report.summary import (
     clock_error_ms,
     tail_change,
 )
-from loadtest.report.tables import Columns, Table, factor_interval, table
+from loadtest.report.tables import Columns, factor_interval, table
 from measurement.statistics import Ratio, percentile
 
 _SAME_SHARE = 0.05

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interfaces.markdown import aligned_table
 from interfaces.stats import LEAVE_REASONS
 from loadtest.errors import LoadTestError
 from loadtest.records import raw_files
@@ -28,7 +29,7 @@ from loadtest.report.waterfall import Waterfall, waterfall
 from loadtest.servers.variants import may_use_gpu
 
 # The rows of torchpipe's quick start, for reference only.
-_PUBLISHED = tables.markdown(
+_PUBLISHED = aligned_table(
     ("Published", "QPS", "TP50 ms", "TP99 ms", "GPU", "CPU", "memory"),
     (
         ("TensorRT behind a lock", "365.94", "26.32", "54.24", "84-85 %", "231-235 %", "4.6 %"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interfaces.markdown import aligned_table
 from interfaces.sizes import size_text
 from loadtest.records.metrics import NOT_AVAILABLE
 from loadtest.records.run import Run
@@ -20,7 +21,7 @@ from loadtest.report.runtime_summary import (
     sides,
     windows_of,
 )
-from loadtest.report.tables import Columns, check_table, markdown, over_repeats, table
+from loadtest.report.tables import Columns, check_table, over_repeats, table
 from measurement.statistics import Spread
 
 
@@ -157,7 +158,7 @@ def _integrity(run: Run) -> str:
         for name, node in found["document"].items()
     )
     examples = [f"- {example}" for example in found["examples"]]
-    return "\n".join([f"Graph: {graph}.\n", markdown(("What", "value"), rows), *examples])
+    return "\n".join([f"Graph: {graph}.\n", aligned_table(("What", "value"), rows), *examples])
 
 
 _TABLES: Mapping[str, Callable[[Run], str]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from interfaces.markdown import Table, aligned_table
 from loadtest.records.metrics import METRICS, NOT_AVAILABLE, number, percent, percents
 from loadtest.records.run import Check, PartRun
 from loadtest.report.stage_summary import StagePart
@@ -19,36 +20,9 @@ _T = TypeVar("_T")
 Columns = Sequence[tuple[str, Callable[[_T], str]]]
 
 
-class Table(str):
-    """A table in Markdown that also knows its cells, for pages that show them otherwise.
-
-    Attributes:
-        header: the headings.
-        rows: the cells as text.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table with aligned columns; all but the first are right-aligned."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(3, *(len(row[i]) for row in (header, *texts))) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = []
-    for row in (header, rule, *texts):
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
-    made = Table("\n".join(lines) + "\n")
-    made.header, made.rows = header, texts
-    return made
-
-
 def table(columns: Columns[_T], rows: Sequence[_T]) -> Table:
     """The table of these rows."""
-    return markdown(
+    return aligned_table(
         [heading for heading, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
     )
 
@@ -279,7 +253,7 @@ def stages_table(variants: Mapping[str, Sequence[StagePart]]) -> Table:
             )
             for part in parts
         ] or [(name, *[NOT_AVAILABLE] * 5)]
-    return markdown(header, rows)
+    return aligned_table(header, rows)
 
 
 def short_tables(rows: Sequence[Row], memory_bytes: int) -> list[Table]:

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from interfaces.markdown import Table, aligned_table
 from loadtest.records import raw_files
 from loadtest.records.ladder import Ladder
 from loadtest.records.metrics import NOT_AVAILABLE, number
@@ -131,7 +132,7 @@ def _shortfall(name: str, ladders: Sequence[Ladder], run: Run) -> str:
     )
 
 
-def _table(run: Run) -> tables.Table:
+def _table(run: Run) -> Table:
     """A row a setting: the default first, then as they were tried."""
     names = list(run.results["default"])
     pairs, best = searched(run), winner(run)
@@ -167,13 +168,13 @@ def _table(run: Run) -> tables.Table:
         )
     units = {"batching_timeout": "batching_timeout ms", "max": "max rows"}
     heads = [units.get(name, name) for name in names]
-    return tables.markdown(
+    return aligned_table(
         ["Setting", *heads, "images/s at the limit", "clients", "TP99 ms", "x default", "note"],
         rows,
     )
 
 
-def _final_table(run: Run) -> tables.Table | None:
+def _final_table(run: Run) -> Table | None:
     if not (again := finals(run)):
         return None
     rows = [
@@ -185,7 +186,7 @@ def _final_table(run: Run) -> tables.Table | None:
         ]
         for index, pair in enumerate(again, 1)
     ]
-    return tables.markdown(["Pair", "winner: images/s", "default: images/s", "x default"], rows)
+    return aligned_table(["Pair", "winner: images/s", "default: images/s", "x default"], rows)
 
 
 def _search_figure(run: Run) -> Figure:

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from interfaces.markdown import prose_table
 from interfaces.names import closest_name_hint, shown
 from pipeline.backends.filters import registered_filters
 from pipeline.backends.interface import Backend, Container
@@ -198,12 +199,12 @@ def operator_reference() -> str:
             parts.append(_markdown_keys(cls.settings))
     parts.append("### Filters")
     rows = [
-        f"| {', '.join(f'`{name}`' for name in names)} | {' '.join(paragraphs(function))} |"
+        (", ".join(f"`{name}`" for name in names), " ".join(paragraphs(function)))
         for function, names in names_of(registered_filters()).items()
         if _is_own(function)
     ]
-    parts.append("\n".join(["| filter | what it does |", "|---|---|", *rows]))
-    return "\n\n".join(parts)
+    parts.append(prose_table(["filter", "what it does"], rows))
+    return "\n\n".join(map(str.strip, parts))
 
 
 def _is_own(registered: Any) -> bool:
@@ -213,13 +214,12 @@ def _is_own(registered: Any) -> bool:
 
 
 def _markdown_keys(settings: Iterable[Setting]) -> str:
-    rows = ["| key | default | what it says | expected |", "|---|---|---|---|"]
+    rows = []
     for setting in settings:
         name, default, unit, says = setting_row(setting)
-        cells = [f"`{name}`", default, says if unit == "-" else f"{says} ({unit})"]
-        cells.append(setting.expected)
-        rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
-    return "\n".join(rows)
+        told = says if unit == "-" else f"{says} ({unit})"
+        rows.append((f"`{name}`", default, told, setting.expected))
+    return prose_table(["key", "default", "what it says", "expected"], rows)
 
 
 def torchpipe_tables() -> str:
@@ -230,15 +230,14 @@ def torchpipe_tables() -> str:
         for row in torchpipe_names(kind).values():
             text = f"another name of `{row.text}`" if row.verdict is Verdict.ALIAS else row.text
             by_sentence.setdefault((row.verdict, text), []).append(f"`{row.name}`")
-        lines = [f"### {kind.capitalize()}s", "", f"| {kind} | here | |", "|---|---|---|"]
-        for verdict in Verdict:
-            lines += [
-                f"| {', '.join(names)} | {_WORDS[verdict]} | {text} |"
-                for (found, text), names in by_sentence.items()
-                if found is verdict
-            ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        rows = [
+            (", ".join(names), _WORDS[verdict], text)
+            for verdict in Verdict
+            for (found, text), names in by_sentence.items()
+            if found is verdict
+        ]
+        parts += [f"### {kind.capitalize()}s", prose_table([kind, "here", ""], rows)]
+    return "\n\n".join(map(str.strip, parts))
 
 
 _WORDS = {

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from interfaces.markdown import aligned_table
 from loadtest.records.raw_files import read_table
 from loadtest.records.run import Run
 from loadtest.report.document import Page
-from loadtest.report.tables import check_table, markdown
+from loadtest.report.tables import check_table
 from tests.cluster_runs import plots
 from tests.robustness.checking_clients import RIGHT
 
@@ -45,7 +46,7 @@ def _outcomes(run: Run) -> str:
     phases = run.results["phases"]
     names = [*dict.fromkeys(name for phase in phases for name in phase["outcomes"])]
     header = ("phase", *names, "calls/s before", "then", "back after, s")
-    return markdown(
+    return aligned_table(
         header,
         [
             (
@@ -86,7 +87,7 @@ def _rates(run: Run) -> str:
         )
         for row in run.results["scaling"]
     ]
-    return markdown(header, rows)
+    return aligned_table(header, rows)
 
 
 def _page(

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interfaces.markdown import aligned_table
 from loadtest.records.raw_files import read_table
 from loadtest.records.run import Run
 from loadtest.report.document import Page
-from loadtest.report.tables import check_table, markdown
+from loadtest.report.tables import check_table
 from tests.robustness import soak_plot
 
 _CURVE_POINTS = 20
@@ -36,13 +37,13 @@ def _fuzz(run: Run, folder: Path) -> Sections:
         (
             "Outcomes",
             f"{requests} mutated requests in {length_s:.1f} s, {requests / length_s:.0f} a "
-            "second.\n\n" + markdown(("outcome", "requests"), _by_count(counts)),
+            "second.\n\n" + aligned_table(("outcome", "requests"), _by_count(counts)),
         ),
-        ("Resident memory of all server processes", markdown(("at s", "MiB"), curve)),
+        ("Resident memory of all server processes", aligned_table(("at s", "MiB"), curve)),
     ]
     # Folders of older versions have no log of the server.
     if "log_lines" in found:
-        lines = markdown(("level", "lines"), sorted(found["log_lines"].items()))
+        lines = aligned_table(("level", "lines"), sorted(found["log_lines"].items()))
         sections.append(
             ("Log lines of the server", f"{lines}\nThe last ones:\n\n{_code(found['last_lines'])}")
         )
@@ -69,7 +70,7 @@ def _chaos(run: Run, folder: Path) -> Sections:
     if windows:
         rows = [[_rounded(cell) for cell in window.values()] for window in windows]
         header = [_SHORT.get(name, name) for name in windows[0]]
-        sections.append(("Overload, window by window", markdown(header, rows)))
+        sections.append(("Overload, window by window", aligned_table(header, rows)))
     return sections
 
 
@@ -81,7 +82,7 @@ def _regression(run: Run, folder: Path) -> Sections:
         f"clients, windows of {run.settings['duration_s']:g} s, one side after the other.\n\n"
     )
     header = ("", "pair", "this a second", "other a second")
-    return [("Pairs", text + markdown(header, rows))]
+    return [("Pairs", text + aligned_table(header, rows))]
 
 
 def _observing(run: Run, folder: Path) -> Sections:
@@ -92,14 +93,14 @@ def _observing(run: Run, folder: Path) -> Sections:
         "in a loop, and of the whole server with the null handler, this checkout beside "
         f"{run.settings['against']}, {run.settings['requests']} requests of one client each.\n\n"
     )
-    return [("Pairs", text + markdown(("pair", "counting", "this server", "the other"), rows))]
+    return [("Pairs", text + aligned_table(("pair", "counting", "this server", "the other"), rows))]
 
 
 def _outcomes(run: Run) -> str:
     """Images of each phase by outcome."""
     phases = run.results["phases"]
     names = [*dict.fromkeys(name for phase in phases for name in phase["outcomes"])]
-    return markdown(
+    return aligned_table(
         ("phase", "seconds", *names),
         [
             (p["name"], f"{p['length_s']:.1f}", *(p["outcomes"].get(name, 0) for name in names))
@@ -123,7 +124,7 @@ def _soak(run: Run, folder: Path) -> Sections:
         soak_plot.WARM_UP_SHARE * run.settings["duration_s"],
         found["memory"]["per_s"],
     )
-    outcomes = markdown(("outcome", "images"), _by_count(found["outcomes"]))
+    outcomes = aligned_table(("outcome", "images"), _by_count(found["outcomes"]))
     return [
         ("Throughput and memory", f"![throughput and memory over time]({picture})\n"),
         ("Outcomes, by image", outcomes),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from interfaces.markdown import prose_table
 from interfaces.options import REQUIRED, Option
 from thriftpipe.door.commands import COMMANDS, DoorCommand, Example
 from thriftpipe.door.group import NAME
@@ -68,18 +69,14 @@ def _place(option: Option) -> str:
 
 
 def _table(options: list[Option]) -> str:
-    lines = ["| option | what it is | default |", "|---|---|---|"]
+    rows = []
     for option in options:
         name = spelling(option)
         if not option.is_positional and (value := metavar(option)):
             name += f" {value}"
         default = "required" if option.default is REQUIRED else option.shown_default
-        lines.append(f"| `{_cell(name)}` | {_cell(option.text)} | {_cell(default)} |")
-    return "\n".join([*lines, ""])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+        rows.append((f"`{name}`", option.text, default))
+    return prose_table(["option", "what it is", "default"], rows)
 
 
 if __name__ == "__main__":

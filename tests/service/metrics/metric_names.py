@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from interfaces.markdown import prose_table
 from service.metrics.metric_table import METRICS
 
 
 def metric_table() -> str:
     """The metrics in Markdown."""
-    lines = ["| metric | kind | labels | what it is |", "|---|---|---|---|"]
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.help,
+        )
+        for metric in METRICS
+    ]
+    return prose_table(["metric", "kind", "labels", "what it is"], rows)
 
 
 def series_names() -> frozenset[str]:
