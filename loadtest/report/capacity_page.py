@@ -25,6 +25,7 @@ from loadtest.records.service_level import (
 from loadtest.report import tables
 from loadtest.report.charts import Chart, drawn
 from loadtest.report.document import Page
+from loadtest.report.marks import LAG_SHARE
 from loadtest.report.style import (
     CHART_WIDTH_IN,
     INK,
@@ -34,7 +35,6 @@ from loadtest.report.style import (
     draw_limit,
     scale_logarithmically,
 )
-from loadtest.report.summary import LAG_SHARE
 from measurement.statistics import percentile
 
 # Most of an interval wider than this is what was known before any window: its middle is no finding.

@@ -17,6 +17,7 @@ from loadtest.records import raw_files
 from loadtest.records.metrics import NOT_AVAILABLE, number
 from loadtest.records.run import Run, WorkloadRun
 from loadtest.report.load_page import found_verdict
+from loadtest.report.row_text import clients_text
 from loadtest.report.summary import Row, summarise, sweep_rows, tail_change
 from loadtest.report.tables import Columns, interval, table
 from measurement.statistics import Interval, unpaired_ratio
@@ -54,7 +55,7 @@ class Change:
     @property
     def name(self) -> str:
         """The variant, and its number of clients in a sweep."""
-        clients = f", {self.after.clients_text}" if self.after.windows[0].clients else ""
+        clients = f", {clients_text(self.after)}" if self.after.windows[0].clients else ""
         return f"`{self.after.name}`{clients}"
 
 

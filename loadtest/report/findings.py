@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log
 
 from loadtest.records.run import PartRun
-from loadtest.report.summary import MARKS, Row
+from loadtest.report.marks import marked
+from loadtest.report.row_text import ran_in
+from loadtest.report.summary import Row
 from loadtest.report.tables import factor_interval
 from loadtest.servers.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, PIPELINE_GPU
 from measurement.statistics import Ratio
@@ -78,7 +80,7 @@ def _upper_bound(by_base: Mapping[str, Row]) -> Iterator[str]:
         yield (
             f"`{pipeline.name}` reaches {100 * pipeline.share_of_bound:.0f} % of what its "
             "preprocessing and engine do without a server "
-            f"(`{IN_PROCESS}`{by_base[IN_PROCESS].ran_in})."
+            f"(`{IN_PROCESS}`{ran_in(by_base[IN_PROCESS])})."
         )
 
 
@@ -100,9 +102,8 @@ def _slowest_part(rows: Sequence[Row], parts: Sequence[PartRun]) -> Iterator[str
 
 
 def _warnings(rows: Sequence[Row]) -> Iterator[str]:
-    for mark in MARKS:
-        if names := [row.name for row in rows if mark.applies(row)]:
-            yield f"Read with care: {mark.warning} ({', '.join(names)})."
+    for mark, found in marked(rows):
+        yield f"Read with care: {mark.warning} ({', '.join(row.name for row in found)})."
 
 
 def _compare(name: str, reference: str, ratio: Ratio) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 from interfaces.markdown import Table
 from loadtest.records.metrics import number, percent
 from loadtest.records.run import CLIENTS, Record
-from loadtest.report.summary import (
+from loadtest.report.marks import (
     BUSY_CLIENT_PERCENT,
     LAG_SHARE,
-    Row,
     clock_error_ms,
-    tail_change,
+    has_busy_client,
 )
+from loadtest.report.summary import Row, tail_change
 from loadtest.report.tables import Columns, factor_interval, table
 from measurement.statistics import Ratio, percentile
 
@@ -129,7 +129,7 @@ def _lost(rows: Sequence[Row]) -> Iterator[str]:
 def _answer(rows: Sequence[Row]) -> str:
     if len(rows) == 2 and (ratio := rows[1].ratio_to_row(rows[0])) is not None:
         return _of_pairs(rows[0], rows[1], ratio)
-    signs = [row for row in rows if row.has_busy_client or is_lagging(row)]
+    signs = [row for row in rows if has_busy_client(row) or is_lagging(row)]
     if signs:
         return (
             "**The clients may have been the limit**, as the next lines say. `--doubling_pairs 5` "

@@ -19,9 +19,11 @@ from loadtest.report.charts import Chart, DrawnChart, drawn
 from loadtest.report.document import Page
 from loadtest.report.findings import findings
 from loadtest.report.generator import generator_findings, generator_table
+from loadtest.report.marks import marked
+from loadtest.report.row_text import clients_text, first_errors
 from loadtest.report.stage_summary import by_kind, stage_parts
 from loadtest.report.style import THEME
-from loadtest.report.summary import MARKS, Row, summarise, sweep_rows
+from loadtest.report.summary import Row, summarise, sweep_rows
 from loadtest.report.summary_document import summary_document
 from loadtest.report.sweep_findings import sweep_findings
 from loadtest.report.verdict import ENOUGH_REPEATS, Decision, Verdict, verdict
@@ -120,6 +122,7 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
         "batch_nodes": nodes,
         "batch_remarks": [*batch_remarks(rows, nodes)],
         "warnings": _warnings(rows),
+        "errors": _errors(rows),
         "generator": generator_findings(rows),
         "generator_table": generator_table(rows),
     }
@@ -128,15 +131,18 @@ def _chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, Any] | 
 def _warnings(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Of each mark that a row has: its name, the rows, and what it means."""
     return [
-        (mark.name, ", ".join(names), mark.warning)
-        for mark in MARKS
-        if (names := [_named(row) for row in rows if mark.applies(row)])
+        (mark.name, ", ".join(map(_named, found)), mark.warning) for mark, found in marked(rows)
     ]
+
+
+def _errors(rows: Sequence[Row]) -> list[tuple[str, int, str]]:
+    """The first failures: the row, how many, and what was told."""
+    return [(row.name, count, error) for row in rows for error, count in first_errors(row)]
 
 
 def _named(row: Row) -> str:
     """A row's variant and, in a sweep, its number of clients."""
-    return row.name if row.windows[0].clients is None else f"{row.name} with {row.clients_text}"
+    return row.name if row.windows[0].clients is None else f"{row.name} with {clients_text(row)}"
 
 
 def found_waterfall(run: Run, workload: WorkloadRun, rows: Sequence[Row]) -> Waterfall | None:
@@ -171,6 +177,7 @@ def _sweep_chapter(run: Run, workload: WorkloadRun, folder: Path) -> dict[str, A
         "sweep": tables.sweep_table(rows),
         "charts": [drawn(folder, chart) for chart in charts],
         "warnings": _warnings(rows),
+        "errors": _errors(rows),
     }
 
 
@@ -225,7 +232,7 @@ def _counts(row: Row) -> list[str]:
         f"failed; {_in_flight(row)}; "
         f"client CPU {percent(row.usage['clients_cpu_percent'], 1)}, "
         f"foreign CPU {percent(row.usage['foreign_percent'], 1)}; marks: {tables.marks(row)}",
-        *(f"error ({count} times): {error}" for error, count in row.first_errors),
+        *(f"error ({count} times): {error}" for error, count in first_errors(row)),
     ]
 
 
@@ -233,7 +240,7 @@ def _in_flight(row: Row) -> str:
     """How many requests were on their way, and how late an open loop's were sent."""
     found = f"QPS x mean latency = {number(row.concurrency, 2)}"
     if row.offered_per_s is None:
-        return f"{found} for {row.clients_text}"
+        return f"{found} for {clients_text(row)}"
     return (
         f"{found} in flight at {row.offered_per_s:g} requests/s; latencies count from the planned "
         f"times, and the load generator's own lag in them is {number(row.lag_ms(0.50), 2)} ms "

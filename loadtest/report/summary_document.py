@@ -8,7 +8,8 @@ from typing import Any
 from loadtest.records.metrics import METRICS
 from loadtest.records.run import Run
 from loadtest.report.batch_summary import NodeBatches
-from loadtest.report.summary import MARKS, Row
+from loadtest.report.marks import marks_of
+from loadtest.report.summary import Row
 from loadtest.report.verdict import Verdict
 from loadtest.report.waterfall import Waterfall
 from measurement.statistics import Interval, Ratio
@@ -111,7 +112,7 @@ def _row(row: Row) -> dict[str, Any]:
             else _plain(row.usage[metric.usage])
             for metric in METRICS
         },
-        "marks": [mark.name for mark in MARKS if mark.applies(row)],
+        "marks": marks_of(row),
     }
 
 

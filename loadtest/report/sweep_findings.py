@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from loadtest.records.metrics import number
+from loadtest.report.row_text import clients_text
 from loadtest.report.summary import Row, best_row
 from loadtest.report.tables import factor_interval
 from loadtest.servers.variants import BASELINE
@@ -42,7 +43,7 @@ def _verdict(best: Mapping[str, Row], rows: Sequence[Row], limit_ms: float) -> s
     first = max(best.values(), key=lambda row: row.qps.median)
     limit = f"TP99 <= {limit_ms:g} ms"
     point = (
-        f"{first.qps.median:.1f} images per second with {first.clients_text} "
+        f"{first.qps.median:.1f} images per second with {clients_text(first)} "
         f"(TP99 {number(first.tp_ms(0.99), 2)} ms)"
     )
     most = f"**`{first.name}` serves the most with {limit}: {point}**"
@@ -65,7 +66,7 @@ def _verdict(best: Mapping[str, Row], rows: Sequence[Row], limit_ms: float) -> s
 
 def _factor(row: Row, other: Row) -> str:
     """How many times as much a row serves as another one, and how sure that is."""
-    at = f"`{other.name}` at its best ({other.qps.median:.1f} with {other.clients_text}"
+    at = f"`{other.name}` at its best ({other.qps.median:.1f} with {clients_text(other)}"
     if (ratio := row.ratio_to_row(other)) is None:
         return f"not to be compared with {at}): no repeat has both"
     factor = f"{ratio.spread.median:.2f} times what is served by {at}"
@@ -92,7 +93,7 @@ def _nearest(rows: Sequence[Row]) -> str:
         return "nothing was answered"
     tp99_ms, row = min(known, key=lambda pair: pair[0])
     wrong = f", with {row.failed_images} images without a right answer" * bool(row.failed_images)
-    return f"the least TP99 is {tp99_ms:.2f} ms (`{row.name}` with {row.clients_text}{wrong})"
+    return f"the least TP99 is {tp99_ms:.2f} ms (`{row.name}` with {clients_text(row)}{wrong})"
 
 
 def _most(rows: Sequence[Row]) -> Iterator[str]:
@@ -100,6 +101,6 @@ def _most(rows: Sequence[Row]) -> Iterator[str]:
     for name, group in groupby(rows, lambda row: row.name):
         most = max(group, key=lambda row: row.qps.median)
         yield (
-            f"`{name}`: at most {most.qps.median:.1f} images per second, with {most.clients_text} "
+            f"`{name}`: at most {most.qps.median:.1f} images per second, with {clients_text(most)} "
             f"(TP99 {number(most.tp_ms(0.99), 2)} ms)."
         )

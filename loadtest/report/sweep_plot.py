@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 from loadtest.report.charts import Chart
+from loadtest.report.row_text import clients_text
 from loadtest.report.style import (
     CHART_WIDTH_IN,
     INK,
@@ -90,7 +91,7 @@ def chart(name: str, title: str, rows: Sequence[Row], limit_ms: float) -> Chart:
 
 def rate_chart(name: str, title: str, rows: Sequence[Row]) -> Chart:
     """Throughput over the number of clients."""
-    told = "; ".join(f"{row.name}, {row.clients_text}: {row.qps.median:.1f}" for row in rows)
+    told = "; ".join(f"{row.name}, {clients_text(row)}: {row.qps.median:.1f}" for row in rows)
     return Chart(
         f"{name}-rates",
         title,

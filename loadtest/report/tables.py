@@ -11,8 +11,9 @@ from typing import TypeVar
 from interfaces.markdown import Table, aligned_table
 from loadtest.records.metrics import METRICS, NOT_AVAILABLE, number, percent, percents
 from loadtest.records.run import Check, PartRun
+from loadtest.report.marks import is_off_littles_law, marks_of
 from loadtest.report.stage_summary import StagePart
-from loadtest.report.summary import MARKS, Row
+from loadtest.report.summary import Row
 from loadtest.report.waterfall import Step
 from measurement.statistics import Interval, Ratio, Spread
 
@@ -65,7 +66,7 @@ def factor(ratio: Ratio) -> str:
 
 def marks(row: Row) -> str:
     """What a reader must know before trusting the row."""
-    return ", ".join(mark.name for mark in MARKS if mark.applies(row)) or "-"
+    return ", ".join(marks_of(row)) or "-"
 
 
 _CHECKS: Columns[Check] = (
@@ -128,7 +129,7 @@ _OPEN_LOOP: Columns[Row] = (
 
 def _closed_loop(clients: int) -> Columns[Row]:
     def concurrency(row: Row) -> str:
-        return number(row.concurrency, 2) + (" !" if row.is_off_littles_law else "")
+        return number(row.concurrency, 2) + (" !" if is_off_littles_law(row) else "")
 
     return ((f"QPS x mean (clients: {clients})", concurrency),)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from loadtest.records.run import Run, WorkloadRun
-from loadtest.report.summary import MARKS, Row, tail_change
+from loadtest.report.marks import marked
+from loadtest.report.summary import Row, tail_change
 from loadtest.report.tables import factor_interval
 from loadtest.report.waterfall import LOCK, Step, Waterfall
 from loadtest.servers.variants import BASELINE, CONTROL, PIPELINE, is_pipeline
@@ -359,6 +360,5 @@ def _doubts(told: Verdict, run: Run, baseline: Row) -> Iterator[str]:
         for row in (baseline, told.pipeline, told.compared, told.control)
         if row is not None
     }
-    for mark in MARKS:
-        if names := [f"`{name}`" for name, row in decisive.items() if mark.applies(row)]:
-            yield mark.doubt.format(names=_listed(names))
+    for mark, found in marked([*decisive.values()]):
+        yield mark.doubt.format(names=_listed([f"`{row.name}`" for row in found]))

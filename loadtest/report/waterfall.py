@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 
+from loadtest.report.row_text import processes_text
 from loadtest.report.summary import Row
 from loadtest.servers.variants import BASELINE, CONTROL, IN_PROCESS, PIPELINE, PIPELINE_GPU
 from loadtest.servers.variants import server_processes as in_words
@@ -157,7 +158,7 @@ def _notes(
     most = max(row.processes for row in known.values() if row.base in {BASELINE, CONTROL})
     if (last := steps[-1].row).processes > most:
         yield (
-            f"`{BASELINE}` was not measured with {last.processes_text}, which might be worth as "
+            f"`{BASELINE}` was not measured with {processes_text(last)}, which might be worth as "
             "much there."
         )
     for step in steps:

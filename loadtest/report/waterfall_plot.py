@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from loadtest.report.charts import Chart
+from loadtest.report.row_text import processes_text, ran_in
 from loadtest.report.style import (
     BOUND,
     CHART_WIDTH_IN,
@@ -47,12 +48,12 @@ def chart(name: str, title: str, found: Waterfall) -> Chart:
 def _figure(found: Waterfall) -> Figure:
     first, last = found.steps[0].row, found.steps[-1].row
     names = [
-        f"{first.name}, {first.processes_text}",
+        f"{first.name}, {processes_text(first)}",
         *(f"+ {step.label} ({step.row.name})" for step in found.steps[1:]),
-        f"{last.name}, {last.processes_text}",
+        f"{last.name}, {processes_text(last)}",
     ]
     if found.bound is not None:
-        names.append(f"upper bound: {found.bound.name}{found.bound.ran_in}")
+        names.append(f"upper bound: {found.bound.name}{ran_in(found.bound)}")
     figure = Figure(figsize=(CHART_WIDTH_IN, 0.6 + 0.5 * len(names)), layout="constrained")
     axes = figure.subplots()
     rows_of_bars(axes, names)

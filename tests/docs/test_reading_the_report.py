@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.command_line import build_parser
-from loadtest.report.summary import MARKS
+from loadtest.report.marks import MARKS
 from loadtest.report.verdict import Decision
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ import pytest
 
 from loadtest.records.run import CLIENTS, Run, Window
 from loadtest.report.generator import generator_findings, generator_table
-from loadtest.report.summary import MARKS, Row, summarise
+from loadtest.report.marks import marks_of
+from loadtest.report.summary import Row, summarise
 
 Repeats = Callable[..., Window]
 Runs = Callable[..., Run]
@@ -35,7 +36,7 @@ def _rows(windows: Sequence[Window], run_of: Runs) -> list[Row]:
 
 
 def _marks(row: Row) -> set[str]:
-    return {mark.name for mark in MARKS if mark.applies(row)}
+    return {*marks_of(row)}
 
 
 @pytest.fixture
