@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 _DPI = 150
+# Beside a text, with the gap between it and its bar.
+_MARGIN_PX = 14
+_RIGHT, _LEFT, _WITHIN = "right", "left", "within"
+# By which a scale gets longer, a tenth each.
+_MOST_STEPS = 20
 
 
 def styled(draw: Callable[[], Figure]) -> Figure:
@@ -135,11 +141,13 @@ def rows_of_bars(axes: Axes, names: Sequence[str]) -> None:
         ).set_in_layout(False)
 
 
-def write_beside(axes: Axes, position: float, right: float, text: str) -> None:
+def write_beside(axes: Axes, position: float, right: float, text: str) -> Annotation:
     """Text to the right of a bar; `make_room` keeps it within the figure."""
-    axes.annotate(
+    written = axes.annotate(
         text, (right, position), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
-    ).set_in_layout(False)
+    )
+    written.set_in_layout(False)
+    return written
 
 
 def make_room(figure: Figure, axes: Axes) -> None:
@@ -147,11 +155,63 @@ def make_room(figure: Figure, axes: Axes) -> None:
     figure.draw_without_rendering()
     whole = axes.get_window_extent().width
     ends = [
-        text.xy[0] / max(0.2, 1 - (text.get_window_extent().width + 14) / whole)
+        text.xy[0] / max(0.2, 1 - (text.get_window_extent().width + _MARGIN_PX) / whole)
         for text in axes.texts
         if isinstance(text, Annotation) and text.xycoords == "data"
     ]
     axes.set_xlim(0, max(ends, default=1.0) or 1.0)
+
+
+@dataclass(frozen=True)
+class BarText:
+    """What is to be written of a horizontal bar.
+
+    Attributes:
+        position: the bar's.
+        left: where what is drawn of it begins, as data.
+        right: where that ends.
+        text: what it says.
+        plain: from where to where nothing else is drawn on the bar, so that the text may be there.
+    """
+
+    position: float
+    left: float
+    right: float
+    text: str
+    plain: tuple[float, float]
+
+
+def fit_texts(figure: Figure, axes: Axes, texts: Sequence[BarText]) -> None:
+    """Write the texts of bars, and end the horizontal scale, which starts at 0, with the bars.
+
+    A text is to the right of its bar, or without room there to the left of it, or on it. The scale
+    is longer than the bars only as far as one of them fits nowhere else.
+    """
+    furthest = 1.02 * max(text.right for text in texts) or 1.0
+    axes.set_xlim(0, furthest)
+    figure.draw_without_rendering()
+    whole_px = axes.get_window_extent().width
+    written = [write_beside(axes, text.position, text.right, text.text) for text in texts]
+    shares = [(it.get_window_extent().width + _MARGIN_PX) / whole_px for it in written]
+    for step in range(_MOST_STEPS):
+        end = furthest * 1.1**step
+        places = [_place(text, share * end, end) for text, share in zip(texts, shares, strict=True)]
+        if None not in places:
+            break
+    axes.set_xlim(0, end)
+    for it, text, place in zip(written, texts, places, strict=True):
+        if place in (_LEFT, _WITHIN):
+            it.xy = (text.left if place == _LEFT else text.plain[1], text.position)
+            it.set(x=-5, ha="right", color=INK if place == _LEFT else ON_BAR)
+
+
+def _place(text: BarText, width: float, end: float) -> str | None:
+    """Where a text goes that is as wide as so much data; None where it fits nowhere."""
+    if end - text.right >= width:
+        return _RIGHT
+    if text.left >= width:
+        return _LEFT
+    return _WITHIN if text.plain[1] - text.plain[0] >= width else None
 
 
 def scale_logarithmically(axes: Axes) -> None:

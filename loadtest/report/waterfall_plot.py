@@ -16,15 +16,16 @@ from loadtest.report.style import (
     INK,
     MARK,
     PALETTE,
-    make_room,
+    BarText,
+    fit_texts,
     rows_of_bars,
-    write_beside,
 )
 from loadtest.report.summary import Row
 from loadtest.report.tables import factor
 from loadtest.report.waterfall import Step, Waterfall
+from measurement.statistics import Ratio
 
-_WHOLE = PALETTE[2]
+_WHOLE = PALETTE[3]
 _GAIN, _LOSS, _CHANCE = PALETTE[4], PALETTE[0], FAINT
 _THICKNESS = 0.42
 
@@ -57,47 +58,48 @@ def _figure(found: Waterfall) -> Figure:
     figure = Figure(figsize=(CHART_WIDTH_IN, 0.6 + 0.5 * len(names)), layout="constrained")
     axes = figure.subplots()
     rows_of_bars(axes, names)
-    _whole_bar(axes, 0, first, _WHOLE, "")
+    texts = [_whole_bar(axes, 0, first, _WHOLE, "")]
     for position, (before, step) in enumerate(pairwise(found.steps), 1):
-        _step_bar(axes, position, before.row, step)
+        if step.ratio is not None:
+            texts.append(_step_bar(axes, position, before.row, step, step.ratio))
     end = len(found.steps)
-    _whole_bar(axes, end, last, _WHOLE, f" ({factor(found.whole)} in all)")
+    texts.append(_whole_bar(axes, end, last, _WHOLE, f" ({factor(found.whole)} in all)"))
     if (bound := found.bound) is not None:
         share = 100 * last.qps.median / bound.qps.median
-        _whole_bar(axes, end + 1, bound, BOUND, f" ({last.name} reaches {share:.0f} %)")
+        reached = f" ({last.name} reaches {share:.0f} %)"
+        texts.append(_whole_bar(axes, end + 1, bound, BOUND, reached))
     axes.set_xlabel("images per second; lines: 95 % intervals of the factors")
-    make_room(figure, axes)
+    fit_texts(figure, axes, texts)
     return figure
 
 
-def _whole_bar(axes: Axes, position: int, row: Row, colour: str, text: str) -> None:
-    axes.barh(position, row.qps.median, _THICKNESS, color=colour, gid=MARK)
-    write_beside(axes, position, row.qps.median, f"{row.qps.median:.1f}{text}")
+def _whole_bar(axes: Axes, position: int, row: Row, colour: str, text: str) -> BarText:
+    qps = row.qps.median
+    axes.barh(position, qps, _THICKNESS, color=colour, gid=MARK)
+    return BarText(position, 0.0, qps, f"{qps:.1f}{text}", (0.0, qps))
 
 
-def _step_bar(axes: Axes, position: int, before: Row, step: Step) -> None:
+def _step_bar(axes: Axes, position: int, before: Row, step: Step, ratio: Ratio) -> BarText:
     """From the throughput before the change to the one with it."""
-    ratio = step.ratio
-    if ratio is None:
-        return
     start, end = before.qps.median, step.row.qps.median
     colour = (_GAIN if ratio.spread.median > 1 else _LOSS) if ratio.is_distinct else _CHANCE
     axes.barh(position, end - start, _THICKNESS, left=start, color=colour, gid=MARK)
-    right = max(start, end)
+    drawn = [start, end]
     low, high = ratio.interval.low, ratio.interval.high
     if low is not None and high is not None:
         # Of the factor: as wide as it is, beside the throughput that the table has.
         bounds = [end * bound / ratio.spread.median for bound in (low, high)]
         axes.plot(bounds, [position, position], color=INK, linewidth=1.2)
         axes.plot(bounds, [position, position], "|", color=INK, markersize=6)
-        right = max(right, bounds[1])
+        drawn += bounds
     for value, upper in ((start, position - 1), (end, position)):
         edges = [upper + _THICKNESS / 2, upper + 1 - _THICKNESS / 2]
         axes.plot([value, value], edges, color=FAINT, linewidth=0.8)
-    write_beside(axes, position, right, factor(ratio) + _doubt(step))
+    text = factor(ratio) + _doubt(ratio)
+    return BarText(position, min(drawn), max(drawn), text, (min(start, end), min(drawn[1:])))
 
 
-def _doubt(step: Step) -> str:
-    if step.ratio is None or step.ratio.is_distinct:
+def _doubt(ratio: Ratio) -> str:
+    if ratio.is_distinct:
         return ""
-    return ", one repeat" if step.ratio.interval.low is None else ", within chance"
+    return ", one repeat" if ratio.interval.low is None else ", within chance"

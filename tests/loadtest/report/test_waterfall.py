@@ -14,8 +14,10 @@ from loadtest.records.run import PartRun, Run, Window
 from loadtest.report import document as report
 from loadtest.report.findings import findings
 from loadtest.report.pages import PAGES
+from loadtest.report.style import styled
 from loadtest.report.summary import summarise
 from loadtest.report.waterfall import Waterfall, waterfall
+from loadtest.report.waterfall_plot import chart
 
 Compare = Callable[..., Run]
 
@@ -165,3 +167,25 @@ def test_where_no_upper_bound_runs_the_slower_part_alone_is_one(compared: Compar
     assert told in " ".join(findings(rows, parts))
     failed = [parts[0], replace(parts[1], images_per_s={}, error="no decoder")]
     assert "slower part" not in " ".join(findings(rows, failed))
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"baseline": 33, "baseline-no-lock": 38, "pipeline": 40, "in-process": 41},
+        {"baseline": 100, "baseline-no-lock": 110, "pipeline": 400},
+        {"baseline": 300, "baseline-no-lock": 310, "pipeline": 310},
+    ],
+)
+def test_the_axis_of_the_chart_ends_with_its_bars(compared: Compare, rates: dict[str, int]) -> None:
+    figure = styled(chart("x", "X", _of(compared(rates))).figure)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    drawn = [*axes.lines, *axes.patches]
+    furthest = max(x for it in drawn for x in it.get_path().get_extents(it.get_transform()).max[:1])
+    area = axes.get_window_extent()
+    assert furthest <= area.x1
+    assert furthest >= area.x0 + 0.8 * area.width
+    texts = [it.get_window_extent() for it in axes.texts if it.xycoords == "data"]
+    assert len(texts) == len(rates) + 1
+    assert all(area.x0 <= it.x0 and it.x1 <= area.x1 for it in texts)
