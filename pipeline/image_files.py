@@ -15,6 +15,7 @@ from interfaces.options import dashed
 from service.errors import ConfigurationError
 from service.handlers.outcomes import ImageFailure
 from service.images.decoding import decode_bgr
+from service.images.limit import ImageLimit
 
 Image: TypeAlias = tuple[str, bytes]
 """A name, and the encoded bytes."""
@@ -63,6 +64,7 @@ def usable_images(
     skip_bad: bool,
     tell: Callable[[str], None],
     recursive: bool = True,
+    limit: ImageLimit | None = None,
 ) -> list[Path]:
     """The images that a pipeline is given, checked before it is loaded.
 
@@ -72,6 +74,7 @@ def usable_images(
         skip_bad: whether images that cannot be used are left out, and not a mistake.
         tell: called with each line about what cannot be used or is left out.
         recursive: whether folders in folders count.
+        limit: what decoding one may cost; None for whatever it costs.
 
     Raises:
         ConfigurationError: images cannot be used, or there is none.
@@ -79,7 +82,7 @@ def usable_images(
     missing = {it: reason for it in places if not it.is_dir() and (reason := why_no_file(it))}
     found = find_images(
         [place for place in places if place not in missing],
-        _why_bad if decodes else lambda _: "",
+        (lambda path: _why_bad(path, limit)) if decodes else lambda _: "",
         recursive=recursive,
         threads=available_cores(),
     )
@@ -91,10 +94,13 @@ def usable_images(
     return list(found.usable)
 
 
-def _why_bad(path: Path) -> str:
-    """Why an image cannot be decoded; "" where it can."""
+def _why_bad(path: Path, limit: ImageLimit | None) -> str:
+    """Why an image cannot be decoded, or is not to be; "" where it can."""
     try:
-        decode_bgr(read_bounded(path, MOST_IMAGE_BYTES))
+        data = read_bounded(path, MOST_IMAGE_BYTES)
+        if limit is not None:
+            limit.work(data)
+        decode_bgr(data)
     except (UnreadableFileError, ImageFailure) as error:
         return str(error)
     return ""

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from engine.errors import EngineError
 from engine.interface import Engine
+from interfaces.image_formats import FORMATS
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.callable_pipe import Pipe
 from pipeline.commands.console import complain
@@ -24,6 +25,8 @@ from pipeline.language.document import apply_overrides
 from pipeline.pixel_warnings import DECODERS, pixel_warnings
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
 from service.errors import ConfigurationError
+from service.images.decode_memory import limit_decode_memory
+from service.images.limit import ImageLimit
 
 CANNOT_BEGIN = (PipelineConfigError, PipelineInputError, EngineError, ConfigurationError)
 """What keeps a command from its beginning: errors of what it was given."""
@@ -65,6 +68,8 @@ def loaded_pipe(
 def named_images(options: Namespace, names: Sequence[str]) -> list[Path]:
     """The images that a command line names, checked before its pipeline is loaded.
 
+    What decoding them may cost is limited from here on, as a server limits it.
+
     Args:
         options: the command line.
         names: its files and folders.
@@ -73,11 +78,13 @@ def named_images(options: Namespace, names: Sequence[str]) -> list[Path]:
         PipelineConfigError: the pipeline's file cannot be read.
         ConfigurationError: images cannot be used, which went to stderr, or there is none.
     """
+    limit_decode_memory(options.max_decoded_bytes)
     return usable_images(
         [Path(name) for name in names],
         decodes=_decodes_images(options),
         skip_bad=options.skip_bad_images,
         tell=complain,
+        limit=ImageLimit(options.max_image_pixels, options.max_decoded_bytes, FORMATS),
     )
 
 

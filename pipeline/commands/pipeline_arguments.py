@@ -27,6 +27,12 @@ OPTIONS = (
     *picked(_OF_SERVICE, "set", dest="set", default=[]),
     *picked(_OF_SERVICE, "backends engine labels"),
     *picked(_OF_SERVICE, "calibration_images", default_text=""),
+    *picked(_OF_SERVICE, "max_image_pixels"),
+    *picked(
+        _OF_SERVICE,
+        "max_decoded_bytes",
+        help="memory of all images together that are being decoded or are decoded",
+    ),
     Option(SKIP_BAD_IMAGES, SWITCH, False, SKIP_BAD_IMAGES_HELP),
     Option("file", TEXT, None, "the pipeline", "FILE.toml", is_positional=True),
     Option(
@@ -145,6 +151,7 @@ _OF_EXPORT = (
     ),
 )
 _FILE = "file set backends"
+IMAGE_LIMITS = "max_image_pixels max_decoded_bytes"
 COMMANDS = {
     SHOW: Command(
         "show its graph, in the terminal or as a picture",
@@ -169,7 +176,8 @@ COMMANDS = {
     ),
     RUN: Command(
         "run images through it",
-        f"{_FILE} images {SKIP_BAD_IMAGES} node engine labels top repeat profile json",
+        f"{_FILE} images {SKIP_BAD_IMAGES} {IMAGE_LIMITS} node engine labels top repeat profile "
+        "json",
         description="Run images through the pipeline, one after the other, and print the result "
         "of each and the time in each node: for a classifier labels and scores, else type, shape "
         "and dtype. Exit code 0 if all went well, 1 if an image failed, 2 if the pipeline cannot "
@@ -188,8 +196,8 @@ COMMANDS = {
     ),
     BENCH: Command(
         "put load on it, and see how fast it is and why",
-        f"{_FILE} photos {SKIP_BAD_IMAGES} clients request_batch duration_s|images node engine "
-        "json",
+        f"{_FILE} photos {SKIP_BAD_IMAGES} {IMAGE_LIMITS} clients request_batch "
+        "duration_s|images node engine json",
         description="Put load on the pipeline in this process, without a server: clients that each "
         "send a request and wait for it, with images taken at random. Prints throughput, "
         "latencies with their 95 % intervals, and for every node how many images and batches "

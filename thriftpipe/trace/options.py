@@ -9,6 +9,7 @@ from interfaces.image_folder import SKIP_BAD_IMAGES
 from interfaces.kinds import SWITCH, Bounds, Kind
 from interfaces.names import closest_name_hint
 from interfaces.options import REQUIRED, Command, Option, picked
+from pipeline.commands.pipeline_arguments import IMAGE_LIMITS
 from pipeline.commands.pipeline_arguments import OPTIONS as OF_PIPELINE
 
 # What can be seen of more is less, and a page with them gets slow.
@@ -32,7 +33,10 @@ def _output(text: str) -> Path:
 
 
 OPTIONS = (
-    *picked(OF_PIPELINE, f"file set backends engine photos {SKIP_BAD_IMAGES} node clients"),
+    *picked(
+        OF_PIPELINE,
+        f"file set backends engine photos {SKIP_BAD_IMAGES} {IMAGE_LIMITS} node clients",
+    ),
     Option(
         "images",
         Kind("whole number", int, Bounds(1, _MOST_IMAGES), metavar="N"),

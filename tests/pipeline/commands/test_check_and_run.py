@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import pytest
 
 from engine.contexts.cuda_device import cuda_available
 from pipeline.commands.dispatch import main
+from pipeline.commands.pipeline_arguments import BENCH, RUN
+from service.images.decode_memory import DECODE_MEMORY
+from service.options.server_settings import ServerSettings
 
 
 def pipeline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -83,6 +87,48 @@ def test_run_takes_folders_and_tells_all_that_is_wrong(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
     assert all(line.startswith("error: ") for line in errors)
+
+
+@pytest.mark.parametrize("command", [RUN, BENCH])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--max-image-pixels", "599"], "30 x 20, which are 600 pixels; --max-image-pixels allows"),
+        (["--max-decoded-bytes", "1000"], "; --max-decoded-bytes allows 1000"),
+    ],
+)
+def test_images_that_cost_too_much_are_told_before_anything_is_loaded(
+    command: str,
+    words: list[str],
+    reason: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The command sets the limit of this process and its children.
+    monkeypatch.setattr(DECODE_MEMORY, "limit_bytes", DECODE_MEMORY.limit_bytes)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    assert main([command, str(folder / "channels.toml"), str(folder / "red.png"), *words]) == 2
+    refused, last = capsys.readouterr().err.splitlines()
+    assert refused.startswith(f"{folder / 'red.png'}: ")
+    assert reason in refused
+    assert last.startswith("error: 1 of 1 images cannot be used; ")
+
+
+def test_the_limits_are_a_servers_where_none_is_given(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an image whose header says that it is large nothing is decoded."""
+    size = (8000).to_bytes(4, "big")
+    encoded = (folder / "red.png").read_bytes()
+    large = tmp_path / "large.png"
+    large.write_bytes(encoded[:16] + size + size + encoded[24:])
+    assert main([RUN, str(folder / "channels.toml"), str(large)]) == 2
+    refused, _ = capsys.readouterr().err.splitlines()
+    allowed = ServerSettings().max_image_pixels
+    assert f"64000000 pixels; --max-image-pixels allows {allowed}" in refused
+    words = [str(folder / "red.png"), "--max-image-pixels", "600"]
+    assert main([RUN, str(folder / "channels.toml"), *words]) == 0
 
 
 _CLOSED_STDOUT = """

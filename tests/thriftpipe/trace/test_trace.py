@@ -241,6 +241,10 @@ def test_an_image_that_fails_is_told(folder: Path, tmp_path: Path) -> None:
         (["a.toml", "photos", "-o", "t.html", "--client", "2"], "did you mean '--clients'?"),
         (["no.toml", "{photos}", "-o", "t.html"], "cannot read the configuration"),
         (["{folder}/chain.toml", "no", "-o", "t.html"], "no"),
+        (
+            ["{folder}/chain.toml", "{photos}", "-o", "t.html", "--max-image-pixels", "5399"],
+            "images cannot be used",
+        ),
         (["{folder}/chain.toml", "{photos}", "-o", "t.html", "--node", "modle"], "'model'?"),
     ],
 )
