@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -28,6 +30,8 @@ from service.client.images import calls_of_bounded_size
 from service.client.results import Classification
 
 _IMAGES_PER_CALL = 32
+# Columns for values that are below each other.
+_NARROWEST = 12
 _BYTES_PER_CALL = 8_000_000
 
 OPTIONS = (
@@ -209,12 +213,35 @@ def _info(client: Client, options: argparse.Namespace) -> int:
     if options.json:
         _print_json(info)
         return 0
+    facts = {name: value for name, value in info.items() if not isinstance(value, dict)}
+    _print_facts({name: value for name, value in facts.items() if value is not None}, "")
     for name, value in info.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {text}" for key, text in sorted(value.items()))
-        if value is not None:
-            sys.stdout.write(f"{name:15} {value}\n")
+            sys.stdout.write(f"{name}\n")
+            _print_facts(dict(sorted(value.items())), "  ")
     return 0
+
+
+def _print_facts(facts: Mapping[str, object], indent: str) -> None:
+    """A line for each, with the values below each other; a terminal has long ones in several."""
+    width = max(map(len, facts), default=0)
+    columns = shutil.get_terminal_size().columns
+    room = columns - len(indent) - width - 2
+    for name, value in facts.items():
+        text = _one_line(str(value))
+        lines = [f"{indent}{name:{width}}  {text}"]
+        if sys.stdout.isatty():
+            is_aligned = room >= _NARROWEST
+            # Words stay whole, so that a path or a checksum can be copied.
+            lines = textwrap.wrap(
+                text,
+                columns,
+                initial_indent=f"{indent}{name:{width if is_aligned else 0}}  ",
+                subsequent_indent=" " * (columns - room if is_aligned else len(indent) + 2),
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [f"{indent}{name}"]
+        sys.stdout.writelines(f"{line.rstrip()}\n" for line in lines)
 
 
 def _top(client: Client, options: argparse.Namespace) -> int:

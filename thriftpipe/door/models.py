@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from engine.cache.folders import cache_folder
@@ -18,10 +17,10 @@ from engine.cpu.cores import available_cores
 from engine.errors import EngineError
 from engine.registry import AUTO, choose_engine, why_not_here
 from engine.zoo.store import DEFAULT_MODEL, ZOO, kept_file
-from interfaces.engines import PRECISIONS, PROVIDERS
+from interfaces.engines import PROVIDERS
 from interfaces.sizes import size_text
 from interfaces.versions import package_versions
-from thriftpipe.screen import FAINT, NAME, console, heading, table
+from thriftpipe.screen import FAINT, NAME, console, heading, print_rows
 
 # A file that is made once has its checksum beside it.
 _KINDS = (
@@ -41,13 +40,17 @@ def list_models(options: Namespace) -> int:
         return 0
     screen = console()
     heading(screen, "Packaged models")
-    screen.print(_model_table(found["models"]))
+    print_rows(screen, ["name", "what it is", "cached"], [*map(_model_row, found["models"])])
     heading(screen, f"Engines on this machine ({available_cores()} CPU cores)")
-    screen.print(_engine_table(found["engines"]))
+    titles = ["engine", "device", "precisions", "version", "what is missing"]
+    print_rows(screen, titles, [*map(_engine_row, found["engines"])])
     screen.print(_choice(), style=FAINT)
     cache = found["cache"]
     heading(screen, f"Cache: {cache['folder']}")
-    screen.print(_cache_table(cache["kinds"]))
+    if cache["kinds"]:
+        print_rows(screen, ["kind", "files", "size"], [*_cache_rows(cache["kinds"])])
+    else:
+        screen.print("nothing yet")
     screen.print(
         "THRIFTPIPE_CACHE_DIR names another folder; all of it may be removed.", style=FAINT
     )
@@ -106,36 +109,30 @@ def _kind(path: Path) -> str:
     return next((kind for kind, names in _KINDS if names.fullmatch(path.name)), _OTHERS)
 
 
-def _model_table(models: list[dict[str, Any]]) -> Table:
-    rows = table("name", "what it is", "cached")
-    for model in models:
-        if model["missing"]:
-            cached = Text(model["missing"], "red")
-        elif model["file"]:
-            cached = Text(size_text(model["bytes"]), "green")
-        else:
-            cached = Text("made when first used", FAINT)
-        name = Text(model["name"], NAME)
-        if model["is_default"]:
-            name.append(" (default)", FAINT)
-        rows.add_row(name, model["summary"], cached)
-    return rows
+def _model_row(model: dict[str, Any]) -> list[Text]:
+    if model["missing"]:
+        cached = Text(model["missing"], "red")
+    elif model["file"]:
+        cached = Text(size_text(model["bytes"]), "green")
+    else:
+        cached = Text("made when first used", FAINT)
+    name = Text(model["name"], NAME)
+    if model["is_default"]:
+        name.append(" (default)", FAINT)
+    return [name, Text(model["summary"]), cached]
 
 
-def _engine_table(engines: list[dict[str, Any]]) -> Table:
-    rows = table("engine", "device", *PRECISIONS, "version", "what is missing")
-    for engine in engines:
-        missing: dict[str, str] = engine["missing"]
-        cells = [
-            Text("yes", "green") if name in engine["precisions"] else Text("-", FAINT)
-            for name in PRECISIONS
-        ]
-        device = "NVIDIA GPU" if engine["device"] == "cuda" else "CPU"
-        reasons = "; ".join(dict.fromkeys(missing.values()))
-        rows.add_row(
-            Text(engine["name"], NAME), device, *cells, engine["version"], Text(reasons, FAINT)
-        )
-    return rows
+def _engine_row(engine: dict[str, Any]) -> list[Text]:
+    device = "NVIDIA GPU" if engine["device"] == "cuda" else "CPU"
+    precisions = ", ".join(engine["precisions"])
+    reasons = "; ".join(dict.fromkeys(engine["missing"].values()))
+    return [
+        Text(engine["name"], NAME),
+        Text(device),
+        Text(precisions, "green") if precisions else Text("none", FAINT),
+        Text(engine["version"]),
+        Text(reasons, FAINT),
+    ]
 
 
 def _choice() -> str:
@@ -143,11 +140,8 @@ def _choice() -> str:
     return f"--engine auto takes {choice.name} in {choice.precision}: {choice.reason}."
 
 
-def _cache_table(kinds: dict[str, dict[str, int]]) -> Table | str:
-    if not kinds:
-        return "nothing yet"
-    rows = table("kind", "files", "size")
+def _cache_rows(kinds: dict[str, dict[str, int]]) -> Iterator[list[Text]]:
     for kind in (*(name for name, _ in _KINDS), _OTHERS):
         if kind in kinds:
-            rows.add_row(kind, str(kinds[kind]["files"]), size_text(kinds[kind]["bytes"]))
-    return rows
+            cells = (kind, str(kinds[kind]["files"]), size_text(kinds[kind]["bytes"]))
+            yield [Text(cell) for cell in cells]

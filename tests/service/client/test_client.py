@@ -514,7 +514,10 @@ class TestCommand:
             assert (code, err) == (0, "note: labels mean nothing: seeded weights\n")
             assert out.count("\n") == 1
             assert "class_3" in out
-        assert "note labels mean nothing" in self.run(capsys, "info", *port)[1]
+        shown = self.run(capsys, "info", *port)[1]
+        settings = shown.partition("\nsettings\n")[2].splitlines()
+        assert all(line.startswith("  ") for line in settings)
+        assert "  note     labels mean nothing: seeded weights" in settings
 
     def test_ping_health_and_info(
         self, scripted_server: Any, capsys: pytest.CaptureFixture[str]

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
+from interfaces.engines import PROVIDERS
 from loadtest.command_line import build_parser
 from pipeline.commands.pipeline_arguments import command_parser
 from service.options.server_arguments import parse_arguments
@@ -278,6 +279,20 @@ def test_models_lists_models_engines_and_the_cache(
     shown = run_here(run, "models").stdout
     assert "efficientnet_lite0" in shown
     assert "--engine auto takes onnxruntime in fp32" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_models_can_be_read_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("THRIFTPIPE_CACHE_DIR", "/nowhere")
+    shown = run_here(run, "models").stdout
+    words = shown.split()
+    for provider in PROVIDERS:
+        assert provider.name in words
+    for title in ("device", "version", "precisions"):
+        # A table has its titles once, and lines have them each time.
+        assert words.count(title) == (len(PROVIDERS) if columns == 40 else 1)
+    assert all(len(line.rstrip()) <= columns for line in shown.splitlines())
 
 
 def test_the_reference_is_up_to_date() -> None:
