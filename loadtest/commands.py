@@ -16,9 +16,15 @@ from typing import Any, Protocol, TypeVar
 from interfaces.extras import packages_of
 from loadtest.errors import LoadTestError, NoResultError, UsageError
 from loadtest.load import images
-from loadtest.load.workers import work
+from loadtest.load.joining import work
 from loadtest.measure import settings as chosen
 from loadtest.measure.comparison import Comparison
+from loadtest.measure.load_settings import (
+    null_request_settings,
+    run_settings,
+    spread_of,
+    worker_address,
+)
 from loadtest.measure.peers import PeersComparison
 from loadtest.measure.single import measure_null_request, measure_running_server
 from loadtest.progress import Progress
@@ -49,13 +55,13 @@ def _make_images(options: argparse.Namespace, command: str, progress: Progress) 
 
 def _run(options: argparse.Namespace, command: str, progress: Progress) -> None:
     if options.worker is not None:
-        host, port = chosen.worker_address(options)
+        host, port = worker_address(options)
         work(host, port, options.processes or 1, chosen.chosen_images(options), progress)
         return
-    load = chosen.run_settings(options)
+    load = run_settings(options)
     folder = _prepared(options.output_dir)
     sent = chosen.chosen_images(options)
-    spread, pairs = chosen.spread_of(options), options.doubling_pairs or 0
+    spread, pairs = spread_of(options), options.doubling_pairs or 0
     run = measure_running_server(load, sent, command, progress, spread, pairs)
     progress.end_line()
     from loadtest.report.load_page import quick_tables
@@ -87,7 +93,7 @@ def _capacity(options: argparse.Namespace, command: str, progress: Progress) -> 
 def _null_request(options: argparse.Namespace, command: str, progress: Progress) -> None:
     folder = _prepared(options.output_dir)
     run = measure_null_request(
-        chosen.null_request_settings(options),
+        null_request_settings(options),
         options.payload_bytes,
         parse_launch_prefix(options.launch_prefix),
         options.ready_timeout_s,

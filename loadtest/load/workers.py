@@ -1,4 +1,4 @@
-"""Workers of Locust's distributed mode: on this machine, on others, or both."""
+"""The master of Locust's distributed mode, and its workers: here, on other machines, or both."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from loadtest.load.client_protocol import (
     Left,
     Listening,
     MasterSetup,
-    Notice,
     Refused,
     Spawn,
     ToWorker,
-    WorkerSetup,
 )
 from loadtest.load.images import LoadImage
+from loadtest.load.joining import said_by_worker, start_worker
 from loadtest.processes.child_process import ChildProcess, Lines
 from loadtest.progress import Progress
 from loadtest.records.machine import machine_id, own_version
@@ -43,7 +42,7 @@ _JOIN_TIMEOUT_S = 300.0
 _CLOCKS_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 10.0
 _NAMED_IMAGES = 3
-_PROGRAM = [sys.executable, "-m"]
+_PROGRAM = [sys.executable, "-m", "loadtest.load.master_process"]
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ class WorkerPool:
         self._by_number: dict[int, Worker] = {}
         self._children: list[ChildProcess] = []
         with ExitStack() as stack:
-            command = [*_PROGRAM, "loadtest.load.master_process"]
-            self._master = ChildProcess(command, "the master", self._lines)
+            self._master = ChildProcess(_PROGRAM, "the master", self._lines)
             stack.enter_context(self._master)
             children = stack.enter_context(ExitStack())
             # Workers on other machines would wait for a master that was killed.
@@ -248,7 +246,7 @@ class WorkerPool:
     def _of_child(self, child: ChildProcess, line: str | None) -> Left | None:
         """What a worker of this process says to it, which matters where it ends."""
         if line is not None:
-            said = _said(line)
+            said = said_by_worker(line)
             return self._left(child, said.reason) if isinstance(said, Gone) else None
         return self._left(child, child.ended())
 
@@ -371,53 +369,3 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return all(ipaddress.ip_address(address).is_loopback for address in found)
-
-
-def start_worker(host: str, port: int, images: Sequence[LoadImage], lines: Lines) -> ChildProcess:
-    """Start a worker that joins the master there; what it says of itself comes in `lines`."""
-    process = ChildProcess([*_PROGRAM, "loadtest.load.worker_process"], "a worker", lines)
-    paths = [str(image.path) for image in images]
-    names = [[image.name, image.sha256] for image in images]
-    process.write_line(to_json(WorkerSetup(host, port, paths, names)))
-    return process
-
-
-def _said(line: str) -> Notice | Gone:
-    """What a worker tells the process that started it."""
-    said: Notice | Gone = from_json(line, [Notice, Gone])
-    return said
-
-
-def work(
-    host: str, port: int, processes: int, images: Sequence[LoadImage], progress: Progress
-) -> None:
-    """Be so many workers of the master there, until it has ended.
-
-    Raises:
-        UsageError: no machine has that name, or the master refuses.
-        LoadTestError: no master answers, or it is lost.
-    """
-    try:
-        socket.getaddrinfo(host, port)
-    except OSError as error:
-        raise UsageError(f"--worker {host}:{port}: {error.strerror}") from error
-    lines: Lines = queue.SimpleQueue()
-    progress.line(f"looking for the master at {host}:{port}")
-    with ExitStack() as stack:
-        there = {
-            stack.enter_context(start_worker(host, port, images, lines)): number
-            for number in range(1, processes + 1)
-        }
-        ended: dict[ChildProcess, Gone] = {}
-        while len(ended) < processes:
-            process, line = lines.get()
-            if line is None and process in ended:
-                continue
-            # The others end with the load, as the master says.
-            said = Gone(process.ended(), is_done=False) if line is None else _said(line)
-            if isinstance(said, Gone):
-                ended[process] = said
-            told = said.reason if isinstance(said, Gone) else said.text
-            progress.line(f"worker process {there[process]}: {told}")
-    if reasons := [gone.reason for gone in ended.values() if not gone.is_done]:
-        raise LoadTestError(reasons[0])

@@ -20,7 +20,8 @@ import pytest
 from loadtest.errors import LoadTestError
 from loadtest.load.clients import Clients
 from loadtest.load.images import read_folder
-from loadtest.load.workers import Spread, WorkerPool, is_loopback, work
+from loadtest.load.joining import work
+from loadtest.load.workers import Spread, WorkerPool, is_loopback
 from loadtest.measure import single
 from loadtest.measure.node_counts import node_counts
 from loadtest.progress import Progress
