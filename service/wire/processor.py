@@ -25,8 +25,9 @@ from service.errors import forget_frames
 from service.refusals import refusal_reason
 from service.wire.binary_protocol import BinaryProtocol
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
-from service.wire.framing import BUFFER_BYTES, Message
+from service.wire.framing import Message
 from service.wire.large_strings import restore
+from service.wire.message_buffer import BUFFER_BYTES
 from service.wire.method_table import Method, MethodTable, missing_field
 from service.wire.peer import hold_back
 from service.wire.scanner import LimitError, ProtocolError

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from idl import inference
 from service.wire.buffer_budget import POOLED_BUFFER_BYTES, BufferBudget
-from service.wire.framing import BUFFER_BYTES, MessageReader
+from service.wire.framing import MessageReader
 from service.wire.large_strings import MARK_BYTES, mark, restore
+from service.wire.message_buffer import BUFFER_BYTES
 from service.wire.method_table import method_table
 from service.wire.processor import Processor
 from service.wire.scanner import MessageLimits
