@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from interfaces.printed_result import PrintedResult
+
 SETUP_VARIABLE = "THRIFTPIPE_PEER"
 """The environment variable that holds a `Setup`: frameworks start processes as they like."""
 STARTED_MARK = "peer started: "
@@ -19,7 +21,7 @@ _ONE_EACH, _BATCHES_2, _BATCHES_4 = "one-each", "batches-2", "batches-4"
 
 
 @dataclass(frozen=True)
-class ServingGraph:
+class ServingGraph(PrintedResult):
     """What `python -m engine.serving_graph` has written.
 
     Attributes:
@@ -35,18 +37,6 @@ class ServingGraph:
     height: int
     width: int
     softmax: bool
-
-    def to_line(self) -> str:
-        """The line that is printed."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_line(cls, line: str) -> ServingGraph | None:
-        """What a line of output says; None for a line of something else."""
-        try:
-            return cls(**json.loads(line))
-        except (ValueError, TypeError):
-            return None
 
 
 @dataclass(frozen=True)

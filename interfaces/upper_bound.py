@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from interfaces.printed_result import PrintedResult
 
 
 @dataclass(frozen=True)
-class UpperBound:
+class UpperBound(PrintedResult):
     """How fast preprocessing and engine are without a server.
 
     Attributes:
@@ -25,15 +26,3 @@ class UpperBound:
     threads: int
     by_batch_size: dict[str, float]
     by_processes: dict[str, float]
-
-    def to_line(self) -> str:
-        """The line that is printed."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_line(cls, line: str) -> UpperBound | None:
-        """What a line of output says; None for a line of something else, such as a library's."""
-        try:
-            return cls(**json.loads(line))
-        except (ValueError, TypeError):
-            return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ import psutil
 from loadtest.load.arrivals import poisson
 from loadtest.measure.null_model import write_null_model
 from loadtest.records import machine
+from loadtest.servers.ports import free_ports
 from loadtest.servers.server_process import ServerProcess, service_command
 from scaling.replica import ANSWERED, REFUSED, ReplicaSettings
 from scaling.routing import RULES, CountedView, Rule
@@ -168,7 +168,9 @@ def measure(
         document.write_text(text, encoding="utf-8")
         arguments = ["--handler", "pipeline", "--config", str(document), "--workers", "1"]
         arguments += ["--backends", str(Path(__file__).with_name("fixed_time.py"))]
-        ports = [_free_port() for _ in range(max(point.replicas for point in points))]
+        replicas = max(point.replicas for point in points)
+        first_port = free_ports(replicas)
+        ports = range(first_port, first_port + replicas)
         servers = [
             stack.enter_context(
                 ServerProcess(service_command(arguments, "127.0.0.1", port), "server", _READY_S)
@@ -196,12 +198,6 @@ def measure(
         "configured": asdict(CONFIGURED),
     }
     return {**head, **measured}, rows
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _measure_all(

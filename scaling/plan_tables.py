@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from interfaces.markdown import Table, aligned_table
+from loadtest.records.metrics import percent
 from scaling.costs import Costs, Measured
 from scaling.plan import (
     BALANCERS,
@@ -30,7 +31,7 @@ def costs_table(costs: Costs) -> Table:
         ("ResNet-50 on one H200, decoding on it", gpu.images_per_s, _rate),
         ("the same on a faster machine", fast.images_per_s, _rate),
         ("the same on one H100", costs.h100.images_per_s, _rate),
-        ("two GPUs of a host, of twice one", costs.second_gpu, _percent),
+        ("two GPUs of a host, of twice one", costs.second_gpu, lambda share: percent(100 * share)),
         ("CPU of that server", gpu.cpu_ms, _ms),
         ("CPU of the server, decoding on the CPU", costs.cpu_decode.cpu_ms, _ms),
     ]
@@ -70,8 +71,8 @@ def plan_table(plan: Plan) -> Table:
                 f"{part.needed} + {part.count - part.needed}",
                 tightest,
                 f"{part.limits[tightest]:,.0f}",
-                _percent(part.use_of(tightest)),
-                _percent(part.use_of(tightest, spare)),
+                percent(100 * part.use_of(tightest)),
+                percent(100 * part.use_of(tightest, spare)),
                 ", ".join(part.unknown) or "-",
             )
         )
@@ -170,10 +171,6 @@ def summary(plan: Plan) -> str:
 
 def _rate(value: float) -> str:
     return f"{value:,.0f} images/s"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
 
 
 def _ms(value: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from interfaces.markdown import Table, aligned_table
+from loadtest.records.metrics import percent
 from scaling.measure import CONFIGURED
 from scaling.study import FRONT_ENDS, LOADS
 from scaling.validation import LATENCY_SHARE, RATE_SHARE, Comparison
@@ -24,7 +25,7 @@ def validation_table(comparisons: Sequence[Comparison]) -> Table:
                 f"{real.images_per_s:.1f} / {simulated.images_per_s:.1f}",
                 f"{real.tp50_ms:.1f} / {simulated.tp50_ms:.1f}",
                 f"{real.tp99_ms:.1f} / {simulated.tp99_ms:.1f}",
-                f"{_percent(real.refused_share)} / {_percent(simulated.refused_share)}",
+                f"{percent(100 * real.refused_share)} / {percent(100 * simulated.refused_share)}",
                 ", ".join(f"{round(100 * error):+d}" for error in it.errors),
                 it.answers,
                 "yes" if it.holds else "no",
@@ -45,8 +46,8 @@ def validation_text(comparisons: Sequence[Comparison]) -> str:
     rate, tp50, tp99 = (max(abs(it.errors[k]) for it in comparisons) for k in range(3))
     text = (
         f"{held} of {len(comparisons)} points are within {100 * RATE_SHARE:g} % in throughput and "
-        f"{100 * LATENCY_SHARE:g} % in TP50 and TP99; the largest errors are {_percent(rate, 1)}, "
-        f"{_percent(tp50)} and {_percent(tp99)}."
+        f"{100 * LATENCY_SHARE:g} % in TP50 and TP99; the largest errors are "
+        f"{percent(100 * rate, 1)}, {percent(100 * tp50)} and {percent(100 * tp99)}."
     )
     if missed := [it.title for it in comparisons if not it.holds]:
         text += f" Outside: {'; '.join(missed)}."
@@ -262,8 +263,8 @@ def overload_table(rows: Sequence[Row]) -> Table:
                 row["routing"],
                 f"{row['load']['timeout_ms']:g} ms" if row["load"]["timeout_ms"] else "none",
                 f"{it['images_per_s']:,.0f}",
-                _percent(it["refused_share"]),
-                _percent(it["expired_share"]),
+                percent(100 * it["refused_share"]),
+                percent(100 * it["expired_share"]),
                 _ms(it["tp50_ms"]),
                 _ms(it["tp99_ms"]),
             )
@@ -283,15 +284,11 @@ def short_table(rows: Sequence[Row], name: str) -> Table:
                 f"{row['row']['images_per_s']:,.0f}",
                 _ms(row["row"]["tp50_ms"]),
                 _ms(row["row"]["tp99_ms"]),
-                _percent(row["row"]["refused_share"], 1),
+                percent(100 * row["row"]["refused_share"], 1),
             )
             for row in group(rows, name)
         ],
     )
-
-
-def _percent(value: float, digits: int = 0) -> str:
-    return f"{100 * value:.{digits}f} %"
 
 
 def _ms(value: float | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import socket
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -117,22 +116,3 @@ def _passed(given: Namespace, names: Sequence[str]) -> list[str]:
 def _text(name: str, value: object) -> str:
     between = "x" if name in ("input_size", "crop") else ","
     return between.join(f"{it:g}" for it in value) if isinstance(value, tuple) else str(value)
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            if all(_is_free(port + offset) for offset in range(1, count)):
-                return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            return False
-    return True

@@ -18,6 +18,7 @@ from engine.zoo import DEFAULT_MODEL
 from interfaces.image_folder import FoundImages, evenly
 from loadtest.errors import LoadTestError
 from loadtest.load.images import DEFAULT_FOLDER, default_images
+from loadtest.servers.ports import free_ports
 from service.errors import ConfigurationError
 from service.handlers.handler_settings import HandlerSettings
 from service.handlers.table import create_handler
@@ -32,7 +33,6 @@ from thriftpipe.trial.comparison import (
     VARIANTS,
     compare,
     comparison_words,
-    free_ports,
     read_summary,
 )
 from thriftpipe.trial.facts import ModelFacts, facts_of
