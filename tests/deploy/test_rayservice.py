@@ -1,6 +1,7 @@
-"""KubeRay's RayService: what it consists of, against Kubernetes' schemas and the service's parser.
+"""KubeRay's RayService, against KubeRay's and Kubernetes' schemas and the service's parser.
 
-KubeRay's own schema is not here; the names of its fields that are used are, below.
+Of KubeRay's schema, which is a megabyte, the test has what it says of the fields that are used; the
+templates of pods in it are Kubernetes' own.
 """
 
 from __future__ import annotations
@@ -27,35 +28,38 @@ from tests.deploy.manifests import CONTAINERFILE, FOLDER, LEAVING_S, ROOT, VERSI
 MANIFEST = FOLDER / "rayservice.yaml"
 # What the operator sets.
 RAY_START = "ray start --address=head:6379 --block --num-cpus=0"
-# Of ray.io/v1; True for those that must be there.
-FIELDS: dict[str, dict[str, bool]] = {
-    "spec": {
-        "serveConfigV2": True,
-        "rayClusterConfig": True,
-        "excludeHeadPodFromServeSvc": False,
-        "serveService": False,
-        "rayClusterDeletionDelaySeconds": False,
-        "upgradeStrategy": False,
-    },
+# From helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay at commit
+# 02a80a6f2abf, version v1: the types of the fields that are used, and all that must be there.
+TYPES: dict[str, dict[str, type]] = {
+    "spec": {"serveConfigV2": str, "rayClusterConfig": dict, "excludeHeadPodFromServeSvc": bool},
     "cluster": {
-        "rayVersion": True,
-        "headGroupSpec": True,
-        "workerGroupSpecs": True,
-        "enableInTreeAutoscaling": False,
-        "autoscalerOptions": False,
-        "gcsFaultToleranceOptions": False,
+        "rayVersion": str,
+        "headGroupSpec": dict,
+        "workerGroupSpecs": list,
+        "enableInTreeAutoscaling": bool,
+        "autoscalerOptions": dict,
     },
-    "head": {"rayStartParams": True, "template": True, "serviceType": False},
+    "autoscaler": {"idleTimeoutSeconds": int},
+    "head": {"rayStartParams": dict, "template": dict},
     "worker": {
-        "groupName": True,
-        "rayStartParams": True,
-        "template": True,
-        "replicas": True,
-        "minReplicas": True,
-        "maxReplicas": True,
-        "idleTimeoutSeconds": False,
+        "groupName": str,
+        "rayStartParams": dict,
+        "template": dict,
+        "replicas": int,
+        "minReplicas": int,
+        "maxReplicas": int,
     },
+    "template": {"metadata": dict, "spec": dict},
+    # Fewer than Kubernetes has.
+    "metadata": {"annotations": dict, "labels": dict},
 }
+REQUIRED = {
+    "cluster": {"headGroupSpec"},
+    "head": {"template"},
+    "worker": {"groupName", "maxReplicas", "minReplicas", "template"},
+}
+# Without them there is nothing to be placed, and Ray need not be that of the image.
+WANTED = {"spec": {"serveConfigV2", "rayClusterConfig"}, "cluster": {"rayVersion"}}
 
 
 def service() -> dict[str, Any]:
@@ -79,21 +83,56 @@ def container(group: str) -> dict[str, Any]:
     return found
 
 
-def test_it_has_kuberays_fields_and_no_others() -> None:
+def parts(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each part of a manifest that has fields of KubeRay's, by its kind."""
+    ray = of["spec"]["rayClusterConfig"]
+    workers = ray["workerGroupSpecs"]
+    yield "spec", of["spec"]
+    yield "cluster", ray
+    yield "autoscaler", ray["autoscalerOptions"]
+    yield "head", ray["headGroupSpec"]
+    yield from (("worker", one) for one in workers)
+    for group in (ray["headGroupSpec"], *workers):
+        yield "template", group["template"]
+        yield "metadata", group["template"]["metadata"]
+
+
+def unfit(of: dict[str, Any]) -> list[str]:
+    """What of a manifest KubeRay's schema does not have so."""
+    found = []
+    for kind, part in parts(of):
+        types = TYPES[kind]
+        needed = REQUIRED.get(kind, set()) | WANTED.get(kind, set())
+        found += [f"{kind} has no {name}" for name in sorted(needed - set(part))]
+        for name, value in part.items():
+            # Not isinstance: a bool is an int there, and none here.
+            if type(value) is not types.get(name):
+                found.append(f"{kind}: {name} = {value!r}")
+            # Of strings: those of rayStartParams become options of `ray start`.
+            if name in ("rayStartParams", "annotations", "labels"):
+                found += [f"{kind}: {name}: {it!r}" for it in value.values() if type(it) is not str]
+    return found
+
+
+def test_it_keeps_to_kuberays_schema() -> None:
     assert (service()["apiVersion"], service()["kind"]) == ("ray.io/v1", "RayService")
-    for kind, found in (
-        ("spec", service()["spec"]),
-        ("cluster", cluster()),
-        ("head", groups()["head"]),
-        *(("worker", group) for group in cluster()["workerGroupSpecs"]),
-    ):
-        assert set(found) <= set(FIELDS[kind])
-        assert {name for name, needed in FIELDS[kind].items() if needed} <= set(found)
-    for group in groups().values():
-        # The operator makes options of `ray start` of them.
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    assert unfit(service()) == []
     for group in cluster()["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+def test_a_manifest_that_does_not_would_be_found() -> None:
+    wrong = service()
+    ray = wrong["spec"]["rayClusterConfig"]
+    ray["rayVersion"] = 2.6
+    ray["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+    ray["workerGroupSpecs"][0]["maxReplica"] = ray["workerGroupSpecs"][0].pop("maxReplicas")
+    assert unfit(wrong) == [
+        "cluster: rayVersion = 2.6",
+        "head: rayStartParams: 0",
+        "worker has no maxReplicas",
+        "worker: maxReplica = 10",
+    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
