@@ -23,6 +23,8 @@ ALONE = {
 """The handlers that run in one process unless more are asked for, with the reason."""
 LOAD_MODULES = {"pipeline": "pipeline.process_load"}
 """Of the others: the program that reads HandlerSettings and writes a ProcessLoad."""
+CHECK_MODULES = {"pipeline": "pipeline.settings_check"}
+"""Of those with much to get wrong: the program that reads HandlerSettings and tells mistakes."""
 
 
 def create_handler(name: str, settings: HandlerSettings) -> Handler:
