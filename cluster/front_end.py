@@ -24,7 +24,10 @@ from service.wire.method_table import method_table
 
 _log = logging.getLogger(__name__)
 
-_NONE_READY = "no replica can take requests; they start, or are being replaced"
+_NONE_READY = (
+    "no replica can take requests; they start, or are being replaced; this log and Ray's say why "
+    "none comes back"
+)
 # So that a signal, and the cluster's own troubles, are seen.
 _LOOK_S = 1.0
 

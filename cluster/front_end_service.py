@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from cluster.ask_replicas import ask
 from cluster.forwarder import Forwarder
+from cluster.replica_entry import ReplicaEntry
 from cluster.replicas import Replicas
 from idl import inference
 from interfaces.stats import Stats
@@ -29,6 +31,12 @@ from service.inference_service import FREE_ENTRIES, MAX_TOP_K_ENTRIES
 from service.wire.peer import current_peer
 
 _INFO_S = 5.0
+_MOST_ASKED = 2
+_NO_REPLICA = "none is ready"
+_NO_REPLICA_NOTE = (
+    "no replica answers, so calls of images are refused; this is what the last one that did has "
+    "told. The front end's log and Ray's say why none comes back"
+)
 # Of an entry of a reply: its objects, and its label as often as it is copied.
 _ENTRY_BYTES = 512
 _CODES = inference.ErrorCode
@@ -72,6 +80,7 @@ class FrontEndService:
         self._limits = limits
         self._counts = counts
         self._server = server
+        self._info: Any = None
 
     def ping(self) -> None:
         """Answer."""
@@ -113,24 +122,49 @@ class FrontEndService:
             ]
 
     def server_info(self) -> Any:
-        """That of a replica, with where it is, and what it is one of: ServerInfo."""
-        replica = self._replicas.take(0)
-        if replica is None:
-            raise TimeoutError("no replica is there to ask")
-        entry = replica.entry
-        info = ask(replica, "server_info", _INFO_S)
+        """That of a replica, with where it is, and what it is one of: ServerInfo.
+
+        Where none answers it is what the last one told, with a note that says so.
+
+        Raises:
+            TimeoutError: none has answered since the front end started.
+        """
+        entry, info = self._asked()
         names = [one.entry.name for one in self._replicas.all()]
-        info.worker = names.index(entry.name) if entry.name in names else None
+        info.worker = names.index(entry.name) if entry and entry.name in names else None
         info.workers = len(names)
         info.supervisor_pid = os.getpid()
         info.settings = {
             **info.settings,
-            "replica": entry.name,
-            "node": f"{entry.node} at {entry.host}:{entry.port}",
+            "replica": entry.name if entry else _NO_REPLICA,
+            "node": f"{entry.node} at {entry.host}:{entry.port}" if entry else _NO_REPLICA,
             "replicas": self._server.replicas_in_words(),
             "front_end": f"pid {os.getpid()} on {socket.gethostname()}",
         }
         return info
+
+    def _asked(self) -> tuple[ReplicaEntry | None, Any]:
+        """Which replica has answered, and its ServerInfo; None and the last one where none has."""
+        without: set[str] = set()
+        last = TimeoutError("no replica is there to ask")
+        while len(without) < _MOST_ASKED:
+            replica = self._replicas.take(0, without)
+            if replica is None:
+                break
+            try:
+                self._info = ask(replica, "server_info", _INFO_S)
+            except TimeoutError as error:
+                without.add(replica.entry.name)
+                last = error
+            else:
+                return replica.entry, copy.copy(self._info)
+        if self._info is None:
+            raise last
+        info = copy.copy(self._info)
+        info.pid = os.getpid()
+        notes = (info.settings.get("note"), _NO_REPLICA_NOTE)
+        info.settings = {**info.settings, "note": "; ".join(filter(None, notes))}
+        return None, info
 
     def health(self) -> Any:
         """Whether requests can be taken: Health."""

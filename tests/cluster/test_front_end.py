@@ -279,6 +279,43 @@ def test_server_info_says_which_replica_and_node(parts: Parts) -> None:
     assert info.classes == NUM_CLASSES
 
 
+def test_without_a_replica_the_front_end_still_tells_of_itself(parts: Parts) -> None:
+    _, entry = parts.replica()
+    server, cluster = parts.front_end(entry)
+    with _client(server) as client:
+        before = client.server_info()
+        client.classify(_image("best=1"))
+        cluster.show()
+        info, stats, health = client.server_info(), client.stats(), client.health()
+        cluster.show(entry)
+        again = client.server_info()
+    assert (info.model, info.classes, info.pid) == (before.model, NUM_CLASSES, os.getpid())
+    assert info.settings["replica"] == info.settings["node"] == "none is ready"
+    assert info.settings["replicas"] == "0 (those of the test)"
+    assert (info.worker, info.workers) == (None, 0)
+    assert "no replica answers, so calls of images are refused" in info.settings["note"]
+    assert (stats.images["ok"], stats.workers, stats.wanted_workers) == (1, [], 1)
+    assert not health.ready
+    assert "no replica can take requests" in health.reason
+    assert again.settings == before.settings
+
+
+def test_a_replica_that_hangs_does_not_answer_for_the_server(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is asked; without one, what was told last is what is known."""
+    monkeypatch.setattr("cluster.front_end_service._INFO_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        entry = parts.replica()[1]
+        server, cluster = parts.front_end(entry)
+        hung = ReplicaEntry("a", "127.0.0.1", silent.getsockname()[1], "node-2", 2, "release")
+        with _client(server) as client:
+            cluster.show(hung, entry)
+            assert {client.server_info().settings["replica"] for _ in range(3)} == {entry.name}
+            cluster.show(hung)
+            assert client.server_info().settings["replica"] == "none is ready"
+
+
 def test_stats_never_fall_where_a_replica_ends(parts: Parts) -> None:
     entries = [parts.replica()[1] for _ in range(2)]
     server, cluster = parts.front_end(*entries)
