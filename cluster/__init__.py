@@ -11,6 +11,8 @@ import os
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # SIGTERM and its like are the server's, whichever thread connects to Ray.
 os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
+# What is asked of Ray after this process has left it must not start another Ray here.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 # Lines of several replicas that are alike are not the same.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # Of the load of replicas: with Serve's own, 10 s, a queue would be full before it is seen.

@@ -1,7 +1,11 @@
-"""Replicas of a release as an application of Ray Serve: deployed, scaled, looked at and ended."""
+"""Replicas of a release as an application of Ray Serve: deployed, scaled, looked at and ended.
+
+Whatever is asked here raises ConnectionError where Ray does not answer.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +14,17 @@ import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatusOverview
 
 from cluster.autoscaling import LoadPolicy
+from cluster.ray_errors import asking, in_words
 from cluster.ray_names import DEPLOYMENT, app_name, is_app_name, release_of
 from cluster.release import Plan, Rollout
 from cluster.replica import Replica
 from cluster.replica_entry import ReplicaEntry
 from cluster.rolling_update import UpdateError
+
+_log = logging.getLogger(__name__)
 
 SERVE_LOG = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -30,19 +38,19 @@ _LOOK_BACK_S, _SCALE_UP_S, _SCALE_DOWN_S = 5.0, 5.0, 60.0
 _ASK_S = 30.0
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 _RUNNING, _DELETING = "RUNNING", "DELETING"
+_SERVE = "Ray Serve"
 
 
 def running() -> list[str]:
     """The releases that have an application, but for those that end."""
-    apps = serve.status().applications
     return sorted(
         release_of(name)
-        for name, app in apps.items()
+        for name, app in _status().items()
         if is_app_name(name) and app.status != _DELETING
     )
 
 
-def deploy(plan: Plan, rollout: Rollout, *, count: int | None = None, wait: bool = False) -> None:
+def deploy(plan: Plan, rollout: Rollout, *, count: int | None = None) -> None:
     """Have replicas placed, or change how many there are or how far their update is.
 
     Serve restarts none for that: the release's name is their version.
@@ -51,21 +59,30 @@ def deploy(plan: Plan, rollout: Rollout, *, count: int | None = None, wait: bool
         plan: what they run.
         rollout: how far the update is that brings them.
         count: a fixed number; None for that of the plan, or its bounds.
-        wait: whether to return once they are all there.
 
     Raises:
-        RuntimeError: they do not come up.
+        UpdateError: Serve does not take it.
     """
     app = _deployment(plan, count).options(user_config=asdict(rollout)).bind(plan)
     target = serve.RunTarget(
         app, name=app_name(plan.release.name), route_prefix=None, logging_config=SERVE_LOG
     )
-    serve.run_many([target], wait_for_applications_running=wait)
+    try:
+        with asking(_SERVE):
+            serve.run_many([target], wait_for_applications_running=False)
+    except (RuntimeError, ValueError) as error:
+        _log.debug("Ray Serve does not take release %s", plan.release.name, exc_info=True)
+        raise UpdateError(in_words(error)) from error
 
 
-def end(release: str) -> None:
-    """End its replicas, once they have answered what they have."""
-    serve.delete(app_name(release))
+def end(release: str, *, wait: bool = True) -> None:
+    """End its replicas, once they have answered what they have; `wait` for that."""
+    try:
+        with asking(_SERVE):
+            serve.delete(app_name(release), _blocking=wait)
+    except TimeoutError:
+        # After a minute of Serve's; it goes on with what was asked of it.
+        _log.warning("the replicas of release %s still finish what they have", release)
 
 
 @dataclass(frozen=True)
@@ -93,21 +110,21 @@ class State:
 
 def state(release: str) -> State:
     """What Serve says of a release; nothing of one that has no application."""
-    app = serve.status().applications.get(app_name(release))
+    app = _status().get(app_name(release))
     one = None if app is None else app.deployments.get(DEPLOYMENT)
     if app is None or one is None:
-        return State({}, "" if app is None or app.status not in _FAILED else _line(app.message))
+        return State({}, "" if app is None or app.status not in _FAILED else in_words(app.message))
     has_failed = one.status in _FAILED or app.status in _FAILED
-    failure = (_line(one.message) or _line(app.message) or one.status) if has_failed else ""
+    failure = (in_words(one.message) or in_words(app.message) or one.status) if has_failed else ""
     return State({str(name): n for name, n in one.replica_states.items()}, failure)
 
 
 def trouble(release: str) -> str:
     """What Serve says of replicas that do not come up, in one line; "" where nothing is wrong."""
-    app = serve.status().applications.get(app_name(release))
+    app = _status().get(app_name(release))
     if app is None:
         return ""
-    return _line(" ".join([app.message, *(one.message for one in app.deployments.values())]))
+    return in_words("\n".join([app.message, *(one.message for one in app.deployments.values())]))
 
 
 def described(release: str) -> tuple[Plan, Rollout]:
@@ -131,12 +148,14 @@ def _ask(release: str, method: str) -> Any:
         handle = serve.get_app_handle(app_name(release))
         return getattr(handle, method).remote().result(timeout_s=_ASK_S)
     except (TimeoutError, ray.exceptions.RayError, RayServeException) as error:
-        told = _line(str(error)) or type(error).__name__
+        told = in_words(error)
         raise UpdateError(f"no replica of release {release} answers: {told}") from error
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _status() -> Mapping[str, ApplicationStatusOverview]:
+    with asking(_SERVE):
+        found: Mapping[str, ApplicationStatusOverview] = serve.status().applications
+    return found
 
 
 def _deployment(plan: Plan, count: int | None) -> Any:

@@ -12,6 +12,7 @@ from service.handlers.handler_settings import HandlerSettings
 from service.logs.log_settings import LogSettings
 from service.options.cluster_settings import ClusterSettings
 from service.options.server_settings import ServerSettings
+from service.processes.handler_program import check_settings
 
 
 def front_end(
@@ -33,7 +34,8 @@ def front_end(
         options_given: the options that are no defaults, in words.
 
     Raises:
-        ConfigurationError: Ray is missing, or an option is of no use with replicas.
+        ConfigurationError: Ray is missing, an option is of no use with replicas, or the handler
+            cannot work with its settings.
     """
     if settings.workers not in (None, 1):
         raise ConfigurationError(
@@ -51,6 +53,7 @@ def front_end(
             f"--cluster needs the package {error.name!r}: {install_command('cluster')}, on a "
             "Python that Ray has packages for (3.10 to 3.14)"
         ) from error
+    check_settings(handler, for_handler)
     # Each call may have a connection to a replica, too.
     allow_descriptors(2 * settings.max_connections)
     release = Release.of(handler, for_handler, settings, log, options_given)

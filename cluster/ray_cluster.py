@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import logging
-import signal
+import os
+import secrets
 import socket
 import threading
 from typing import Any
 
 import ray
 from ray import serve
+from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+from ray._raylet import GcsClient
 
 from cluster import applications
 from cluster.directory import Directory
+from cluster.ray_errors import asking, in_words
 from cluster.ray_names import NAMESPACE
 from cluster.registry_link import RegistryLink
 from cluster.release import Plan, Release, Rollout
 from cluster.replicas import Replicas
+from cluster.rolling_update import UpdateError
 from engine.cpu.cores import available_cores
 from service.errors import ConfigurationError
+from service.logs.log_settings import LogSettings
 from service.options.cluster_settings import LOCAL, ClusterSettings
+from service.processes.subreaper import wait_for_children
 
 _log = logging.getLogger(__name__)
 
 _REGISTRY_S = 60.0
 _CONNECT_S = 5.0
+_LOOK_S = 2.0
 # That of this host's own node.
 _AUTO = "auto"
+_TOKEN, _TOKEN_PATH = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 class RayCluster:
@@ -45,25 +54,40 @@ class RayCluster:
         self._registry = RegistryLink()
         self._directory: Directory | None = None
         self._is_connected = False
+        self._is_connecting = False
+        self._is_over = threading.Event()
+        self._deployer: threading.Thread | None = None
 
     def start(self, replicas: Replicas) -> int:
         """Connect, and have the replicas placed unless they are there."""
+        self._is_connecting = True
+        if self._settings.is_local:
+            require_token_of_its_own()
         connect(self._settings.cluster or "", log_to_driver=True, **self._of_local())
-        self._is_connected = True
+        self._is_connected, self._is_connecting = True, False
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(proxy_location="Disabled", logging_config=applications.SERVE_LOG)
+        with asking("Ray Serve"):
+            serve.start(
+                proxy_location="Disabled", logging_config=_controller_log(self._release.log)
+            )
         self._registry.call("forget_failure", timeout_s=_REGISTRY_S)
         self._directory = Directory(self._registry, self._reconnect)
         self._directory.start(replicas)
         if self._joins():
             return 1
-        # It returns once they are there, which the front end sees by itself.
-        threading.Thread(target=self._deploy, args=(replicas,), name="deploy", daemon=True).start()
+        # That they are there the front end sees by itself.
+        self._deployer = threading.Thread(
+            target=self._deploy, args=(replicas,), name="deploy", daemon=True
+        )
+        self._deployer.start()
         return self._settings.fewest
 
     def trouble(self) -> str:
         """What Serve says of the deployment that does not come up."""
-        return " ".join(filter(None, map(applications.trouble, applications.running())))
+        try:
+            return " ".join(filter(None, map(applications.trouble, applications.running())))
+        except ConnectionError as error:
+            return str(error)
 
     def in_words(self) -> str:
         """How many there are to be."""
@@ -71,9 +95,19 @@ class RayCluster:
 
     def close(self) -> None:
         """End the replicas, unless other front ends have them, and leave the cluster."""
+        if self._is_connecting:
+            self._is_connecting = False
+            if self._settings.is_local:
+                # What was started of it by then; its other processes end with these.
+                wait_for_children(0.0)
+            return
         if not self._is_connected:
             return
         self._is_connected = False
+        self._is_over.set()
+        if self._deployer is not None:
+            # What it asks of Ray after the end would fail.
+            self._deployer.join(_CONNECT_S)
         if not ray.is_initialized():
             _log.warning("Ray cannot be reached; the replicas go on, if they are there")
             return
@@ -87,9 +121,12 @@ class RayCluster:
             _log.info("the replicas go on for %d other front ends", others)
         else:
             _log.info("ending the replicas")
-            for release in applications.running():
-                applications.end(release)
-            self._registry.end()
+            try:
+                for release in applications.running():
+                    applications.end(release)
+                self._registry.end()
+            except ConnectionError as error:
+                _log.warning("the replicas go on, if they are there: %s", error)
         ray.shutdown()
 
     def _of_local(self) -> dict[str, Any]:
@@ -143,9 +180,25 @@ class RayCluster:
     def _deploy(self, replicas: Replicas) -> None:
         plan = Plan(self._release, self._settings, self._cpus, self._host)
         try:
-            applications.deploy(plan, Rollout(is_announced=True), wait=True)
-        except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            replicas.failed(" ".join(str(error).split()))
+            applications.deploy(plan, Rollout(is_announced=True))
+            # Not at once: what Serve says may be of what was there before.
+            while not self._is_over.wait(_LOOK_S):
+                state = applications.state(self._release.name)
+                if state.failure:
+                    replicas.failed(state.failure)
+                if state.failure or state.running >= self._settings.fewest:
+                    return
+        except (ConnectionError, UpdateError) as error:
+            replicas.failed(str(error))
+
+
+def _controller_log(log: LogSettings) -> dict[str, Any]:
+    """What Serve's controller logs: of a replica that cannot start a traceback, and no more.
+
+    It would come to this server's stderr, where the replica's own words are.
+    """
+    is_wanted = log.log_level == "debug"
+    return {**applications.SERVE_LOG, "log_level": "WARNING" if is_wanted else "CRITICAL"}
 
 
 def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
@@ -160,25 +213,59 @@ def connect(address: str, *, log_to_driver: bool, **others: Any) -> None:
         ConfigurationError: the address is none, or that of a cluster of another kind.
         ConnectionError: it cannot be reached.
     """
-    _require_listener(address)
-    # Ray installs a handler of its own, which would end this process at once.
-    before = signal.getsignal(signal.SIGTERM)
+    place = host_and_port(address)
+    if place is not None:
+        _require_listener(address, place)
+    raised: list[BaseException] = []
+    is_done = threading.Event()
+
+    def init() -> None:
+        # That it has no handler for SIGTERM then, and what it does about its token.
+        logger = logging.getLogger("ray")
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            if place is not None:
+                # Ray itself would ask for minutes, and then not say that a token is missing.
+                ensure_token_if_auth_enabled(create_token_if_missing=False)
+                GcsClient(address=address)
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                configure_logging=False,
+                log_to_driver=log_to_driver,
+                **others,
+            )
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            raised.append(error)
+        logger.setLevel(before)
+        is_done.set()
+        if address == LOCAL:
+            # What was started ends with this thread, by the kernel (PR_SET_PDEATHSIG).
+            threading.Event().wait()
+
+    # In the main thread Ray would take SIGTERM for itself, and end this process at once.
+    threading.Thread(target=init, name="ray-init", daemon=True).start()
+    is_done.wait()
     try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            configure_logging=False,
-            log_to_driver=log_to_driver,
-            **others,
-        )
+        for error in raised:
+            raise error
     except (ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigurationError(f"--cluster {address}: Ray does not take it: {told}") from error
+        raise ConfigurationError(
+            f"--cluster {address}: Ray does not take it: {in_words(error)}"
+        ) from error
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise _unreachable(address, error) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+
+
+def require_token_of_its_own() -> None:
+    """Let a Ray that starts here ask for a token that nothing outlives, unless one is given.
+
+    Without this, Ray writes a file for it into the user's home, and every Ray that is started
+    there later wants that token, too.
+    """
+    if _TOKEN_PATH not in os.environ:
+        os.environ.setdefault(_TOKEN, secrets.token_hex(32))
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
@@ -198,11 +285,8 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def _require_listener(address: str) -> None:
+def _require_listener(address: str, place: tuple[str, int]) -> None:
     """Tell at once what Ray would try for minutes: that nothing is there."""
-    place = host_and_port(address)
-    if place is None:
-        return
     try:
         socket.create_connection(place, _CONNECT_S).close()
     except OSError as error:
@@ -211,6 +295,6 @@ def _require_listener(address: str) -> None:
 
 def _unreachable(address: str, error: Exception) -> ConnectionError:
     return ConnectionError(
-        f"--cluster {address}: Ray cannot be reached there: {' '.join(str(error).split())}; "
+        f"--cluster {address}: Ray cannot be reached there: {in_words(error)}; "
         "`ray status --address ADDRESS` shows whether it runs; local starts one here"
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import ray
 
+from cluster.ray_errors import asking, in_words
 from cluster.ray_names import NAMESPACE, REGISTRY
 from cluster.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 # More than front ends and replicas that ask at once.
 _MOST_CALLS = 100_000
@@ -39,7 +43,8 @@ class RegistryLink:
         # Whatever it is, the registry cannot be had just now.
         except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
             self._actor = None
-            raise ConnectionError(f"the registry does not answer: {error}") from error
+            _log.debug("the registry does not answer", exc_info=True)
+            raise ConnectionError(f"the registry does not answer: {in_words(error)}") from error
 
     def forget(self) -> None:
         """Look for it anew with the next call, as after a new connection to Ray."""
@@ -48,7 +53,8 @@ class RegistryLink:
     def end(self) -> None:
         """No replica and no front end needs it any more."""
         if self._actor is not None:
-            ray.kill(self._actor)
+            with asking("the registry"):
+                ray.kill(self._actor)
 
 
 def _actor() -> Any:

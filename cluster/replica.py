@@ -54,7 +54,7 @@ class Replica:
             _, port = self._server.start()
         except (ConfigurationError, OSError) as error:
             line, _ = error_line(error)
-            self._registry.call("fail", line, timeout_s=_REGISTRY_S)
+            self._registry.call("fail", release.name, line, timeout_s=_REGISTRY_S)
             raise
         self._busy_share = BusyShare(time.monotonic())
         self._entry = ReplicaEntry(

@@ -1,7 +1,8 @@
 """The command line: `python -m cluster update`, and status.
 
 Exit codes: 0 all went well; 1 the update was rolled back; 2 the command line cannot work; 3 the
-cluster cannot be reached, or no server runs there.
+cluster cannot be reached, or no server runs there; 4 the update was not rolled back to its end, and
+replicas of both releases may be there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pkgutil import resolve_name
 
 from cluster.canary import CheckSet, read_labels
 from cluster.release import Release
-from cluster.rolling_update import NotUpdatedError, UnreachableError
+from cluster.rolling_update import HalfUpdatedError, NotUpdatedError, UnreachableError
 from interfaces.command_line import build_parser
 from interfaces.extras import install_command
 from interfaces.image_folder import SKIP_BAD_IMAGES, SKIP_BAD_IMAGES_HELP
@@ -29,7 +30,7 @@ from service.options.server_settings import ServerSettings
 from service.options.validation import handler_settings
 
 UPDATE, STATUS = "update", "status"
-ROLLED_BACK, REFUSED, UNREACHABLE = 1, 2, 3
+ROLLED_BACK, REFUSED, UNREACHABLE, HALF_UPDATED = 1, 2, 3, 4
 _SKIP_BAD = "canary_" + SKIP_BAD_IMAGES
 
 _OWN = (
@@ -90,7 +91,8 @@ COMMANDS = {
 }
 _EXIT_CODES = (
     "Exit codes: 0 all went well, 1 the update was rolled back, 2 the command line cannot work, "
-    "3 the cluster cannot be reached, or no server runs there."
+    "3 the cluster cannot be reached, or no server runs there, 4 the update was not rolled back to "
+    "its end: the line says what serves, and the next update rolls back first."
 )
 
 
@@ -123,8 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), UNREACHABLE)
     except NotUpdatedError as error:
         return _fail(str(error), ROLLED_BACK)
+    except HalfUpdatedError as error:
+        return _fail(str(error), HALF_UPDATED)
     except KeyboardInterrupt:
-        return _fail("interrupted; the old release serves", ROLLED_BACK)
+        return _fail("interrupted; no update was begun", ROLLED_BACK)
     return 0
 
 

@@ -130,7 +130,7 @@ def test_front_ends_count_as_long_as_they_ask() -> None:
 def test_a_failure_is_told_until_a_replica_serves() -> None:
     async def scenario() -> None:
         own = Registry()
-        await own.fail("the model is no classifier")
+        await own.fail("release", "the model is no classifier")
         assert (await own.watch("front", "", -1)).failure == "the model is no classifier"
         await own.announce(_entries(1)[0])
         assert (await own.watch("front", "", -1)).failure == ""

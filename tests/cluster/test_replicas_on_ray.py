@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from service.client import Client
 from service.handlers.warm_up import sample_jpeg
 from tests.cluster.needs import needs_ray
+from tests.cluster_runs.waiting import until
 from tests.serving import TIMEOUT_S, ServerProcess
 
 pytestmark = needs_ray
@@ -62,7 +64,19 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty one, whose user says nothing of Ray's token."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(folder))
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+            patch.delenv(name, raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def served(home: Path) -> Iterator[Served]:
+    del home
     arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", "local"]
     arguments += ["--replicas", str(_REPLICAS), "--access-log", "--log-format", "json"]
     arguments += ["--metrics-port", "0"]
@@ -149,6 +163,25 @@ def test_no_call_is_lost_with_a_replica_and_it_is_replaced(client: Client) -> No
     assert client.stats().worker_restarts == 1
 
 
+def test_its_token_is_for_nobody_else_and_a_file_is_not_left(
+    served: Served, home: Path, tmp_path: Path
+) -> None:
+    assert not [*home.rglob("*token*")]
+    commands = [" ".join(one.cmdline()) for one in served.process.left_behind()]
+    found = next(filter(None, (re.search(r"--gcs-address=(\S+)", one) for one in commands)))
+    arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", found[1]]
+    for environment in ({}, {"RAY_AUTH_MODE": "token"}):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(tmp_path))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            with closing(ServerProcess(arguments)) as other:
+                assert other.wait() == 2
+        assert "the cluster wants Ray's token" in other.log
+        assert "RAY_AUTH_MODE=disabled" in other.log
+        assert "Traceback" not in other.log
+
+
 def test_the_last_signal_ends_all_of_it(served: Served) -> None:
     assert served.stop() == 0
     served.process.wait_for_those_left()
@@ -161,5 +194,38 @@ def test_a_setting_that_no_replica_can_work_with_ends_the_start(tmp_path: Path) 
     arguments = ["-m", "service", "--port", "0", "--cluster", "local", "--config", str(graph)]
     with closing(ServerProcess(arguments)) as process:
         assert process.wait() == 2
-        assert "error: " in process.log
-        assert "DecodeMatt" in process.log
+        (line,) = process.log.splitlines()
+        assert line.startswith("error: ")
+        assert "DecodeMatt" in line
+
+
+def test_what_only_a_replica_finds_is_told_after_one_start(tmp_path: Path) -> None:
+    """And in its words, without a traceback."""
+    backends, starts = tmp_path / "own.py", tmp_path / "starts"
+    backends.write_text(
+        "import sys\n"
+        "if 'ray' in sys.modules:\n"
+        f"    open({str(starts)!r}, 'a').write('1')\n"
+        "    raise RuntimeError('no such device')\n"
+    )
+    arguments = ["-m", "service", "--port", "0", "--cluster", "local", "--backends", str(backends)]
+    with closing(ServerProcess(arguments)) as process:
+        assert process.wait() == 2
+        assert process.log.splitlines()[-1].startswith("error: ")
+        assert "no such device" in process.log.splitlines()[-1]
+        assert "Traceback" not in process.log
+        process.wait_for_those_left()
+        assert process.left_behind() == []
+    assert starts.read_text() == "1"
+
+
+def test_a_signal_while_ray_starts_ends_what_it_has_started() -> None:
+    arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", "local"]
+    with closing(ServerProcess(arguments)) as process:
+        # The first of Ray's processes.
+        until(lambda: any("gcs_server" in one.name() for one in process.left_behind()))
+        process.process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM
+        assert "Traceback" not in process.log
+        process.wait_for_those_left()
+        assert process.left_behind() == []

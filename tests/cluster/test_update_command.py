@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.release import Release
+from cluster.rolling_update import HalfUpdatedError, UnreachableError
 from cluster.update_command import COMMANDS, OPTIONS, changed, main
 from interfaces.command_line import build_parser
 from service.errors import ConfigurationError
@@ -88,6 +89,24 @@ def test_mistakes_of_the_command_line(words: tuple[str, ...], mistake: str) -> N
     done = run_here(main, *words)
     assert done.returncode == 2
     assert mistake in done.stderr
+
+
+def test_how_an_update_ended_is_the_exit_code(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    """And one line; the cluster's own part is behind a name that is resolved when it is needed."""
+    outcomes = {
+        4: HalfUpdatedError("1 ready replicas of release a (old) and 1 of b (new) serve"),
+        1: KeyboardInterrupt(),
+        3: UnreachableError("no server"),
+    }
+    for code, error in outcomes.items():
+
+        def run(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("cluster.update_command.resolve_name", lambda _, run=run: run)
+        done = run_here(main, "update", "--cluster", "a:1", "--model", model)
+        assert done.returncode == code
+        assert done.stderr == f"error: {str(error) or 'interrupted; no update was begun'}\n"
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")

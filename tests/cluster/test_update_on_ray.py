@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,22 @@ class Updated:
     def model(self) -> str:
         with Client(port=self.port, call_timeout_s=TIMEOUT_S) as client:
             return client.server_info().model
+
+    def failing_backends(self, before: str) -> Path:
+        """A file for --backends with which no replica can start, as only they find."""
+        path = self.folder / "failing.py"
+        code = f"    {before}\n    raise RuntimeError('no such device')\n"
+        path.write_text("import sys\nif 'ray' in sys.modules:\n" + code)
+        return path
+
+    def begun(self, model: str) -> subprocess.Popen[str]:
+        """An update that has replaced one replica; its stderr goes on."""
+        words = self.command("update", "--model", self.folder / model)
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        seen = next(line for line in process.stderr if "1 of 2 replicas" in line)
+        assert seen
+        return process
 
     def copy(self, name: str) -> str:
         shutil.copy(self.folder / "colours.onnx", self.folder / name)
@@ -124,21 +141,34 @@ def test_a_model_that_answers_otherwise_comes_back(
     assert updated.model() == before
 
 
-def test_a_model_that_does_not_load_comes_back(updated: Updated) -> None:
+def test_a_model_that_cannot_be_read_is_refused_before_a_replica_starts(updated: Updated) -> None:
     before = updated.model()
     (updated.folder / "broken.onnx").write_bytes(b"no model")
     done = updated.update("broken.onnx")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "broken.onnx" in line
+    assert updated.model() == before
+
+
+def test_what_only_a_replica_finds_comes_back_after_one_start(updated: Updated) -> None:
+    before = updated.model()
+    starts = updated.folder / "starts"
+    done = updated.run(
+        "update", "--backends", updated.failing_backends(f"open({str(starts)!r}, 'a').write('1')")
+    )
     assert done.returncode == 1
+    assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert "broken.onnx" in last
-    assert "Traceback" not in last
+    assert last.startswith("error: rolled back: release ")
+    assert "no such device" in last
+    assert starts.read_text() == "1"
     assert updated.model() == before
 
 
 def test_a_killed_update_whose_release_cannot_start_is_no_hindrance(updated: Updated) -> None:
     """None of its replicas can be asked what it is."""
-    (updated.folder / "hindering.onnx").write_bytes(b"no model")
-    words = updated.command("update", "--model", updated.folder / "hindering.onnx")
+    words = updated.command("update", "--backends", updated.failing_backends("pass"))
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         release = process.stderr.readline().split()[-1]
@@ -158,11 +188,7 @@ def _runs(name: str) -> bool:
 
 def test_an_update_that_is_killed_is_rolled_back_by_the_next(updated: Updated) -> None:
     first, second = updated.copy("third.onnx"), updated.copy("fourth.onnx")
-    words = updated.command("update", "--model", updated.folder / first)
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        seen = next(line for line in process.stderr if "1 of 2 replicas" in line)
-        assert seen
+    with updated.begun(first) as process:
         process.kill()
     done = updated.update(second)
     assert done.returncode == 0, done.stderr
@@ -172,15 +198,49 @@ def test_an_update_that_is_killed_is_rolled_back_by_the_next(updated: Updated) -
 
 def test_sigterm_rolls_back(updated: Updated) -> None:
     before = updated.model()
-    words = updated.command("update", "--model", updated.folder / updated.copy("fifth.onnx"))
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    with updated.begun(updated.copy("fifth.onnx")) as process:
         assert process.stderr
-        assert any("1 of 2 replicas" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 1, rest
     assert "rolling back: 2 replicas of the old release" in rest
+    assert rest.splitlines()[-1] == "error: rolled back: interrupted; the old release serves"
     assert updated.model() == before
+
+
+def test_what_cannot_be_rolled_back_costs_no_replica(updated: Updated) -> None:
+    before = updated.folder / updated.model()
+    both = re.compile(r"1 ready replicas of release \w+ \(old\) and 1 of \w+ \(new\) serve")
+    with updated.begun(updated.copy("seventh.onnx")) as process:
+        assert process.stderr
+        process.send_signal(signal.SIGINT)
+        assert any("rolling back" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        # Further ones do not hide what has come of it.
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 4, rest
+    (last,) = rest.splitlines()
+    assert last.startswith("error: interrupted; and not rolled back: interrupted. ")
+    assert both.search(last)
+    # The next one begins with what this one has left.
+    with updated.begun(updated.copy("eighth.onnx")) as process:
+        assert process.stderr
+        # No replica of the old release can start from now on.
+        before.rename(updated.folder / "away.onnx")
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 4, rest
+    assert "Traceback" not in rest
+    last = rest.splitlines()[-1]
+    assert re.search(rf"and not rolled back: release \w+ does not .*{before.name}", last)
+    assert both.search(last)
+    (updated.folder / "away.onnx").rename(before)
+    name = updated.copy("ninth.onnx")
+    done = updated.update(name)
+    assert done.returncode == 0, done.stderr
+    assert "was cut off; rolling it back" in done.stderr
+    assert updated.model() == name
 
 
 def test_where_no_server_runs_there_is_nothing_to_update(updated: Updated) -> None:
