@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import loadtest.load.patched  # noqa: F401 # isort: skip
 import gevent
 from locust.env import Environment
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import loadtest.load.patched  # noqa: F401 # isort: skip
 import gevent
 from gevent.event import AsyncResult
 from locust.dispatch import UsersDispatcher

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from thriftpy2.protocol import TCyBinaryProtocolFactory
-from thriftpy2.rpc import make_client
-from thriftpy2.thrift import TException
-from thriftpy2.transport import TCyFramedTransportFactory
+from thriftpy2.protocol import TCyBinaryProtocol
+from thriftpy2.thrift import TClient, TException
+from thriftpy2.transport import TCyFramedTransport, TSocket
 
 from idl import inference
 from interfaces.service import PORT, ServerInfo
@@ -24,14 +23,12 @@ def open_client(host: str, port: int, timeout_s: float) -> Any:
     Raises:
         TTransportException: nothing accepts connections there.
     """
-    return make_client(
-        inference.InferenceService,
-        host,
-        port,
-        proto_factory=TCyBinaryProtocolFactory(),  # type: ignore[no-untyped-call]
-        trans_factory=TCyFramedTransportFactory(),
-        timeout=int(timeout_s * 1000),
-    )
+    # As thriftpy2.rpc does it, which imports asyncio and a server, too.
+    sock: Any = TSocket
+    protocol: Any = TCyBinaryProtocol
+    transport = TCyFramedTransport(sock(host, port, socket_timeout=int(timeout_s * 1000)))
+    transport.open()
+    return TClient(inference.InferenceService, protocol(transport))
 
 
 def address_of(host: str) -> tuple[str, int]:

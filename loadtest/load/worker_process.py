@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import loadtest.load.patched  # noqa: F401 # isort: skip
 import gevent
 from gevent.queue import Queue
 from locust.env import Environment
