@@ -164,7 +164,8 @@ def roll_back(
     except (Exception, KeyboardInterrupt) as error:
         raise HalfUpdatedError(
             f"{why}; and not rolled back: {_reason(error)}. {_state_in_words(fleet)}; they go on. "
-            "`thriftpipe cluster status` shows them, and the next update rolls back first"
+            "`thriftpipe cluster status` shows them; where there are both, the next update rolls "
+            "back first"
         ) from error
 
 
