@@ -54,7 +54,7 @@ def _phases(
         axes.set_ylabel("right / s")
         axes.margins(x=0.01)
     panels[-1].set_xlabel(
-        "seconds from the fault; dotted: where it was over later; grey: until throughput was back"
+        "seconds from the fault; dotted: what was away is back; grey: until the throughput was back"
     )
     return figure
 
