@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from loadtest.errors import LoadTestError
 from loadtest.records.metrics import mean_usage, window_usage
 from loadtest.records.raw_files import read_document
 from scaling.errors import ScalingError
+from scaling.json_file import read_json
 
 CLUSTER_FILE = "cluster/costs.json"
 # Milliseconds; CPU an image. That of a replica is what it takes more than a server that clients
@@ -284,11 +284,7 @@ class _Reader:
         path = self._results / CLUSTER_FILE
         if not path.exists():
             return {}
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ScalingError(f"{path} is no JSON: {error}") from error
-        return _cluster_costs(document, path)
+        return _cluster_costs(read_json(path), path)
 
     def _hop(self, cluster: Mapping[str, Measured]) -> Measured:
         front = cluster.get("front_end_cpu_ms_per_image")

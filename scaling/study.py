@@ -11,7 +11,7 @@ from typing import Any
 
 from loadtest.records import machine
 from scaling.costs import Costs
-from scaling.errors import ScalingError
+from scaling.json_file import read_json
 from scaling.plan import Demand, make_plan
 from scaling.replica import ReplicaSettings
 from scaling.simulation import OWN, PERFECT, REPORTED, Cluster, Load, described, simulate
@@ -160,13 +160,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     Raises:
         ScalingError: there is none, or it is damaged.
     """
-    path = folder / FILE
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ScalingError(f"no {path}: make it with `python -m scaling simulate`") from None
-    except json.JSONDecodeError as error:
-        raise ScalingError(f"{path} is no JSON: {error}") from error
+    document: dict[str, Any] = read_json(folder / FILE, "python -m scaling simulate")
     for row in document["rows"]:
         replica = ReplicaSettings(**row["cluster"]["replica"])
         row["routing"] = Cluster(**{**row["cluster"], "replica": replica}).routing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from loadtest.records.raw_files import read_table
 from measurement.statistics import percentile
 from scaling.errors import ScalingError
+from scaling.json_file import read_json
 from scaling.measure import CONFIGURED, FAILED, Point, calibrated, load_of
 from scaling.replica import ANSWERED, REFUSED, ReplicaSettings
 from scaling.simulation import Cluster, Load, simulate
@@ -80,12 +80,7 @@ def read_measured(folder: Path) -> dict[str, Any]:
         ScalingError: there is none, it is damaged, or its servers were others.
     """
     path = folder / "run.json"
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ScalingError(f"no {path}: make it with `python -m scaling measure`") from None
-    except json.JSONDecodeError as error:
-        raise ScalingError(f"{path} is no JSON: {error}") from error
+    document: dict[str, Any] = read_json(path, "python -m scaling measure")
     configured = {**document["configured"], "extras_ms": ()}
     if ReplicaSettings(**configured) != CONFIGURED:
         raise ScalingError(f"{path} is of servers with other settings: measure again")
@@ -139,7 +134,7 @@ def servers(folder: Path) -> Iterator[Comparison]:
 
 def runtime(results: Path) -> Iterator[Comparison]:
     """The runtime by itself: clients that wait, and a model that sleeps."""
-    run = json.loads((results / _BATCHING / "run.json").read_text(encoding="utf-8"))
+    run = read_json(results / _BATCHING / "run.json")
     extras_ms: tuple[float, ...] = ()
     for part in run["parts"]:
         request: Mapping[str, Any] = part["request"]
