@@ -172,6 +172,7 @@ class BarText:
         right: where that ends.
         text: what it says.
         plain: from where to where nothing else is drawn on the bar, so that the text may be there.
+        on_bar: its colour then, which can be read in both themes.
     """
 
     position: float
@@ -179,6 +180,7 @@ class BarText:
     right: float
     text: str
     plain: tuple[float, float]
+    on_bar: str = ON_BAR
 
 
 def fit_texts(figure: Figure, axes: Axes, texts: Sequence[BarText]) -> None:
@@ -202,7 +204,7 @@ def fit_texts(figure: Figure, axes: Axes, texts: Sequence[BarText]) -> None:
     for it, text, place in zip(written, texts, places, strict=True):
         if place in (_LEFT, _WITHIN):
             it.xy = (text.left if place == _LEFT else text.plain[1], text.position)
-            it.set(x=-5, ha="right", color=INK if place == _LEFT else ON_BAR)
+            it.set(x=-5, ha="right", color=INK if place == _LEFT else text.on_bar)
 
 
 def _place(text: BarText, width: float, end: float) -> str | None:

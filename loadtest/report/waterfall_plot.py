@@ -15,6 +15,7 @@ from loadtest.report.style import (
     FAINT,
     INK,
     MARK,
+    ON_BAR,
     PALETTE,
     BarText,
     fit_texts,
@@ -76,7 +77,8 @@ def _figure(found: Waterfall) -> Figure:
 def _whole_bar(axes: Axes, position: int, row: Row, colour: str, text: str) -> BarText:
     qps = row.qps.median
     axes.barh(position, qps, _THICKNESS, color=colour, gid=MARK)
-    return BarText(position, 0.0, qps, f"{qps:.1f}{text}", (0.0, qps))
+    on_bar = INK if colour == BOUND else ON_BAR
+    return BarText(position, 0.0, qps, f"{qps:.1f}{text}", (0.0, qps), on_bar)
 
 
 def _step_bar(axes: Axes, position: int, before: Row, step: Step, ratio: Ratio) -> BarText:
