@@ -67,7 +67,8 @@ def drawn(folder: Path, chart: Chart) -> DrawnChart:
     figure = styled(chart.figure)
     # Laid out once for both.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # "none" would leave a placeholder, for which each file is drawn twice.
+    figure.set_layout_engine(None)
     svg = inline_svg(figure, chart.name, chart.description)
     file = f"{_short(chart.name)}.png"
     save(figure, folder / file)
