@@ -8,6 +8,7 @@ from typing import Any
 
 from idl import inference
 from service.handlers.deadline import Deadline
+from service.images.cost import ImageCost
 from service.images.limit import ImageLimit
 from service.options.server_settings import ServerSettings
 from service.wire.peer import current_peer
@@ -35,13 +36,13 @@ class CallLimits:
                 f"{self._most_images}; split it"
             )
 
-    def image_work(self, data: Any) -> float:
-        """What decoding one image takes, as pixels of a plain JPEG.
+    def image_cost(self, data: Any) -> ImageCost | None:
+        """What decoding one image takes; None if it is of no known format.
 
         Raises:
             InvalidImageError: why it is not given to the handler.
         """
-        return self._image_limit.work(data)
+        return self._image_limit.cost(data)
 
     def deadline(self, timeout_ms: int | None = None) -> Deadline:
         """How long the call of this thread's client may stay, from its arrival on.

@@ -13,6 +13,7 @@ from service.handlers.deadline import Deadline
 from service.handlers.interface import Handler
 from service.handlers.outcomes import ImageFailure, Scores, was_worked_on
 from service.handlers.turn_lock import TurnLock
+from service.images.cost import forget_cost, remember_cost
 
 COSTLY_WORK = 4_000_000
 """Of an image, as `service.images.cost` has it: 0.05 s of CPU time. Less is no burden."""
@@ -43,6 +44,20 @@ class HandlerCalls:
         Costly ones go to it after the others, so many at a time as leave a core to other calls.
         Scores that are no finite numbers become failures.
         """
+        try:
+            outcomes = self._outcomes(images, deadline, place)
+        finally:
+            for image in images:
+                forget_cost(image)
+        in_order = [outcomes[index] for index in range(len(images))]
+        for outcome in in_order:
+            self._counts.image_done(outcome.outcome, outcome.stage_times_ms)
+        return in_order
+
+    def _outcomes(
+        self, images: Sequence[bytes], deadline: Deadline, place: Place
+    ) -> dict[int, Scores | ImageFailure]:
+        """The outcome of each image by its place in the call; costs stay remembered."""
         outcomes: dict[int, Scores | ImageFailure] = {}
         usual: list[int] = []
         costly: list[int] = []
@@ -51,11 +66,13 @@ class HandlerCalls:
                 if index:
                     # Headers of some images take milliseconds each.
                     deadline.check()
-                work = self._limits.image_work(image)
+                cost = self._limits.image_cost(image)
             except ImageFailure as failure:
                 outcomes[index] = failure
                 continue
-            (costly if work > COSTLY_WORK else usual).append(index)
+            if cost is not None:
+                remember_cost(image, cost)
+            (costly if cost is not None and cost.work > COSTLY_WORK else usual).append(index)
         classify = partial(self._classify_some, images, deadline, place, outcomes)
         if usual:
             classify(usual)
@@ -72,10 +89,7 @@ class HandlerCalls:
             finally:
                 for _ in range(held):
                     self._costly_lock.release()
-        in_order = [outcomes[index] for index in range(len(images))]
-        for outcome in in_order:
-            self._counts.image_done(outcome.outcome, outcome.stage_times_ms)
-        return in_order
+        return outcomes
 
     def _classify_some(
         self,

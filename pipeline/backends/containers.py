@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+from pipeline.backends.cpu_operator import is_plain_operator
 from pipeline.backends.filters import (
     DEFAULT_FILTER,
     FIRST_FILTER,
@@ -25,6 +26,7 @@ from pipeline.backends.interface import (
     Container,
     InstanceConfig,
     Item,
+    fail,
     forward_isolated,
     initialise,
     result_becomes_data,
@@ -44,11 +46,24 @@ class _Part:
         by_item: whether all of them run over one item before the next one has its turn.
         hands_on: whether their results become the data of the next member at once, so that what
             they had, such as a whole image, does not wait for the other items.
+        steps: what the members do with one item, where all of them are operators on the CPU with
+            the usual filters; empty where they are not.
     """
 
     members: list[tuple[Backend, PlacedFilter]]
     by_item: bool
     hands_on: bool = False
+    steps: tuple[Callable[[Item], Any], ...] = ()
+
+    def find_steps(self) -> None:
+        """Set `steps`."""
+        (_, first), *others = self.members
+        usual = first.name in (FIRST_FILTER, DEFAULT_FILTER) and all(
+            placed.name == DEFAULT_FILTER for _, placed in others
+        )
+        operators = [backend for backend, _ in self.members if is_plain_operator(backend)]
+        if self.by_item and usual and len(operators) == len(self.members):
+            self.steps = tuple(operator.process for operator in operators)
 
 
 @register("Sequential", "S", "SequentialV0", "S_v0")
@@ -115,13 +130,17 @@ class Sequential(Container):
                 parts[-1].hands_on = True
                 placed = place_filter(FIRST_FILTER, {})
             parts.append(_Part([(backend, placed)], by_item))
+        for part in parts:
+            part.find_steps()
         return parts
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run every member over the items that its filter lets run."""
         alive = list(items)
         for part in self._parts:
-            if part.by_item:
+            if part.steps:
+                alive = [item for item in alive if _step_through(part, item)]
+            elif part.by_item:
                 alive = [item for one in alive for item in self._run(part, [one])]
             else:
                 alive = self._run(part, alive)
@@ -140,6 +159,30 @@ class Sequential(Container):
             if self._profile:
                 _keep_time(backend, running, started_s)
         return [item for item in alive if result_becomes_data(item)] if part.hands_on else alive
+
+
+def _step_through(part: _Part, item: Item) -> bool:
+    """Do with an item what `Sequential._run` does, for members that have `steps`.
+
+    Returns:
+        Whether it goes on behind them.
+    """
+    if part.members[0][1].name == DEFAULT_FILTER and not result_becomes_data(item):
+        return False
+    *before, last = part.steps
+    is_last = False
+    try:
+        for step in before:
+            item[TASK_DATA_KEY] = step(item)
+        is_last = True
+        result = last(item)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 (what an operator raises is its item's fault)
+        fail(item, error)
+        return is_last and not part.hands_on
+    item[TASK_DATA_KEY if part.hands_on else TASK_RESULT_KEY] = result
+    return True
 
 
 def _filtered(placed: PlacedFilter, items: list[Item]) -> tuple[list[Item], list[Item]]:

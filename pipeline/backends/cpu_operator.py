@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -67,6 +67,11 @@ class CpuOperator(Backend):
     @abstractmethod
     def process(self, item: Item) -> Any:
         """The result for one item; an exception fails it."""
+
+
+def is_plain_operator(backend: Backend) -> TypeGuard[CpuOperator]:
+    """Whether `process` says all that it does with an item."""
+    return isinstance(backend, CpuOperator) and type(backend).forward is CpuOperator.forward
 
 
 def needed(config: InstanceConfig, operator: str, *names: str) -> tuple[Any, ...]:

@@ -93,6 +93,26 @@ class _Rates(NamedTuple):
     groups: HuffmanGroups = HuffmanGroups(0, 0, 0)
 
 
+# Of images that calls hold, by identity: a header is read once, in whichever thread, or node, the
+# image is decoded then.
+_known: dict[int, ImageCost] = {}
+
+
+def remember_cost(data: bytes, cost: ImageCost) -> None:
+    """Give that cost for `data` until `forget_cost`, which comes before `data` is let go."""
+    _known[id(data)] = cost
+
+
+def forget_cost(data: bytes) -> None:
+    """Read the header of `data` from then on."""
+    _known.pop(id(data), None)
+
+
+def known_cost(data: object) -> ImageCost | None:
+    """What has been remembered of this very object."""
+    return _known.get(id(data))
+
+
 _PLAIN_JPEG = _Rates(1.0, 0.0, 2.0 * _PIXEL_BYTES)
 
 

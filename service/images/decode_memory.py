@@ -49,6 +49,8 @@ class DecodeMemory:
         # What came back while a thread had the lock. Images end in any line of any thread, also of
         # the one that holds it just then.
         self._returned: deque[int] = deque()
+        # References that are to call back must exist themselves.
+        self._kept: dict[int, weakref.ref[Any]] = {}
 
     @property
     def taken_bytes(self) -> int:
@@ -97,7 +99,14 @@ class DecodeMemory:
             image: the array.
             count_bytes: what was taken for it.
         """
-        weakref.finalize(image, self.give_back, count_bytes).atexit = False
+
+        def gone(reference: weakref.ref[Any]) -> None:
+            del self._kept[id(reference)]
+            self.give_back(count_bytes)
+
+        # A fifth of the lines of `weakref.finalize`, which would be run for every image.
+        reference = weakref.ref(image, gone)
+        self._kept[id(reference)] = reference
 
     def _wait(self, waiter: _Waiter, deadline_s: float) -> None:
         began_s = time.monotonic()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.handlers.outcomes import InvalidImageError
-from service.images.cost import ImageCost, image_cost
+from service.images.cost import ImageCost, image_cost, known_cost
 from service.images.decode_memory import DECODE_MEMORY
 from service.images.limit import OPENCV_LIMIT_VARIABLE
 from service.images.png import needful_png
@@ -56,7 +56,7 @@ def decode_bgr(
         ) from error
     if not encoded.nbytes:
         raise InvalidImageError("the image is empty: 0 bytes")
-    cost = image_cost(encoded)
+    cost = known_cost(data) or image_cost(encoded)
     if cost is None:
         raise _undecodable(encoded)
     DECODE_MEMORY.take(cost.memory_bytes, deadline_s)

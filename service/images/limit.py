@@ -46,13 +46,13 @@ class ImageLimit:
             data: the encoded image.
         """
         try:
-            self.work(data)
+            self.cost(data)
         except InvalidImageError as failure:
             return failure
         return None
 
-    def work(self, data: Any) -> float:
-        """What decoding it takes, as pixels of a plain JPEG; 0 if it is of no known format.
+    def cost(self, data: Any) -> ImageCost | None:
+        """What decoding it takes; None if it is of no known format.
 
         Args:
             data: the encoded image.
@@ -61,21 +61,18 @@ class ImageLimit:
             InvalidImageError: it is refused.
         """
         if not isinstance(data, bytes | memoryview):
-            return 0.0
+            return None
         found = image_format(data)
         if found is None:
-            return 0.0
+            return None
         if found.name not in self._formats:
             raise InvalidImageError(
                 f"the image is {found.name}, and --image-formats allows {', '.join(self._formats)}"
             )
         cost = image_cost(data, self._max_pixels)
-        if cost is None:
-            return 0.0
-        failure = self._too_costly(cost)
-        if failure is not None:
+        if cost is not None and (failure := self._too_costly(cost)) is not None:
             raise failure
-        return cost.work
+        return cost
 
     def _too_costly(self, cost: ImageCost) -> InvalidImageError | None:
         if cost.work > self._most_work:
