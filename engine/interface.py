@@ -35,11 +35,13 @@ class ExecutionContext(ABC):
     a CPU provider its thread count.
 
     Attributes:
+        any_thread: whether other threads may run it, too, one at a time, and it computes in theirs.
         profile: whether to keep the times of a run, for which copying and computing take turns.
         times_ms: milliseconds of the last profiled run: "copy" into the input buffers, and "infer"
             with the copy of the outputs.
     """
 
+    any_thread: ClassVar[bool] = False
     profile = False
 
     def __init__(self, engine: Engine) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from engine.cpu.cores import available_cores
 from pipeline.backends.interface import ENDED_KEY
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.engine_process.remote_node import RemoteNode
@@ -27,6 +28,7 @@ from pipeline.language.document import read_toml
 from pipeline.runtime.active_calls import ActiveCalls
 from pipeline.runtime.batch_runner import ResultCheck
 from pipeline.runtime.batch_source import BatchSource
+from pipeline.runtime.core_pool import CorePool
 from pipeline.runtime.instance import Loading
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
@@ -114,6 +116,7 @@ class Pipe:
         """
         self.config = config
         self.elsewhere = dict(elsewhere or {})
+        pool = CorePool(available_cores())
         self.local_nodes = {
             name: Node(
                 node,
@@ -125,6 +128,7 @@ class Pipe:
                 # What another node gets may be anything.
                 None if config.leads_on(name) else check_result,
                 parts,
+                pool,
             )
             for name, node in config.with_instances.items()
             if name not in self.elsewhere and not node.is_jump
@@ -136,6 +140,8 @@ class Pipe:
         # is stopped when it is collected, and at the latest when the interpreter ends.
         # A node stands there once for each name that it has.
         in_order = list(dict.fromkeys(self.nodes[name] for name in stop_order(config)))
+        queues = [node.pooled for node in in_order if isinstance(node, Node)]
+        pool.arrange([queue for queue in reversed(queues) if queue is not None])
         self._calls = ActiveCalls()
         self._finalizer = weakref.finalize(self, _stop, self._calls, in_order)
         try:

@@ -78,6 +78,7 @@ class OnnxRuntimeEngine(Engine):
 class OnnxRuntimeContext(CpuContext):
     """One run at a time of the shared session."""
 
+    any_thread = True
     engine: OnnxRuntimeEngine
 
     def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:

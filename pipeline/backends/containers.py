@@ -104,6 +104,7 @@ class Sequential(Container):
             for backend in reversed(self._inner):
                 initialise(backend, config)
                 undo.callback(backend.close)
+            self.any_thread = all(backend.any_thread for backend in self._inner)
             self._find_batch_size()
             self._parts = self._split()
             undo.pop_all()
@@ -233,6 +234,7 @@ class _Around(Container):
         (inner,) = self._inner
         initialise(inner, config)
         self.min, self.max, self.can_break = inner.min, inner.max, inner.can_break
+        self.any_thread = inner.any_thread
 
     def forward(self, items: Sequence[Item]) -> None:
         """Run the inner backend."""

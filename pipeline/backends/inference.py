@@ -109,6 +109,7 @@ class TensorrtTensor(Backend):
         low, high = pairs[min(number, len(pairs) - 1)]
         most = engine.options.max_batch_size
         self.min, self.max = min(low.rows, most), min(high.rows, most)
+        self.any_thread = self._context.any_thread
         self._context.profile = config.profile_stages
         if isinstance(self._context, CudaContext) and _takes_images(self._specs):
             config.offers[ENGINE_INPUT_OFFER] = self._context

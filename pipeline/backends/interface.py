@@ -112,9 +112,8 @@ class Backend(ABC):
         filter: the filter in front of it, `(name)A`, or None.
         can_break: whether what it raises may be its own fault. False for operators that hold
             nothing which could break: there the item is faulty.
-        any_thread: whether `forward` may run in any thread, one at a time, and nothing in it can
-            break. A caller that waits for one item may then do the work itself, which saves
-            handing it to the instance's thread.
+        any_thread: whether `forward` may run in any thread, one at a time, and computes in that
+            thread; `init` may set it. See `pipeline.runtime.core_pool`.
         min: fewest rows that `forward` wants at once; `init` may set it.
         max: most rows that `forward` takes at once; `init` may set it.
     """

@@ -84,7 +84,13 @@ class RemoteNode:
         self._connection = self._open()
         self._listener.start()
 
-    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
+    def submit(
+        self,
+        task: Task,
+        *,
+        caller_waits: bool = False,
+        wakes: bool = True,  # noqa: ARG002 (the other process's threads have nothing else to do)
+    ) -> None:
         """Hand one item over; if the caller waits for it alone, wait here until it is done.
 
         While the engine process is being restarted, the item is kept for the next one.

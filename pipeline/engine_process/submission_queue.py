@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from pipeline.runtime.batch_rule import BatchRule
-from pipeline.runtime.batch_source import InlineRunner
 from pipeline.runtime.counts import BatchCounts
 from pipeline.runtime.fair_order import FairOrder
 from pipeline.runtime.task import Task
@@ -88,12 +87,7 @@ class SubmissionQueue:
         with self._lock:
             return self._rule.counts
 
-    def take(
-        self,
-        smallest: int,
-        largest: int,
-        inline_runner: InlineRunner | None = None,  # noqa: ARG002 (callers are elsewhere)
-    ) -> list[Task] | None:
+    def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
 
         It is closed for the instances when no worker has the pipe open any more either.

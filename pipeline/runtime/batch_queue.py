@@ -3,8 +3,7 @@
 There is no batching thread: instances that have nothing to do wait here, and each thread that
 changes something (an item comes, a batch is done, time passes) lets a batch leave if `batch_rule`
 says so.
-Of several waiting instances the smallest one that can hold the waiting items gets them. A caller
-that would only wait for its item runs it itself, if a waiting instance has an inline runner.
+Of several waiting instances the smallest one that can hold the waiting items gets them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from threading import Lock
 
 from pipeline.errors import ClosedError
 from pipeline.runtime.batch_rule import BatchRule
-from pipeline.runtime.batch_source import InlineRunner
 from pipeline.runtime.counts import BatchCounts
 from pipeline.runtime.fair_order import FairOrder
 from pipeline.runtime.idle_instance import IdleInstance, best_fit
@@ -29,15 +27,19 @@ class BatchQueue:
     Args:
         timeout_ms: longest wait of an item for others, `batching_timeout`.
         make_rule: makes the rule by which batches leave, of the items that wait and `timeout_ms`.
+        lock: guards it; one of its own where none is given.
     """
 
     def __init__(
-        self, timeout_ms: float, make_rule: Callable[[FairOrder, float], BatchRule] = BatchRule
+        self,
+        timeout_ms: float,
+        make_rule: Callable[[FairOrder, float], BatchRule] = BatchRule,
+        lock: Lock | None = None,
     ) -> None:
         self._order = FairOrder()
         self._rule = make_rule(self._order, timeout_ms)
         self._idle: list[IdleInstance] = []
-        self._lock = Lock()
+        self._lock = lock or Lock()
         self._refused: Callable[[Sequence[Task]], None] | None = None
 
     @property
@@ -55,8 +57,12 @@ class BatchQueue:
         """How many instances wait for a batch."""
         return len(self._idle)
 
-    def put(self, task: Task) -> Sequence[Task]:
+    def put(self, task: Task, *, wakes: bool = True) -> Sequence[Task]:
         """Add an item; an idle instance may get it at once.
+
+        Args:
+            task: the item.
+            wakes: as for a `Sink`.
 
         Returns:
             Expired items from the front of the queue, which are removed: without an instance that
@@ -77,42 +83,12 @@ class BatchQueue:
                     overdue = order.take_overdue(task.queued_at_s)
                 order.put(task)
                 rule.missing -= 1
-                if self._idle:
-                    self._hand_out(task.queued_at_s)
-                    if order.rows and self._idle:
-                        self._set_alarm()
+                self._let_leave(task.queued_at_s, wakes=wakes)
                 return overdue
         refused([task])
         return overdue
 
-    def run_in_caller(self, task: Task) -> tuple[bool, Task | None]:
-        """Run an item in the calling thread, with the backends of an idle instance.
-
-        Items that wait come first: there is no such instance then.
-
-        Returns:
-            Whether it was run, and the item if it goes on to another node.
-        """
-        now_s = time.monotonic()
-        with self._lock:
-            if self._order.rows or self._refused is not None or not self._idle:
-                return False, None
-            instance = self._idle[-1]
-            inline_runner = instance.inline_runner
-            if inline_runner is None:
-                return False, None
-            self._idle.pop()
-            instance.is_lent = True
-            self._rule.leaves_alone(task, instance.largest)
-        task.queued_at_s = now_s
-        try:
-            return True, inline_runner(task)
-        finally:
-            self._give_back(instance)
-
-    def take(
-        self, smallest: int, largest: int, inline_runner: InlineRunner | None = None
-    ) -> list[Task] | None:
+    def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch of at most `largest` rows may leave; None once closed and empty.
 
         An item of more rows than that leaves by itself.
@@ -122,23 +98,21 @@ class BatchQueue:
             with self._lock:
                 # Only what is idle is looked after by others.
                 if instance is None:
-                    instance = IdleInstance(smallest, largest, inline_runner)
+                    instance = IdleInstance(smallest, largest)
                     self._idle.append(instance)
                 elif instance.batch:
                     return instance.batch
                 now_s = 0.0
                 instance.looks_at_s = math.inf
-                # The caller that runs an item with a lent one wakes it if there is more to do.
-                if not instance.is_lent:
-                    if self._order.rows:
-                        now_s = time.monotonic()
-                        self._hand_out(now_s)
-                        if instance.batch:
-                            return instance.batch
-                        instance.looks_at_s = self._leaves_at_s()
-                    elif self._rule.is_closing:
-                        self._idle.remove(instance)
-                        return None
+                if self._order.rows:
+                    now_s = time.monotonic()
+                    self._hand_out(now_s)
+                    if instance.batch:
+                        return instance.batch
+                    instance.looks_at_s = self._leaves_at_s()
+                elif self._rule.is_closing:
+                    self._idle.remove(instance)
+                    return None
             if instance.looks_at_s == math.inf:
                 instance.gate.acquire()
             else:
@@ -172,16 +146,12 @@ class BatchQueue:
             for instance in self._idle:
                 instance.wake()
 
-    def _give_back(self, instance: IdleInstance) -> None:
-        """Let an instance that was lent wait again, or have what has come meanwhile."""
-        with self._lock:
-            instance.is_lent = False
-            self._idle.append(instance)
-            if self._order.rows:
-                self._hand_out(time.monotonic())
-            if self._rule.is_closing or self._order.rows:
-                # It looks itself: at the end, or for how long to wait.
-                instance.wake()
+    def _let_leave(self, now_s: float, *, wakes: bool) -> None:  # noqa: ARG002 (for a pool)
+        """An item has come."""
+        if self._idle:
+            self._hand_out(now_s)
+            if self._order.rows and self._idle:
+                self._set_alarm()
 
     def _hand_out(self, now_s: float) -> None:
         """Give idle instances what may leave."""

@@ -94,10 +94,10 @@ class BatchRule:
             reason = _FULL
         elif rows >= smallest:
             # The oldest item is looked up last, and not at all where no caller is expected back.
-            if self.missing > 0 and now_s < self._missed_until_s and not self._is_late(now_s):
+            if self.missing > 0 and now_s < self._missed_until_s and not self.is_late(now_s):
                 return None
             reason = _IDLE
-        elif self._is_late(now_s):
+        elif self.is_late(now_s):
             reason = _TIMEOUT
         else:
             return None
@@ -140,6 +140,6 @@ class BatchRule:
         wait_s = min(self._timeout_s, _RETURN_SHARE * self._batch_s)
         self._missed_until_s = self._clock_s() + wait_s
 
-    def _is_late(self, now_s: float) -> bool:
-        """Whether the oldest item has waited for others long enough."""
+    def is_late(self, now_s: float) -> bool:
+        """Whether the oldest item, and there is one, has waited for others long enough."""
         return self.is_closing or now_s >= self._order.oldest_s() + self._timeout_s

@@ -109,7 +109,8 @@ class FailureStreak:
 class BatchRunner:
     """The backends of one instance, and the code that runs batches through them.
 
-    All methods run in one thread, but for `stuck_s`, and `run_inline` where that is allowed.
+    All methods run in one thread, but for `stuck_s`, and `run` and `abandon` in whichever has them
+    to itself, where `may_run_anywhere`.
 
     Args:
         plan: what it has in common with the node's other instances.
@@ -186,10 +187,10 @@ class BatchRunner:
         self._device.let_go()
 
     @property
-    def may_run_inline(self) -> bool:
-        """Whether other threads may run items one at a time, while this one waits."""
+    def may_run_anywhere(self) -> bool:
+        """Whether any thread may run batches, one at a time, and of any size up to the largest."""
         # What is enqueued on a GPU belongs on the stream of this thread.
-        return self._backend.any_thread and self.largest == 1 and not self._device.is_gpu
+        return self._backend.any_thread and self.smallest == 1 and not self._device.is_gpu
 
     def stuck_s(self, least_s: float) -> float:
         """For how long a batch has run that is far beyond the usual time; 0 where none is."""
@@ -242,15 +243,6 @@ class BatchRunner:
             failed = counts.failed_items - failed_before
             self.failures.judge(failed=failed, items=len(alive))
         return going_on
-
-    def run_inline(self, task: Task) -> Task | None:
-        """Run an item in a caller's thread; it is returned if it goes on to another node."""
-        try:
-            going_on = self.run([task])
-        except BaseException as error:
-            self.abandon([task], error)
-            raise
-        return going_on[0] if going_on else None
 
     def still_works(self) -> bool:
         """Whether the item that worked before works now, so that the others were faulty."""

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from pipeline.runtime.counts import BatchCounts
 from pipeline.runtime.task import Task
-
-# Runs an item in the calling thread, with an idle instance's backends; gives the item back if it
-# goes on to another node.
-InlineRunner: TypeAlias = "Callable[[Task], Task | None]"
 
 
 class Sink(Protocol):
     """Where results go."""
 
-    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
+    def submit(self, task: Task, *, caller_waits: bool = False, wakes: bool = True) -> None:
         """Take one item. What goes wrong with it is its outcome, and is not raised.
 
         Args:
             task: the item.
             caller_waits: whether the calling thread would only wait for it, so that it may as
                 well do the work itself.
+            wakes: whether a thread that has nothing to do is to begin with it. If not, the calling
+                one is about to look for work.
         """
 
 
@@ -33,15 +31,12 @@ class BatchSource(Protocol):
     def counts(self) -> BatchCounts:
         """How many batches have left so far."""
 
-    def take(
-        self, smallest: int, largest: int, inline_runner: InlineRunner | None = None
-    ) -> list[Task] | None:
+    def take(self, smallest: int, largest: int) -> list[Task] | None:
         """Block until a batch may leave; None once closed and empty.
 
         Args:
             smallest: fewest rows of a batch.
             largest: most rows of a batch.
-            inline_runner: with which callers may run an item meanwhile, one at a time.
         """
 
     def done(self, batch: list[Task], batch_s: float) -> None:

@@ -23,6 +23,7 @@ from interfaces.error_text import in_one_line
 from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_runner import BatchRunner
 from pipeline.runtime.batch_source import BatchSource, Sink
+from pipeline.runtime.core_pool import PooledInstance, PooledQueue
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Task, tell_of_batch
@@ -45,6 +46,8 @@ class InstancePlan:
         policy: when one counts as broken.
         loading: entered while one is built.
         stopping: set when nothing is to be rebuilt any more.
+        pooled: the source, where the node's work is shared out with the cores; None where its
+            instances' threads do it.
     """
 
     source: BatchSource
@@ -53,6 +56,7 @@ class InstancePlan:
     policy: RestartPolicy
     loading: Loading
     stopping: threading.Event
+    pooled: PooledQueue | None = None
 
 
 class Instance:
@@ -141,14 +145,15 @@ class Instance:
     def _serve(self) -> str:
         """Run batches until the backend is broken: why it is; or "" once the source is closed."""
         plan, runner, lock = self._plan, self._runner, self._device.decoder_lock
+        if plan.pooled is not None and runner.may_run_anywhere:
+            return self._serve_pool(plan.pooled)
         source, sink, most_failures = plan.source, plan.sink, plan.policy.failures
         smallest, largest = runner.smallest, runner.largest
-        inline_runner = runner.run_inline if runner.may_run_inline else None
         while True:
             if lock is not None:
                 lock.acquire()
             try:
-                batch = source.take(smallest, largest, inline_runner)
+                batch = source.take(smallest, largest)
                 if batch is not None:
                     self._held = batch
                     self._held = going_on = runner.run(batch)
@@ -164,20 +169,33 @@ class Instance:
             tell_of_batch(batch)
             if runner.failures.length >= most_failures:
                 cause = runner.failures.cause
-                if not self._still_works():
+                if not self._still_works(cause):
                     return cause
-                logger.warning(
-                    "%s: %d batches in a row gave no result (%s), and another item does: it stays",
-                    *(self._label, most_failures, cause),
-                )
 
-    def _still_works(self) -> bool:
-        """Whether the last batches were faulty, and not the backend."""
+    def _serve_pool(self, queue: PooledQueue) -> str:
+        """Do the same with the node's work shared out with the cores."""
+        while True:
+            trouble = queue.serve(
+                PooledInstance(queue, self._runner, self._label, self._plan.policy.failures)
+            )
+            if trouble is None:
+                return ""
+            if trouble.is_broken or not self._still_works(trouble.cause):
+                return trouble.cause
+
+    def _still_works(self, cause: str) -> bool:
+        """Whether the last batches, failed for that cause, were faulty, and not the backend."""
         lock = self._device.decoder_lock
-        if lock is None:
-            return self._runner.still_works()
-        lock.acquire()
+        if lock is not None:
+            lock.acquire()
         try:
-            return self._runner.still_works()
+            works = self._runner.still_works()
         finally:
-            lock.release()
+            if lock is not None:
+                lock.release()
+        if works:
+            logger.warning(
+                "%s: %d batches in a row gave no result (%s), and another item does: it stays",
+                *(self._label, self._plan.policy.failures, cause),
+            )
+        return works

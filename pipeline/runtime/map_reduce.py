@@ -155,7 +155,13 @@ class JumpNode:
     def start(self) -> None:
         """Nothing to start."""
 
-    def submit(self, task: Task, *, caller_waits: bool = False) -> None:  # noqa: ARG002
+    def submit(
+        self,
+        task: Task,
+        *,
+        caller_waits: bool = False,  # noqa: ARG002
+        wakes: bool = True,  # noqa: ARG002
+    ) -> None:
         """Launch the elements of one item."""
 
         def done(error: Exception | None) -> None:

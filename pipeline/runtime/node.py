@@ -19,6 +19,7 @@ from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_queue import BatchQueue
 from pipeline.runtime.batch_runner import Jump, ResultCheck, RunPlan
 from pipeline.runtime.batch_source import BatchSource, Sink
+from pipeline.runtime.core_pool import CorePool, PooledQueue
 from pipeline.runtime.counts import NodeCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.instance import Instance, InstancePlan, Loading
@@ -41,6 +42,7 @@ class Node:
         loading: entered while an instance is built.
         check_result: as that of a `RunPlan`.
         parts: make its queue's rule and its instances' runners.
+        pool: shares the cores out between the nodes that compute on the CPU.
 
     Attributes:
         name: the node's name.
@@ -59,6 +61,7 @@ class Node:
         loading: Loading = nullcontext,
         check_result: ResultCheck | None = None,
         parts: Parts = PLAIN_PARTS,
+        pool: CorePool | None = None,
     ) -> None:
         self.name = config.name
         self._config = config
@@ -67,11 +70,8 @@ class Node:
         self._loading = loading
         self._check_result = check_result
         self._parts = parts
-        self._queue = BatchQueue(config.batching_timeout_ms, parts.rule)
-        self._source: BatchSource = self._queue if source is None else source
         self._sink: Sink | None = None
         self._jump: Jump | None = None
-        self._availability = Availability(self.name, self._source, changed)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._instances: list[Instance] = []
@@ -82,6 +82,16 @@ class Node:
             on_gpu = runs_on_gpu(config.backend, config.settings, engine)
         except EngineError as error:
             raise PipelineConfigError(f"[{self.name}] {error}") from error
+        self.pooled: PooledQueue | None = None
+        if source is None and pool is not None and not on_gpu:
+            self.pooled = PooledQueue(pool, config.batching_timeout_ms, parts.rule)
+        self._queue: BatchQueue = (
+            BatchQueue(config.batching_timeout_ms, parts.rule)
+            if self.pooled is None
+            else self.pooled
+        )
+        self._source: BatchSource = self._queue if source is None else source
+        self._availability = Availability(self.name, self._source, changed)
         self.device_ids = config.device_ids if on_gpu else ()
         # Weights and other things of one GPU are of no use on another.
         self._devices = [
@@ -145,6 +155,9 @@ class Node:
     def connect(self, sink: Sink) -> None:
         """Send results straight to that node, instead of telling the caller."""
         self._sink = sink
+        if self.pooled is not None:
+            self.pooled.sink = sink
+            self.pooled.next = sink.pooled if isinstance(sink, Node) else None
 
     def jump_by(self, jump: Jump) -> None:
         """Let its backends send items to other nodes."""
@@ -173,6 +186,7 @@ class Node:
             self._policy,
             self._loading,
             self._stopping,
+            self.pooled,
         )
         for device in self._devices:
             for index in range(self.instance_num):
@@ -190,22 +204,12 @@ class Node:
             cause = what_it_says(failures[0])
             raise PipelineConfigError(f"[{self.name}] {cause}") from failures[0]
 
-    def submit(self, task: Task, *, caller_waits: bool = False) -> None:
-        """Take one item; not for a node that has a source of its own.
-
-        Args:
-            task: the item.
-            caller_waits: whether the calling thread would only wait for it. If the node's work
-                can be done there and an instance is idle, it does it with that one's backends.
-        """
-        if caller_waits:
-            was_run, going_on = self._queue.run_in_caller(task)
-            if going_on is not None and self._sink is not None:
-                self._sink.submit(going_on, caller_waits=True)
-            if was_run:
-                return
+    def submit(self, task: Task, *, caller_waits: bool = False, wakes: bool = True) -> None:
+        """Take one item, as a `Sink`; not for a node that has a source of its own."""
+        if caller_waits and self.pooled is not None and self.pooled.run_in_caller(task):
+            return
         try:
-            removed = self._queue.put(task)
+            removed = self._queue.put(task, wakes=wakes)
         except ClosedError as error:
             task.finish(NodeError(self.name, error))
             return

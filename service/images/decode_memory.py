@@ -8,7 +8,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,19 @@ class _Waiter:
     granted: bool = False
     # A plain lock, held until there is room: waiting for it takes one call.
     gate: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _ThisThread(threading.local):
+    """What the calling thread has to do while it waits.
+
+    Attributes:
+        waits_for_memory: entered meanwhile.
+    """
+
+    waits_for_memory: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
+
+
+THIS_THREAD = _ThisThread()
 
 
 class DecodeMemory:
@@ -85,7 +99,8 @@ class DecodeMemory:
                 self._taken_bytes += need_bytes
         self._settle()
         if waiter is not None:
-            self._wait(waiter, deadline_s)
+            with THIS_THREAD.waits_for_memory():
+                self._wait(waiter, deadline_s)
 
     def give_back(self, count_bytes: int) -> None:
         """Free what was taken."""
