@@ -14,11 +14,7 @@ import pytest
 from pipeline import NodeError, Pipe, PipelineInputError, pipe
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
-from pipeline.errors import ClosedError
 from pipeline.keys import TASK_DATA_KEY, TASK_RESULT_KEY
-from pipeline.runtime.batch_queue import BatchQueue
-from pipeline.runtime.counts import LeaveReason
-from pipeline.runtime.task import Task, WaitingCall
 from service.handlers.outcomes import InvalidImageError
 from tests.serving import TIMEOUT_S
 
@@ -218,92 +214,3 @@ def test_closing_loses_no_caller_that_works() -> None:
                 assert sum(one.result(TIMEOUT_S) for one in calls) >= 50
     finally:
         sys.setswitchinterval(interval_s)
-
-
-class TestQueue:
-    """`BatchQueue.run_in_caller`."""
-
-    def test_a_closed_queue_refuses(self) -> None:
-        queue = BatchQueue(0)
-        queue.close()
-        with pytest.raises(ClosedError, match="the pipeline is closed"):
-            queue.put(self.task())
-
-    @staticmethod
-    def task(data: Any = 1) -> Task:
-        return Task({TASK_DATA_KEY: data}, WaitingCall(1, None))
-
-    @staticmethod
-    def waiting(queue: BatchQueue, inline_runner: Any) -> tuple[threading.Thread, list[Any]]:
-        """An instance that waits, and what it takes, up to the end."""
-        taken: list[Any] = []
-
-        def take() -> None:
-            while True:
-                taken.append(queue.take(1, 1, inline_runner))
-                if taken[-1] is None:
-                    return
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        while not queue.idle_instances:
-            assert thread.is_alive()
-        return thread, taken
-
-    def test_only_an_instance_that_waits_is_lent(self) -> None:
-        queue = BatchQueue(0)
-        assert queue.run_in_caller(self.task()) == (False, None)
-        queue.close()
-
-    def test_an_instance_without_an_inline_runner_is_not_lent(self) -> None:
-        queue = BatchQueue(0)
-        thread, taken = self.waiting(queue, None)
-        assert queue.run_in_caller(self.task()) == (False, None)
-        queue.close()
-        thread.join(TIMEOUT_S)
-        assert taken == [None]
-
-    def test_items_that_come_meanwhile_are_the_instances_afterwards(self) -> None:
-        queue, inner, outer = BatchQueue(0), self.task(2), self.task(1)
-
-        def inline_runner(task: Task) -> Task:
-            assert task is outer
-            assert queue.idle_instances == 0
-            queue.put(inner)
-            # It waits, and comes first.
-            assert queue.run_in_caller(self.task(3)) == (False, None)
-            assert len(queue) == 1
-            return task
-
-        thread, taken = self.waiting(queue, inline_runner)
-        assert queue.run_in_caller(outer) == (True, outer)
-        queue.close()
-        thread.join(TIMEOUT_S)
-        assert taken == [[inner], None]
-        assert queue.counts.by_reason == {LeaveReason.FULL: 2}
-        assert queue.counts.by_size == {1: 2}
-
-    def test_closing_meanwhile_ends_the_instance_afterwards(self) -> None:
-        queue = BatchQueue(0)
-
-        def inline_runner(_: Task) -> None:
-            queue.close()
-
-        thread, taken = self.waiting(queue, inline_runner)
-        assert queue.run_in_caller(self.task()) == (True, None)
-        thread.join(TIMEOUT_S)
-        assert taken == [None]
-
-    def test_an_exception_gives_the_instance_back(self) -> None:
-        queue = BatchQueue(0)
-
-        def inline_runner(_: Task) -> None:
-            raise KeyboardInterrupt
-
-        thread, taken = self.waiting(queue, inline_runner)
-        with pytest.raises(KeyboardInterrupt):
-            queue.run_in_caller(self.task())
-        assert queue.idle_instances == 1
-        queue.close()
-        thread.join(TIMEOUT_S)
-        assert taken == [None]
