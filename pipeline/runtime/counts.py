@@ -30,7 +30,7 @@ class BatchCounts:
 
 @dataclass
 class InstanceCounts:
-    """What one instance has done; only its thread writes it.
+    """What one instance has done; only the thread that runs it writes it.
 
     Attributes:
         items: that it was given.
