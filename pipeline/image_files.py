@@ -99,7 +99,7 @@ def _why_bad(path: Path, limit: ImageLimit | None) -> str:
     try:
         data = read_bounded(path, MOST_IMAGE_BYTES)
         if limit is not None:
-            limit.work(data)
+            limit.cost(data)
         decode_bgr(data)
     except (UnreadableFileError, ImageFailure) as error:
         return str(error)
