@@ -14,7 +14,7 @@ from loadtest.records.run import TRIAL, Check, Record, Run, Window, WorkloadRun
 from loadtest.report import sweep_plot, tables
 from loadtest.report.document import Page
 from loadtest.report.summary import Row, summarise, sweep_rows
-from loadtest.servers.variants import CONTROL, PIPELINE, VARIANTS
+from loadtest.servers.variants import CONTROL, PIPELINE, PIPELINE_AUTO, VARIANTS
 from measurement.statistics import Spread, percentile
 
 _REFUSALS = ("RefusedError", "Overloaded")
@@ -35,18 +35,25 @@ def _is_peer(row: Row) -> bool:
     return row.name not in VARIANTS and row.name.rpartition("-")[0] not in VARIANTS
 
 
+def _own_name(rows: Sequence[Row]) -> str:
+    """The pipeline that is judged: with as many processes as it has by default, if measured."""
+    names = {row.name for row in rows}
+    return PIPELINE_AUTO if PIPELINE_AUTO in names else PIPELINE
+
+
 def _pairs(rows: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """Each row with the pipeline's for as many clients."""
-    own = {row.clients: row for row in rows if row.name == PIPELINE}
+    name = _own_name(rows)
+    own = {row.clients: row for row in rows if row.name == name}
     for row in rows:
-        if row.name != PIPELINE and row.clients in own:
+        if row.name != name and row.clients in own:
             yield row, own[row.clients]
 
 
 def _better(row: Row, own: Row) -> list[str]:
     """In what a row beats the pipeline's beyond chance."""
     found = []
-    ratio = row.ratio_to(PIPELINE)
+    ratio = row.ratio_to(own.name)
     if ratio is not None and ratio.is_distinct and ratio.spread.median > 1:
         found.append(f"QPS {ratio.spread.median:.2f} x")
     theirs, ours = row.tp_interval(0.99), own.tp_interval(0.99)
@@ -68,6 +75,7 @@ def _tp99_ratio(row: Row, own: Row) -> str:
 
 def _sentences(rows: Sequence[Row]) -> list[str]:
     """Where each peer is better than the pipeline, and which are nowhere."""
+    name = _own_name(rows)
     better: dict[str, list[str]] = {}
     for row, own in _pairs(rows):
         if _is_peer(row):
@@ -76,32 +84,33 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
                 clients = "1 client" if row.clients == 1 else f"{row.clients} clients"
                 told.append(f"{clients} ({', '.join(found)})")
     sentences = [
-        f"`{name}` is better than `{PIPELINE}` with {'; '.join(told)}."
-        for name, told in better.items()
+        f"`{peer}` is better than `{name}` with {'; '.join(told)}."
+        for peer, told in better.items()
         if told
     ]
-    if nowhere := [f"`{name}`" for name, told in better.items() if not told]:
+    if nowhere := [f"`{peer}`" for peer, told in better.items() if not told]:
         sentences.append(f"Nowhere better beyond chance: {', '.join(nowhere)}.")
-    return sentences or [f"No peer was measured beside `{PIPELINE}`."]
+    return sentences or [f"No peer was measured beside `{name}`."]
 
 
 def _checks(rows: Sequence[Row]) -> list[Check]:
     """What is asked of the pipeline beside the best peer and the lock-free control."""
+    name = _own_name(rows)
     checks = []
     for clients in sorted({row.clients for row in rows}):
         at = {row.name: row for row in rows if row.clients == clients}
-        own = at.get(PIPELINE)
+        own = at.get(name)
         peers = [row for row in at.values() if _is_peer(row)]
         if own is None or not peers:
             continue
         best = max(peers, key=lambda row: row.qps.median)
         least = 1.03 if clients == _CLIENTS else 0.98
-        who = f"{clients} clients: {PIPELINE} beside {best.name}, the best peer"
+        who = f"{clients} clients: {name} beside {best.name}, the best peer"
         checks.append(_qps_check(own, best, f"{who}: QPS", least))
         if clients == _CLIENTS:
             checks.append(_tp99_check(own, best, f"{who}: TP99", 1.0))
             if (control := at.get(CONTROL)) is not None:
-                who = f"{clients} clients: {PIPELINE} beside {CONTROL}"
+                who = f"{clients} clients: {name} beside {CONTROL}"
                 checks.append(_qps_check(own, control, f"{who}: QPS", 1.05))
                 checks.append(_tp99_check(own, control, f"{who}: TP99", 0.75))
     return checks
@@ -122,19 +131,21 @@ def _tp99_check(own: Row, other: Row, name: str, most: float) -> Check:
 
 
 def _beside(rows: Sequence[Row]) -> str:
+    name = _own_name(rows)
+
     def ratio(row: Row, show: Callable[[Any], str]) -> str:
-        found = row.ratio_to(PIPELINE)
+        found = row.ratio_to(name)
         return NOT_AVAILABLE if found is None else show(found)
 
     columns: tables.Columns[tuple[Row, Row]] = (
         ("Variant", lambda pair: pair[0].name),
         ("clients", lambda pair: str(pair[0].clients)),
-        (f"QPS x {PIPELINE}", lambda pair: ratio(pair[0], lambda r: number(r.spread.median, 2))),
+        (f"QPS x {name}", lambda pair: ratio(pair[0], lambda r: number(r.spread.median, 2))),
         (
             "95 % interval",
             lambda pair: ratio(pair[0], lambda r: tables.factor_interval(r.interval)),
         ),
-        (f"TP99 x {PIPELINE}", lambda pair: _tp99_ratio(*pair)),
+        (f"TP99 x {name}", lambda pair: _tp99_ratio(*pair)),
         ("better in", lambda pair: ", ".join(_better(*pair)) or "-"),
     )
     return tables.table(columns, [*_pairs(rows)])

@@ -14,6 +14,7 @@ HOST = "127.0.0.1"
 BASELINE = "baseline"
 CONTROL = "baseline-no-lock"
 PIPELINE = "pipeline"
+PIPELINE_AUTO = "pipeline-auto"
 PIPELINE_GPU = "pipeline-gpu"
 IN_PROCESS = "in-process"
 
