@@ -28,13 +28,14 @@ from pipeline.language.document import read_toml
 from pipeline.runtime.active_calls import ActiveCalls
 from pipeline.runtime.batch_runner import ResultCheck
 from pipeline.runtime.batch_source import BatchSource
-from pipeline.runtime.core_pool import CorePool
+from pipeline.runtime.core_pool import CorePool, PooledQueue
 from pipeline.runtime.instance import Loading
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
 from pipeline.runtime.task import StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
+from service.handlers.this_thread import THIS_THREAD
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Pipe:
         """
         self.config = config
         self.elsewhere = dict(elsewhere or {})
-        pool = CorePool(available_cores())
+        self._pool = CorePool(available_cores())
         self.local_nodes = {
             name: Node(
                 node,
@@ -128,7 +129,7 @@ class Pipe:
                 # What another node gets may be anything.
                 None if config.leads_on(name) else check_result,
                 parts,
-                pool,
+                self._pool,
             )
             for name, node in config.with_instances.items()
             if name not in self.elsewhere and not node.is_jump
@@ -140,19 +141,19 @@ class Pipe:
         # is stopped when it is collected, and at the latest when the interpreter ends.
         # A node stands there once for each name that it has.
         in_order = list(dict.fromkeys(self.nodes[name] for name in stop_order(config)))
-        queues = [node.pooled for node in in_order if isinstance(node, Node)]
-        pool.arrange([queue for queue in reversed(queues) if queue is not None])
+        self._pool.arrange(_before(config, self.nodes))
         self._calls = ActiveCalls()
-        self._finalizer = weakref.finalize(self, _stop, self._calls, in_order)
+        self._finalizer = weakref.finalize(self, _stop, self._calls, in_order, self._pool)
         try:
             for node in in_order:
                 node.start()
         except BaseException:
             self.close()
             raise
-        # Of the nodes with one instance: its thread, and the entries that lead to it for sure.
-        self._waits_for_itself = {
-            node.threads[0].ident: self._network.always_runs(node)
+        # Of the nodes with one instance: by what a thread's work for it is known, and the entries
+        # that lead to it for sure.
+        self._waits_for_itself: dict[object, frozenset[str]] = {
+            node.work: self._network.always_runs(node)
             for node in self.local_nodes.values()
             if len(node.threads) == 1
         }
@@ -195,6 +196,9 @@ class Pipe:
         call = WaitingCall(len(several), deadline_s, has_gone, item_done)
         if call.caller in self._waits_for_itself:
             self._check_waits_for_others(call.caller, entries)
+        works_for = THIS_THREAD.works_for
+        if works_for is not None and works_for in self._waits_for_itself:
+            self._check_waits_for_others(works_for, entries)
         tasks = [Task(_without_outcome(item), call) for item in several]
         last = tasks[-1]
         self._calls.begin(call)
@@ -202,7 +206,8 @@ class Pipe:
             for task, entry in zip(tasks, entries, strict=True):
                 # This thread waits from then on.
                 self._network.launch(entry, task, caller_waits=task is last)
-            call.wait()
+            with THIS_THREAD.waits():
+                call.wait()
         finally:
             self._calls.end(call)
         for item, task in zip(several, tasks, strict=True):
@@ -252,7 +257,20 @@ class Pipe:
         Meanwhile their items fail at once.
         """
         nodes: list[Node | RemoteNode] = [*self.local_nodes.values(), *self.elsewhere.values()]
-        return "; ".join(reason for node in nodes if (reason := node.why_not_ready()))
+        reasons = [node.why_not_ready() for node in nodes]
+        if not any(reasons):
+            reasons.append(self._why_no_core())
+        return "; ".join(filter(None, reasons))
+
+    def _why_no_core(self) -> str:
+        pooled = [node for node in self.local_nodes.values() if node.is_pooled]
+        stuck = sum(node.stuck_instances for node in pooled)
+        if stuck < self._pool.cores:
+            return ""
+        return (
+            f"each of {self._pool.cores} cores has been at work on one batch for far longer than "
+            f"usual, of nodes {', '.join(node.name for node in pooled if node.stuck_instances)}"
+        )
 
     def close(self) -> None:
         """Wait for the calls under way and stop all instances; calling it again does nothing.
@@ -271,16 +289,18 @@ class Pipe:
         """PipelineInputError in a thread whose work `close` would wait for."""
         thread = threading.current_thread()
         names = [name for name, node in self.local_nodes.items() if thread in node.threads]
-        if names or self._calls.holds_up(threading.get_ident()):
+        is_worker = thread in self._pool.threads
+        if names or is_worker or self._calls.holds_up(threading.get_ident()):
             what = f"an instance of node {names[0]!r}" if names else "a call of the pipeline"
+            what = "a worker of the pipeline" if is_worker else what
             raise PipelineInputError(
                 f"close() was called in the thread of {what}, for whose end it would wait: call it "
                 "in another thread, such as the one that has loaded the pipeline"
             )
 
-    def _check_waits_for_others(self, thread: int, entries: Sequence[str]) -> None:
-        """PipelineInputError in the thread of the one instance that would run an item."""
-        for name in self._waits_for_itself[thread].intersection(entries):
+    def _check_waits_for_others(self, work: object, entries: Sequence[str]) -> None:
+        """PipelineInputError within the work of the one instance that would run an item."""
+        for name in self._waits_for_itself[work].intersection(entries):
             raise PipelineInputError(
                 f"node {name!r} has one instance, and that has called its own pipeline with an "
                 f"item for {name!r}: it would wait for itself. Call another pipe, or connect nodes "
@@ -346,7 +366,28 @@ def _fill(item: CallItem, task: Task, timeout_ms: float | None) -> None:
         item[TASK_ERROR_KEY] = task.error
 
 
-def _stop(calls: ActiveCalls, nodes: Sequence[AnyNode]) -> None:
+def _before(
+    config: PipelineConfig, nodes: Mapping[str, AnyNode]
+) -> dict[PooledQueue, frozenset[PooledQueue]]:
+    """The queues of the nodes on the CPU, and for each those that items come from to it."""
+    queues = {
+        name: node.pooled
+        for name, node in nodes.items()
+        if isinstance(node, Node) and node.pooled is not None
+    }
+    return {
+        queue: frozenset(
+            other
+            for name, other in queues.items()
+            if other is not queue
+            and any(queues.get(passed) is queue for passed in config.graph.reached(name))
+        )
+        for queue in queues.values()
+    }
+
+
+def _stop(calls: ActiveCalls, nodes: Sequence[AnyNode], pool: CorePool) -> None:
     calls.close()
     for node in nodes:
         node.stop()
+    pool.close()

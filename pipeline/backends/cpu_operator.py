@@ -70,8 +70,12 @@ class CpuOperator(Backend):
 
 
 def is_plain_operator(backend: Backend) -> TypeGuard[CpuOperator]:
-    """Whether `process` says all that it does with an item."""
-    return isinstance(backend, CpuOperator) and type(backend).forward is CpuOperator.forward
+    """Whether `process` is all that it does with an item, and what fails is the item's fault."""
+    return (
+        isinstance(backend, CpuOperator)
+        and type(backend).forward is CpuOperator.forward
+        and not backend.can_break
+    )
 
 
 def needed(config: InstanceConfig, operator: str, *names: str) -> tuple[Any, ...]:

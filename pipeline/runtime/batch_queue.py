@@ -72,6 +72,7 @@ class BatchQueue:
             ClosedError: no instance will come any more.
         """
         task.queued_at_s = time.monotonic()
+        task.began_s = task.began_s or task.queued_at_s
         overdue: Sequence[Task] = ()
         with self._lock:
             rule = self._rule

@@ -1,21 +1,25 @@
 """Runs batches of the nodes that compute on the CPU, by as many threads as there are cores.
 
 A thread that has a core takes an item from node to node until it is done, so that its data stay in
-the core's cache and no other thread is woken in between. It is any thread that there is: one of an
-instance, of whichever node, or that of a caller who would only wait. What runs a batch is still an
-instance of the node, with its backends: so many batches of a node are at work at most.
+the core's cache and no other thread is woken in between. It is a worker of the pool, or a caller
+who would only wait, as long as a core is free. What runs a batch is still an instance of the node,
+with its backends: so many batches of a node are at work at most. The instance's own thread only
+builds, judges, rebuilds and closes them.
 
-Which batch runs next: a full one of the last node that has one. If only fewer items wait there than
-a batch takes, the nodes before it come first, which may fill it, for `batching_timeout` at most.
-Instances here never wait for items: a core that has nothing else to do takes what there is.
+Which batch runs next: that of the item which is next in the oldest call, at whichever node it
+waits, so that later nodes of a chain come first; an item that its queue holds back, since its
+caller has had a turn, comes after those that are not. If a batch has room, and nodes before it have
+items that may fill it, these come first, for `batching_timeout` at most. A core that has nothing
+else to do takes what there is: no batch waits for callers to come back.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Lock
 from typing import NamedTuple
 
@@ -27,7 +31,7 @@ from pipeline.runtime.batch_source import Sink
 from pipeline.runtime.fair_order import FairOrder
 from pipeline.runtime.idle_instance import best_fit
 from pipeline.runtime.task import Task, tell_of_batch
-from service.images.decode_memory import THIS_THREAD
+from service.handlers.this_thread import THIS_THREAD
 
 logger = logging.getLogger(__name__)
 
@@ -45,30 +49,21 @@ class Trouble(NamedTuple):
 
 
 class PooledInstance:
-    """An instance whose backends any thread may use that has a core.
+    """An instance whose backends the pool's threads use.
 
     Attributes:
         queue: that of its node.
         runner: its backends, used by one thread at a time.
+        smallest: fewest rows that it wants.
         largest: most rows that it takes.
         most_failures: batches without any result after which it is doubtful.
         label: its name in the log.
-        trouble: why no other thread gets it any more, or None.
-        batch: what its own thread is to run, and with which instance; None where that is to look
-            what it has to do.
+        trouble: why no thread of the pool gets it any more, or None.
         gate: held while its own thread has nothing to do.
     """
 
     __slots__ = (
-        "batch",
-        "gate",
-        "label",
-        "largest",
-        "most_failures",
-        "queue",
-        "runner",
-        "smallest",
-        "trouble",
+        *("gate", "label", "largest", "most_failures", "queue", "runner", "smallest", "trouble"),
     )
 
     def __init__(
@@ -80,7 +75,6 @@ class PooledInstance:
         self.most_failures = most_failures
         self.label = label
         self.trouble: Trouble | None = None
-        self.batch: _Batch | None = None
         self.gate = Lock()
         self.gate.acquire()
 
@@ -101,9 +95,9 @@ class PooledQueue(BatchQueue):
         make_rule: as for a `BatchQueue`.
 
     Attributes:
+        is_pooled: whether the pool runs its batches, or some of them.
         sink: where results go; None if their way ends here.
         next: the queue of the node where they go, if that is in the same pool.
-        ready: the instances that the pool may use.
     """
 
     def __init__(
@@ -114,29 +108,44 @@ class PooledQueue(BatchQueue):
     ) -> None:
         super().__init__(timeout_ms, make_rule, pool.lock)
         self._pool = pool
-        self._has_pooled = False
+        self.is_pooled = False
         self.sink: Sink | None = None
         self.next: PooledQueue | None = None
-        self.ready: list[PooledInstance] = []
+        # The instances that no thread uses.
+        self._ready: list[PooledInstance] = []
+        self._are_alike = True
 
     def run_in_caller(self, task: Task) -> bool:
         """Run an item, as far as it goes, in the calling thread; False where that cannot be."""
         return self._pool.run_in_caller(self, task)
 
     def serve(self, own: PooledInstance) -> Trouble | None:
-        """The work of an instance's thread, until its own backends need it, or all is closed."""
-        self._has_pooled = True
-        return self._pool.serve(own)
+        """Let the pool use an instance until its own thread is needed, or all is closed."""
+        pool = self._pool
+        pool.add_worker(own.label)
+        with pool.lock:
+            self._ready.append(own)
+            self._are_alike = len({instance.largest for instance in self._ready}) == 1
+            pool.wake()
+        while True:
+            with pool.lock:
+                if own.trouble is not None:
+                    return own.trouble
+                if self.is_over and own in self._ready:
+                    self._ready.remove(own)
+                    return None
+            own.gate.acquire()
 
     def done(self, batch: list[Task], batch_s: float) -> None:
         """As for a `BatchQueue`; the pool waits for no callers that come back."""
-        if not self._has_pooled:
+        if not self.is_pooled:
             super().done(batch, batch_s)
 
     def close(self) -> None:
         """Let the waiting items leave at once and end every `take` and `serve` after them."""
         super().close()
-        self._pool.look(self)
+        with self._pool.lock:
+            self._look_if_over()
 
     # The lock is held from here on.
 
@@ -147,36 +156,64 @@ class PooledQueue(BatchQueue):
 
     def lend(self, task: Task) -> PooledInstance | None:
         """An instance for an item that need not wait, or None where it must."""
-        if not self.ready or self._order.rows or self._refused is not None:
+        if not self._ready or self._order.rows or self._refused is not None:
             return None
-        instance = self.ready.pop()
+        instance = self._remove(task.rows)
         task.queued_at_s = time.monotonic()
+        task.began_s = task.began_s or task.queued_at_s
         self._rule.leaves_alone(task, instance.largest)
         return instance
 
+    def give_back(self, instance: PooledInstance, trouble: Trouble | None) -> None:
+        """A thread has run a batch with an instance."""
+        if trouble is None:
+            self._ready.append(instance)
+        else:
+            instance.trouble = trouble
+            _release(instance.gate)
+        self._look_if_over()
+
     def can_leave(self) -> bool:
         """Whether a batch could be run."""
-        return bool(self._order.rows and self.ready)
+        return bool(self._order.rows and self._ready)
 
     def is_full(self) -> bool:
-        """Whether the batch that could be run need not, or must not, wait for more items."""
-        return self._order.rows >= self.ready[-1].largest
+        """Whether the batch that could be run has no room for more items."""
+        return self._order.rows >= self._fitting(self._order.rows).largest
 
     def is_late(self) -> bool:
         """Whether it has waited for `batching_timeout`."""
         return self._rule.is_late(time.monotonic())
 
+    def turn(self) -> tuple[bool, float]:
+        """Of several queues that with the least is next."""
+        return self._order.is_held_back(), self._order.first().began_s
+
     def leave(self) -> _Batch:
         """The batch."""
-        ready = self.ready
-        instance = ready[-1]
-        if instance.largest != ready[0].largest:
-            instance = best_fit(ready, self._order.rows)
-        ready.remove(instance)
+        instance = self._fitting(self._order.rows)
         # No caller is waited for, so that the time does not matter.
         tasks = self._rule.take(instance.smallest, instance.largest, 0.0)
         assert tasks is not None  # noqa: S101 (some wait, and pooled instances want no fewer than 1)
+        self._ready.remove(instance)
         return _Batch(instance, tasks)
+
+    def _fitting(self, rows: int) -> PooledInstance:
+        # The last one has the warmest memory.
+        return self._ready[-1] if self._are_alike else best_fit(self._ready, rows)
+
+    def _remove(self, rows: int) -> PooledInstance:
+        if self._are_alike:
+            return self._ready.pop()
+        instance = best_fit(self._ready, rows)
+        self._ready.remove(instance)
+        return instance
+
+    def _look_if_over(self) -> None:
+        """Let the threads of instances that nothing will use any more end."""
+        if self.is_over:
+            for instance in self._ready:
+                _release(instance.gate)
 
     def _let_leave(self, now_s: float, *, wakes: bool) -> None:
         super()._let_leave(now_s, wakes=wakes)
@@ -184,28 +221,75 @@ class PooledQueue(BatchQueue):
             self._pool.wake()
 
 
+def _release(gate: Lock) -> None:
+    if gate.locked():
+        gate.release()
+
+
+class _Worker:
+    """A thread of the pool.
+
+    Attributes:
+        batch: what it is to run; None where there is no more to do.
+        gate: held while it has nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self.batch: _Batch | None = None
+        self.gate = Lock()
+        self.gate.acquire()
+
+
 class CorePool:
     """Shares the cores of this process out to batches.
+
+    Its workers are as many as instances: also where all that have a core wait for something, some
+    are left.
 
     Args:
         cores: how many there are.
 
     Attributes:
         lock: that of all queues of the pool.
+        cores: how many there are.
+        threads: its workers.
     """
 
     def __init__(self, cores: int) -> None:
         self.lock = Lock()
-        # Below 0 while threads that had waited for memory work without one.
+        self.cores = cores
+        self.threads: list[threading.Thread] = []
+        # Below 0 while threads that had waited work without one.
         self._free = cores
-        # Later nodes first.
-        self._queues: Sequence[PooledQueue] = ()
-        # Of those whose threads have nothing to do.
-        self._parked: list[PooledInstance] = []
+        self._before: Mapping[PooledQueue, frozenset[PooledQueue]] = {}
+        self._idle: list[_Worker] = []
+        self._labels: set[str] = set()
+        self._is_closed = False
 
-    def arrange(self, queues: Sequence[PooledQueue]) -> None:
-        """Say which queues there are, those of later nodes first."""
-        self._queues = queues
+    def arrange(self, before: Mapping[PooledQueue, frozenset[PooledQueue]]) -> None:
+        """Say which queues there are, and from which of the others items come to each."""
+        self._before = before
+
+    def add_worker(self, label: str) -> None:
+        """Have one more, unless there is one for the instance of that name."""
+        with self.lock:
+            if self._is_closed or label in self._labels:
+                return
+            self._labels.add(label)
+            thread = threading.Thread(
+                target=self._work, name=f"core-{len(self.threads)}", daemon=True
+            )
+            self.threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """End the workers; all queues are over."""
+        with self.lock:
+            self._is_closed = True
+            for worker in self._idle:
+                _release(worker.gate)
+        for thread in self.threads:
+            thread.join()
 
     def run_in_caller(self, queue: PooledQueue, task: Task) -> bool:
         """See `PooledQueue.run_in_caller`."""
@@ -214,18 +298,17 @@ class CorePool:
             if instance is None:
                 return False
             self._free -= 1
-        THIS_THREAD.waits_for_memory = self._without_core
         going_on: list[Task] = []
+        waits, THIS_THREAD.waits = THIS_THREAD.waits, self._without_core
         try:
             while instance is not None:
-                batch = _Batch(instance, [task])
-                going_on = self._run(batch)
+                going_on = self._run(_Batch(instance, [task]), in_caller=True)
                 queue, instance = instance.queue, None
                 if going_on and queue.next is not None:
                     with self.lock:
                         instance = queue.next.lend(task)
         finally:
-            THIS_THREAD.waits_for_memory = nullcontext
+            THIS_THREAD.waits = waits
             with self.lock:
                 self._free += 1
                 self.wake()
@@ -234,84 +317,73 @@ class CorePool:
                 queue.sink.submit(one, caller_waits=True)
         return True
 
-    def serve(self, own: PooledInstance) -> Trouble | None:
-        """See `PooledQueue.serve`."""
-        THIS_THREAD.waits_for_memory = self._without_core
-        with self.lock:
-            own.queue.ready.append(own)
-        has_core = False
+    def wake(self) -> None:
+        """Let workers that have nothing to do run what waits, as far as there are cores."""
+        while self._free > 0 and self._idle and (batch := self._next()) is not None:
+            self._free -= 1
+            worker = self._idle.pop()
+            worker.batch = batch
+            worker.gate.release()
+
+    def _work(self) -> None:
+        """What a worker does, until the pool is closed."""
+        THIS_THREAD.waits = self._without_core
+        worker, has_core = _Worker(), False
         while True:
             with self.lock:
-                if self._free < 0 and has_core:
-                    self._free += 1
-                    has_core = False
-                batch = None
-                is_needed = self._needs_its_thread(own)
-                if not is_needed and (has_core or self._free > 0):
-                    batch = self._next()
-                if (batch is not None) != has_core:
-                    has_core = batch is not None
-                    self._free += -1 if has_core else 1
+                # Others may work without a core: this one gives its own up for that.
+                may_work = self._free >= 0 if has_core else self._free > 0
+                batch = self._next() if may_work else None
+                self._free += has_core - (batch is not None)
                 self.wake()
-                if is_needed:
-                    return own.trouble
                 if batch is None:
-                    self._parked.append(own)
+                    if self._is_closed:
+                        return
+                    self._idle.append(worker)
             if batch is None:
-                own.gate.acquire()
-                batch, own.batch = own.batch, None
-                has_core = batch is not None
+                worker.gate.acquire()
+                batch, worker.batch = worker.batch, None
+            has_core = batch is not None
             if batch is not None:
-                going_on = self._run(batch)
-                sink = batch.instance.queue.sink
-                if sink is not None:
-                    for task in going_on:
-                        # This thread itself goes on with it, or with what comes first.
-                        sink.submit(task, wakes=False)
-                tell_of_batch(batch.tasks)
-
-    def wake(self) -> None:
-        """Let threads that have nothing to do run what waits, as far as there are cores."""
-        while self._free > 0 and self._parked and (batch := self._next()) is not None:
-            self._free -= 1
-            instance = self._parked.pop()
-            instance.batch = batch
-            instance.gate.release()
-
-    def look(self, queue: PooledQueue) -> None:
-        """Let the threads of a queue's instances look what they have to do."""
-        with self.lock:
-            self._look(queue)
-
-    def _look(self, queue: PooledQueue) -> None:
-        for instance in [one for one in self._parked if one.queue is queue]:
-            self._parked.remove(instance)
-            instance.gate.release()
-
-    def _needs_its_thread(self, own: PooledInstance) -> bool:
-        """Whether the thread of an instance must do nothing else; no other gets that one then."""
-        if own.trouble is not None:
-            return True
-        if not own.queue.is_over or own not in own.queue.ready:
-            return False
-        own.queue.ready.remove(own)
-        return True
+                self._run_and_hand_on(batch)
 
     def _next(self) -> _Batch | None:
         """The batch that is to run next."""
-        waiting: PooledQueue | None = None
-        for queue in self._queues:
-            if not queue.can_leave():
-                continue
-            if waiting is not None or queue.is_full() or queue.is_late():
-                return queue.leave()
-            waiting = queue
-        return None if waiting is None else waiting.leave()
+        waiting = [queue for queue in self._before if queue.can_leave()]
+        if not waiting:
+            return None
+        if len(waiting) == 1:
+            return waiting[0].leave()
+        first = min(waiting, key=PooledQueue.turn)
+        if not first.is_full() and not first.is_late():
+            filling = [queue for queue in waiting if queue in self._before[first]]
+            if filling:
+                first = min(filling, key=PooledQueue.turn)
+        return first.leave()
 
-    def _run(self, batch: _Batch) -> list[Task]:
-        """Run a batch, and let others have the instance; the items that go on are returned."""
+    def _run_and_hand_on(self, batch: _Batch) -> None:
+        going_on = self._run(batch, in_caller=False)
+        sink = batch.instance.queue.sink
+        try:
+            while going_on and sink is not None:
+                # From then on the item is the next node's. This thread itself goes on with it, or
+                # with what comes first.
+                sink.submit(going_on[0], wakes=False)
+                del going_on[0]
+            tell_of_batch(batch.tasks)
+        except BaseException as error:
+            logger.exception("%s: an error behind the node", batch.instance.label)
+            batch.instance.runner.abandon(going_on, error)
+
+    def _run(self, batch: _Batch, *, in_caller: bool) -> list[Task]:
+        """Run a batch, and let others have the instance; the items that go on are returned.
+
+        Raises:
+            KeyboardInterrupt: in a caller's thread, for which alone it is meant.
+        """
         instance, tasks = batch
-        runner, trouble = instance.runner, None
+        queue, runner, trouble = instance.queue, instance.runner, None
+        works_for, THIS_THREAD.works_for = THIS_THREAD.works_for, queue
         going_on: list[Task] = []
         try:
             going_on = runner.run(tasks)
@@ -319,19 +391,15 @@ class CorePool:
                 trouble = Trouble(runner.failures.cause, is_broken=False)
         except BaseException as error:
             runner.abandon(tasks, error)
-            tell_of_batch(tasks)
-            if isinstance(error, KeyboardInterrupt):
+            if in_caller and isinstance(error, KeyboardInterrupt):
                 raise
             logger.exception("%s: an error that nothing expected", instance.label)
             trouble = Trouble(in_one_line(error), is_broken=True)
         finally:
+            THIS_THREAD.works_for = works_for
             with self.lock:
-                queue = instance.queue
-                instance.trouble = trouble
-                if trouble is None:
-                    queue.ready.append(instance)
-                if trouble is not None or queue.is_over:
-                    self._look(queue)
+                queue.give_back(instance, trouble)
+                self.wake()
         return going_on
 
     @contextmanager

@@ -107,6 +107,16 @@ class FairOrder:
             overdue.append(self._remove_first(0))
         return overdue
 
+    def first(self) -> Task:
+        """The item that is to leave next; there is one."""
+        waiting = self._fresh or self._first_backlog()
+        assert waiting  # noqa: S101 (as the docstring says)
+        return waiting[0]
+
+    def is_held_back(self) -> bool:
+        """Whether its caller has had a turn already in this round."""
+        return not self._fresh
+
     def oldest_s(self) -> float:
         """Since when the item waits that has waited longest; there is one."""
         oldest_s = self._fresh[0].queued_at_s if self._fresh else float("inf")

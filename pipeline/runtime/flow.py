@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class _Branch(Task):
 
     def __init__(self, item: Item, flow: Flow, node: str, times_ms: dict[str, float]) -> None:
         super().__init__(item, flow)
+        self.began_s = flow.began_s
         self.stage_times_ms = times_ms
         self.node = node
 
@@ -103,6 +105,9 @@ class Flow(Call):
         route: its way.
         whole: the item as its call knows it; gets the outcome.
         submit: hands a task to a node.
+
+    Attributes:
+        began_s: when its way began, on the monotonic clock.
     """
 
     def __init__(self, route: Route, whole: Task, submit: Submit) -> None:
@@ -116,6 +121,7 @@ class Flow(Call):
         self._final: Item | None = None
         self._ended_at = route.entry
         self._error: Exception | None = None
+        self.began_s = time.monotonic()
         self.caller = whole.call.caller
         self.deadline_s = whole.call.deadline_s
 

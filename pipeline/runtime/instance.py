@@ -104,6 +104,8 @@ class Instance:
         except BaseException as error:  # noqa: BLE001 (reported by `start`, whatever it is)
             outcomes.put(error)
             return
+        if plan.pooled is not None and runner.may_run_anywhere:
+            plan.pooled.is_pooled = True
         plan.availability.enter()
         outcomes.put(None)
         loop = RebuildLoop(self._label, plan.policy, plan.stopping, self._device.rebuilding)

@@ -132,6 +132,16 @@ class Node:
         """Those of its instances."""
         return tuple(self._threads)
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether its batches are run by the pool's threads, once it is started."""
+        return self.pooled is not None and self.pooled.is_pooled
+
+    @property
+    def work(self) -> object:
+        """By what `THIS_THREAD` or its identity tells that a thread works for this node."""
+        return self.pooled if self.is_pooled else self._threads[0].ident
+
     def why_not_ready(self) -> str:
         """Since when and why none of its instances works; "" where one does.
 

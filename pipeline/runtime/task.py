@@ -172,20 +172,23 @@ class Task:
         item: a copy of the caller's item, so that work that ends after the call's deadline never
             touches what the caller holds.
         call: the call that it belongs to.
-        queued_at_s: when it entered the current node's queue, on the monotonic clock.
+        began_s: when it entered its first node's queue, on the monotonic clock; 0 before that.
+        queued_at_s: when it entered the current node's queue.
         stage_times_ms: "NODE.queue" and "NODE.forward" of every node passed.
         rows: for how many rows of a batch it counts: its `request_size`, or 1.
         done: True once nothing changes the item any more.
         error: why it has no result, or None.
     """
 
-    __slots__ = ("call", "done", "error", "item", "queued_at_s", "rows", "stage_times_ms")
+    __slots__ = (
+        *("began_s", "call", "done", "error", "item", "queued_at_s", "rows", "stage_times_ms"),
+    )
 
     def __init__(self, item: Item, call: Call) -> None:
         self.item = item
         self.call = call
         self.rows: int = item.get(TASK_REQUEST_SIZE_KEY, 1)
-        self.queued_at_s = 0.0
+        self.began_s = self.queued_at_s = 0.0
         self.stage_times_ms: dict[str, float] = {}
         self.done = False
         self.error: Exception | None = None

@@ -8,12 +8,12 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.handlers.outcomes import DeadlineExceededError, ImageFailure, InvalidImageError
+from service.handlers.this_thread import THIS_THREAD
 
 _LIMIT_VARIABLE = "THRIFTPIPE_DECODE_MEMORY_BYTES"
 # Nothing comes free for so long only where decoded images wait for one that is not decoded yet.
@@ -26,19 +26,6 @@ class _Waiter:
     granted: bool = False
     # A plain lock, held until there is room: waiting for it takes one call.
     gate: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _ThisThread(threading.local):
-    """What the calling thread has to do while it waits.
-
-    Attributes:
-        waits_for_memory: entered meanwhile.
-    """
-
-    waits_for_memory: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
-
-
-THIS_THREAD = _ThisThread()
 
 
 class DecodeMemory:
@@ -99,7 +86,7 @@ class DecodeMemory:
                 self._taken_bytes += need_bytes
         self._settle()
         if waiter is not None:
-            with THIS_THREAD.waits_for_memory():
+            with THIS_THREAD.waits():
                 self._wait(waiter, deadline_s)
 
     def give_back(self, count_bytes: int) -> None:

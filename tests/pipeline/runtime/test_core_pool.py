@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from engine.cpu.cores import CORES_VARIABLE
-from pipeline import NodeError, Pipe, pipe
+from pipeline import NodeError, Pipe, PipelineInputError, pipe
+from pipeline.backends.cpu_operator import CpuOperator
 from pipeline.backends.interface import Backend, InstanceConfig, Item
 from pipeline.backends.registry import register
 from pipeline.errors import ClosedError, DeadlinePassedError
@@ -24,6 +28,7 @@ from pipeline.runtime.task import Task, WaitingCall
 from service.handlers.restart_policy import RestartPolicy
 from service.images.cost import image_cost
 from service.images.decode_memory import DECODE_MEMORY
+from tests.robustness.colour_model import SIDE, write_colour_model
 from tests.serving import TIMEOUT_S
 
 NEVER_MS = 60_000
@@ -112,9 +117,13 @@ class Door:
         assert self.open.wait(TIMEOUT_S)
 
 
-def run_behind(run: Pipe, door: Door, numbers: Sequence[Any]) -> list[dict[str, Any]]:
-    """Run items of which the first has the one core until the others wait."""
-    items = [{TASK_DATA_KEY: number} for number in numbers]
+def run_behind(
+    run: Pipe, door: Door, numbers: Sequence[Any], entries: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Run items, of which the first has the one core until the others wait, from their entries."""
+    items: list[dict[str, Any]] = [{TASK_DATA_KEY: number} for number in numbers]
+    for item, entry in zip(items, entries, strict=False):
+        item["node_name"] = entry
     done = [threading.Event() for _ in items]
     run.submit(items[0], done[0].set)
     assert door.is_entered.wait(TIMEOUT_S)
@@ -168,6 +177,204 @@ def test_all_nodes_together_run_no_more_batches_than_there_are_cores(
     assert log.most_inside <= cores
 
 
+def until(is_so: Callable[[], object]) -> None:
+    """Return when it is so."""
+    pause, end_s = threading.Event(), time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < end_s
+        pause.wait(0.001)
+
+
+@pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("flooded", ["x", "y"])
+def test_nodes_without_a_way_between_them_take_turns(log: Log, flooded: str) -> None:
+    """Two models in one file: whoever asks for one of them does not wait for those of the other."""
+    other = "y" if flooded == "x" else "x"
+    nodes = {"x": {"backend": "TestPooled"}, "y": {"backend": "TestPooled"}}
+    entries = [flooded, flooded, flooded, flooded, other]
+    with pipe(nodes) as run:
+        run_behind(run, Door(log), range(5), entries)
+    assert [numbers for _, numbers in log.batches] == [[0], [1], [4], [2], [3]]
+
+
+@pytest.mark.usefixtures("one_core")
+def test_items_that_enter_later_in_a_chain_do_not_overtake_older_ones(log: Log) -> None:
+    entries = ["second", "second", "first", "second"]
+    with pipe(two_nodes(1)) as run:
+        run_behind(run, Door(log), range(4), entries)
+    assert [numbers for _, numbers in log.batches] == [[0], [1], [2], [2], [3]]
+
+
+def test_an_instance_that_a_caller_gives_back_is_used_at_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the caller goes on with its item, what waited behind it has the other core."""
+    monkeypatch.setattr("pipeline.callable_pipe.available_cores", lambda: 2)
+    nodes = two_nodes(1)
+    nodes["second"]["instance_num"] = 2
+    doors = {"first": threading.Event(), "second": threading.Event()}
+    log.meanwhile = lambda node: assert_set(doors[node])
+    with pipe(nodes) as run, ThreadPoolExecutor(2) as callers:
+        queue = run.local_nodes["first"].pooled
+        assert queue is not None
+        items: list[dict[str, Any]] = [{TASK_DATA_KEY: number} for number in range(2)]
+        calls = [callers.submit(run, items[0])]
+        until(lambda: log.inside)
+        calls.append(callers.submit(run, items[1]))
+        until(lambda: len(queue))
+        doors["first"].set()
+        until(lambda: len(log.batches) == 4)
+        doors["second"].set()
+        for call in calls:
+            call.result(TIMEOUT_S)
+    assert [item[TASK_RESULT_KEY] for item in items] == [0, 1]
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(TIMEOUT_S)
+
+
+def test_an_item_gets_an_instance_that_holds_its_rows(tmp_path: Path) -> None:
+    colours = write_colour_model(tmp_path)
+    node = {"backend": "TensorrtTensor", "model": str(colours.model), "instance_num": 2}
+    node.update(min="1;1", max="4;1", mean="0,0,0", std="255,255,255")
+    pixels = torch.zeros((3, 3, SIDE, SIDE), dtype=torch.uint8)
+    with pipe({"model": node}, engine="onnxruntime") as run:
+        for _ in range(4):
+            item = {TASK_DATA_KEY: pixels, "request_size": 3}
+            run(item)
+            assert TASK_RESULT_KEY in item, item
+
+
+@pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("raised_by", ["backend", "callback"])
+def test_a_keyboard_interrupt_in_a_worker_loses_no_core(log: Log, raised_by: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pipe(two_nodes(2), rebuild=AT_ONCE) as run:
+        for _ in range(3):
+            if raised_by == "backend":
+                done = threading.Event()
+                run.submit({TASK_DATA_KEY: KeyboardInterrupt()}, done.set)
+                assert done.wait(TIMEOUT_S)
+            else:
+                run.submit({TASK_DATA_KEY: 1}, interrupt)
+        item: dict[str, Any] = {}
+        until(lambda: called(run, item, 2))
+        node = run.local_nodes["first" if raised_by == "backend" else "second"]
+        until(lambda: node.counts.rebuilds == 3 and node.counts.working_instances == 1)
+    assert log.most_inside == 1
+
+
+def called(run: Pipe, item: dict[str, Any], number: int) -> bool:
+    """Whether a call has a result; while a node is being rebuilt it has none."""
+    item[TASK_DATA_KEY] = number
+    run(item, timeout_ms=1000 * TIMEOUT_S)
+    return item.get(TASK_RESULT_KEY) == number
+
+
+@pytest.mark.usefixtures("one_core", "log")
+def test_a_callback_may_call_another_node_of_its_pipe() -> None:
+    """The one core is free while it waits; the node's one instance is another's."""
+    nodes = {"a": {"backend": "TestPooled"}, "b": {"backend": "TestPooled", "instance_num": 2}}
+    inner: list[dict[str, Any]] = []
+    with pipe(nodes) as run:
+
+        def item_done(error: Exception | None) -> None:
+            assert error is None
+            item: dict[str, Any] = {TASK_DATA_KEY: 3, "node_name": "a"}
+            run(item, timeout_ms=1000 * TIMEOUT_S)
+            inner.append(item)
+
+        items = [{TASK_DATA_KEY: number, "node_name": "b"} for number in range(5)]
+        run(items, item_done=item_done)
+    assert [item[TASK_RESULT_KEY] for item in inner] == [3] * 5
+
+
+@pytest.mark.usefixtures("log")
+def test_a_callback_that_would_wait_for_its_own_instance_is_told() -> None:
+    errors: list[BaseException] = []
+    with pipe({"only": {"backend": "TestPooled"}}) as run:
+
+        def item_done(error: Exception | None) -> None:
+            assert error is None
+            try:
+                run({TASK_DATA_KEY: 3})
+            except PipelineInputError as refusal:
+                errors.append(refusal)
+
+        run([{TASK_DATA_KEY: 1}, {TASK_DATA_KEY: 2}], item_done=item_done)
+    assert len(errors) == 2
+    assert "it would wait for itself" in str(errors[0])
+
+
+def test_without_a_core_that_is_not_stuck_a_pipe_is_not_ready(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.callable_pipe.available_cores", lambda: 2)
+    nodes = {name: {"backend": "TestPooled", "instance_num": 2} for name in "ab"}
+    rule = RestartPolicy(first_wait_s=0.0, stuck_s=0.001)
+    with pipe(nodes, rebuild=rule) as run:
+        for name in nodes:
+            run({TASK_DATA_KEY: 1, "node_name": name})
+        door = Door(log)
+        done = [threading.Event(), threading.Event()]
+        run.submit({TASK_DATA_KEY: 1, "node_name": "a"}, done[0].set)
+        until(lambda: run.local_nodes["a"].stuck_instances)
+        assert run.why_not_ready() == ""
+        run.submit({TASK_DATA_KEY: 1, "node_name": "b"}, done[1].set)
+        until(run.why_not_ready)
+        assert "each of 2 cores" in run.why_not_ready()
+        door.open.set()
+        assert all(event.wait(TIMEOUT_S) for event in done)
+        assert run.why_not_ready() == ""
+
+
+def test_an_instance_is_rebuilt_while_all_workers_are_at_work(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.callable_pipe.available_cores", lambda: 2)
+    nodes = {"a": {"backend": "TestPooled"}, "b": {"backend": "TestPooled"}}
+    door = threading.Event()
+    log.meanwhile = lambda node: assert_set(door) if node == "a" else None
+    with pipe(nodes, rebuild=AT_ONCE) as run:
+        done = threading.Event()
+        run.submit({TASK_DATA_KEY: 1, "node_name": "a"}, done.set)
+        until(lambda: log.inside)
+        for _ in range(3):
+            run({TASK_DATA_KEY: RuntimeError("the engine is broken"), "node_name": "b"})
+        until(lambda: run.local_nodes["b"].counts.rebuilds)
+        assert not done.is_set()
+        door.set()
+        assert done.wait(TIMEOUT_S)
+
+
+@register("TestFlaky")
+class Flaky(CpuOperator):
+    """Fails the first time, for which its item is not to blame."""
+
+    can_break = True
+
+    def init(self, config: InstanceConfig) -> None:
+        super().init(config)
+        self._has_failed = False
+
+    def process(self, item: Item) -> Any:
+        if not self._has_failed:
+            self._has_failed = True
+            raise RuntimeError("not this time")
+        return item[TASK_DATA_KEY]
+
+
+@pytest.mark.usefixtures("log")
+def test_an_operator_that_can_break_has_its_second_try_in_a_sequence_too() -> None:
+    with pipe({"only": {"backend": "S[TestFlaky,TestPooled]"}}) as run:
+        item: dict[str, Any] = {TASK_DATA_KEY: 4}
+        run(item)
+    assert item[TASK_RESULT_KEY] == 4
+
+
 @pytest.mark.usefixtures("one_core")
 def test_a_graph_shares_the_cores_too(log: Log) -> None:
     nodes: dict[str, Any] = {
@@ -216,12 +423,9 @@ def test_what_nothing_expected_is_rebuilt_in_the_instances_own_thread(
             assert done.wait(TIMEOUT_S)
         assert isinstance(bad[TASK_ERROR_KEY], NodeError)
         assert isinstance(bad[TASK_ERROR_KEY].cause, SystemExit)
-        deadline = threading.Event()
-        while run.local_nodes["second"].counts.rebuilds == 0:
-            assert not deadline.wait(0.001)
-        good: dict[str, Any] = {TASK_DATA_KEY: 2}
-        while TASK_RESULT_KEY not in good:
-            run(good)
+        until(lambda: run.local_nodes["second"].counts.rebuilds)
+        good: dict[str, Any] = {}
+        until(lambda: called(run, good, 2))
         owner = run.local_nodes["second"].threads[0].ident
         assert log.init_threads[-1] == owner
 
@@ -232,14 +436,12 @@ def test_an_engine_that_fails_is_looked_after_by_its_instances_thread(log: Log) 
         run({TASK_DATA_KEY: 0})
         for _ in range(3):
             run({TASK_DATA_KEY: RuntimeError("the engine is broken")})
-        good: dict[str, Any] = {TASK_DATA_KEY: 5}
-        while TASK_RESULT_KEY not in good:
-            run(good)
+        good: dict[str, Any] = {}
+        until(lambda: called(run, good, 5))
         nodes = run.local_nodes
         # The node that was asked first fails the items, is tried with one that has worked, stays.
         owner = nodes["first"].threads[0].ident
-        while owner not in log.threads:
-            run({TASK_DATA_KEY: 6})
+        until(lambda: owner in log.threads)
         assert [node.counts.rebuilds for node in nodes.values()] == [0, 0]
 
 
@@ -255,8 +457,9 @@ def memory_for() -> Iterator[Callable[[float], None]]:
 
 
 @pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("calls_another_pipe", [False, True])
 def test_who_waits_for_memory_leaves_the_core_to_others(
-    log: Log, memory_for: Callable[[float], None]
+    log: Log, memory_for: Callable[[float], None], calls_another_pipe: bool
 ) -> None:
     """The first whole image waits for a second one, for which there is memory only after it."""
     jpeg = cv2.imencode(".jpg", np.zeros((60, 80, 3), np.uint8))[1].tobytes()
@@ -268,7 +471,16 @@ def test_who_waits_for_memory_leaves_the_core_to_others(
         "pairs": {"backend": "S[TestPooled,ResizeMat]", "test_max": 2},
     }
     nodes["pairs"].update(resize_h=4, resize_w=4, batching_timeout=NEVER_MS)  # type: ignore[arg-type]
-    with pipe(nodes) as run:
+    with pipe(nodes) as run, pipe({"only": {"backend": "TestPooled"}}) as other:
+        for _ in range(4 * calls_another_pipe):
+            done = threading.Event()
+
+            def call(done: threading.Event = done) -> None:
+                other({TASK_DATA_KEY: 1})
+                done.set()
+
+            run.submit({TASK_DATA_KEY: jpeg}, call)
+            assert done.wait(TIMEOUT_S)
         items: list[dict[str, Any]] = [{TASK_DATA_KEY: jpeg} for _ in range(6)]
         run(items, timeout_ms=1000 * TIMEOUT_S)
     assert [item[TASK_RESULT_KEY].shape for item in items] == [(4, 4, 3)] * 6
