@@ -113,22 +113,30 @@ class PooledQueue(BatchQueue):
         self.next: PooledQueue | None = None
         # The instances that no thread uses.
         self._ready: list[PooledInstance] = []
-        self._are_alike = True
+        self._largest: set[int] = set()
+
+    @property
+    def idle_instances(self) -> int:
+        """How many instances wait for a batch, or for a thread."""
+        return super().idle_instances + len(self._ready)
 
     def run_in_caller(self, task: Task) -> bool:
         """Run an item, as far as it goes, in the calling thread; False where that cannot be."""
         return self._pool.run_in_caller(self, task)
 
-    def serve(self, own: PooledInstance) -> Trouble | None:
-        """Let the pool use an instance until its own thread is needed, or all is closed."""
-        pool = self._pool
-        pool.add_worker(own.label)
-        with pool.lock:
+    def add(self, own: PooledInstance) -> None:
+        """Let the pool use an instance; its thread calls `wait` then."""
+        self.is_pooled = True
+        self._pool.add_worker(own.label)
+        with self._pool.lock:
             self._ready.append(own)
-            self._are_alike = len({instance.largest for instance in self._ready}) == 1
-            pool.wake()
+            self._largest.add(own.largest)
+            self._pool.wake()
+
+    def wait(self, own: PooledInstance) -> Trouble | None:
+        """Block until an instance's own thread is needed; None once all is closed."""
         while True:
-            with pool.lock:
+            with self._pool.lock:
                 if own.trouble is not None:
                     return own.trouble
                 if self.is_over and own in self._ready:
@@ -142,7 +150,7 @@ class PooledQueue(BatchQueue):
             super().done(batch, batch_s)
 
     def close(self) -> None:
-        """Let the waiting items leave at once and end every `take` and `serve` after them."""
+        """Let the waiting items leave at once and end every `take` and `wait` after them."""
         super().close()
         with self._pool.lock:
             self._look_if_over()
@@ -200,12 +208,10 @@ class PooledQueue(BatchQueue):
 
     def _fitting(self, rows: int) -> PooledInstance:
         # The last one has the warmest memory.
-        return self._ready[-1] if self._are_alike else best_fit(self._ready, rows)
+        return self._ready[-1] if len(self._largest) == 1 else best_fit(self._ready, rows)
 
     def _remove(self, rows: int) -> PooledInstance:
-        if self._are_alike:
-            return self._ready.pop()
-        instance = best_fit(self._ready, rows)
+        instance = self._fitting(rows)
         self._ready.remove(instance)
         return instance
 

@@ -76,6 +76,8 @@ class Instance:
         self._runner = runner
         # The batch at work, later what of it is not handed on.
         self._held: list[Task] = []
+        # What the pool knows it by; None where only its own thread runs batches.
+        self._own: PooledInstance | None = None
 
     @property
     def counts(self) -> InstanceCounts:
@@ -104,9 +106,8 @@ class Instance:
         except BaseException as error:  # noqa: BLE001 (reported by `start`, whatever it is)
             outcomes.put(error)
             return
-        if plan.pooled is not None and runner.may_run_anywhere:
-            plan.pooled.is_pooled = True
         plan.availability.enter()
+        self._enter_pool()
         outcomes.put(None)
         loop = RebuildLoop(self._label, plan.policy, plan.stopping, self._device.rebuilding)
         while True:
@@ -130,6 +131,7 @@ class Instance:
                 return
             runner.counts.rebuilds += 1
             plan.availability.enter()
+            self._enter_pool()
         runner.close()
 
     def _rebuild(self, loop: RebuildLoop, cause: str, *, doubtful: bool) -> bool:
@@ -147,8 +149,8 @@ class Instance:
     def _serve(self) -> str:
         """Run batches until the backend is broken: why it is; or "" once the source is closed."""
         plan, runner, lock = self._plan, self._runner, self._device.decoder_lock
-        if plan.pooled is not None and runner.may_run_anywhere:
-            return self._serve_pool(plan.pooled)
+        if plan.pooled is not None and self._own is not None:
+            return self._serve_pool(plan.pooled, self._own)
         source, sink, most_failures = plan.source, plan.sink, plan.policy.failures
         smallest, largest = runner.smallest, runner.largest
         while True:
@@ -174,16 +176,24 @@ class Instance:
                 if not self._still_works(cause):
                     return cause
 
-    def _serve_pool(self, queue: PooledQueue) -> str:
-        """Do the same with the node's work shared out with the cores."""
+    def _enter_pool(self) -> None:
+        """Let the pool use what has been built, where any thread may."""
+        plan = self._plan
+        if plan.pooled is not None and self._runner.may_run_anywhere:
+            failures = plan.policy.failures
+            self._own = PooledInstance(plan.pooled, self._runner, self._label, failures)
+            plan.pooled.add(self._own)
+
+    def _serve_pool(self, queue: PooledQueue, own: PooledInstance) -> str:
+        """Do the same with the pool's threads at work: look after what they find broken."""
         while True:
-            trouble = queue.serve(
-                PooledInstance(queue, self._runner, self._label, self._plan.policy.failures)
-            )
+            trouble = queue.wait(own)
             if trouble is None:
                 return ""
             if trouble.is_broken or not self._still_works(trouble.cause):
                 return trouble.cause
+            own.trouble = None
+            queue.add(own)
 
     def _still_works(self, cause: str) -> bool:
         """Whether the last batches, failed for that cause, were faulty, and not the backend."""

@@ -54,7 +54,9 @@ max = "1x3x{side}x{side}"
 instance_num = 1
 """
 FREE_STEPS = 4096
-CALLS, OF_A_CALL = 3, 4
+CALLS = 3
+# More than can be at work at the same time.
+OF_A_CALL = max(4, available_cores() // CALLS + 2)
 
 
 def png(label: str, side: int) -> bytes:

@@ -117,10 +117,27 @@ class Door:
         assert self.open.wait(TIMEOUT_S)
 
 
+def until(is_so: Callable[[], object]) -> None:
+    """Return when it is so."""
+    pause, end_s = threading.Event(), time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < end_s
+        pause.wait(0.001)
+
+
+def until_idle(run: Pipe) -> None:
+    """Return when all instances wait for work; when they are started, they are about to."""
+    for node in run.local_nodes.values():
+        queue = node.pooled
+        assert queue is not None
+        until(lambda queue=queue, node=node: queue.idle_instances == node.instance_num)
+
+
 def run_behind(
     run: Pipe, door: Door, numbers: Sequence[Any], entries: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Run items, of which the first has the one core until the others wait, from their entries."""
+    until_idle(run)
     items: list[dict[str, Any]] = [{TASK_DATA_KEY: number} for number in numbers]
     for item, entry in zip(items, entries, strict=False):
         item["node_name"] = entry
@@ -177,14 +194,6 @@ def test_all_nodes_together_run_no_more_batches_than_there_are_cores(
     assert log.most_inside <= cores
 
 
-def until(is_so: Callable[[], object]) -> None:
-    """Return when it is so."""
-    pause, end_s = threading.Event(), time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < end_s
-        pause.wait(0.001)
-
-
 @pytest.mark.usefixtures("one_core")
 @pytest.mark.parametrize("flooded", ["x", "y"])
 def test_nodes_without_a_way_between_them_take_turns(log: Log, flooded: str) -> None:
@@ -199,10 +208,22 @@ def test_nodes_without_a_way_between_them_take_turns(log: Log, flooded: str) -> 
 
 @pytest.mark.usefixtures("one_core")
 def test_items_that_enter_later_in_a_chain_do_not_overtake_older_ones(log: Log) -> None:
+    door = Door(log)
     entries = ["second", "second", "first", "second"]
-    with pipe(two_nodes(1)) as run:
-        run_behind(run, Door(log), range(4), entries)
-    assert [numbers for _, numbers in log.batches] == [[0], [1], [2], [2], [3]]
+    with pipe(two_nodes(1)) as run, ThreadPoolExecutor(4) as callers:
+        until_idle(run)
+        queues = {name: node.pooled for name, node in run.local_nodes.items()}
+        calls = []
+        for number, entry in enumerate(entries):
+            item = {TASK_DATA_KEY: number, "node_name": entry}
+            calls.append(callers.submit(run, item))
+            # Each is there before the next one comes.
+            until(lambda: log.inside + sum(map(len, queues.values())) == len(calls))
+        door.open.set()
+        for call in calls:
+            call.result(TIMEOUT_S)
+    # In one queue the first to come is the first to leave.
+    assert [numbers for _, numbers in log.batches] == [[0], [1], [2], [3], [2]]
 
 
 def test_an_instance_that_a_caller_gives_back_is_used_at_once(
@@ -253,17 +274,19 @@ def test_a_keyboard_interrupt_in_a_worker_loses_no_core(log: Log, raised_by: str
         raise KeyboardInterrupt
 
     with pipe(two_nodes(2), rebuild=AT_ONCE) as run:
-        for _ in range(3):
+        node = run.local_nodes["first" if raised_by == "backend" else "second"]
+        for count in range(3):
+            until(lambda count=count: node.counts.rebuilds == count)
+            until_idle(run)
             if raised_by == "backend":
                 done = threading.Event()
                 run.submit({TASK_DATA_KEY: KeyboardInterrupt()}, done.set)
                 assert done.wait(TIMEOUT_S)
             else:
                 run.submit({TASK_DATA_KEY: 1}, interrupt)
+        until(lambda: node.counts.rebuilds == 3)
         item: dict[str, Any] = {}
         until(lambda: called(run, item, 2))
-        node = run.local_nodes["first" if raised_by == "backend" else "second"]
-        until(lambda: node.counts.rebuilds == 3 and node.counts.working_instances == 1)
     assert log.most_inside == 1
 
 
