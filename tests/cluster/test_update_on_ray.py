@@ -66,9 +66,12 @@ class Updated:
         words = self.command("update", "--model", self.folder / model)
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         assert process.stderr
-        seen = next(line for line in process.stderr if "1 of 2 replicas" in line)
-        assert seen
-        return process
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "1 of 2 replicas" in line:
+                return process
+        raise AssertionError("".join(said))
 
     def copy(self, name: str) -> str:
         shutil.copy(self.folder / "colours.onnx", self.folder / name)
