@@ -47,7 +47,7 @@ class Fault:
     what: str
     connections: int = 0
     fails: int = 0
-    of_what: str = "since others take the calls"
+    of_what: str = ""
     gain: float = 1.0
     at_s: float | None = None
     goes_on: bool = False
@@ -187,7 +187,6 @@ def restart_head(cluster: BalancedCluster, rng: random.Random) -> Fault:
 
     return Fault(
         f"all processes of Ray's head killed, and started again after {back_s - killed_s:.0f} s",
-        of_what="since no part that serves is gone",
         at_s=back_s,
         goes_on=True,
         lasts_s=_KNOWN_AGAIN_S,

@@ -108,7 +108,7 @@ def answer_checks(
         Check("no answer is wrong, or another call's", "0", f"{wrong}{first}", not wrong),
         Check(
             "every accepted call is answered once, rightly or with a declared error",
-            f"at most {connections} connections lost, {of_what}",
+            f"at most {connections} connections lost, {of_what}" if connections else "0 lost",
             f"{lost} lost, {hung} without answer",
             lost <= connections and not hung,
         ),
