@@ -1,5 +1,7 @@
 """One instance of a node: a thread that takes batches, runs them, and rebuilds what is broken.
 
+Where any thread may run the batches, those of a `CorePool` do, and this one does the rest.
+
 An instance whose last batches gave nothing is tried with an item that has worked before. If that
 fails too, its backend is broken: it is taken out of service, closed, and rebuilt in its own thread,
 while the others take what comes. Rebuilt are the backend objects, with all that their `init` makes:
@@ -60,7 +62,7 @@ class InstancePlan:
 
 
 class Instance:
-    """Runs batches in a thread of its own.
+    """Runs batches in a thread of its own, or looks after the backends that a pool's threads use.
 
     Args:
         plan: what it has in common with the others.
