@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -11,6 +10,7 @@ from cluster.canary import CanaryError
 from cluster.interrupts import Interrupts
 from cluster.replica_entry import ReplicaEntry
 from cluster.rolling_update import HalfUpdatedError, UpdateError, roll_out
+from tests.waiting import wait_until
 
 OLD = ReplicaEntry("old", "127.0.0.1", 1, "node", 1, "a")
 NEW = ReplicaEntry("new", "127.0.0.1", 2, "node", 2, "b")
@@ -218,8 +218,7 @@ def test_signals_that_come_at_once_hide_nothing(
         came = interrupts._came
         signal.raise_signal(number)
         # Up to CPython 3.11 other threads of the process can put the handler off.
-        while interrupts._came == came:
-            time.sleep(0.001)
+        wait_until(lambda: interrupts._came > came)
 
     def signalled(*_: ReplicaEntry) -> None:
         try:

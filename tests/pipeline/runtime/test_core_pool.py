@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ from service.images.cost import image_cost
 from service.images.decode_memory import DECODE_MEMORY
 from tests.robustness.colour_model import SIDE, write_colour_model
 from tests.serving import TIMEOUT_S
+from tests.waiting import wait_until
 
 NEVER_MS = 60_000
 AT_ONCE = RestartPolicy(first_wait_s=0.0)
@@ -117,20 +117,12 @@ class Door:
         assert self.open.wait(TIMEOUT_S)
 
 
-def until(is_so: Callable[[], object]) -> None:
-    """Return when it is so."""
-    pause, end_s = threading.Event(), time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < end_s
-        pause.wait(0.001)
-
-
 def until_idle(run: Pipe) -> None:
     """Return when all instances wait for work; when they are started, they are about to."""
     for node in run.local_nodes.values():
         queue = node.pooled
         assert queue is not None
-        until(lambda queue=queue, node=node: queue.idle_instances == node.instance_num)
+        wait_until(lambda queue=queue, node=node: queue.idle_instances == node.instance_num)
 
 
 def run_behind(
@@ -218,7 +210,7 @@ def test_items_that_enter_later_in_a_chain_do_not_overtake_older_ones(log: Log) 
             item = {TASK_DATA_KEY: number, "node_name": entry}
             calls.append(callers.submit(run, item))
             # Each is there before the next one comes.
-            until(lambda: log.inside + sum(map(len, queues.values())) == len(calls))
+            wait_until(lambda: log.inside + sum(map(len, queues.values())) == len(calls))
         door.open.set()
         for call in calls:
             call.result(TIMEOUT_S)
@@ -240,11 +232,11 @@ def test_an_instance_that_a_caller_gives_back_is_used_at_once(
         assert queue is not None
         items: list[dict[str, Any]] = [{TASK_DATA_KEY: number} for number in range(2)]
         calls = [callers.submit(run, items[0])]
-        until(lambda: log.inside)
+        wait_until(lambda: log.inside)
         calls.append(callers.submit(run, items[1]))
-        until(lambda: len(queue))
+        wait_until(lambda: len(queue))
         doors["first"].set()
-        until(lambda: len(log.batches) == 4)
+        wait_until(lambda: len(log.batches) == 4)
         doors["second"].set()
         for call in calls:
             call.result(TIMEOUT_S)
@@ -276,7 +268,7 @@ def test_a_keyboard_interrupt_in_a_worker_loses_no_core(log: Log, raised_by: str
     with pipe(two_nodes(2), rebuild=AT_ONCE) as run:
         node = run.local_nodes["first" if raised_by == "backend" else "second"]
         for count in range(3):
-            until(lambda count=count: node.counts.rebuilds == count)
+            wait_until(lambda count=count: node.counts.rebuilds == count)
             until_idle(run)
             if raised_by == "backend":
                 done = threading.Event()
@@ -284,9 +276,9 @@ def test_a_keyboard_interrupt_in_a_worker_loses_no_core(log: Log, raised_by: str
                 assert done.wait(TIMEOUT_S)
             else:
                 run.submit({TASK_DATA_KEY: 1}, interrupt)
-        until(lambda: node.counts.rebuilds == 3)
+        wait_until(lambda: node.counts.rebuilds == 3)
         item: dict[str, Any] = {}
-        until(lambda: called(run, item, 2))
+        wait_until(lambda: called(run, item, 2))
     assert log.most_inside == 1
 
 
@@ -344,10 +336,10 @@ def test_without_a_core_that_is_not_stuck_a_pipe_is_not_ready(
         door = Door(log)
         done = [threading.Event(), threading.Event()]
         run.submit({TASK_DATA_KEY: 1, "node_name": "a"}, done[0].set)
-        until(lambda: run.local_nodes["a"].stuck_instances)
+        wait_until(lambda: run.local_nodes["a"].stuck_instances)
         assert run.why_not_ready() == ""
         run.submit({TASK_DATA_KEY: 1, "node_name": "b"}, done[1].set)
-        until(run.why_not_ready)
+        wait_until(run.why_not_ready)
         assert "each of 2 cores" in run.why_not_ready()
         door.open.set()
         assert all(event.wait(TIMEOUT_S) for event in done)
@@ -364,10 +356,10 @@ def test_an_instance_is_rebuilt_while_all_workers_are_at_work(
     with pipe(nodes, rebuild=AT_ONCE) as run:
         done = threading.Event()
         run.submit({TASK_DATA_KEY: 1, "node_name": "a"}, done.set)
-        until(lambda: log.inside)
+        wait_until(lambda: log.inside)
         for _ in range(3):
             run({TASK_DATA_KEY: RuntimeError("the engine is broken"), "node_name": "b"})
-        until(lambda: run.local_nodes["b"].counts.rebuilds)
+        wait_until(lambda: run.local_nodes["b"].counts.rebuilds)
         assert not done.is_set()
         door.set()
         assert done.wait(TIMEOUT_S)
@@ -446,9 +438,9 @@ def test_what_nothing_expected_is_rebuilt_in_the_instances_own_thread(
             assert done.wait(TIMEOUT_S)
         assert isinstance(bad[TASK_ERROR_KEY], NodeError)
         assert isinstance(bad[TASK_ERROR_KEY].cause, SystemExit)
-        until(lambda: run.local_nodes["second"].counts.rebuilds)
+        wait_until(lambda: run.local_nodes["second"].counts.rebuilds)
         good: dict[str, Any] = {}
-        until(lambda: called(run, good, 2))
+        wait_until(lambda: called(run, good, 2))
         owner = run.local_nodes["second"].threads[0].ident
         assert log.init_threads[-1] == owner
 
@@ -460,11 +452,11 @@ def test_an_engine_that_fails_is_looked_after_by_its_instances_thread(log: Log) 
         for _ in range(3):
             run({TASK_DATA_KEY: RuntimeError("the engine is broken")})
         good: dict[str, Any] = {}
-        until(lambda: called(run, good, 5))
+        wait_until(lambda: called(run, good, 5))
         nodes = run.local_nodes
         # The node that was asked first fails the items, is tried with one that has worked, stays.
         owner = nodes["first"].threads[0].ident
-        until(lambda: owner in log.threads)
+        wait_until(lambda: owner in log.threads)
         assert [node.counts.rebuilds for node in nodes.values()] == [0, 0]
 
 
