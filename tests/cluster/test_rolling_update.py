@@ -217,7 +217,7 @@ def test_signals_that_come_at_once_hide_nothing(
     def send(number: signal.Signals) -> None:
         came = interrupts._came
         signal.raise_signal(number)
-        # Up to CPython 3.11 other threads of the process can put the handler off.
+        # Other threads of the process can put the handler off.
         wait_until(lambda: interrupts._came > came)
 
     def signalled(*_: ReplicaEntry) -> None:
