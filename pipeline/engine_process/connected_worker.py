@@ -54,7 +54,9 @@ class RemoteCall(Call):
         """Put the outcome where the item was."""
         self._worker.put(self._slot, task, is_waited_for=self._is_waited_for)
         if self.is_suspect:
-            self._worker.suspect_done()
+            # The next one may end this process, and must not take this outcome along.
+            self._worker.flush()
+            self._worker.suspect_done(task)
 
     def begin(self) -> None:
         """Note it where the item is."""
@@ -69,14 +71,17 @@ class Worker:
     Args:
         sock: the connection.
         number: as the attribute.
-        suspect_done: called when a suspect of any worker is done.
+        suspect_done: called with a suspect's task once its worker knows the outcome.
 
     Attributes:
         number: tells it from the others.
     """
 
     def __init__(
-        self, sock: socket.socket, number: int, suspect_done: Callable[[], None] = lambda: None
+        self,
+        sock: socket.socket,
+        number: int,
+        suspect_done: Callable[[Task], None] = lambda _: None,
     ) -> None:
         self._channel = ControlChannel(sock, FROM_WORKER)
         greeting = self._channel.receive()

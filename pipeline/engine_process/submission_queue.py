@@ -116,9 +116,11 @@ class SubmissionQueue:
                 self._waiting -= 1
                 self._add(tasks)
 
-    def suspect_done(self) -> None:
-        """Let the next suspect leave."""
+    def suspect_done(self, task: Task) -> None:
+        """Let the next suspect leave: the worker of this one knows its outcome."""
         with self._lock:
+            if self._suspect is task:
+                self._suspect = None
             if self._suspect_leaves():
                 self._wake()
 
@@ -170,7 +172,7 @@ class SubmissionQueue:
         if not self._suspects:
             return False
         # In the end no worker waits for any of them.
-        if self._rule.is_closing or self._suspect is None or self._suspect.done:
+        if self._rule.is_closing or self._suspect is None:
             return True
         return self._suspect.call.expired()
 

@@ -32,7 +32,7 @@ class Workers:
         self._next_number = 0
         self._telling = threading.Lock()
         self._why_not_ready: Callable[[], str] = lambda: ""
-        self._suspect_done: Callable[[], None] = lambda: None
+        self._suspect_done: Callable[[Task], None] = lambda _: None
         self._counts: Callable[[], bytes] = bytes
         self._told = ""
         self._beats = 0
@@ -41,14 +41,14 @@ class Workers:
     def follow(
         self,
         why_not_ready: Callable[[], str],
-        suspect_done: Callable[[], None],
+        suspect_done: Callable[[Task], None],
         counts: Callable[[], bytes] = bytes,
     ) -> None:
         """Begin, before the first worker connects.
 
         Args:
             why_not_ready: what every worker is told now, and whenever `tell` is called.
-            suspect_done: called when a suspect is done.
+            suspect_done: called with a suspect's task once its worker knows the outcome.
             counts: what this process has counted, which goes with each heartbeat.
         """
         self._counts = counts

@@ -165,6 +165,24 @@ def test_outcomes_reach_their_items(
         assert task.item["result"].tolist() == [number]
 
 
+def test_what_ends_the_process_next_takes_no_outcome_of_a_suspect_along(
+    engine: Engine, node: RemoteNode
+) -> None:
+    task = handed_over(3)
+    node.submit(task)
+    engine.announced(1)
+    engine.hang_up()
+    engine.attempts.put(True)
+    (suspect,) = engine.announced(1)
+    assert suspect.call.is_suspect
+    engine.worker.suspect_done = lambda _: engine.hang_up()
+    suspect.item["result"] = torch.tensor([3])
+    suspect.finish()
+    task.call.wait()
+    assert task.error is None
+    assert task.item["result"].tolist() == [3]
+
+
 def test_a_slot_left_at_the_deadline_is_used_again_once_its_outcome_is_there(
     engine: Engine, node: RemoteNode, callers: ThreadPoolExecutor
 ) -> None:

@@ -116,11 +116,14 @@ def test_suspects_leave_one_at_a_time_while_others_pass_them() -> None:
         submit(items, (1, 4))
         assert found.get(timeout=30) == [(1, 4)]
         idle.join()
-        idle = threading.Thread(target=lambda: found.put(taken(items, 1, 8)))
-        idle.start()
         tasks[0].call.is_alone = True
         tasks[0].finish()
-        items.suspect_done()
+        # Until its worker knows the outcome, what ends the process would take that along.
+        submit(items, (1, 6))
+        assert taken(items, 1, 8) == [(1, 6)]
+        idle = threading.Thread(target=lambda: found.put(taken(items, 1, 8)))
+        idle.start()
+        items.suspect_done(tasks[0])
         assert found.get(timeout=30) == [(0, 2)]
         idle.join()
         # It is never done, and in the end nothing waits for what is behind it.
