@@ -28,11 +28,12 @@ from pipeline.language.document import read_toml
 from pipeline.runtime.active_calls import ActiveCalls
 from pipeline.runtime.batch_runner import ResultCheck
 from pipeline.runtime.batch_source import BatchSource
-from pipeline.runtime.core_pool import CorePool, PooledQueue
+from pipeline.runtime.core_pool import CorePool
 from pipeline.runtime.instance import Loading
 from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
+from pipeline.runtime.pooled_queue import PooledQueue
 from pipeline.runtime.task import StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 from service.handlers.this_thread import THIS_THREAD

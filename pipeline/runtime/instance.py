@@ -25,9 +25,9 @@ from interfaces.error_text import in_one_line
 from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_runner import BatchRunner
 from pipeline.runtime.batch_source import BatchSource, Sink
-from pipeline.runtime.core_pool import PooledInstance, PooledQueue
 from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
+from pipeline.runtime.pooled_queue import PooledInstance, PooledQueue
 from pipeline.runtime.task import Task, tell_of_batch
 from service.handlers.restart_policy import RebuildLoop, RestartPolicy
 

@@ -19,11 +19,12 @@ from pipeline.runtime.availability import Availability
 from pipeline.runtime.batch_queue import BatchQueue
 from pipeline.runtime.batch_runner import Jump, ResultCheck, RunPlan
 from pipeline.runtime.batch_source import BatchSource, Sink
-from pipeline.runtime.core_pool import CorePool, PooledQueue
+from pipeline.runtime.core_pool import CorePool
 from pipeline.runtime.counts import NodeCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.instance import Instance, InstancePlan, Loading
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
+from pipeline.runtime.pooled_queue import PooledQueue
 from pipeline.runtime.task import Task
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 
@@ -70,6 +71,7 @@ class Node:
         self._loading = loading
         self._check_result = check_result
         self._parts = parts
+        self._pool = pool
         self._sink: Sink | None = None
         self._jump: Jump | None = None
         self._stopping = threading.Event()
@@ -216,7 +218,8 @@ class Node:
 
     def submit(self, task: Task, *, caller_waits: bool = False, wakes: bool = True) -> None:
         """Take one item, as a `Sink`; not for a node that has a source of its own."""
-        if caller_waits and self.pooled is not None and self.pooled.run_in_caller(task):
+        pool, queue = self._pool, self.pooled
+        if caller_waits and pool and queue is not None and pool.run_in_caller(queue, task):
             return
         try:
             removed = self._queue.put(task, wakes=wakes)

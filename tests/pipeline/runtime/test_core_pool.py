@@ -22,8 +22,9 @@ from pipeline.backends.registry import register
 from pipeline.errors import ClosedError, DeadlinePassedError
 from pipeline.keys import TASK_DATA_KEY, TASK_ERROR_KEY, TASK_RESULT_KEY
 from pipeline.language.settings import Setting, read_count
-from pipeline.runtime.core_pool import CorePool, PooledQueue
+from pipeline.runtime.core_pool import CorePool
 from pipeline.runtime.counts import LeaveReason
+from pipeline.runtime.pooled_queue import PooledQueue
 from pipeline.runtime.task import Task, WaitingCall
 from service.handlers.restart_policy import RestartPolicy
 from service.images.cost import image_cost
@@ -513,8 +514,8 @@ class TestQueue:
         return Task({TASK_DATA_KEY: data}, WaitingCall(1, None))
 
     def test_without_an_instance_a_caller_runs_nothing(self) -> None:
-        queue = PooledQueue(CorePool(1), 0)
-        assert not queue.run_in_caller(self.task())
+        pool = CorePool(1)
+        assert not pool.run_in_caller(PooledQueue(pool, 0), self.task())
 
     def test_a_closed_queue_refuses(self) -> None:
         queue = PooledQueue(CorePool(1), 0)

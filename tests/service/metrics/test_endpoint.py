@@ -199,20 +199,16 @@ def test_what_cannot_work_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'thriftpipe[metrics]'" in line
 
 
-def test_without_it_nothing_of_it_is_loaded() -> None:
-    code = (
-        "import sys, service.cli, service.worker, service.client.client_command\n"
-        "print([name for name in ('prometheus_client', 'rich', 'pynvml') if name in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
-
-
-def test_a_supervisor_is_small() -> None:
-    """It holds no scores, and answers HTTP where --metrics-port says so."""
-    code = (
-        "import sys, service.cli\n"
-        "print([name for name in ('numpy', 'http.server') if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("service.cli, service.worker", ("prometheus_client", "rich", "pynvml")),
+        ("service.client.client_command", ("prometheus_client", "rich", "pynvml")),
+        # A supervisor holds no scores, and answers HTTP where --metrics-port says so.
+        ("service.cli", ("numpy", "http.server")),
+    ],
+)
+def test_a_program_loads_only_what_it_needs(modules: str, absent: tuple[str, ...]) -> None:
+    code = f"import sys, {modules}; print([name for name in {absent} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
