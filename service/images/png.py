@@ -182,15 +182,15 @@ def needful_png(data: bytes | memoryview) -> bytes | memoryview | bytearray:
         InvalidImageError: its chunks are damaged, or its pixels take too long to inflate.
     """
     png = read_png(data)
-    if is_stored_again(png) and (stored := _stored(data, png)) is not None:
-        return stored
+    if is_stored_again(png):
+        return _stored(data, png)
     if not png.superfluous:
         return data
     return b"".join([PNG_SIGNATURE, *(data[start:end] for start, end in png.kept)])
 
 
-def _stored(data: bytes | memoryview, png: Png) -> bytearray | None:
-    """The PNG with pixels that are not compressed; None if there are too few, for OpenCV to say."""
+def _stored(data: bytes | memoryview, png: Png) -> bytearray:
+    """The PNG with pixels that are not compressed."""
     first = png.pixel_data[0][0] - _CHUNK_HEAD_BYTES
     last = png.pixel_data[-1][1] + _CHUNK_TAIL_BYTES
     out = bytearray(PNG_SIGNATURE)
@@ -210,7 +210,8 @@ def _stored(data: bytes | memoryview, png: Png) -> bytearray | None:
         out += _NUMBER.pack(zlib.crc32(tail, zlib.crc32(block, zlib.crc32(b"IDAT" + head))))
         head = b""
     if missing:
-        return None
+        # libpng would find the same, and inflate all of it once more.
+        raise InvalidImageError("the PNG is damaged: its pixels end before the last row")
     for start, end in png.kept:
         out += data[max(start, last) : end]
     return out
