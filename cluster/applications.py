@@ -34,7 +34,7 @@ _CHECK_EVERY_S = 2.0
 # Beside --drain-timeout-s, for a replica to tell the front ends and to leave.
 _LEAVING_S = 10.0
 _MOST_STARTS = 3
-_LOOK_BACK_S, _SCALE_UP_S, _SCALE_DOWN_S = 5.0, 5.0, 60.0
+_LOOK_BACK_S, _SCALE_UP_S = 5.0, 5.0
 _ASK_S = 30.0
 _FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 _RUNNING, _DELETING = "RUNNING", "DELETING"
@@ -170,7 +170,7 @@ def _deployment(plan: Plan, count: int | None) -> Any:
                 look_back_period_s=_LOOK_BACK_S,
                 metrics_interval_s=2.0,
                 upscale_delay_s=_SCALE_UP_S,
-                downscale_delay_s=_SCALE_DOWN_S,
+                downscale_delay_s=cluster.scale_down_after_s,
                 policy=AutoscalingPolicy(policy_function=LoadPolicy),
             )
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from interfaces.kinds import COUNT, Bounds, Kind
+from interfaces.kinds import COUNT, SECONDS_OR_0, Bounds, Kind
 from interfaces.options import option, out_of_bounds
 from service.errors import ConfigurationError
 
@@ -15,6 +15,14 @@ _MOST_REPLICAS = 10_000
 _REPLICAS = replace(COUNT, bounds=Bounds(1, _MOST_REPLICAS))
 _GPUS = Kind("number", float, Bounds(0, 64), metavar="G")
 _CPUS = Kind("number", float, Bounds(0, 1024, is_open=True), metavar="C")
+_SCALE_DOWN_DELAY_S = 60.0
+_OF_CLUSTER = (
+    "replicas",
+    "min_replicas",
+    "max_replicas",
+    "scale_down_delay_s",
+    "cpus_per_replica",
+)
 _WITHOUT_CLUSTER = "says how the handler runs on a cluster; give --cluster, too"
 
 
@@ -53,6 +61,14 @@ class ClusterSettings:
         default_text="as many as --replicas says",
         group="cluster",
     )
+    scale_down_delay_s: float | None = option(
+        None,
+        "with --max-replicas: for how long there have to be too many replicas before some end; "
+        "longer spares their start where the load comes and goes",
+        SECONDS_OR_0,
+        default_text=f"{_SCALE_DOWN_DELAY_S:g}",
+        group="cluster",
+    )
     gpus_per_replica: float = option(
         0.0,
         "GPUs that Ray reserves for each replica; a part of one, such as 0.5, is shared",
@@ -71,7 +87,7 @@ class ClusterSettings:
         for problem in out_of_bounds(self):
             raise ConfigurationError(problem)
         if self.cluster is None:
-            for name in ("replicas", "min_replicas", "max_replicas", "cpus_per_replica"):
+            for name in _OF_CLUSTER:
                 if getattr(self, name) is not None:
                     raise ConfigurationError(f"--{name.replace('_', '-')} {_WITHOUT_CLUSTER}")
             if self.gpus_per_replica:
@@ -86,6 +102,10 @@ class ClusterSettings:
             )
         if self.min_replicas is not None and self.max_replicas is None:
             raise ConfigurationError("--min-replicas goes with --max-replicas; give both")
+        if self.scale_down_delay_s is not None and self.max_replicas is None:
+            raise ConfigurationError(
+                "--scale-down-delay-s goes with --max-replicas: otherwise the number never changes"
+            )
         if self.max_replicas is not None and self.fewest > self.max_replicas:
             raise ConfigurationError(
                 f"--min-replicas {self.fewest} is above --max-replicas {self.max_replicas}"
@@ -105,6 +125,11 @@ class ClusterSettings:
     def most(self) -> int:
         """How many replicas there are to be at most."""
         return self.max_replicas or self.fewest
+
+    @property
+    def scale_down_after_s(self) -> float:
+        """For how long there have to be too many replicas before some end."""
+        return _SCALE_DOWN_DELAY_S if self.scale_down_delay_s is None else self.scale_down_delay_s
 
     @property
     def in_words(self) -> str:

@@ -21,6 +21,11 @@ from tests.serving import refusal
             ["--cluster", "local", "--min-replicas", "3", "--max-replicas", "2"],
             "--min-replicas 3 is above --max-replicas 2",
         ),
+        (["--scale-down-delay-s", "5"], "--scale-down-delay-s says how the handler runs"),
+        (
+            ["--cluster", "local", "--replicas", "2", "--scale-down-delay-s", "5"],
+            "--scale-down-delay-s goes with --max-replicas",
+        ),
         (["--cluster", "local", "--workers", "2"], "use --replicas instead"),
         (["--cluster", "local", "--devices", "0"], "use --gpus-per-replica instead"),
     ],
