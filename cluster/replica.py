@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import serve
 
-from cluster.autoscaling import LOAD, BusyShare, load
+from cluster.autoscaling import BusyShare, metrics
 from cluster.registry import ANNOUNCE_EVERY_S
 from cluster.registry_link import RegistryLink
 from cluster.release import Plan, Rollout
@@ -84,11 +84,11 @@ class Replica:
             raise RuntimeError(reason)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Its load, for the policy."""
+        """Its metrics for the policy."""
         server = self._server.server
         share = self._busy_share.look(server.busy_s, time.monotonic())
         wait_s, batch_s = server.expected_wait_s, server.full_batch_s
-        return {LOAD: load(wait_s, batch_s, share, self._settings.max_queue_ms)}
+        return metrics(wait_s, batch_s, share, self._settings.max_queue_ms)
 
     def entry(self) -> ReplicaEntry:
         """What front ends know of it."""
