@@ -63,7 +63,8 @@ bench-gpu: $(STAMP) ## everything that is measured on a GPU host, within 9 minut
 	$(BIN)/python -m loadtest gpu_session --out $(GPU_DIR) $(ARGS)
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --max-worker-restart 0 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 test-gpu: $(STAMP) ## run the tests that need an NVIDIA GPU; elsewhere they are skipped
 	$(BIN)/python -m pytest tests/gpu $(PYTEST_ARGS)
