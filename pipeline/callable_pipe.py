@@ -34,7 +34,7 @@ from pipeline.runtime.network import AnyNode, Network, stop_order
 from pipeline.runtime.node import Node
 from pipeline.runtime.parts import PLAIN_PARTS, Parts
 from pipeline.runtime.pooled_queue import PooledQueue
-from pipeline.runtime.task import StartedCall, Task, WaitingCall
+from pipeline.runtime.task import BegunCall, StartedCall, Task, WaitingCall
 from service.handlers.restart_policy import DEFAULT_POLICY, RestartPolicy
 from service.handlers.this_thread import THIS_THREAD
 
@@ -219,6 +219,50 @@ class Pipe:
             }
             if failed:
                 raise ItemsFailedError(failed, len(several))
+
+    def begin(
+        self,
+        items: Sequence[CallItem],
+        done: Callable[[], None],
+        *,
+        timeout_ms: float | None = None,
+        has_gone: Callable[[], bool] | None = None,
+        item_done: Callable[[Exception | None], None] | None = None,
+    ) -> Callable[[], None]:
+        """Send the items of a call on their way, and return at once.
+
+        Args:
+            items: at least one.
+            done: called when the last item is done, in an instance's thread: it must neither wait
+                nor raise. Not when the time is over.
+            timeout_ms: as for a call.
+            has_gone: as for a call.
+            item_done: as for a call.
+
+        Returns:
+            What fills the items, and has to be called once: when `done` was, or the time is over.
+
+        Raises:
+            PipelineInputError: as for a call; nothing was run, and `done` is not called.
+        """
+        entries = [self._network.entry(item) for item in items]
+        deadline_s = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
+        call = BegunCall(len(items), deadline_s, has_gone, item_done, done)
+        tasks = [Task(_without_outcome(item), call) for item in items]
+        self._calls.begin(call)
+        try:
+            for task, entry in zip(tasks, entries, strict=True):
+                self._network.launch(entry, task)
+        except BaseException:
+            self._calls.end(call)
+            raise
+
+        def fill() -> None:
+            self._calls.end(call)
+            for item, task in zip(items, tasks, strict=True):
+                _fill(item, task, timeout_ms)
+
+        return fill
 
     def submit(self, item: CallItem, done: Callable[[], None]) -> None:
         """Send an item on its way, and return at once; it is filled as by a call.

@@ -98,14 +98,21 @@ class PipelineHandler:
         if deadline is None:
             self._pipe(items)
         else:
-            timeout_ms = None if deadline.at_s == math.inf else deadline.remaining_s() * 1000
-            self._pipe(
-                items,
-                timeout_ms=timeout_ms,
-                has_gone=deadline.is_disconnected,
-                item_done=None if deadline.image_done is None else _item_done(deadline.image_done),
-            )
+            self._pipe(items, **_terms(deadline))
         return [self._outcome(item, deadline) for item in items]
+
+    def begin(
+        self, images: Sequence[bytes], deadline: Deadline, done: Callable[[], None]
+    ) -> Callable[[], list[Scores | ImageFailure]]:
+        """As `service.handlers.interface.BeginningHandler` has it."""
+        items: list[dict[str, Any]] = [{TASK_DATA_KEY: data} for data in images]
+        fill = self._pipe.begin(items, done, **_terms(deadline))
+
+        def outcomes() -> list[Scores | ImageFailure]:
+            fill()
+            return [self._outcome(item, deadline) for item in items]
+
+        return outcomes
 
     def info(self) -> HandlerInfo:
         """What runs."""
@@ -186,6 +193,15 @@ def _failure(message: str, cause: BaseException) -> ImageFailure:
     failure = ImageFailure(message)
     failure.__cause__ = cause
     return failure
+
+
+def _terms(deadline: Deadline) -> dict[str, Any]:
+    """A call's deadline as a pipe takes it."""
+    return {
+        "timeout_ms": None if deadline.at_s == math.inf else deadline.remaining_s() * 1000,
+        "has_gone": deadline.is_disconnected,
+        "item_done": None if deadline.image_done is None else _item_done(deadline.image_done),
+    }
 
 
 def _item_done(image_done: ImageDone) -> Callable[[Exception | None], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from service.call_counts import CallCounts
 from service.call_limits import CallLimits
 from service.errors import forget_frames
 from service.failure_replies import call_error, image_error, no_stats
-from service.handler_calls import HandlerCalls
+from service.handler_calls import Begun, HandlerCalls
+from service.handlers.deadline import Deadline
 from service.handlers.interface import Handler
 from service.handlers.outcomes import ImageFailure, Scores
 from service.handlers.readiness import Readiness
@@ -135,28 +137,52 @@ class InferenceService:
             InvalidRequest, Overloaded, InternalError: the call as a whole was refused.
         """
         options = options or inference.InferOptions()
-        if options.traceparent:
-            self._counts.continues(options.traceparent)
-        self._limits.check_count(len(requests))
-        top_k = self._checked_top_k(options.top_k, len(requests))
-        deadline = self._limits.deadline(options.timeout_ms)
+        top_k, deadline = self._terms(requests, options)
         if not requests:
             return []
-        entries = top_k * len(requests)
-        if entries > FREE_ENTRIES and (peer := current_peer()) is not None:
-            peer.take_memory(entries * self._entry_bytes)
         with self._admission.admit(len(requests), deadline) as place:
             if len(requests) > 1:
                 deadline = replace(deadline, image_done=place.image_done)
             outcomes = self._calls.classify([params.data for params in requests], deadline, place)
-        results = [
-            self._result(params.uuid, outcome, top_k, bool(options.with_stage_times))
-            for params, outcome in zip(requests, outcomes, strict=True)
-        ]
-        for outcome in outcomes:
-            if isinstance(outcome, ImageFailure):
-                forget_frames(outcome)
-        return results
+        return self._results(requests, outcomes, top_k, options)
+
+    def begin_infer_images(
+        self, requests: Sequence[Any], options: Any, done: Callable[[], None]
+    ) -> Begun[list[Any]]:
+        """As `infer_images`, for a thread that has other calls to begin before it waits.
+
+        Args:
+            requests: as there.
+            options: as there.
+            done: called when all images are done, in any thread, or at once: it neither waits nor
+                raises.
+
+        Raises:
+            InvalidRequest, Overloaded, InternalError: as there; `done` is not called.
+        """
+        options = options or inference.InferOptions()
+        top_k, deadline = self._terms(requests, options)
+        if not requests:
+            done()
+            return Begun(math.inf, list)
+        place = self._admission.admit(len(requests), deadline)
+        try:
+            if len(requests) > 1:
+                deadline = replace(deadline, image_done=place.image_done)
+            images = [params.data for params in requests]
+            begun = self._calls.begin(images, deadline, place, done)
+        except BaseException:
+            with place:
+                raise
+
+        def results() -> list[Any]:
+            # Other calls of this thread began meanwhile.
+            self._counts.continues(options.traceparent or "")
+            with place:
+                outcomes = begun.result()
+            return self._results(requests, outcomes, top_k, options)
+
+        return Begun(begun.waits_until_s, results)
 
     def server_info(self) -> Any:
         """The IDL's ServerInfo: handler, engine, model, versions and process."""
@@ -202,6 +228,34 @@ class InferenceService:
             return to_struct(self._whole_stats(), inference)
         except TimeoutError as error:
             raise no_stats(error) from error
+
+    def _terms(self, requests: Sequence[Any], options: Any) -> tuple[int, Deadline]:
+        """How many classes an image of a call gets, and until when the call may stay."""
+        if options.traceparent:
+            self._counts.continues(options.traceparent)
+        self._limits.check_count(len(requests))
+        top_k = self._checked_top_k(options.top_k, len(requests))
+        deadline = self._limits.deadline(options.timeout_ms)
+        entries = top_k * len(requests)
+        if entries > FREE_ENTRIES and (peer := current_peer()) is not None:
+            peer.take_memory(entries * self._entry_bytes)
+        return top_k, deadline
+
+    def _results(
+        self,
+        requests: Sequence[Any],
+        outcomes: Sequence[Scores | ImageFailure],
+        top_k: int,
+        options: Any,
+    ) -> list[Any]:
+        results = [
+            self._result(params.uuid, outcome, top_k, bool(options.with_stage_times))
+            for params, outcome in zip(requests, outcomes, strict=True)
+        ]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageFailure):
+                forget_frames(outcome)
+        return results
 
     def _checked_top_k(self, top_k: int | None, images: int) -> int:
         classes = len(self._labels.names)

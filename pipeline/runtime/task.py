@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -13,6 +14,9 @@ from pipeline.backends.interface import Item
 from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY
 
 logger = logging.getLogger(__name__)
+
+# No number of a thread is as small.
+_begun_numbers = itertools.count(1)
 
 
 class Call(ABC):
@@ -91,6 +95,7 @@ class WaitingCall(Call):
         # A plain lock, held until all items are done: waiting for it takes one call.
         self._gate = threading.Lock()
         self._gate.acquire()
+        self._all_done: Callable[[], object] = self._gate.release
         self.caller = threading.get_ident()
         self.deadline_s = deadline_s
         self._has_gone = has_gone
@@ -116,7 +121,7 @@ class WaitingCall(Call):
         # What a backend last got, such as a whole image, must not stay until the others are done.
         task.item.pop(TASK_DATA_KEY, None)
         if self.is_alone:
-            self._gate.release()
+            self._all_done()
             return
         try:
             if self._item_done is not None:
@@ -130,7 +135,7 @@ class WaitingCall(Call):
                 self._remaining -= 1
                 last = self._remaining == 0
             if last:
-                self._gate.release()
+                self._all_done()
 
     def wait(self) -> None:
         """Block until all items are done or the deadline has passed."""
@@ -138,6 +143,31 @@ class WaitingCall(Call):
             self._gate.acquire()
         else:
             self._gate.acquire(timeout=max(0.0, self.deadline_s - time.monotonic()))
+
+
+class BegunCall(WaitingCall):
+    """A call of one or several items whose thread does not wait: it may begin others meanwhile.
+
+    It is a caller of its own.
+
+    Args:
+        count, deadline_s, has_gone, item_done: as for a `WaitingCall`.
+        all_done: called once the last of them is done, in an instance's thread. Must not raise.
+    """
+
+    caller_waits = False
+
+    def __init__(
+        self,
+        count: int,
+        deadline_s: float | None,
+        has_gone: Callable[[], bool] | None,
+        item_done: Callable[[Exception | None], None] | None,
+        all_done: Callable[[], None],
+    ) -> None:
+        super().__init__(count, deadline_s, has_gone, item_done)
+        self.caller = next(_begun_numbers)
+        self._all_done = all_done
 
 
 class StartedCall(Call):

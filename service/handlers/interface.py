@@ -5,9 +5,9 @@ Both handlers implement `Handler`; the service knows them only through it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from interfaces.stats import NodeStats, Stats
 from service.handlers.deadline import Deadline
@@ -71,3 +71,24 @@ class Handler(Protocol):
 
     def close(self) -> None:
         """Stop the handler's threads and free its engine. No call is in progress."""
+
+
+@runtime_checkable
+class BeginningHandler(Protocol):
+    """A handler whose callers need not wait, so that one thread can have several calls there."""
+
+    def begin(
+        self, images: Sequence[bytes], deadline: Deadline, done: Callable[[], None]
+    ) -> Callable[[], list[Scores | ImageFailure]]:
+        """Begin to classify, and return at once.
+
+        Args:
+            images: at least one.
+            deadline: of the call.
+            done: called when all are done, in any thread, or at once: it neither waits nor raises.
+                Not when the time is over.
+
+        Returns:
+            What gives one outcome per image, in order. It has to be called once: when `done` was,
+            or the time is over.
+        """

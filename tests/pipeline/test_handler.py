@@ -6,6 +6,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -106,6 +107,25 @@ def test_each_image_of_several_is_told_of_when_it_is_done(
     handler.classify(photographs[:2], replace(in_time, peer=gone))
     assert [told.get_nowait() for _ in range(2)] == [False] * 2
     assert told.empty()
+
+
+def test_calls_that_are_begun_have_the_same_outcomes(
+    handler: PipelineHandler, photographs: list[bytes]
+) -> None:
+    calls = [[photographs[0]], [b"no image", photographs[1]], [photographs[2]]]
+    done: SimpleQueue[int] = SimpleQueue()
+    begun = [
+        handler.begin(images, Deadline.after(60_000), partial(done.put, number))
+        for number, images in enumerate(calls)
+    ]
+    assert sorted(done.get(timeout=60) for _ in calls) == [0, 1, 2]
+    for images, outcomes in zip(calls, begun, strict=True):
+        for own, other in zip(outcomes(), handler.classify(images, None), strict=True):
+            assert type(own) is type(other)
+            if isinstance(own, Scores):
+                np.testing.assert_allclose(scores(own), scores(other), atol=1e-4)
+    [late] = handler.begin(photographs[:1], Deadline(at_s=0.0, timeout_ms=7), lambda: None)()
+    assert isinstance(late, DeadlineExceededError)
 
 
 def test_info_says_what_runs(handler: PipelineHandler) -> None:

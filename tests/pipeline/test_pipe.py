@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any
 
@@ -341,6 +342,41 @@ def test_a_submitted_item_is_filled_before_its_caller_is_told(gate: Any) -> None
     assert (good[TASK_RESULT_KEY], good[TASK_DATA_KEY]) == (2, 1)
     assert TASK_RESULT_KEY not in bad
     assert isinstance(bad[TASK_ERROR_KEY], NodeError)
+
+
+def test_calls_that_one_thread_begins_are_each_a_caller(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated"}}) as run:
+        many = [{TASK_DATA_KEY: number} for number in (1, 2, 3)]
+        one = [{TASK_DATA_KEY: 10}]
+        told = [threading.Event(), threading.Event()]
+        fills = [run.begin(many, told[0].set), run.begin(one, told[1].set)]
+        gate.open.set()
+        assert all(event.wait(30) for event in told)
+        for fill in fills:
+            fill()
+    # The other caller's item does not wait for all of many.
+    assert gate.batches.index([10]) < gate.batches.index([3])
+    assert [item[TASK_RESULT_KEY] for item in [*many, *one]] == [2, 4, 6, 20]
+
+
+def test_a_call_that_was_begun_ends_with_its_time(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated"}}) as run:
+        items = [{TASK_DATA_KEY: 1}, {TASK_DATA_KEY: 2}]
+        told, dropped = threading.Event(), SimpleQueue[object]()
+        fill = run.begin(
+            items, told.set, timeout_ms=60_000, has_gone=gate.open.is_set, item_done=dropped.put
+        )
+        assert gate.entered.acquire(timeout=30)
+        fill()
+        assert all(isinstance(item[TASK_ERROR_KEY], DeadlinePassedError) for item in items)
+        gate.open.set()
+        assert told.wait(30)
+    # Only the first one was at work when its caller went.
+    assert gate.batches == [[1]]
+    assert dropped.get_nowait() is None
+    assert isinstance(dropped.get_nowait(), NodeError)
+    with pytest.raises(PipelineInputError, match="closed"):
+        run.begin(items, told.set)
 
 
 def test_submitted_items_pass_chains_and_forks() -> None:
