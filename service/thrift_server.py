@@ -56,8 +56,9 @@ class ThriftServer(Lifecycle):
     def _not_ready(self, reason: str) -> None:
         """Say through `health` that the server stops."""
 
-    def _processor(self) -> Processor:
-        """What answers the calls of one more connection."""
+    def _processor(self, transport: Transport, address: str) -> Processor:
+        """What answers the calls of one more connection, which is no reserve."""
+        del transport, address
         return Processor(self._methods, self._counts)
 
     def _open(self) -> None:
@@ -144,7 +145,7 @@ class ThriftServer(Lifecycle):
         return Connection(
             transport,
             address,
-            self._processor(),
+            self._processor(transport, address),
             self._limits,
             self._memory,
             replied=self._telling.replied,

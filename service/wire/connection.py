@@ -117,15 +117,17 @@ class Connection:
                 call_arrived()
                 self._answering = True
                 request_bytes = 0 if self._replied is None else _arguments_bytes(message)
-                reply = _in_style(self._processor.process(message), message.framed)
-                try:
-                    if self.is_reserve:
-                        self._transport.finish_sending(reply)
-                        return
-                    self._transport.send(reply)
-                finally:
-                    if self._replied is not None:
-                        self._replied(self.address, request_bytes, len(reply))
+                reply = self._processor.process(message)
+                if reply is not None:
+                    reply = _in_style(reply, message.framed)
+                    try:
+                        if self.is_reserve:
+                            self._transport.finish_sending(reply)
+                            return
+                        self._transport.send(reply)
+                    finally:
+                        if self._replied is not None:
+                            self._replied(self.address, request_bytes, len(reply))
                 self._answering = False
                 # While the next message is waited for, nothing is kept of this one.
                 del message, reply

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from thriftpy2.thrift import TException, TType
+from thriftpy2.thrift import TApplicationException, TException, TType
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,20 @@ class Method:
     required: frozenset[str]
     exceptions: dict[type[TException], str]
     check: Callable[[memoryview], None] | None
+
+    def values(self, args: Any) -> list[Any]:
+        """The arguments in order; TApplicationException where a required one is missing.
+
+        Args:
+            args: the decoded struct.
+        """
+        values = vars(args)
+        if missing := missing_field(args, self.required):
+            raise TApplicationException(
+                TApplicationException.PROTOCOL_ERROR,
+                f"{self.name} needs the field {missing!r}, and the call lacks it",
+            )
+        return [values[name] for name in self.parameters]
 
 
 MethodTable = dict[bytes, Method]

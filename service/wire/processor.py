@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from thriftpy2.thrift import TApplicationException, TException, TMessageType
@@ -28,7 +30,7 @@ from service.wire.buffer_budget import POOLED_BUFFER_BYTES, MemoryFullError
 from service.wire.framing import Message
 from service.wire.large_strings import restore
 from service.wire.message_buffer import BUFFER_BYTES
-from service.wire.method_table import Method, MethodTable, missing_field
+from service.wire.method_table import Method, MethodTable
 from service.wire.peer import hold_back
 from service.wire.scanner import LimitError, ProtocolError
 
@@ -75,12 +77,11 @@ class Processor:
         self._output = TCyMemoryBuffer()
         self._encoder = BinaryProtocol(self._output)
 
-    def process(self, message: Message) -> bytes:
-        """The encoded reply to a call, without a frame header.
+    def process(self, message: Message) -> bytes | None:
+        """The encoded reply to a call, without a frame header; None where it has been sent already.
 
         Never raises: whatever fails is answered with an exception that the client understands.
         """
-        began_s = time.monotonic()
         method = self._methods.get(message.name)
         if method is None:
             self._counts.call_done(UNKNOWN_METHOD, PROTOCOL_ERROR, 0.0)
@@ -92,16 +93,32 @@ class Processor:
                 TApplicationException.UNKNOWN_METHOD,
                 f"unknown method {given!r}; this service has {known}",
             )
+        call = partial(self._call, method, message)
+        return self.reply(method, message.name, message.sequence_id, time.monotonic(), call)
+
+    def reply(
+        self, method: Method, name: bytes, sequence_id: int, began_s: float, call: Callable[[], Any]
+    ) -> bytes:
+        """The encoded reply of what a call gives or raises, without a frame header. Never raises.
+
+        Args:
+            method: of the call, which is counted.
+            name: the method's.
+            sequence_id: the client's number for the call.
+            began_s: when the call had arrived, on the monotonic clock.
+            call: gives the result, or raises.
+        """
         try:
-            reply, outcome = self._answer(method, message)
+            reply, outcome = self._answer(method, name, sequence_id, call)
         except TApplicationException as error:
-            reply = self.encode_exception(message.name, message.sequence_id, error.type, str(error))
+            reply = self.encode_exception(name, sequence_id, error.type, str(error))
             outcome = PROTOCOL_ERROR
         except ProtocolError as error:
-            reply, outcome = self._refusal(message.name, message.sequence_id, error)
+            reply, outcome = self._refusal(name, sequence_id, error)
         # Native libraries raise things that are no Exception, such as Rust's panics in Python.
         except BaseException as error:  # noqa: BLE001 (the connection and its neighbours must live)
-            reply, outcome = self._internal_error(method, message, error), INTERNAL_ERROR
+            reply = self._internal_error(method, name, sequence_id, error)
+            outcome = INTERNAL_ERROR
         self._counts.call_done(method.name, outcome, time.monotonic() - began_s)
         if len(reply) > BUFFER_BYTES:
             self._new_output()
@@ -149,13 +166,19 @@ class Processor:
             name, TMessageType.EXCEPTION, sequence_id, TApplicationException(exception_type, text)
         )
 
-    def _answer(self, method: Method, message: Message) -> tuple[bytes, str]:
+    def _call(self, method: Method, message: Message) -> Any:
+        """What the method gives."""
+        if method.check is not None and len(message.body) > BUFFER_BYTES:
+            method.check(message.body)
+        return method.call(*self.decode(method, message))
+
+    def _answer(
+        self, method: Method, name: bytes, sequence_id: int, call: Callable[[], Any]
+    ) -> tuple[bytes, str]:
         """The encoded reply, and the outcome of the call."""
         result, told = method.result(), OK
         try:
-            if method.check is not None and len(message.body) > BUFFER_BYTES:
-                method.check(message.body)
-            outcome = method.call(*self._decode(method, message))
+            outcome = call()
         except TException as error:
             field = method.exceptions.get(type(error))
             if field is None:
@@ -169,9 +192,10 @@ class Processor:
         else:
             if outcome is not None:
                 result.success = outcome
-        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result), told
+        return self._encode(name, TMessageType.REPLY, sequence_id, result), told
 
-    def _decode(self, method: Method, message: Message) -> list[Any]:
+    def decode(self, method: Method, message: Message) -> list[Any]:
+        """The arguments of a call; TApplicationException where one is missing."""
         args = method.args()
         source, decoder = _idle_decoders.pop() if _idle_decoders else _new_decoder()
         source.clean()
@@ -185,28 +209,24 @@ class Processor:
             restore(args, message.strings)
             # The arguments alone have them now.
             message.strings.clear()
-        values = vars(args)
-        if missing := missing_field(args, method.required):
-            raise TApplicationException(
-                TApplicationException.PROTOCOL_ERROR,
-                f"{method.name} needs the field {missing!r}, and the call lacks it",
-            )
-        return [values[name] for name in method.parameters]
+        return method.values(args)
 
-    def _internal_error(self, method: Method, message: Message, error: BaseException) -> bytes:
+    def _internal_error(
+        self, method: Method, name: bytes, sequence_id: int, error: BaseException
+    ) -> bytes:
         error_id = new_error_id()
         _log.error("%s failed, error_id %s", method.name, error_id, exc_info=error)
         field = method.exceptions.get(inference.InternalError)
         if field is None:
             return self.encode_exception(
-                message.name,
-                message.sequence_id,
+                name,
+                sequence_id,
                 TApplicationException.INTERNAL_ERROR,
                 f"{INTERNAL_ERROR_MESSAGE}: {error_id}",
             )
         result = method.result()
         setattr(result, field, inference.InternalError(INTERNAL_ERROR_MESSAGE, error_id))
-        return self._encode(message.name, TMessageType.REPLY, message.sequence_id, result)
+        return self._encode(name, TMessageType.REPLY, sequence_id, result)
 
     def _encode(self, name: bytes, message_type: int, sequence_id: int, struct: Any) -> bytes:
         self._output.clean()
