@@ -10,6 +10,7 @@ from typing import Any
 
 from thriftpy2.thrift import TApplicationException
 
+from cluster.gathering import MOST_IMAGES
 from cluster.hop import ClientGoneError, HopError, HopTimeoutError, StaleConnectionError
 from cluster.infer_arguments import options_piece, requests_in_pieces
 from cluster.replicas import Replica, Replicas
@@ -23,7 +24,6 @@ _log = logging.getLogger(__name__)
 REPLICAS = "replicas"
 """The reason of calls that are refused since no replica takes them."""
 
-_METHOD = "infer_images"
 # A replica answers by the deadline; only one that hangs does not.
 _GRACE_S = 0.5
 # A call that broke so many replicas' connections may be what ends them.
@@ -70,8 +70,11 @@ class Forwarder:
             if replica is None:
                 raise refusal or _none_there(broken)
             options.timeout_ms = _left_ms(deadline)
+            pieces = [*head, options_piece(options)]
+            # What a replica died under may have been one of those that it had got together.
+            is_alone = bool(broken) or images > MOST_IMAGES
             try:
-                result = self._ask(replica, [*head, options_piece(options)], until_s, deadline)
+                result = _asked(replica, pieces, until_s, deadline, is_alone=is_alone)
             except HopError as error:
                 without.add(replica.entry.name)
                 replica.broke()
@@ -103,25 +106,22 @@ class Forwarder:
             refusal = _named(refused)
             without.add(replica.entry.name)
 
-    def _ask(
-        self, replica: Replica, pieces: list[bytes], until_s: float, deadline: Deadline
-    ) -> Any:
-        """The result's struct; a connection that had been closed meanwhile is replaced."""
-        stale: StaleConnectionError | None = None
-        while True:
-            try:
-                connection = replica.connection()
-            except HopError as error:
-                # It was no idle connection that ended, but the replica, with the call.
-                raise stale or error from error
-            try:
-                return connection.call(_METHOD, pieces, until_s, deadline.peer)
-            except StaleConnectionError as error:
-                stale = error
-                # Those that were kept with it are no better.
-                replica.close()
-            finally:
-                replica.give_back(connection)
+
+def _asked(
+    replica: Replica, pieces: list[bytes], until_s: float, deadline: Deadline, *, is_alone: bool
+) -> Any:
+    """The result's struct; a connection that had been closed meanwhile is replaced."""
+    stale: StaleConnectionError | None = None
+    while True:
+        try:
+            return replica.gathering.call(pieces, until_s, deadline.peer, is_alone=is_alone)
+        except StaleConnectionError as error:
+            stale = error
+            # Those that were kept with it are no better.
+            replica.close()
+        except HopError as error:
+            # It was no idle connection that ended, but the replica, with the call.
+            raise error if error.had_begun or stale is None else stale from error
 
 
 def _left_ms(deadline: Deadline) -> int | None:

@@ -1,4 +1,4 @@
-"""The way from a front end to a replica: kept connections that carry one call at a time.
+"""The way from a front end to a replica: connections that carry a call, or several, at a time.
 
 Messages are those of the IDL, framed. Images are sent from where the client's message has put them,
 without a copy (`sendmsg`).
@@ -6,6 +6,7 @@ without a copy (`sendmsg`).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import select
@@ -13,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from thriftpy2.protocol import TCyBinaryProtocol
 from thriftpy2.thrift import TApplicationException, TMessageType
@@ -33,6 +34,7 @@ _CALL, _REPLY, _EXCEPTION = (
     for kind in (TMessageType.CALL, TMessageType.REPLY, TMessageType.EXCEPTION)
 )
 _BUFFER_BYTES = 16 * 1024
+_MOST_AT_ONCE_BYTES = 64 * 1024
 _CONNECT_S = 1.0
 # A replica that takes nothing of a call for so long hangs.
 _SEND_S = 10
@@ -66,7 +68,7 @@ class ClientGoneError(Exception):
 
 
 class HopConnection:
-    """A connection to a replica, for one call at a time.
+    """A connection to a replica, for one call at a time, or for a message with several.
 
     Args:
         host: of the replica.
@@ -101,6 +103,7 @@ class HopConnection:
         self._poll.register(sock, select.POLLIN)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._sequence_ids = itertools.count(1)
+        self._unfinished = b""
 
     def call(
         self, method: str, arguments: Sequence[_Bytes], until_s: float, peer: Peer | None
@@ -121,33 +124,82 @@ class HopConnection:
             HopTimeoutError, ClientGoneError: as they say.
             TApplicationException: the replica does not take the call.
         """
-        self.is_sound = False
-        name = method.encode()
         sequence_id = next(self._sequence_ids) & 0x7FFFFFFF
-        about = b"%s%s%s" % (_LENGTH.pack(len(name)), name, _LENGTH.pack(sequence_id))
-        length = len(_CALL) + len(about) + sum(map(len, arguments))
         had_begun = False
         try:
-            message = [_LENGTH.pack(length) + _CALL + about, *arguments]
-            self._send(message, _LENGTH.size + length, until_s, peer)
+            self.send(method, sequence_id, arguments, until_s, peer)
             self._wait(until_s, peer)
             came = self._socket.recv_into(self._buffer)
             had_begun = came > 0
             reply = self._rest(came, until_s, peer)
-        except OSError as error:
-            self._raise_broken(error.strerror or str(error), had_begun=had_begun)
-        except EOFError:
-            self._raise_broken("it was closed", had_begun=had_begun)
+        except (OSError, EOFError) as error:
+            raise self.broken(error, had_begun=had_begun) from None
+        self.all_came()
+        return self.decoded(method, sequence_id, reply)
+
+    def send(
+        self,
+        method: str,
+        sequence_id: int,
+        arguments: Sequence[_Bytes],
+        until_s: float,
+        peer: Peer | None,
+    ) -> None:
+        """Send a call; OSError where the connection breaks, and else what `call` raises."""
+        self.is_sound = False
+        about = _about(method, sequence_id)
+        length = len(_CALL) + len(about) + sum(map(len, arguments))
+        message = [_LENGTH.pack(length) + _CALL + about, *arguments]
+        self._send(message, _LENGTH.size + length, until_s, peer)
+
+    def all_came(self) -> None:
+        """All replies have come: it can carry another call."""
         self._was_used = self.is_sound = True
-        return self._decoded(method, about, reply)
+
+    def fileno(self) -> int:
+        """Its descriptor, for those that wait for it themselves."""
+        return self._socket.fileno()
+
+    def receive(self) -> list[memoryview]:
+        """The replies that have come as a whole, once something has come.
+
+        Raises:
+            EOFError: the replica has closed the connection.
+            OSError: it broke.
+        """
+        data = self._socket.recv(_MOST_AT_ONCE_BYTES)
+        if not data:
+            raise EOFError
+        came = memoryview(self._unfinished + data if self._unfinished else data)
+        replies = []
+        while len(came) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(came)[0]
+            if end > len(came):
+                break
+            replies.append(came[_LENGTH.size : end])
+            came = came[end:]
+        self._unfinished = bytes(came)
+        return replies
+
+    def tell_gone(self, place: int) -> None:
+        """Tell the replica that nobody waits for the call in that place of a message any more."""
+        with contextlib.suppress(OSError):
+            self._socket.send(bytes([place]), socket.MSG_DONTWAIT)
+
+    def broken(self, error: Exception, *, had_begun: bool) -> HopError:
+        """What to raise of a connection that broke.
+
+        Args:
+            error: OSError, or EOFError where it was closed.
+            had_begun: whether something of a reply has come.
+        """
+        kind = StaleConnectionError if self._was_used and not had_begun else HopError
+        text = getattr(error, "strerror", None) or str(error) or "it was closed"
+        return kind(f"the connection broke: {text}", had_begun=True)
 
     def close(self) -> None:
         """Close it; may be repeated."""
         self._socket.close()
-
-    def _raise_broken(self, text: str, *, had_begun: bool) -> NoReturn:
-        kind = StaleConnectionError if self._was_used and not had_begun else HopError
-        raise kind(f"the connection broke: {text}", had_begun=True) from None
 
     def _send(
         self, pieces: list[_Bytes], total_bytes: int, until_s: float, peer: Peer | None
@@ -234,7 +286,14 @@ class HopConnection:
             raise EOFError
         return count
 
-    def _decoded(self, method: str, about: bytes, reply: memoryview) -> Any:
+    def decoded(self, method: str, sequence_id: int, reply: memoryview) -> Any:
+        """The struct of the result of that call.
+
+        Raises:
+            HopError: the reply is none to it.
+            TApplicationException: the replica does not take the call.
+        """
+        about = _about(method, sequence_id)
         start = len(_REPLY) + len(about)
         kind, told = bytes(reply[: len(_REPLY)]), reply[len(_REPLY) : start]
         if told != about or kind not in (_REPLY, _EXCEPTION):
@@ -249,3 +308,18 @@ class HopConnection:
         result = getattr(inference.InferenceService, f"{method}_result")()
         _BinaryProtocol(source).read_struct(result)
         return result
+
+
+def sequence_id_of(reply: memoryview) -> int:
+    """The number of the call that a reply is to; -1 where it is no reply."""
+    start = len(_REPLY) + _LENGTH.size
+    if len(reply) < start:
+        return -1
+    start += _LENGTH.unpack_from(reply, len(_REPLY))[0]
+    return -1 if len(reply) < start + _LENGTH.size else int(_LENGTH.unpack_from(reply, start)[0])
+
+
+def _about(method: str, sequence_id: int) -> bytes:
+    """A message's head behind its kind."""
+    name = method.encode()
+    return b"%s%s%s" % (_LENGTH.pack(len(name)), name, _LENGTH.pack(sequence_id))

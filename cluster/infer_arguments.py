@@ -18,6 +18,7 @@ _LENGTH = struct.Struct(">I")
 _STOP = b"\x00"
 # Fields of infer_images, and of InferenceParams.
 _REQUESTS = _FIELD.pack(TType.LIST, 1) + bytes([TType.STRUCT])
+_CALLS = _REQUESTS
 _OPTIONS = _FIELD.pack(TType.STRUCT, 2)
 _UUID, _DATA = _FIELD.pack(TType.STRING, 1), _FIELD.pack(TType.STRING, 2)
 
@@ -42,6 +43,15 @@ def options_piece(options: Any) -> bytes:
     _BinaryProtocol(buffer).write_struct(options)
     encoded: bytes = buffer.getvalue()
     return _OPTIONS + encoded + _STOP
+
+
+def gathered(calls: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """The arguments of `cluster.gathered_method`: those of several calls, each in pieces."""
+    pieces = [_CALLS + _LENGTH.pack(len(calls))]
+    for call in calls:
+        pieces += call
+    pieces.append(_STOP)
+    return pieces
 
 
 def _as_bytes(string: str | bytes) -> bytes:

@@ -6,6 +6,7 @@ import logging
 import threading
 from dataclasses import replace
 
+from cluster.gathered_calls import GatheringServer
 from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
@@ -16,7 +17,6 @@ from service.images.limit import prepare_opencv
 from service.malloc_arenas import limit_arenas
 from service.options.server_settings import ServerSettings
 from service.processes.placement import Placement
-from service.server import Server
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ReplicaServer:
         limit_arenas()
         self._is_up = threading.Event()
         self._listener = _TellingListener(settings, self._is_up)
-        self.server = Server(
+        self.server = GatheringServer(
             settings,
             handler,
             lambda: create_handler(handler, for_handler),

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from cluster.gathering import Gathering
 from cluster.hop import HopConnection
 from cluster.replica_entry import ReplicaEntry
 
@@ -35,16 +36,21 @@ class Replica:
         entry: what it tells of itself.
         outstanding: images that were sent there and are not answered.
         calls: how many have been answered.
+        gathering: how calls get there.
     """
 
     entry: ReplicaEntry
     outstanding: int = 0
     calls: int = 0
+    gathering: Gathering = field(init=False)
     _idle: deque[HopConnection] = field(default_factory=deque)
     _pause_s: float = 0.0
     _avoided_until_s: float = 0.0
     # Since when it has had calls and given no answer.
     _asked_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.gathering = Gathering(self)
 
     def connection(self) -> HopConnection:
         """A kept connection, or a fresh one; HopError where there is none."""

@@ -5,10 +5,10 @@ A caller sends images to a replica that answers at once, from 10 threads or task
 * `handle`: a DeploymentHandle of Ray Serve's,
 * `actor`: an asynchronous method of a plain Ray actor,
 * `thrift`: a connection of `cluster.hop` to the replica's own server, the null handler's,
-* `thrift x4`: the same with four images a call, of one caller each: the most that gathering images
-  could gain, since the gathering itself is not in it;
-* `thrift gathered`: with it. Callers that find four calls on their way leave their image to the
-  next call, which takes up to eight as soon as one has come back. A lone caller never waits.
+* `thrift x4`: the same with four images a call, of one caller each: about the most that gathering
+  calls could gain, since the gathering itself is not in it;
+* `thrift gathered`: as front ends send them (`cluster.gathering`), several calls in a message where
+  many come.
 
 All run on one local Ray, in turns (A B C, C B A, ...). For each it writes the median latency of a
 call, images a second, and CPU time an image: of the caller, of the replica and of Ray's own
@@ -25,7 +25,6 @@ import statistics
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,13 +40,14 @@ from cluster.applications import SERVE_LOG
 from cluster.hop import HopConnection
 from cluster.infer_arguments import options_piece, requests_in_pieces
 from cluster.ray_names import NAMESPACE
+from cluster.replica_entry import ReplicaEntry
 from cluster.replica_server import ReplicaServer
+from cluster.replicas import Replica
 from idl import inference
 from service.handlers.handler_settings import HandlerSettings
 from service.options.server_settings import ServerSettings
 
 _GATHERED = 4
-_CALLS_UNDER_WAY, _MOST = 4, 8
 _CALLERS = (10, 64)
 _HOUR_S = 3600.0
 
@@ -186,52 +186,18 @@ def _over_thrift(address: tuple[str, int], image: bytes, images: int) -> Callabl
     return make
 
 
-class _Waiting:
-    """An image that waits for its result."""
+def _over_gathering(address: tuple[str, int], image: bytes) -> Callable[[], Any]:
+    replica = Replica(ReplicaEntry("replica", *address, "node", 0, "release"))
+    request = [inference.InferenceParams("0", image)]
 
-    def __init__(self, request: Any) -> None:
-        self.request = request
-        self.woken = threading.Event()
-        self.result: Any = None
+    def call() -> object:
+        pieces = [*requests_in_pieces(request), options_piece(inference.InferOptions())]
+        until_s = time.monotonic() + _HOUR_S
+        result = replica.gathering.call(pieces, until_s, None, is_alone=False)
+        assert len(result.success) == 1
+        return result
 
-
-class Gatherer:
-    """Sends the images of several callers in one call, as soon as one of few calls comes back."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
-        self._connections = [HopConnection(*address) for _ in range(_CALLS_UNDER_WAY)]
-
-    def classify(self, image: bytes) -> None:
-        """Return once the image has its result."""
-        own = _Waiting(inference.InferenceParams("0", image))
-        with self._lock:
-            self._waiting.append(own)
-        while own.result is None:
-            with self._lock:
-                connection = self._connections.pop() if self._connections else None
-            if connection is not None:
-                self._send(connection)
-            else:
-                # For its result, or to make the next call since another's has come back.
-                own.woken.wait()
-                own.woken.clear()
-
-    def _send(self, connection: HopConnection) -> None:
-        with self._lock:
-            some = [self._waiting.popleft() for _ in range(min(_MOST, len(self._waiting)))]
-        if some:
-            requests = [one.request for one in some]
-            pieces = [*requests_in_pieces(requests), options_piece(inference.InferOptions())]
-            found = connection.call("infer_images", pieces, time.monotonic() + _HOUR_S, None)
-            for one, result in zip(some, found.success, strict=True):
-                one.result = result
-                one.woken.set()
-        with self._lock:
-            self._connections.append(connection)
-            if self._waiting:
-                self._waiting[0].woken.set()
+    return lambda: call
 
 
 def main() -> None:
@@ -266,7 +232,6 @@ def main() -> None:
     async def over_actor() -> object:
         return await actor.classify.remote(image)
 
-    gatherer = Gatherer(address)
     windows = {pid: Window(pid, options.seconds) for pid in (of_serve, of_actor)}
     ways: list[tuple[str, int, int, Callable[[int], Any]]] = [
         ("handle", of_serve, 1, lambda callers: _in_tasks(callers, over_handle)),
@@ -279,15 +244,8 @@ def main() -> None:
             # As many images are on their way as with the others.
             lambda n: _in_threads(max(1, n // _GATHERED), _over_thrift(address, image, _GATHERED)),
         ),
+        ("thrift gathered", of_actor, 1, lambda n: _in_threads(n, _over_gathering(address, image))),
     ]
-    ways.append(
-        (
-            "thrift gathered",
-            of_actor,
-            1,
-            lambda n: _in_threads(n, lambda: lambda: gatherer.classify(image)),
-        )
-    )
     for repeat in range(options.repeats):
         for callers in _CALLERS:
             for way, pid, each, runner in ways if repeat % 2 == 0 else ways[::-1]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.front_end import FrontEnd
+from cluster.gathered_calls import GatheringServer
 from cluster.replica_entry import ReplicaEntry
 from cluster.replicas import Replicas
 from service.accepting.listener import PortListener
@@ -57,14 +58,18 @@ class Parts:
         self._count = 0
 
     def replica(
-        self, handler: Handler | None = None, **settings: Any
+        self,
+        handler: Handler | None = None,
+        *,
+        kind: type[Server] = GatheringServer,
+        **settings: Any,
     ) -> tuple[RunningServer, ReplicaEntry]:
         """A replica, and what front ends are told of it."""
         changed = replace(ServerSettings(port=0, max_queue_ms=0), **settings)
         listener = PortListener(changed)
         running = self._stack.enter_context(
             _running(
-                Server(changed, "null", lambda: handler or ScriptedHandler(), listener), listener
+                kind(changed, "null", lambda: handler or ScriptedHandler(), listener), listener
             )
         )
         self._count += 1

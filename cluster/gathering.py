@@ -1,0 +1,137 @@
+"""The calls of one front end to one replica: alone, or several in a message where many come."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.gathered_message import Connections, GatheredMessage, NotGatheredError, WaitingCall
+from cluster.gathered_method import EACH, MOST_CALLS
+from cluster.hop import HopTimeoutError
+from service.wire.peer import Peer
+
+MOST_IMAGES = 4
+"""A call of more images goes alone: its message is long as it is."""
+
+_MOST_BYTES, _MOST_BYTES_EACH = 1024 * 1024, 128 * 1024
+# With so few calls under way, gathering saves less than its thread takes for the others.
+_FEW = 4
+# For a replica that takes no gathered calls.
+_PAUSE_S = 10.0
+
+
+class Gathering:
+    """Sends calls to a replica, those that come within a moment together. For all threads.
+
+    A call that finds few under way goes at once and alone. Of many, the one that finds nobody about
+    to send lets the other threads run for a moment, and sends what they have for the replica, too.
+
+    Args:
+        replica: the connections to it.
+    """
+
+    def __init__(self, replica: Connections) -> None:
+        self._replica = replica
+        self._lock = threading.Lock()
+        self._under_way = 0
+        # The first one's thread is about to send.
+        self._pending: list[WaitingCall] = []
+        self._alone_until_s = 0.0
+
+    @property
+    def pending(self) -> int:
+        """How many calls leave with the next messages."""
+        return len(self._pending)
+
+    def call(
+        self, pieces: Sequence[bytes], until_s: float, peer: Peer | None, *, is_alone: bool
+    ) -> Any:
+        """The struct of the result of infer_images.
+
+        Args:
+            pieces: the arguments.
+            until_s: when to give up, on the monotonic clock.
+            peer: the client that the call is for; None where there is none.
+            is_alone: whether it is to go alone in any case.
+
+        Raises:
+            HopError, HopTimeoutError, ClientGoneError, TApplicationException: as from
+                `HopConnection.call`.
+        """
+        with self._lock:
+            self._under_way += 1
+            own = None
+            if self._under_way > _FEW and not is_alone:
+                own = self._queued(pieces, until_s, peer)
+        try:
+            if own is not None:
+                message = self._message(own)
+                if message is not None:
+                    return message.result(own)
+            return self._call_alone(pieces, until_s, peer)
+        except NotGatheredError:
+            self._alone_until_s = time.monotonic() + _PAUSE_S
+            return self._call_alone(pieces, until_s, peer)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def _queued(
+        self, pieces: Sequence[bytes], until_s: float, peer: Peer | None
+    ) -> WaitingCall | None:
+        """A call that others may join; None where it has to go alone."""
+        if self._alone_until_s and time.monotonic() < self._alone_until_s:
+            return None
+        own = WaitingCall(pieces, until_s, peer)
+        if own.length > _MOST_BYTES_EACH:
+            return None
+        own.leads = not self._pending
+        self._pending.append(own)
+        return own
+
+    def _message(self, own: WaitingCall) -> GatheredMessage | None:
+        """The message in which a call is on its way; None where no other has come to join it."""
+        if not own.leads and not own.wait():
+            with self._lock:
+                if own.message is None and not own.leads:
+                    self._pending.remove(own)
+                    raise HopTimeoutError
+        if own.message is not None:
+            return own.message
+        _let_others_come()
+        with self._lock:
+            calls = self._taken()
+            message = GatheredMessage(calls, self._replica) if len(calls) > 1 else None
+            if self._pending:
+                self._pending[0].leads = True
+                self._pending[0].woken.release()
+        if message is not None:
+            message.send()
+        return message
+
+    def _taken(self) -> list[WaitingCall]:
+        """The calls that leave now, that of this thread and those that came next."""
+        count = total_bytes = 0
+        for call in self._pending[:MOST_CALLS]:
+            total_bytes += call.length
+            if count and total_bytes > _MOST_BYTES:
+                break
+            count += 1
+        taken = self._pending[:count]
+        del self._pending[:count]
+        return taken
+
+    def _call_alone(self, pieces: Sequence[bytes], until_s: float, peer: Peer | None) -> Any:
+        connection = self._replica.connection()
+        try:
+            return connection.call(EACH, pieces, until_s, peer)
+        finally:
+            self._replica.give_back(connection)
+
+
+def _let_others_come() -> None:
+    """Let the threads run that are about to call; where there are none, it takes no time."""
+    os.sched_yield()
