@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,22 @@ from engine.interface import Engine
 _DEVICE = "CPU"
 # In int8 the graph says which layers are quantised; the hint is for all others.
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_core_lock = threading.Lock()
+_the_core: openvino.Core | None = None
+
+
+def core() -> openvino.Core:
+    """The only one of this process, which stays.
+
+    Each has its CPU plugin give the thread that makes it another stack for signals, which is
+    unmapped when it goes; where one goes before another that was made later, the thread is left
+    with a stack that is not there, and the next signal with a handler ends the process.
+    """
+    global _the_core
+    with _core_lock:
+        if _the_core is None:
+            _the_core = openvino.Core()
+        return _the_core
 
 
 class OpenVinoEngine(Engine):
@@ -36,7 +53,7 @@ class OpenVinoEngine(Engine):
     def check_host(cls, precision: str) -> None:
         """For bf16 the CPU has to have it."""
         if precision == "bf16":
-            require_bf16(openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+            require_bf16(core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
 
     @property
     def versions(self) -> dict[str, str]:
@@ -58,13 +75,12 @@ class OpenVinoEngine(Engine):
         context.close()
 
     def _compile(self) -> None:
-        core = openvino.Core()
         self.check_host(self.options.precision)
         content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
         settings = self.settings()
         try:
             if self.options.cache_path is None:
-                self.compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
+                self.compiled = core().compile_model(core().read_model(content), _DEVICE, settings)
                 return
             key = self.cache_key(
                 content,
@@ -76,7 +92,7 @@ class OpenVinoEngine(Engine):
             )
 
             def compile_for_cache() -> bytes:
-                compiled = core.compile_model(core.read_model(content), _DEVICE, settings)
+                compiled = core().compile_model(core().read_model(content), _DEVICE, settings)
                 blob = io.BytesIO()
                 compiled.export_model(blob)
                 return blob.getvalue()
@@ -87,7 +103,7 @@ class OpenVinoEngine(Engine):
                 compile_for_cache,
                 secret_file=self.options.cache_key_file,
             )
-            self.compiled = core.import_model(io.BytesIO(blob), _DEVICE, settings)
+            self.compiled = core().import_model(io.BytesIO(blob), _DEVICE, settings)
         except RuntimeError as error:
             raise EngineError(
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"

@@ -110,3 +110,24 @@ def test_the_first_runs_of_a_process_may_come_at_the_same_time(small_file: Path)
     The processes are forks of one that has imported everything and has no threads yet.
     """
     subprocess.run([sys.executable, "-c", _FIRST_RUNS, str(small_file)], check=True)
+
+
+_SIGNAL_AFTER_TWO = """
+import signal, sys
+from engine.options import EngineOptions
+from engine.onnx_graph.model import OnnxModel
+from engine.providers.openvino import OpenVinoEngine
+
+model = OnnxModel.load(sys.argv[1])
+first, second = (OpenVinoEngine(model, EngineOptions()) for _ in range(2))
+del first, second
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_engines_have_gone(small_file: Path) -> None:
+    """The first one goes first, with the stack for signals that its plugin would have set."""
+    program = [sys.executable, "-c", _SIGNAL_AFTER_TWO, str(small_file)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr
