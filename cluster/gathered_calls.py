@@ -12,7 +12,15 @@ from typing import Any
 from thriftpy2.thrift import TApplicationException
 from thriftpy2.transport import TCyMemoryBuffer
 
-from cluster.gathered_method import EACH, MOST_CALLS, NAME, GatheredArguments
+from cluster.gathered_method import (
+    EACH,
+    FORGET,
+    FORGET_BYTES,
+    MOST_CALLS,
+    NAME,
+    GatheredArguments,
+    forgotten,
+)
 from service.call_counts import CallCounts
 from service.handler_calls import Begun
 from service.inference_service import InferenceService
@@ -34,7 +42,9 @@ _METHOD = Method(
     {},
     None,
 )
-_WHOLE, _EACH = NAME.encode(), EACH.encode()
+_WHOLE, _EACH, _FORGET = NAME.encode(), EACH.encode(), FORGET.encode()
+# More at once are heard of the next time.
+_MOST_HEARD_BYTES = MOST_CALLS * FORGET_BYTES
 
 
 class GatheringServer(Server):
@@ -77,6 +87,9 @@ class GatheringProcessor(Processor):
 
     def process(self, message: Message) -> bytes | None:
         """As `Processor`; None for gathered calls, whose replies are sent one by one."""
+        if message.name == _FORGET:
+            # The call was answered meanwhile.
+            return None
         if message.name != _WHOLE:
             return super().process(message)
         try:
@@ -231,14 +244,17 @@ class _Together:
     def _listen(self) -> None:
         """Hear what the front end has told meanwhile."""
         try:
-            told = self._socket.recv(MOST_CALLS, socket.MSG_DONTWAIT)
+            come = self._socket.recv(_MOST_HEARD_BYTES, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+            # What has not come as a whole stays there.
+            if whole_bytes := len(come) - len(come) % FORGET_BYTES:
+                come = self._socket.recv(whole_bytes, socket.MSG_DONTWAIT)
+                self._gone.update(forgotten(come))
         except BlockingIOError:
             return
         except OSError:
-            told = b""
-        self._gone.update(told)
+            come = b""
         # Nothing comes, too, where this server has ended that half, as it does when it drains.
-        if not told and self._peer.is_disconnected():
+        if not come and self._peer.is_disconnected():
             self._gone.update(range(MOST_CALLS))
             self._is_closed = True
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from cluster.gathered_method import EACH, NAME
+from cluster.gathered_method import EACH, NAME, forget
 from cluster.hop import (
     ClientGoneError,
     HopConnection,
@@ -193,7 +193,7 @@ class GatheredMessage:
         call = self._clients.pop(fd)
         # Otherwise it is this server that has ended its half, as it does when it drains.
         if not call.is_over and call.peer is not None and call.peer.is_disconnected():
-            connection.tell_gone(call.place)
+            connection.tell(forget(call.place))
             self._end(call, own, ClientGoneError)
 
     def _fail(self, failed: Callable[[], Exception], own: WaitingCall | None = None) -> None:

@@ -2,14 +2,15 @@
 
 It is no part of the IDL, since it is nothing for clients. Its arguments are those of
 `infer_images`, several times in a list. Each of these calls is answered by itself, as soon as it is
-done, with the reply of `infer_images` whose sequence id is the call's place in the list. A byte
-that comes meanwhile is the place of a call for which nobody waits any more; no other message
-follows it on that connection.
+done, with the reply of `infer_images` whose sequence id is the call's place in the list. A message
+of `FORGET` meanwhile names one for which nobody waits any more; it has no reply, and may come late.
 """
 
 from __future__ import annotations
 
-from thriftpy2.thrift import TPayload, TType
+import struct
+
+from thriftpy2.thrift import TMessageType, TPayload, TType
 
 from idl import inference
 
@@ -21,6 +22,25 @@ EACH = "infer_images"
 
 MOST_CALLS = 16
 """Of one message."""
+
+FORGET = "forget"
+"""The method whose sequence id is the place of a call; it has no arguments."""
+
+_FORGET = struct.Struct(f">II I{len(FORGET)}s Ix")
+FORGET_BYTES = _FORGET.size
+_LENGTH_BYTES = 4
+
+
+def forget(place: int) -> bytes:
+    """The framed message."""
+    kind = 0x80010000 | TMessageType.CALL
+    name = FORGET.encode()
+    return _FORGET.pack(FORGET_BYTES - _LENGTH_BYTES, kind, len(name), name, place)
+
+
+def forgotten(messages: bytes) -> list[int]:
+    """The places that these name, which are whole."""
+    return [place for *_, place in _FORGET.iter_unpack(messages)]
 
 
 class GatheredArguments(TPayload):

@@ -104,6 +104,8 @@ class HopConnection:
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._sequence_ids = itertools.count(1)
         self._unfinished = b""
+        # Whether no message was cut short.
+        self._is_whole = True
 
     def call(
         self, method: str, arguments: Sequence[_Bytes], until_s: float, peer: Peer | None
@@ -154,7 +156,8 @@ class HopConnection:
 
     def all_came(self) -> None:
         """All replies have come: it can carry another call."""
-        self._was_used = self.is_sound = True
+        self._was_used = True
+        self.is_sound = self._is_whole
 
     def fileno(self) -> int:
         """Its descriptor, for those that wait for it themselves."""
@@ -181,10 +184,11 @@ class HopConnection:
         self._unfinished = bytes(came)
         return replies
 
-    def tell_gone(self, place: int) -> None:
-        """Tell the replica that nobody waits for the call in that place of a message any more."""
+    def tell(self, message: bytes) -> None:
+        """Send a message that has no reply, if the kernel takes it at once."""
         with contextlib.suppress(OSError):
-            self._socket.send(bytes([place]), socket.MSG_DONTWAIT)
+            sent = self._socket.send(message, socket.MSG_DONTWAIT)
+            self._is_whole = self._is_whole and sent == len(message)
 
     def broken(self, error: Exception, *, had_begun: bool) -> HopError:
         """What to raise of a connection that broke.
