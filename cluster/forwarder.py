@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from thriftpy2.thrift import TApplicationException
 
-from cluster.gathering import MOST_IMAGES
+from cluster.gathering import FEW_IMAGES, MOST_IMAGES
 from cluster.hop import ClientGoneError, HopError, HopTimeoutError, StaleConnectionError
 from cluster.infer_arguments import options_piece, requests_in_pieces
 from cluster.replicas import Replica, Replicas
@@ -72,9 +73,11 @@ class Forwarder:
             options.timeout_ms = _left_ms(deadline)
             pieces = [*head, options_piece(options)]
             # What a replica died under may have been one of those that it had got together.
-            is_alone = bool(broken) or images > MOST_IMAGES
+            is_alone = broken or images > MOST_IMAGES or replica.outstanding <= FEW_IMAGES
+            gathering = replica.gathering
+            call = gathering.call_alone if is_alone else gathering.call
             try:
-                result = _asked(replica, pieces, until_s, deadline, is_alone=is_alone)
+                result = _asked(replica, partial(call, pieces, until_s, deadline.peer))
             except HopError as error:
                 without.add(replica.entry.name)
                 replica.broke()
@@ -107,14 +110,12 @@ class Forwarder:
             without.add(replica.entry.name)
 
 
-def _asked(
-    replica: Replica, pieces: list[bytes], until_s: float, deadline: Deadline, *, is_alone: bool
-) -> Any:
+def _asked(replica: Replica, call: Callable[[], Any]) -> Any:
     """The result's struct; a connection that had been closed meanwhile is replaced."""
     stale: StaleConnectionError | None = None
     while True:
         try:
-            return replica.gathering.call(pieces, until_s, deadline.peer, is_alone=is_alone)
+            return call()
         except StaleConnectionError as error:
             stale = error
             # Those that were kept with it are no better.

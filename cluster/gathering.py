@@ -16,9 +16,10 @@ from service.wire.peer import Peer
 MOST_IMAGES = 4
 """A call of more images goes alone: its message is long as it is."""
 
+FEW_IMAGES = 4
+"""With so few under way on a replica, its calls go alone: gathering them saves nothing."""
+
 _MOST_BYTES, _MOST_BYTES_EACH = 1024 * 1024, 128 * 1024
-# With so few calls under way, gathering saves less than its thread takes for the others.
-_FEW = 4
 # For a replica that takes no gathered calls.
 _PAUSE_S = 10.0
 
@@ -26,8 +27,8 @@ _PAUSE_S = 10.0
 class Gathering:
     """Sends calls to a replica, those that come within a moment together. For all threads.
 
-    A call that finds few under way goes at once and alone. Of many, the one that finds nobody about
-    to send lets the other threads run for a moment, and sends what they have for the replica, too.
+    A call that finds nobody about to send lets the other threads run for a moment, and sends what
+    they have for the replica, too. Where few calls are under way it should go at once, and alone.
 
     Args:
         replica: the connections to it.
@@ -36,7 +37,6 @@ class Gathering:
     def __init__(self, replica: Connections) -> None:
         self._replica = replica
         self._lock = threading.Lock()
-        self._under_way = 0
         # The first one's thread is about to send.
         self._pending: list[WaitingCall] = []
         self._alone_until_s = 0.0
@@ -46,51 +46,37 @@ class Gathering:
         """How many calls leave with the next messages."""
         return len(self._pending)
 
-    def call(
-        self, pieces: Sequence[bytes], until_s: float, peer: Peer | None, *, is_alone: bool
-    ) -> Any:
+    def call(self, pieces: Sequence[bytes], until_s: float, peer: Peer | None) -> Any:
         """The struct of the result of infer_images.
 
         Args:
             pieces: the arguments.
             until_s: when to give up, on the monotonic clock.
             peer: the client that the call is for; None where there is none.
-            is_alone: whether it is to go alone in any case.
 
         Raises:
             HopError, HopTimeoutError, ClientGoneError, TApplicationException: as from
                 `HopConnection.call`.
         """
-        with self._lock:
-            self._under_way += 1
-            own = None
-            if self._under_way > _FEW and not is_alone:
-                own = self._queued(pieces, until_s, peer)
-        try:
-            if own is not None:
-                message = self._message(own)
-                if message is not None:
-                    return message.result(own)
-            return self._call_alone(pieces, until_s, peer)
-        except NotGatheredError:
-            self._alone_until_s = time.monotonic() + _PAUSE_S
-            return self._call_alone(pieces, until_s, peer)
-        finally:
-            with self._lock:
-                self._under_way -= 1
-
-    def _queued(
-        self, pieces: Sequence[bytes], until_s: float, peer: Peer | None
-    ) -> WaitingCall | None:
-        """A call that others may join; None where it has to go alone."""
-        if self._alone_until_s and time.monotonic() < self._alone_until_s:
-            return None
         own = WaitingCall(pieces, until_s, peer)
-        if own.length > _MOST_BYTES_EACH:
-            return None
-        own.leads = not self._pending
-        self._pending.append(own)
-        return own
+        if own.length <= _MOST_BYTES_EACH and time.monotonic() >= self._alone_until_s:
+            with self._lock:
+                own.leads = not self._pending
+                self._pending.append(own)
+            try:
+                if (message := self._message(own)) is not None:
+                    return message.result(own)
+            except NotGatheredError:
+                self._alone_until_s = time.monotonic() + _PAUSE_S
+        return self.call_alone(pieces, until_s, peer)
+
+    def call_alone(self, pieces: Sequence[bytes], until_s: float, peer: Peer | None) -> Any:
+        """The same, at once and in a message of its own."""
+        connection = self._replica.connection()
+        try:
+            return connection.call(EACH, pieces, until_s, peer)
+        finally:
+            self._replica.give_back(connection)
 
     def _message(self, own: WaitingCall) -> GatheredMessage | None:
         """The message in which a call is on its way; None where no other has come to join it."""
@@ -123,13 +109,6 @@ class Gathering:
         taken = self._pending[:count]
         del self._pending[:count]
         return taken
-
-    def _call_alone(self, pieces: Sequence[bytes], until_s: float, peer: Peer | None) -> Any:
-        connection = self._replica.connection()
-        try:
-            return connection.call(EACH, pieces, until_s, peer)
-        finally:
-            self._replica.give_back(connection)
 
 
 def _let_others_come() -> None:

@@ -126,10 +126,10 @@ class HopConnection:
             HopTimeoutError, ClientGoneError: as they say.
             TApplicationException: the replica does not take the call.
         """
-        sequence_id = next(self._sequence_ids) & 0x7FFFFFFF
+        about = _about(method, next(self._sequence_ids) & 0x7FFFFFFF)
         had_begun = False
         try:
-            self.send(method, sequence_id, arguments, until_s, peer)
+            self._send_call(about, arguments, until_s, peer)
             self._wait(until_s, peer)
             came = self._socket.recv_into(self._buffer)
             had_begun = came > 0
@@ -137,7 +137,7 @@ class HopConnection:
         except (OSError, EOFError) as error:
             raise self.broken(error, had_begun=had_begun) from None
         self.all_came()
-        return self.decoded(method, sequence_id, reply)
+        return self._decoded(method, about, reply)
 
     def send(
         self,
@@ -148,8 +148,12 @@ class HopConnection:
         peer: Peer | None,
     ) -> None:
         """Send a call; OSError where the connection breaks, and else what `call` raises."""
+        self._send_call(_about(method, sequence_id), arguments, until_s, peer)
+
+    def _send_call(
+        self, about: bytes, arguments: Sequence[_Bytes], until_s: float, peer: Peer | None
+    ) -> None:
         self.is_sound = False
-        about = _about(method, sequence_id)
         length = len(_CALL) + len(about) + sum(map(len, arguments))
         message = [_LENGTH.pack(length) + _CALL + about, *arguments]
         self._send(message, _LENGTH.size + length, until_s, peer)
@@ -297,7 +301,9 @@ class HopConnection:
             HopError: the reply is none to it.
             TApplicationException: the replica does not take the call.
         """
-        about = _about(method, sequence_id)
+        return self._decoded(method, _about(method, sequence_id), reply)
+
+    def _decoded(self, method: str, about: bytes, reply: memoryview) -> Any:
         start = len(_REPLY) + len(about)
         kind, told = bytes(reply[: len(_REPLY)]), reply[len(_REPLY) : start]
         if told != about or kind not in (_REPLY, _EXCEPTION):

@@ -7,7 +7,7 @@ A caller sends images to a replica that answers at once, from 10 threads or task
 * `thrift`: a connection of `cluster.hop` to the replica's own server, the null handler's,
 * `thrift x4`: the same with four images a call, of one caller each: about the most that gathering
   calls could gain, since the gathering itself is not in it;
-* `thrift gathered`: as front ends send them (`cluster.gathering`), several calls in a message where
+* `thrift gathered`: as front ends do it (`cluster.forwarder`), several calls in a message where
   many come.
 
 All run on one local Ray, in turns (A B C, C B A, ...). For each it writes the median latency of a
@@ -37,13 +37,15 @@ import ray
 from ray import serve
 
 from cluster.applications import SERVE_LOG
+from cluster.forwarder import Forwarder
 from cluster.hop import HopConnection
 from cluster.infer_arguments import options_piece, requests_in_pieces
 from cluster.ray_names import NAMESPACE
 from cluster.replica_entry import ReplicaEntry
 from cluster.replica_server import ReplicaServer
-from cluster.replicas import Replica
+from cluster.replicas import Replicas
 from idl import inference
+from service.handlers.deadline import Deadline
 from service.handlers.handler_settings import HandlerSettings
 from service.options.server_settings import ServerSettings
 
@@ -187,14 +189,15 @@ def _over_thrift(address: tuple[str, int], image: bytes, images: int) -> Callabl
 
 
 def _over_gathering(address: tuple[str, int], image: bytes) -> Callable[[], Any]:
-    replica = Replica(ReplicaEntry("replica", *address, "node", 0, "release"))
+    replicas = Replicas()
+    replicas.update([ReplicaEntry("replica", *address, "node", 0, "release")])
+    forwarder = Forwarder(replicas)
     request = [inference.InferenceParams("0", image)]
 
     def call() -> object:
-        pieces = [*requests_in_pieces(request), options_piece(inference.InferOptions())]
-        until_s = time.monotonic() + _HOUR_S
-        result = replica.gathering.call(pieces, until_s, None, is_alone=False)
-        assert len(result.success) == 1
+        deadline = Deadline(time.monotonic() + _HOUR_S, 0)
+        [result] = forwarder.infer(request, inference.InferOptions(), deadline)
+        assert result.error is None
         return result
 
     return lambda: call

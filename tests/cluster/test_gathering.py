@@ -73,7 +73,7 @@ Gather = Callable[..., Callers]
 @pytest.fixture
 def gather(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gather]:
     """Front ends that gather from the first call on, and wait until as many calls are there."""
-    monkeypatch.setattr("cluster.gathering._FEW", 0)
+    monkeypatch.setattr("cluster.forwarder.FEW_IMAGES", 0)
     with ExitStack() as stack:
 
         def start(count: int, *entries: ReplicaEntry, **settings: Any) -> Callers:
