@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,7 +16,9 @@ import pytest
 from cluster.replica_entry import ReplicaEntry
 from service.client import Client
 from service.client.errors import DeadlineExceededError, InvalidImageError, OverloadedError
+from service.handlers.deadline import Deadline
 from service.handlers.null import NullHandler
+from service.handlers.outcomes import ImageFailure, Scores
 from service.logs.formats import Event
 from service.logs.queued import REQUESTS
 from service.server import Server
@@ -27,6 +30,39 @@ from tests.waiting import wait_until
 
 def _image(text: str) -> bytes:
     return PICTURE + text.encode()
+
+
+class BeginningHandler(ScriptedHandler):
+    """One whose callers need not wait."""
+
+    def begin(
+        self, images: Sequence[bytes], deadline: Deadline, done: Callable[[], None]
+    ) -> Callable[[], list[Scores | ImageFailure]]:
+        self.deadlines.append(deadline)
+        if not any(image.startswith(PICTURE + b"wait") for image in images):
+            done()
+            return lambda: [self._outcome(image) for image in images]
+
+        def wait() -> None:
+            self.entered.release()
+            assert self.release.wait(TIMEOUT_S)
+            done()
+
+        threading.Thread(target=wait).start()
+        return lambda: [
+            self._outcome(image) if self.release.is_set() else deadline.failure()
+            for image in images
+        ]
+
+
+Handlers = type[ScriptedHandler]
+
+
+@pytest.fixture(params=[ScriptedHandler, BeginningHandler])
+def scripted(request: pytest.FixtureRequest) -> Handlers:
+    """Handlers of either kind, since a replica treats them differently."""
+    kind: Handlers = request.param
+    return kind
 
 
 class Callers:
@@ -95,8 +131,10 @@ def test_a_lone_caller_waits_for_nobody(parts: Parts, monkeypatch: pytest.Monkey
     assert not moments
 
 
-def test_calls_of_many_cross_in_one_message(parts: Parts, gather: Gather) -> None:
-    replica, entry = parts.replica()
+def test_calls_of_many_cross_in_one_message(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    replica, entry = parts.replica(scripted())
     callers = gather(6, entry)
     found = [callers.ask(f"best={number % 5}", top_k=1 + number % 3) for number in range(6)]
     for number, one in enumerate(found):
@@ -121,23 +159,25 @@ def test_a_connection_carries_calls_of_either_kind(parts: Parts, gather: Gather)
     assert replica.server.stats().connections_opened == 1
 
 
-def test_more_calls_than_a_message_takes_leave_in_several(parts: Parts, gather: Gather) -> None:
-    callers = gather(40, parts.replica()[1])
+def test_more_calls_than_a_message_takes_leave_in_several(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    callers = gather(40, parts.replica(scripted())[1])
     found = [callers.ask(f"best={number % 5}") for number in range(40)]
     assert [one.result().class_id for one in found] == [number % 5 for number in range(40)]
     assert callers.messages == 3
 
 
-def test_large_calls_go_alone(parts: Parts, gather: Gather) -> None:
-    callers = gather(1, parts.replica()[1])
+def test_large_calls_go_alone(parts: Parts, gather: Gather, scripted: Handlers) -> None:
+    callers = gather(1, parts.replica(scripted())[1])
     assert callers.ask("best=3" + " " * 200_000).result().class_id == 3
     with Client(port=callers.server.port) as client:
         assert len(client.classify_batch([_image("")] * 5)) == 5
     assert callers.messages == 0
 
 
-def test_a_bad_image_fails_alone(parts: Parts, gather: Gather) -> None:
-    callers = gather(3, parts.replica()[1])
+def test_a_bad_image_fails_alone(parts: Parts, gather: Gather, scripted: Handlers) -> None:
+    callers = gather(3, parts.replica(scripted())[1])
     good, bad, broken = (callers.ask(text) for text in ("best=3", "invalid", "raise"))
     assert good.result().class_id == 3
     with pytest.raises(InvalidImageError, match="no image at all"):
@@ -147,9 +187,9 @@ def test_a_bad_image_fails_alone(parts: Parts, gather: Gather) -> None:
 
 
 def test_an_answer_waits_for_no_neighbour_and_each_has_its_own_time(
-    parts: Parts, gather: Gather
+    parts: Parts, gather: Gather, scripted: Handlers
 ) -> None:
-    handler = ScriptedHandler()
+    handler = scripted()
     callers = gather(4, parts.replica(handler)[1])
     hung = callers.ask("wait", timeout_s=0.5)
     slow = callers.ask("wait", timeout_s=60.0)
@@ -165,8 +205,10 @@ def test_an_answer_waits_for_no_neighbour_and_each_has_its_own_time(
     assert timeouts[0] <= 500 < timeouts[1]
 
 
-def test_images_of_a_client_that_has_gone_are_dropped_alone(parts: Parts, gather: Gather) -> None:
-    handler = ScriptedHandler()
+def test_images_of_a_client_that_has_gone_are_dropped_alone(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    handler = scripted()
     _, entry = parts.replica(handler)
     callers = gather(3, entry)
     others = [callers.ask("wait"), callers.ask("wait")]
@@ -183,8 +225,10 @@ def test_images_of_a_client_that_has_gone_are_dropped_alone(parts: Parts, gather
     assert callers.ask("best=4").result().class_id == 4
 
 
-def test_a_front_end_that_goes_takes_all_its_calls_with_it(parts: Parts, gather: Gather) -> None:
-    handler = ScriptedHandler()
+def test_a_front_end_that_goes_takes_all_its_calls_with_it(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    handler = scripted()
     callers = gather(3, parts.replica(handler)[1], drain_timeout_s=0.0)
     lost = [callers.ask("wait") for _ in range(3)]
     for _ in range(3):
@@ -197,8 +241,10 @@ def test_a_front_end_that_goes_takes_all_its_calls_with_it(parts: Parts, gather:
     handler.release.set()
 
 
-def test_each_call_is_refused_or_admitted_by_itself(parts: Parts, gather: Gather) -> None:
-    handler = ScriptedHandler()
+def test_each_call_is_refused_or_admitted_by_itself(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    handler = scripted()
     replica, entry = parts.replica(handler, max_queue=1)
     callers = gather(4, entry)
     found = [callers.ask("wait", timeout_s=60.0) for _ in range(4)]
@@ -215,8 +261,10 @@ def test_each_call_is_refused_or_admitted_by_itself(parts: Parts, gather: Gather
     assert replica.server.stats().refusals["queue_full"] == 2
 
 
-def test_what_is_refused_goes_to_one_other_replica(parts: Parts, gather: Gather) -> None:
-    handler, spare_handler = ScriptedHandler(), ScriptedHandler()
+def test_what_is_refused_goes_to_one_other_replica(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    handler, spare_handler = scripted(), scripted()
     spare_handler.release.set()
     _, entry = parts.replica(handler, max_queue=0)
     spare, last_choice = parts.replica(spare_handler)
@@ -229,8 +277,10 @@ def test_what_is_refused_goes_to_one_other_replica(parts: Parts, gather: Gather)
     assert spare.server.stats().images["ok"] == 2
 
 
-def test_calls_on_a_replica_that_dies_are_answered_by_another(parts: Parts, gather: Gather) -> None:
-    dying, healthy = ScriptedHandler(), ScriptedHandler()
+def test_calls_on_a_replica_that_dies_are_answered_by_another(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    dying, healthy = scripted(), scripted()
     healthy.release.set()
     first, entry = parts.replica(dying, drain_timeout_s=0.0)
     callers = gather(4, entry)
@@ -248,10 +298,12 @@ def test_calls_on_a_replica_that_dies_are_answered_by_another(parts: Parts, gath
     assert callers.messages == 1
 
 
-def test_a_replica_that_hangs_costs_each_call_its_own_time(parts: Parts, gather: Gather) -> None:
+def test_a_replica_that_hangs_costs_each_call_its_own_time(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
     """It takes the connection, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        entry = parts.replica()[1]
+        entry = parts.replica(scripted())[1]
         callers = gather(2, entry)
         hung = ReplicaEntry("hung", "127.0.0.1", silent.getsockname()[1], "node-2", 2, "release")
         callers.cluster.show(hung)
@@ -277,9 +329,11 @@ def test_a_replica_that_knows_no_such_message_is_asked_for_each(
     assert replica.server.stats().calls["unknown"]["protocol_error"] == 1
 
 
-def test_nonsense_for_a_reply_is_not_taken_for_one(parts: Parts, gather: Gather) -> None:
+def test_nonsense_for_a_reply_is_not_taken_for_one(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as strange:
-        entry = parts.replica()[1]
+        entry = parts.replica(scripted())[1]
         callers = gather(2, entry)
         other = ReplicaEntry("strange", "127.0.0.1", strange.getsockname()[1], "n", 2, "release")
         callers.cluster.show(other)
@@ -293,12 +347,12 @@ def test_nonsense_for_a_reply_is_not_taken_for_one(parts: Parts, gather: Gather)
 
 
 def test_each_call_has_its_own_line_and_trace(
-    parts: Parts, gather: Gather, caplog: pytest.LogCaptureFixture
+    parts: Parts, gather: Gather, scripted: Handlers, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     # Only the logger of requests lets lines of that level through.
     caplog.handler.setLevel(logging.INFO)
-    callers = gather(3, parts.replica(access_log=True)[1])
+    callers = gather(3, parts.replica(scripted(), access_log=True)[1])
     traces = [f"{number:032x}" for number in range(1, 4)]
     found = [
         callers.ask(text, traceparent=f"00-{trace}-00000000000000ff-01")
