@@ -18,12 +18,12 @@ from tests.cluster_runs.check_values import random_image
 from tests.cluster_runs.load import ClusterLoad
 from tests.cluster_runs.paced import paced_server
 from tests.cluster_runs.ray_nodes import RayNodes
-from tests.cluster_runs.waiting import until
 from tests.deploy.haproxy import DOWN, UP
 from tests.deploy.needs import needs_haproxy
 from tests.ports import free_port
 from tests.robustness.checking_clients import LOST, RIGHT
 from tests.robustness.colour_model import LABELS
+from tests.waiting import wait_until
 
 pytestmark = [needs_ray, needs_haproxy]
 
@@ -95,7 +95,7 @@ def loaded(cluster: BalancedCluster) -> Iterator[tuple[ClusterLoad, OwnClients]]
     """Both kinds of clients, all connected; each call is answered rightly in the end."""
     load, own = ClusterLoad([cluster.port], CLIENTS, seed=1), OwnClients(cluster.port)
     with load, own:
-        until(lambda: sum(map(cluster.connections_at, cluster.ports)) == CLIENTS + OWN_CLIENTS)
+        wait_until(lambda: sum(map(cluster.connections_at, cluster.ports)) == CLIENTS + OWN_CLIENTS)
         wait_for_answers(load, own)
         yield load, own
         wait_for_answers(load, own)
@@ -110,7 +110,7 @@ def loaded(cluster: BalancedCluster) -> Iterator[tuple[ClusterLoad, OwnClients]]
 def wait_for_answers(load: ClusterLoad, own: OwnClients) -> None:
     """Wait until both kinds of clients have got so many more."""
     wanted, own_wanted = load.counts[RIGHT] + ANSWERS, own.answers + ANSWERS // 4
-    until(lambda: load.counts[RIGHT] >= wanted and own.answers >= own_wanted)
+    wait_until(lambda: load.counts[RIGHT] >= wanted and own.answers >= own_wanted)
 
 
 def start_again(cluster: BalancedCluster, port: int) -> None:

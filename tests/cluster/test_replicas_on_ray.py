@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +17,8 @@ import pytest
 from service.client import Client
 from service.handlers.warm_up import sample_jpeg
 from tests.cluster.needs import needs_ray
-from tests.cluster_runs.waiting import until
 from tests.serving import TIMEOUT_S, ServerProcess
+from tests.waiting import wait_until
 
 pytestmark = needs_ray
 
@@ -95,13 +94,14 @@ def client(served: Served) -> Iterator[Client]:
 
 def _wait_for_workers(client: Client, without: int = 0) -> list[int]:
     """The pids of all replicas, once there are as many as there are to be."""
-    end_s = time.monotonic() + TIMEOUT_S
-    while True:
-        pids = [one.pid for one in client.stats().workers if not one.why_not_ready]
-        if len(pids) == _REPLICAS and without not in pids:
-            return pids
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.2)
+    pids: list[int] = []
+
+    def are_there() -> bool:
+        pids[:] = [one.pid for one in client.stats().workers if not one.why_not_ready]
+        return len(pids) == _REPLICAS and without not in pids
+
+    wait_until(are_there)
+    return pids
 
 
 def test_each_replica_is_a_process_of_its_own_on_a_node_of_rays(client: Client) -> None:
@@ -223,7 +223,7 @@ def test_a_signal_while_ray_starts_ends_what_it_has_started() -> None:
     arguments = ["-m", "service", "--handler", "null", "--port", "0", "--cluster", "local"]
     with closing(ServerProcess(arguments)) as process:
         # The first of Ray's processes.
-        until(lambda: any("gcs_server" in one.name() for one in process.left_behind()))
+        wait_until(lambda: any("gcs_server" in one.name() for one in process.left_behind()))
         process.process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
         assert "Traceback" not in process.log

@@ -18,11 +18,11 @@ import pytest
 
 from service.client import Client
 from tests.cluster.needs import needs_ray
-from tests.cluster_runs.waiting import until
 from tests.image_models import save_linear_classifier
 from tests.ports import free_port
 from tests.robustness.checking_clients import RIGHT
 from tests.robustness.colour_model import LABELS, SIDE, encoded, write_colour_model
+from tests.waiting import wait_until
 
 pytestmark = needs_ray
 
@@ -175,7 +175,7 @@ def test_a_killed_update_whose_release_cannot_start_is_no_hindrance(updated: Upd
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         release = process.stderr.readline().split()[-1]
-        until(lambda: _runs(f"ServeReplica:thriftpipe-{release}"))
+        wait_until(lambda: _runs(f"ServeReplica:thriftpipe-{release}"))
         process.kill()
     name = updated.copy("sixth.onnx")
     done = updated.update(name)

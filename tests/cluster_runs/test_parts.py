@@ -16,11 +16,11 @@ from tests.cluster_runs.check_values import random_image
 from tests.cluster_runs.command_line import main
 from tests.cluster_runs.load import UNREACHABLE, Attempt, ClusterLoad
 from tests.cluster_runs.paced import paced_server
-from tests.cluster_runs.waiting import until
 from tests.commands import run_here
 from tests.robustness.checking_clients import FAILED, HUNG, LATE, LOST, REFUSED, RIGHT, WRONG
 from tests.robustness.colour_model import write_colour_model
 from tests.serving import ServerProcess, service
+from tests.waiting import wait_until
 
 OPTIONS = ("--port", "0", "--workers", "1")
 
@@ -65,10 +65,10 @@ def test_clients_go_to_another_server_and_lose_what_the_dead_one_had(tmp_path: P
         with service(*arguments) as (port, _):
             load = ClusterLoad([dead_port, port], 4, seed=3, images=2)
             with load:
-                until(lambda: load.counts[RIGHT] >= 20)
+                wait_until(lambda: load.counts[RIGHT] >= 20)
                 other.process.send_signal(signal.SIGKILL)
                 killed = len(load.attempts)
-                until(lambda: len(load.attempts) > killed + 40)
+                wait_until(lambda: len(load.attempts) > killed + 40)
     finally:
         other.close()
     assert not load.mistakes
@@ -87,7 +87,7 @@ def test_another_model_is_a_wrong_answer(tmp_path: Path) -> None:
     with service("--handler", "pipeline", *colours) as (port, _):
         load = ClusterLoad([port], 1, seed=3)
         with load:
-            until(lambda: load.counts[WRONG] >= 1)
+            wait_until(lambda: load.counts[WRONG] >= 1)
     assert "the scores are" in load.mistakes[0]
 
 
