@@ -168,6 +168,7 @@ def measure(
         document.write_text(text, encoding="utf-8")
         arguments = ["--handler", "pipeline", "--config", str(document), "--workers", "1"]
         arguments += ["--backends", str(Path(__file__).with_name("fixed_time.py"))]
+        arguments += ["--calibrate", "off"]
         replicas = max(point.replicas for point in points)
         first_port = free_ports(replicas)
         ports = range(first_port, first_port + replicas)

@@ -60,7 +60,7 @@ def colour_model(tmp_path_factory: pytest.TempPathFactory) -> ColourModel:
 def colour_server(colour_model: ColourModel) -> Iterator[int]:
     """The port of a server of that model; it must end as an operator expects."""
     port = free_port()
-    arguments = ["--handler", "pipeline", *colour_model.arguments()]
+    arguments = ["--handler", "pipeline", "--calibrate", "off", *colour_model.arguments()]
     with ServerUnderTest(arguments, port) as server:
         server.wait_ready()
         yield port

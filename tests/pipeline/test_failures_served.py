@@ -249,7 +249,7 @@ def test_a_start_that_gives_what_is_no_scores_ends_with_one_line(
     options = write_files(tmp_path)
     (tmp_path / "wordy").touch()
     command = [sys.executable, "-m", "service", "--port", "0", *options, "--workers", workers]
-    command += ["--set", "shared_engine=always"]
+    command += ["--set", "shared_engine=always", "--calibrate", "off"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert ended.returncode == 2
     (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]

@@ -42,8 +42,8 @@ def may_unshare() -> bool:
 @pytest.mark.skipif(not may_unshare(), reason="mounting a small file system needs root")
 def test_a_full_dev_shm_is_not_missed(photographs: list[bytes]) -> None:
     """Workers and their engine process share memory that lies in no folder."""
-    arguments = ("--handler", "pipeline", "--engine", "onnxruntime", "--workers", "2")
-    options = ("--model", "efficientnet_lite0", "--set", "shared_engine=always")
+    arguments = ("--handler", "pipeline", "--calibrate", "off", "--engine", "onnxruntime")
+    options = ("--model", "efficientnet_lite0", "--workers", "2", "--set", "shared_engine=always")
     server = ServerProcess(["-c", FULL_SHM, "-m", "service", *OPTIONS, *arguments, *options])
     try:
         client = connect(server.port())

@@ -289,6 +289,7 @@ def test_a_worker_without_it_is_not_ready() -> None:
 def test_what_cannot_run_there_ends_the_start_with_one_line() -> None:
     command = [sys.executable, "-m", "service", "--port", "0", *SHARED]
     command += ["--model", "efficientnet_lite0", "--set", "resnet50.max=4x3x300x300"]
+    command += ["--calibrate", "off"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert ended.returncode == 2
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
