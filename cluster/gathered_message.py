@@ -102,8 +102,8 @@ class GatheredMessage:
         self._connection: HopConnection | None = None
         self._lock = threading.Lock()
         self._receiver: WaitingCall | None = calls[0]
-        # Those whose threads wait, and those without a reply.
-        self._waiting = self._unanswered = len(calls)
+        self._unanswered = len(calls)
+        # By the descriptors of their clients.
         self._clients: dict[int, WaitingCall] = {}
         self._poll = select.poll()
         for place, call in enumerate(calls):
@@ -213,16 +213,13 @@ class GatheredMessage:
                 return
             call.failed = failed
             call.is_over = True
-            self._waiting -= 1
         if call is not own:
             call.woken.release()
 
     def _leave(self, own: WaitingCall) -> None:
         """The thread of this call waits no more: another one receives, or the message is done."""
         with self._lock:
-            if not own.is_over:
-                own.is_over = True
-                self._waiting -= 1
+            own.is_over = True
             if self._receiver is not own:
                 return
             self._receiver = next((call for call in self._calls if not call.is_over), None)
