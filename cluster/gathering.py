@@ -20,6 +20,9 @@ FEW_IMAGES = 4
 """With so few under way on a replica, its calls go alone: gathering them saves nothing."""
 
 _MOST_BYTES, _MOST_BYTES_EACH = 1024 * 1024, 128 * 1024
+# Where fewer come meanwhile, letting others come gains less than it delays; that is tried again
+# every so many messages.
+_ENOUGH_CALLS, _MOST_WITHOUT_MOMENT, _NEWEST_COUNTS = 2.0, 15, 0.25
 # For a replica that takes no gathered calls.
 _PAUSE_S = 10.0
 
@@ -40,6 +43,9 @@ class Gathering:
         # The first one's thread is about to send.
         self._pending: list[WaitingCall] = []
         self._alone_until_s = 0.0
+        # How many calls left together where others were let come; and how often, since, none were.
+        self._mean_calls = float(MOST_CALLS)
+        self._without_moment = 0
 
     @property
     def pending(self) -> int:
@@ -87,9 +93,18 @@ class Gathering:
                     raise HopTimeoutError
         if own.message is not None:
             return own.message
-        _let_others_come()
+        has_moment = (
+            self._mean_calls > _ENOUGH_CALLS or self._without_moment >= _MOST_WITHOUT_MOMENT
+        )
+        if has_moment:
+            _let_others_come()
         with self._lock:
             calls = self._taken()
+            if has_moment:
+                self._without_moment = 0
+                self._mean_calls += (len(calls) - self._mean_calls) * _NEWEST_COUNTS
+            else:
+                self._without_moment += 1
             message = GatheredMessage(calls, self._replica) if len(calls) > 1 else None
             if self._pending:
                 self._pending[0].leads = True
@@ -112,5 +127,5 @@ class Gathering:
 
 
 def _let_others_come() -> None:
-    """Let the threads run that are about to call; where there are none, it takes no time."""
+    """Let the threads run that are about to call, and whatever else waits for this core."""
     os.sched_yield()

@@ -168,6 +168,13 @@ def test_more_calls_than_a_message_takes_leave_in_several(
     assert callers.messages == 3
 
 
+def test_where_calls_do_not_come_together_few_wait_for_others(parts: Parts, gather: Gather) -> None:
+    callers = gather(1, parts.replica()[1])
+    for _ in range(60):
+        assert callers.ask("best=2").result().class_id == 2
+    assert 0 < callers.messages < 30
+
+
 def test_large_calls_go_alone(parts: Parts, gather: Gather, scripted: Handlers) -> None:
     callers = gather(1, parts.replica(scripted())[1])
     assert callers.ask("best=3" + " " * 200_000).result().class_id == 3
