@@ -6,12 +6,12 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cluster import replicas
 from cluster.replica_entry import ReplicaEntry
 from cluster.replica_server import ReplicaServer
 from idl import inference
@@ -31,6 +31,7 @@ from tests.cluster.conftest import Parts
 from tests.line_counts import check, counting, lines_each
 from tests.service.conftest import NUM_CLASSES, TIMEOUT_S, RunningServer, ScriptedHandler, Wire
 from tests.service.pictures import PICTURE
+from tests.waiting import wait_until
 
 
 def _image(text: str) -> bytes:
@@ -132,8 +133,13 @@ def test_the_remaining_time_crosses_the_hop(parts: Parts) -> None:
     assert 5000 < of_server.timeout_ms <= 20_000
 
 
-def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(parts: Parts) -> None:
+def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes the connection, and never answers."""
+    # So that it is not tried again before the calls of a busy machine are over.
+    for pause in ("_FIRST_PAUSE_S", "_LONGEST_PAUSE_S"):
+        monkeypatch.setattr(replicas, pause, TIMEOUT_S)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         entry = parts.replica()[1]
         server, cluster = parts.front_end(entry)
@@ -178,9 +184,9 @@ def test_images_of_a_client_that_has_gone_are_dropped(parts: Parts) -> None:
     [deadline] = [one for one in handler.deadlines[-1:] if one]
     assert deadline.peer
     # The connection of the hop ends with that of the client.
-    _wait_until(deadline.is_disconnected)
+    wait_until(deadline.is_disconnected)
     handler.release.set()
-    _wait_until(lambda: replica.server.stats().images["ok"] == 1)
+    wait_until(lambda: replica.server.stats().images["ok"] == 1)
     assert server.server.stats().images["disconnected"] == 1
 
 
@@ -362,11 +368,3 @@ def test_a_drain_answers_what_is_in_flight_on_a_replica(parts: Parts) -> None:
         assert call.result().class_id == 0
     server.join()
     assert (server.cut_off, cluster.is_closed) == (0, True)
-
-
-def _wait_until(condition: object) -> None:
-    assert callable(condition)
-    end_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        threading.Event().wait(0.01)
