@@ -45,7 +45,7 @@ def test_the_thread_that_gives_it_back_gets_it_after_one_that_waits() -> None:
 
 @pytest.mark.parametrize("holders", [1, 2])
 def test_calls_of_many_images_take_turns(holders: int) -> None:
-    """Each of them wants the lock again at once, and so many hold it as may."""
+    """Each of them wants the lock again at once, and no more hold it than may."""
     lock, turns, threads_count = TurnLock(holders), list[int](), 4
     inside, most = list[int](), 0
     start = threading.Barrier(threads_count)
@@ -67,7 +67,7 @@ def test_calls_of_many_images_take_turns(holders: int) -> None:
     for thread in threads:
         thread.join(TIMEOUT_S)
     assert Counter(turns) == dict.fromkeys(range(threads_count), 100)
-    assert most == holders
+    assert most <= holders
     assert lock.acquire(0.0)
 
 
