@@ -3,8 +3,8 @@
 One plain server, the same behind HAProxy as deploy/ configures it, a front end with one replica,
 and one with two: on the same cores and in turns (A B C D, D C B A, ...), with clients that wait for
 their answers. A server runs alone, from start to end: what Ray does without calls is part of the
-cluster's cost, and of nothing else. Two models: the null handler, which is the cost of what is
-added alone, and EfficientNet-Lite0.
+cluster's cost, and of nothing else; it is measured, too, when the clients have gone. Two models:
+the null handler, which is the cost of what is added alone, and EfficientNet-Lite0.
 
 Writes `windows.csv`, `run.json` with machine and versions, `README.md` with the paired tables, and
 `costs.json` for `python -m scaling`.
@@ -20,12 +20,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from loadtest.load.images import LoadImage, default_images
 from loadtest.load.rpc import connection
@@ -56,6 +60,7 @@ MODELS = {
 # The goals are for 10 clients and for 64.
 _CLIENTS = (1, 10, 64)
 _READY_S = 180.0
+_IDLE_S = 5.0
 # Another one than HAProxy's, so that both can have the port by which the server is found.
 _BEHIND_HAPROXY = "127.0.0.2"
 
@@ -67,6 +72,8 @@ class Measured:
     Attributes:
         cpu_ms_per_image: of all processes but the clients.
         balancer_cpu_ms_per_image: of HAProxy alone; 0 where there is none.
+        idle_cpu_percent: of all processes but HAProxy's while nothing is asked, in percent of a
+            core.
     """
 
     model: str
@@ -79,6 +86,12 @@ class Measured:
     cpu_ms_per_image: float
     balancer_cpu_ms_per_image: float
     errors: int
+    idle_cpu_percent: float = 0.0
+
+    @property
+    def calls_cpu_ms_per_image(self) -> float:
+        """Without what is done while nothing is asked."""
+        return self.cpu_ms_per_image - 10 * self.idle_cpu_percent / self.images_per_s
 
 
 def _windows(
@@ -127,8 +140,22 @@ def _windows(
                     *(row.qps.median, tp50_ms, tp99_ms, cpu_ms + balancer_ms, balancer_ms, errors),
                 )
             )
+        idle_percent = _idle_cpu_percent(server.pid)
         server.stop()
-    return found
+    return [replace(one, idle_cpu_percent=idle_percent) for one in found]
+
+
+def _idle_cpu_percent(pid: int) -> float:
+    """What a server and all that it has started takes now, in percent of a core."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+    def taken_s() -> float:
+        times = [process.cpu_times() for process in processes if process.is_running()]
+        return sum(one.user + one.system for one in times)
+
+    before_s = taken_s()
+    time.sleep(_IDLE_S)
+    return 100 * (taken_s() - before_s) / _IDLE_S
 
 
 @contextmanager
@@ -157,8 +184,8 @@ def _table(measured: Sequence[Measured], model: str) -> str:
     """The paired rows of a model: medians, and what is added to the plain server."""
     lines = [
         "| clients | setup | QPS | of the plain server's | TP50 ms | added ms | TP99 ms "
-        "| CPU ms an image | added CPU ms | HAProxy's CPU ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| CPU ms an image | added CPU ms | of it by calls | HAProxy's CPU ms |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for count in sorted({one.clients for one in measured}):
         own = [one for one in measured if (one.model, one.clients) == (model, count)]
@@ -175,6 +202,9 @@ def _table(measured: Sequence[Measured], model: str) -> str:
             added_cpu_ms = statistics.median(
                 one.cpu_ms_per_image - other.cpu_ms_per_image for one, other in pairs
             )
+            by_calls_ms = statistics.median(
+                one.calls_cpu_ms_per_image - other.calls_cpu_ms_per_image for one, other in pairs
+            )
             balancer_ms = _median(rows, "balancer_cpu_ms_per_image")
             is_plain = setup == PLAIN
             lines.append(
@@ -183,8 +213,16 @@ def _table(measured: Sequence[Measured], model: str) -> str:
                 f"| {'' if is_plain else f'{added_ms:+.2f}'} | {_median(rows, 'tp99_ms'):.2f} "
                 f"| {_median(rows, 'cpu_ms_per_image'):.3f} "
                 f"| {'' if is_plain else f'{added_cpu_ms:+.3f}'} "
+                f"| {'' if is_plain else f'{by_calls_ms:+.3f}'} "
                 f"| {f'{balancer_ms:.3f}' if balancer_ms else ''} |"
             )
+    idle = [
+        f"{setup} {_median(list(rows), 'idle_cpu_percent'):.1f} %"
+        for setup, rows in groupby(
+            sorted(measured, key=lambda one: one.setup), key=lambda one: one.setup
+        )
+    ]
+    lines += ["", f"Of a core while nothing is asked: {', '.join(idle)}."]
     return "\n".join(lines)
 
 
