@@ -255,10 +255,12 @@ class Pipe:
                 self._network.launch(entry, task)
         except BaseException:
             self._calls.end(call)
+            call.end()
             raise
 
         def fill() -> None:
             self._calls.end(call)
+            call.end()
             for item, task in zip(items, tasks, strict=True):
                 _fill(item, task, timeout_ms)
 

@@ -15,8 +15,10 @@ from pipeline.keys import TASK_DATA_KEY, TASK_REQUEST_SIZE_KEY
 
 logger = logging.getLogger(__name__)
 
-# No number of a thread is as small.
+# Of callers that are no threads, whose numbers are larger. The one that came free last is taken
+# first, so that no more are in use than calls are under way.
 _begun_numbers = itertools.count(1)
+_free_numbers: list[int] = []
 
 
 class Call(ABC):
@@ -148,7 +150,8 @@ class WaitingCall(Call):
 class BegunCall(WaitingCall):
     """A call of one or several items whose thread does not wait: it may begin others meanwhile.
 
-    It is a caller of its own.
+    Until it is over it is a caller of its own. The next one is the same caller again: if each were
+    one that has had no turn yet, what further items wait of others would never have theirs.
 
     Args:
         count, deadline_s, has_gone, item_done: as for a `WaitingCall`.
@@ -166,8 +169,15 @@ class BegunCall(WaitingCall):
         all_done: Callable[[], None],
     ) -> None:
         super().__init__(count, deadline_s, has_gone, item_done)
-        self.caller = next(_begun_numbers)
+        try:
+            self.caller = _free_numbers.pop()
+        except IndexError:
+            self.caller = next(_begun_numbers)
         self._all_done = all_done
+
+    def end(self) -> None:
+        """It is over: nobody is told of it any more. To be called once."""
+        _free_numbers.append(self.caller)
 
 
 class StartedCall(Call):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -357,6 +358,27 @@ def test_calls_that_one_thread_begins_are_each_a_caller(gate: Any) -> None:
     # The other caller's item does not wait for all of many.
     assert gate.batches.index([10]) < gate.batches.index([3])
     assert [item[TASK_RESULT_KEY] for item in [*many, *one]] == [2, 4, 6, 20]
+
+
+def test_calls_that_are_begun_again_and_again_do_not_pass_one_of_many(gate: Any) -> None:
+    with pipe({"only": {"backend": "TestGated"}}) as run:
+        told, last = threading.Event(), threading.Event()
+        under_way: deque[Callable[[], None]] = deque()
+
+        def again() -> None:
+            under_way.popleft()()
+            if len(gate.batches) < 100:
+                under_way.append(run.begin(items(10), again))
+            elif not under_way:
+                last.set()
+
+        fill = run.begin(items(1, 2, 3), told.set)
+        under_way.extend(run.begin(items(10), again) for _ in range(2))
+        gate.open.set()
+        assert last.wait(30)
+        assert told.wait(30)
+        fill()
+    assert gate.batches.index([3]) < 10
 
 
 def test_a_call_that_was_begun_ends_with_its_time(gate: Any) -> None:
