@@ -44,6 +44,7 @@ class Replica:
     calls: int = 0
     gathering: Gathering = field(init=False)
     _idle: deque[HopConnection] = field(default_factory=deque)
+    _is_gone: bool = False
     _pause_s: float = 0.0
     _avoided_until_s: float = 0.0
     # Since when it has had calls and given no answer.
@@ -60,11 +61,14 @@ class Replica:
             return HopConnection(self.entry.host, self.entry.port)
 
     def give_back(self, connection: HopConnection) -> None:
-        """Keep a connection that can carry another call."""
-        if connection.is_sound:
-            self._idle.append(connection)
-        else:
+        """Keep a connection that can carry another call, as long as the replica is there."""
+        if not connection.is_sound:
             connection.close()
+            return
+        # In this order, and the other way round in `gone`: none is left open.
+        self._idle.append(connection)
+        if self._is_gone:
+            self.close()
 
     def asked(self, images: int, now_s: float) -> None:
         """A call is given to it."""
@@ -88,6 +92,11 @@ class Replica:
         """Whether to take another one, if there is one."""
         is_silent = self.outstanding > 0 and now_s > self._asked_s + _SILENT_S
         return is_silent or bool(self.entry.why_not_ready) or now_s < self._avoided_until_s
+
+    def gone(self) -> None:
+        """It is there no more: each connection is closed once it carries no call."""
+        self._is_gone = True
+        self.close()
 
     def close(self) -> None:
         """Close the connections that carry no call."""
@@ -124,7 +133,7 @@ class Replicas:
             self._changed.notify_all()
         for replica in gone:
             _log.info("replica %s is gone", replica.entry.name)
-            replica.close()
+            replica.gone()
 
     def failed(self, why: str) -> None:
         """No replica can start, for a reason that is the settings'."""

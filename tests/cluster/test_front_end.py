@@ -227,6 +227,19 @@ def test_a_call_on_a_replica_that_dies_is_answered_by_another(parts: Parts) -> N
     assert server.server.stats().calls["infer_images"]["ok"] == 1
 
 
+def test_no_connection_is_kept_of_a_replica_that_is_there_no_more(parts: Parts) -> None:
+    handler = ScriptedHandler()
+    replica, entry = parts.replica(handler)
+    server, cluster = parts.front_end(entry)
+    with _client(server) as client, ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.classify, _image("wait"))
+        assert handler.entered.acquire(timeout=TIMEOUT_S)
+        cluster.show()
+        handler.release.set()
+        assert call.result().class_id == 0
+        wait_until(lambda: replica.server.stats().connections == 0)
+
+
 def test_without_another_replica_the_call_is_refused_and_may_come_again(parts: Parts) -> None:
     handler = ScriptedHandler()
     replica, entry = parts.replica(handler, drain_timeout_s=0.0)
