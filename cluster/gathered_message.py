@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import select
 import threading
 import time
@@ -17,6 +16,7 @@ from cluster.hop import (
     HopError,
     HopTimeoutError,
     StaleConnectionError,
+    poll_timeout_ms,
     sequence_id_of,
 )
 from cluster.infer_arguments import gathered
@@ -161,9 +161,7 @@ class GatheredMessage:
         own_fd = connection.fileno()
         try:
             while not own.is_over:
-                left_s = own.until_s - time.monotonic()
-                timeout_ms = None if left_s == math.inf else max(0, math.ceil(left_s * 1000))
-                ready = self._poll.poll(timeout_ms)
+                ready = self._poll.poll(poll_timeout_ms(own.until_s))
                 if not ready:
                     raise HopTimeoutError
                 for fd, _ in ready:

@@ -41,6 +41,8 @@ _SEND_S = 10
 # Of a node that is gone without a word: how soon a connection to it breaks.
 _SILENCE_BEFORE_PROBES_S, _BETWEEN_PROBES_S, _PROBES = 5, 2, 3
 _MOST_PIECES = 512
+# The kernel's type has no room for more.
+_LONGEST_POLL_MS = 2**31 - 1
 
 
 class HopError(Exception):
@@ -256,9 +258,7 @@ class HopConnection:
             self._poll.register(other, select.POLLRDHUP)
         try:
             while True:
-                left_s = until_s - time.monotonic()
-                timeout_ms = None if left_s == math.inf else max(0, math.ceil(left_s * 1000))
-                ready = self._poll.poll(timeout_ms)
+                ready = self._poll.poll(poll_timeout_ms(until_s))
                 if any(fd == own for fd, _ in ready):
                     return
                 if not ready:
@@ -318,6 +318,12 @@ class HopConnection:
         result = getattr(inference.InferenceService, f"{method}_result")()
         _BinaryProtocol(source).read_struct(result)
         return result
+
+
+def poll_timeout_ms(until_s: float) -> int | None:
+    """What `select.poll` takes to wait until then, on the monotonic clock; None for no limit."""
+    left_ms = (until_s - time.monotonic()) * 1000
+    return None if left_ms > _LONGEST_POLL_MS else max(0, math.ceil(left_ms))
 
 
 def sequence_id_of(reply: memoryview) -> int:

@@ -133,6 +133,15 @@ def test_the_remaining_time_crosses_the_hop(parts: Parts) -> None:
     assert 5000 < of_server.timeout_ms <= 20_000
 
 
+def test_a_time_limit_may_be_as_long_as_the_wire_has_it(parts: Parts) -> None:
+    server, _ = parts.front_end(parts.replica(default_timeout_ms=0)[1], default_timeout_ms=0)
+    [result] = server.client().infer_images(
+        [inference.InferenceParams("u", _image("best=3"))],
+        inference.InferOptions(timeout_ms=2**31 - 1),
+    )
+    assert result.class_id == 3
+
+
 def test_a_replica_that_hangs_costs_a_call_its_time_and_no_more(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
