@@ -118,6 +118,9 @@ class GatheringProcessor(Processor):
             # The calls alone have their images now.
             calls.clear()
             while begun or replies:
+                if not begun:
+                    # The front end may send the next message as soon as it has the last reply.
+                    together.close()
                 if replies and broken is None:
                     try:
                         self._transport.send(b"".join(replies))
@@ -237,7 +240,7 @@ class _Together:
             return place in self._gone
 
     def close(self) -> None:
-        """All are answered: what comes next is another message."""
+        """All are done: what comes is another message. May be repeated."""
         with self._lock:
             self._is_closed = True
 

@@ -50,10 +50,11 @@ class WaitingCall:
         peer: the client that it is for; None where there is none.
 
     Attributes:
+        pieces: its arguments, until they are sent.
         length: of its arguments, in bytes.
         woken: held until its thread has something to do.
         leads: whether its thread sends the message.
-        message: in which it is on its way; None before that.
+        message: in which it is on its way; None before that and after.
         place: in that message.
         is_over: whether nothing happens to it any more.
         reply: to it, if it is over with one.
@@ -110,7 +111,7 @@ class GatheredMessage:
             call.place, call.message = place, self
 
     def send(self) -> None:
-        """Send it; what fails is raised where the calls are waited for."""
+        """Send it, in the first call's thread; what fails is raised where calls are waited for."""
         first = self._calls[0]
         try:
             connection = self._connection = self._replica.connection()
@@ -122,16 +123,20 @@ class GatheredMessage:
             pieces = gathered([call.pieces for call in self._calls])
             connection.send(NAME, _WHOLE, pieces, first.until_s, None)
         except HopError as error:
-            self._fail(partial(HopError, str(error), had_begun=error.had_begun))
+            self._fail(partial(HopError, str(error), had_begun=error.had_begun), first)
         except OSError as error:
-            self._fail(partial(connection.broken, error, had_begun=False))
+            self._fail(partial(connection.broken, error, had_begun=False), first)
         except HopTimeoutError:
             # It is the time of the first call that is over, and the others are sent again.
             first.failed = HopTimeoutError
-            self._fail(partial(StaleConnectionError, "it was not sent", had_begun=True))
+            self._fail(partial(StaleConnectionError, "it was not sent", had_begun=True), first)
         except BaseException as error:
-            self._fail(partial(HopError, f"it was not sent: {error!r}", had_begun=False))
+            self._fail(partial(HopError, f"it was not sent: {error!r}", had_begun=False), first)
             raise
+        finally:
+            # A call that is over must not keep its images while its neighbours are waited for.
+            for call in self._calls:
+                call.pieces = ()
 
     def result(self, own: WaitingCall) -> Any:
         """The struct of a call's result; to be called in the call's own thread.
@@ -194,7 +199,7 @@ class GatheredMessage:
             connection.tell(forget(call.place))
             self._end(call, own, ClientGoneError)
 
-    def _fail(self, failed: Callable[[], Exception], own: WaitingCall | None = None) -> None:
+    def _fail(self, failed: Callable[[], Exception], own: WaitingCall) -> None:
         """All calls that are not over end with that."""
         for call in self._calls:
             self._end(call, own, call.failed or failed)
@@ -202,10 +207,10 @@ class GatheredMessage:
     def _end(
         self,
         call: WaitingCall,
-        own: WaitingCall | None,
+        own: WaitingCall,
         failed: Callable[[], Exception] | None = None,
     ) -> None:
-        """A call is over, unless it was so already; wake its thread, if that is another one."""
+        """A call is over, unless it was so already; wake its thread, if that is not this one."""
         with self._lock:
             if call.is_over:
                 return
@@ -216,6 +221,8 @@ class GatheredMessage:
 
     def _leave(self, own: WaitingCall) -> None:
         """The thread of this call waits no more: another one receives, or the message is done."""
+        # Otherwise the two would hold each other until there is a search for garbage.
+        own.message = None
         with self._lock:
             own.is_over = True
             if self._receiver is not own:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +15,25 @@ from typing import Any
 
 import pytest
 
+from cluster.gathered_message import GatheredMessage, WaitingCall
+from cluster.gathered_method import EACH, NAME
+from cluster.hop import HopConnection, HopError
+from cluster.infer_arguments import gathered, options_piece, requests_in_pieces
 from cluster.replica_entry import ReplicaEntry
+from cluster.replica_server import ReplicaServer
+from cluster.replicas import Replica
+from idl import inference
 from service.client import Client
 from service.client.errors import DeadlineExceededError, InvalidImageError, OverloadedError
 from service.handlers.deadline import Deadline
+from service.handlers.handler_settings import HandlerSettings
 from service.handlers.null import NullHandler
 from service.handlers.outcomes import ImageFailure, Scores
 from service.logs.formats import Event
 from service.logs.queued import REQUESTS
+from service.options.server_settings import ServerSettings
 from service.server import Server
+from service.wire.transport import PlainTransport
 from tests.cluster.conftest import FixedCluster, Parts
 from tests.service.conftest import TIMEOUT_S, RunningServer, ScriptedHandler, Wire
 from tests.service.pictures import PICTURE
@@ -353,6 +365,85 @@ def test_nonsense_for_a_reply_is_not_taken_for_one(
             callers.cluster.show(entry)
             sock.sendall(Wire.frame(Wire.header(b"infer_images", 2, sequence_id=200) + b"\0"))
             assert [one.result().class_id for one in found] == [1, 2]
+
+
+def test_a_message_that_is_not_sent_ends_all_its_calls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        entry = ReplicaEntry("gone", "127.0.0.1", closed.getsockname()[1], "n", 1, "release")
+    calls = [WaitingCall([], math.inf, None) for _ in range(3)]
+    # As of a thread that is told to send when its own time has just passed.
+    calls[0].woken.release()
+    message = GatheredMessage(calls, Replica(entry))
+    message.send()
+    for call in calls:
+        with pytest.raises(HopError, match="cannot connect"):
+            message.result(call)
+
+
+def test_a_replica_hears_no_client_go_once_all_is_answered(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that is late may still be asked for its client, when the next message is there."""
+    handler = BeginningHandler()
+    _, entry = parts.replica(handler)
+    connection = HopConnection(entry.host, entry.port)
+    request = inference.InferenceParams("u", _image("best=2"))
+    call = [*requests_in_pieces([request]), options_piece(inference.InferOptions())]
+    is_there = threading.Event()
+    send = PlainTransport.send
+
+    def send_and_dawdle(self: PlainTransport, data: bytes) -> None:
+        send(self, data)
+        assert is_there.wait(TIMEOUT_S)
+        assert (deadline := handler.deadlines[-1])
+        assert not deadline.is_disconnected()
+
+    def ask() -> None:
+        connection.send(NAME, 255, gathered([call]), math.inf, None)
+
+    def class_id() -> int:
+        [reply] = connection.receive()
+        return int(connection.decoded(EACH, 0, reply).success[0].class_id)
+
+    monkeypatch.setattr(PlainTransport, "send", send_and_dawdle)
+    try:
+        ask()
+        assert class_id() == 2
+        ask()
+        is_there.set()
+        assert class_id() == 2
+    finally:
+        is_there.set()
+        connection.close()
+
+
+@pytest.fixture
+def no_search_for_garbage() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _waiting_calls() -> list[WaitingCall]:
+    return [one for one in gc.get_objects() if isinstance(one, WaitingCall)]
+
+
+@pytest.mark.usefixtures("no_search_for_garbage")
+def test_nothing_is_kept_of_calls_that_are_answered(
+    parts: Parts, gather: Gather, scripted: Handlers
+) -> None:
+    handler = scripted()
+    callers = gather(3, parts.replica(handler)[1])
+    slow = callers.ask("wait", timeout_s=60.0)
+    for quick in [callers.ask("best=1"), callers.ask("best=1")]:
+        assert quick.result().class_id == 1
+    assert not any(call.pieces for call in _waiting_calls())
+    handler.release.set()
+    assert slow.result().class_id == 0
+    wait_until(lambda: not _waiting_calls())
 
 
 def test_each_call_has_its_own_line_and_trace(
