@@ -23,6 +23,9 @@ EACH = "infer_images"
 MOST_CALLS = 16
 """Of one message."""
 
+MOST_BYTES = 1024 * 1024
+"""Of the arguments of all calls of one message."""
+
 FORGET = "forget"
 """The method whose sequence id is the place of a call; it has no arguments."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.gathered_message import Connections, GatheredMessage, NotGatheredError, WaitingCall
-from cluster.gathered_method import EACH, MOST_CALLS
+from cluster.gathered_method import EACH, MOST_BYTES, MOST_CALLS
 from cluster.hop import HopTimeoutError
 from service.wire.peer import Peer
 
@@ -19,7 +19,7 @@ MOST_IMAGES = 4
 FEW_IMAGES = 4
 """With so few under way on a replica, its calls go alone: gathering them saves nothing."""
 
-_MOST_BYTES, _MOST_BYTES_EACH = 1024 * 1024, 128 * 1024
+_MOST_BYTES_EACH = 128 * 1024
 # Where fewer come meanwhile, letting others come gains less than it delays; that is tried again
 # every so many messages.
 _ENOUGH_CALLS, _MOST_WITHOUT_MOMENT, _NEWEST_COUNTS = 2.0, 15, 0.25
@@ -118,7 +118,7 @@ class Gathering:
         count = total_bytes = 0
         for call in self._pending[:MOST_CALLS]:
             total_bytes += call.length
-            if count and total_bytes > _MOST_BYTES:
+            if count and total_bytes > MOST_BYTES:
                 break
             count += 1
         taken = self._pending[:count]

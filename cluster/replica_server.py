@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from cluster.gathered_calls import GatheringServer
+from cluster.gathered_method import MOST_BYTES
 from service.accepting.descriptors import allow_descriptors
 from service.accepting.listener import PortListener
 from service.errors import ConfigurationError
@@ -17,11 +18,15 @@ from service.images.limit import prepare_opencv
 from service.malloc_arenas import limit_arenas
 from service.options.server_settings import ServerSettings
 from service.processes.placement import Placement
+from service.wire.scanner import DECODABLE_DEPTH
 
 _log = logging.getLogger(__name__)
 
 # What a front end adds to a client's message: the time limit and the trace.
 _ADDED_BYTES, _ADDED_VALUES = 1024, 16
+# What a message of several calls may have, however small each of them has to be, and how much
+# deeper each lies there than in a message of its own.
+_GATHERED_VALUES, _GATHERED_DEPTH = 1024, 2
 
 
 class ReplicaServer:
@@ -97,13 +102,17 @@ class ReplicaServer:
 
 
 def _with_room(settings: ServerSettings) -> ServerSettings:
-    """The settings with room for a client's largest message and what the front end adds to it."""
-    frame_bytes = settings.max_frame_bytes + _ADDED_BYTES
+    """The settings with room for what a front end makes of its clients' messages.
+
+    It adds something to a client's largest one, and gathers small ones.
+    """
+    frame_bytes = max(settings.max_frame_bytes, MOST_BYTES) + _ADDED_BYTES
     return replace(
         settings,
         max_frame_bytes=frame_bytes,
         max_buffered_bytes=max(frame_bytes, settings.max_buffered_bytes),
-        max_message_values=settings.max_message_values + _ADDED_VALUES,
+        max_message_values=max(settings.max_message_values + _ADDED_VALUES, _GATHERED_VALUES),
+        max_message_depth=min(settings.max_message_depth + _GATHERED_DEPTH, DECODABLE_DEPTH),
     )
 
 

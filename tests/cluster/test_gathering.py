@@ -350,6 +350,19 @@ def test_a_replica_that_knows_no_such_message_is_asked_for_each(
     assert replica.server.stats().calls["unknown"]["protocol_error"] == 1
 
 
+def test_calls_that_are_as_large_as_a_client_may_send_are_gathered(gather: Gather) -> None:
+    most = {"max_frame_bytes": 30_000, "max_message_values": 12, "max_message_depth": 3}
+    settings = ServerSettings(port=0, max_queue_ms=0, **most)
+    replica = ReplicaServer("null", HandlerSettings(), settings, "")
+    host, port = replica.start()
+    callers = gather(4, ReplicaEntry("replica", host, port, "node", 1, "release"), **most)
+    found = [callers.ask(" " * 29_000) for _ in range(4)]
+    assert [one.result().label for one in found] == ["tench"] * 4
+    assert callers.messages == 1
+    assert "unknown" not in replica.server.stats().calls
+    replica.stop("the test is over")
+
+
 def test_nonsense_for_a_reply_is_not_taken_for_one(
     parts: Parts, gather: Gather, scripted: Handlers
 ) -> None:
