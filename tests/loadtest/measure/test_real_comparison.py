@@ -83,7 +83,7 @@ def test_a_pipeline_of_several_processes_is_compared_with_as_many_of_the_baselin
 ) -> None:
     done = loadtest(
         *("compare", "--workloads", "fake,other", "--repeats", 1, "--warmup_s", 0),
-        *("--duration_s", 0.1, "--stages_s", 0.1, "--port", port, "--img_dir", few_photographs),
+        *("--duration_s", 0.3, "--stages_s", 0.1, "--port", port, "--img_dir", few_photographs),
         *("--request_client", 2, "--output_dir", "out"),
         *("--launch_prefix", fake_service("takes-three-processes"), "--keep_servers"),
     )

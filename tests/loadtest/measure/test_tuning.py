@@ -63,7 +63,7 @@ def test_a_real_search_measures_pairs_and_writes_a_file_that_serves(
     (tmp_path / "own.toml").write_text(_OWN_FILE.format(model=colour_model.model))
     done = loadtest(
         *("tune", "--model", colour_model.model, "--config", tmp_path / "own.toml"),
-        *("--clients", "1,2", "--duration_s", 0.1, "--warmup_s", 0.05, "--slo_ms", 60_000),
+        *("--clients", "1,2", "--duration_s", 0.3, "--warmup_s", 0.05, "--slo_ms", 60_000),
         *("--tries", 1, "--repeats", 2, "--budget_s", 600),
         *("--port", port, "--img_dir", few_photographs),
         *("--engine", "onnxruntime", "--output_dir", "out"),
