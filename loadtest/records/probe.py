@@ -107,6 +107,12 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
+def tree_cpu_s(pid: int) -> float:
+    """The same of a process and of all that it has started and that runs."""
+    root = psutil.Process(pid)
+    return sum(map(cpu_s, [root, *root.children(recursive=True)]))
+
+
 def rss_bytes(process: psutil.Process) -> int:
     """Resident memory of a process; 0 once it is gone."""
     try:

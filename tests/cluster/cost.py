@@ -25,11 +25,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from loadtest.load.images import LoadImage, default_images
 from loadtest.load.rpc import connection
@@ -37,6 +34,7 @@ from loadtest.measure.series import interleaved
 from loadtest.measure.single import measure_running_server
 from loadtest.progress import Progress
 from loadtest.records import machine
+from loadtest.records.probe import tree_cpu_s
 from loadtest.report.summary import summarise
 from loadtest.servers.server_process import ServerProcess, require_free_port, service_command
 from loadtest.servers.variants import HOST
@@ -147,15 +145,9 @@ def _windows(
 
 def _idle_cpu_percent(pid: int) -> float:
     """What a server and all that it has started takes now, in percent of a core."""
-    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-
-    def taken_s() -> float:
-        times = [process.cpu_times() for process in processes if process.is_running()]
-        return sum(one.user + one.system for one in times)
-
-    before_s = taken_s()
+    before_s = tree_cpu_s(pid)
     time.sleep(_IDLE_S)
-    return 100 * (taken_s() - before_s) / _IDLE_S
+    return 100 * (tree_cpu_s(pid) - before_s) / _IDLE_S
 
 
 @contextmanager
@@ -216,14 +208,17 @@ def _table(measured: Sequence[Measured], model: str) -> str:
                 f"| {'' if is_plain else f'{by_calls_ms:+.3f}'} "
                 f"| {f'{balancer_ms:.3f}' if balancer_ms else ''} |"
             )
-    idle = [
-        f"{setup} {_median(list(rows), 'idle_cpu_percent'):.1f} %"
-        for setup, rows in groupby(
-            sorted(measured, key=lambda one: one.setup), key=lambda one: one.setup
-        )
-    ]
-    lines += ["", f"Of a core while nothing is asked: {', '.join(idle)}."]
+    lines += ["", f"Of a core while nothing is asked: {_idle(measured, model)}."]
     return "\n".join(lines)
+
+
+def _idle(measured: Sequence[Measured], model: str) -> str:
+    shown = []
+    for setup in SETUPS:
+        rows = [one for one in measured if (one.model, one.setup) == (model, setup)]
+        if rows:
+            shown.append(f"{setup} {_median(rows, 'idle_cpu_percent'):.1f} %")
+    return ", ".join(shown)
 
 
 def _costs(measured: Sequence[Measured], command: str) -> dict[str, Any]:

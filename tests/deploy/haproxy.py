@@ -14,11 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import psutil
-
 from loadtest.errors import LoadTestError
 from loadtest.processes.child_process import ChildProcess
-from loadtest.records.probe import cpu_s
+from loadtest.records.probe import tree_cpu_s
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
 UP, DOWN = "UP", "DOWN"
@@ -139,8 +137,7 @@ class Balancer:
 
     def cpu_s(self) -> float:
         """CPU time that its processes have taken."""
-        root = psutil.Process(self._process.pid)
-        return sum(map(cpu_s, [root, *root.children(recursive=True)]))
+        return tree_cpu_s(self._process.pid)
 
     def is_alive(self) -> bool:
         """Whether it runs."""
