@@ -8,12 +8,14 @@ import sys
 from loadtest.records.probe import tree_cpu_s
 
 _BURNT_S = 0.1
-# A process whose child computes for that long, says so, and waits to be told to end.
-_PARENT = f"""
-import subprocess, sys
-child = "import time\\nwhile time.process_time() < {_BURNT_S}: pass\\nprint(flush=True)\\ninput()"
-subprocess.run([sys.executable, "-c", child])
+_CHILD = f"""
+import sys, time
+while time.process_time() < {_BURNT_S}:
+    pass
+print(flush=True)
+sys.stdin.read()
 """
+_PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_CHILD!r}])"
 
 
 def test_the_cpu_time_of_a_process_has_that_of_its_children() -> None:
