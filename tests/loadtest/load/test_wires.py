@@ -174,14 +174,19 @@ def load(client_pool: ClientPool, tmp_path: Path) -> Callable[..., list[Record]]
     return run
 
 
+def sent(records: list[Record]) -> list[Record]:
+    """Without what an open loop on a busy machine no longer gets to before the load ends."""
+    return [it for it in records if it.error != "not sent: the load generator was too slow"]
+
+
 @pytest.mark.parametrize("arrivals_per_s", [None, 500.0], ids=["closed loop", "open loop"])
 def test_clients_check_the_answers_of_peers(
     arrivals_per_s: float | None, peer: Any, load: Callable[..., list[Record]]
 ) -> None:
     records = load(50, port=peer.port, arrivals_per_s=arrivals_per_s)
-    failed = {record.image: record.failed_images for record in records}
+    failed = {record.image: record.failed_images for record in sent(records)}
     assert failed == {"right": 0, "wrong": 1}
-    errors = {record.error for record in records if record.image == "wrong"}
+    errors = {record.error for record in sent(records) if record.image == "wrong"}
     assert errors == {"wrong label 'wrong', alone it gets 'another'"}
 
 
@@ -191,7 +196,8 @@ def test_an_open_loop_goes_on_where_nothing_is_answered(
     peer.refuses = True
     records = load(50, port=peer.port, arrivals_per_s=500.0)
     assert len(records) >= 50
-    assert all(record.error.startswith("RefusedError: HTTP 503") for record in records)
+    errors = {record.error for record in sent(records)}
+    assert errors == {'RefusedError: HTTP 503: {"detail": "too many"}'}
 
 
 def test_a_generator_that_is_too_slow_leaves_out_nothing(
@@ -216,4 +222,4 @@ def test_a_request_that_is_never_answered_is_one_without_an_answer(
     # In the time of one request's limit some 60 more were sent.
     assert len(records) > 30
     assert all(record.failed_images == 1 for record in records)
-    assert all("unanswered" in r.error or "timed out" in r.error for r in records)
+    assert all("unanswered" in r.error or "timed out" in r.error for r in sent(records))
