@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
-from engine.cache.atomic_file import write_atomically
-from engine.cache.checksummed_file import UnusableFileError, keep, read_kept
+from engine.cache.checksummed_file import UnusableFileError, checksum_file, keep, read_kept
 from engine.cache.folders import cache_folder, make_private_folder
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict, measure
 from engine.interface import Engine
@@ -31,6 +33,9 @@ def kept_or_measured(
 ) -> Verdict:
     """What suits the machine, kept from another start or measured now.
 
+    Of several processes that ask the same at the same time, such as the workers of a server, one
+    measures and the others wait: all of them go on with one answer.
+
     Args:
         asked: what is to be found out.
         key: all that it depends on: model, engine, precision, CPU, versions.
@@ -42,19 +47,25 @@ def kept_or_measured(
     key = {"version": _VERSION, "asked": str(asked), **key}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"calibration-{digest[:16]}.json"
-    kept: Verdict | _InVain | None = None
-    try:
-        kept = _read(path, asked, key)
-    except FileNotFoundError:
-        pass
-    except UnusableFileError as damage:
-        _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
-    if isinstance(kept, Verdict):
-        return kept
-    attempts = kept.attempts if kept else 0
-    if kept and attempts >= _ATTEMPTS:
-        raise CannotMeasureError(f"{kept.why_not}, the last of {attempts} attempts")
-    return _measured_and_kept(asked, key, load, path, attempts)
+    with _turn(path) as turn:
+        kept: Verdict | _InVain | None = None
+        try:
+            kept = _read(path, asked, key)
+        except FileNotFoundError:
+            pass
+        except UnusableFileError as damage:
+            _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
+        if isinstance(kept, Verdict):
+            return kept
+        attempts = kept.attempts if kept else 0
+        if kept and turn.waited:
+            raise CannotMeasureError(kept.why_not)
+        if kept and attempts >= _ATTEMPTS:
+            raise CannotMeasureError(f"{kept.why_not}, the last of {attempts} attempts")
+        # Known before time is spent on what could not be kept.
+        if turn.why_not_kept:
+            raise CannotMeasureError(turn.why_not_kept)
+        return _measured_and_kept(asked, key, load, path, attempts)
 
 
 def _measured_and_kept(
@@ -64,7 +75,6 @@ def _measured_and_kept(
     path: Path,
     attempts: int,
 ) -> Verdict:
-    _reserve(path)
     _logger.info("measuring which batches suit this machine (once; --calibrate off leaves it out)")
     today = datetime.datetime.now().astimezone().date()
     try:
@@ -92,6 +102,9 @@ class _InVain:
 
 
 def _read(path: Path, asked: Open, key: Mapping[str, str]) -> Verdict | _InVain:
+    if path.is_file() and path.stat().st_size == 0 and not checksum_file(path).exists():
+        # Only reserved, by this process or by one that was killed.
+        raise FileNotFoundError(str(path))
     content = read_kept(path, _MAX_KEPT_BYTES)
     try:
         kept = json.loads(content)
@@ -107,13 +120,42 @@ def _read(path: Path, asked: Open, key: Mapping[str, str]) -> Verdict | _InVain:
     return found
 
 
-def _reserve(path: Path) -> None:
-    """Make an empty file, before time is spent on what could not be kept."""
+@dataclass(frozen=True)
+class _Turn:
+    """A time in which no other process measures the same.
+
+    Attributes:
+        waited: whether another one had to be waited for.
+        why_not_kept: why nothing can be kept; "" where it can. Then nobody waits, either.
+    """
+
+    waited: bool = False
+    why_not_kept: str = ""
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[_Turn]:
+    """The turn of this process; what is kept there is an empty file until the first has ended."""
+    with ExitStack() as stack:
+        try:
+            make_private_folder(path.parent)
+            file = stack.enter_context(path.open("a"))
+        except OSError as error:
+            reason = f"{path.parent} cannot be written ({error.strerror or error})"
+            hint = "so each start would measure again; THRIFTPIPE_CACHE_DIR names another folder"
+            yield _Turn(why_not_kept=f"{reason}, {hint}")
+            return
+        yield _Turn(waited=_waited_for_lock(file))
+
+
+def _waited_for_lock(file: TextIO) -> bool:
+    """Lock a file until it is closed; whether another process had it."""
     try:
-        make_private_folder(path.parent)
-        write_atomically(path, b"")
-    except OSError as error:
-        raise CannotMeasureError(
-            f"{path.parent} cannot be written ({error.strerror or error}), so each start would "
-            f"measure again; THRIFTPIPE_CACHE_DIR names another folder"
-        ) from error
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return True
+    except OSError:
+        # A file system without locks: every process measures for itself.
+        return False
+    return False

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from engine.cache.checksummed_file import write_kept
 from engine.calibration import choice, measurement
 from engine.calibration.kept import kept_or_measured
-from engine.calibration.measurement import CannotMeasureError, Open
+from engine.calibration.measurement import CannotMeasureError, Open, Verdict
 from engine.calibration.side_by_side import SideBySide, made_up_items
 from engine.errors import EngineError
 from engine.interface import Engine
@@ -141,6 +146,57 @@ def test_three_starts_try_in_vain(load: Loader, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(CannotMeasureError, match="the last of 3 attempts"):
         kept_or_measured(ASKED, KEY, load)
     assert load.count == 3
+
+
+@pytest.mark.usefixtures("cache")
+def test_of_processes_that_start_together_one_measures(
+    small_model: OnnxModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers with different batches would each want an engine process of their own."""
+    load, others = Loader(small_model), Loader(small_model)
+    with ThreadPoolExecutor(2) as threads:
+
+        def load_while_others_ask(rows: int, contexts: int) -> Engine:
+            asking.extend(threads.submit(kept_or_measured, ASKED, KEY, others) for _ in range(2))
+            return load(rows, contexts)
+
+        asking: list[Future[Verdict]] = []
+        found = kept_or_measured(ASKED, KEY, load_while_others_ask)
+        assert [it.result() for it in asking] == [found, found]
+    assert (load.count, others.count) == (1, 0)
+    assert not [it for it in caplog.records if it.levelno >= logging.WARNING]
+
+
+@pytest.mark.usefixtures("cache")
+def test_who_waited_in_vain_does_not_try_again(
+    small_model: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker of a server would make the start longer."""
+    for limit in ("_LIMIT_S", "_LEAST_S"):
+        monkeypatch.setattr(measurement, limit, 0.0)
+    load, other = Loader(small_model), Loader(small_model)
+    waits = threading.Event()
+    real_flock = fcntl.flock
+
+    def flock(file: TextIO, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            waits.set()
+        real_flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ThreadPoolExecutor(1) as thread:
+
+        def load_while_another_waits(rows: int, contexts: int) -> Engine:
+            asking.append(thread.submit(kept_or_measured, ASKED, KEY, other))
+            assert waits.wait(30)
+            return load(rows, contexts)
+
+        asking: list[Future[Verdict]] = []
+        with pytest.raises(CannotMeasureError, match="no time for 5 rounds"):
+            kept_or_measured(ASKED, KEY, load_while_another_waits)
+        with pytest.raises(CannotMeasureError, match="no time for 5 rounds"):
+            asking[0].result()
+    assert (load.count, other.count) == (1, 0)
 
 
 def test_a_folder_that_cannot_be_written_costs_no_time(cache: Path, load: Loader) -> None:
