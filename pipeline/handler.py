@@ -29,7 +29,12 @@ from pipeline.engine_process.remote_node import RemoteNode
 from pipeline.engine_process.slots import SlotLimits
 from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
-from pipeline.handler_document import calibrated_document, engine_node, resize_in_words
+from pipeline.handler_document import (
+    calibrated_document,
+    decoding_in_words,
+    engine_node,
+    resize_in_words,
+)
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -70,6 +75,8 @@ class PipelineHandler:
             load_backends(settings.backends)
         document, self._calibration = calibrated_document(settings)
         self._resize = resize_in_words(document, settings)
+        self._decoding = decoding_in_words(settings)
+        logger.info("images are decoded: %s", self._decoding)
         config = parse_config(document)
         self._model_node = engine_node(config)
         for warning in (
@@ -140,6 +147,7 @@ class PipelineHandler:
                 "calibration": self._calibration,
                 "input": facts.image,
                 "resize": self._resize,
+                "decode": self._decoding,
                 "engine_process": "shared by the workers" if self._pipe.elsewhere else "none",
             },
             images_at_work=self._images_at_work(),

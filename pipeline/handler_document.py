@@ -29,6 +29,7 @@ from pipeline.backends.inference import ENGINE_BACKEND
 from pipeline.backends.opencv import RESIZE_SHORTER
 from pipeline.calibrated_node import FILLED_IN, calibrated, open_keys
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
+from pipeline.decoding_place import CPU, GPU, DecodingPlace, decoding_place
 from pipeline.errors import PipelineConfigError
 from pipeline.language.document import apply_overrides, read_toml
 from pipeline.language.node_tables import normal_form
@@ -39,7 +40,7 @@ OPTIONS = (
     "calibration_images skip_bad_images layout color input_size resize crop"
 )
 """Names of the settings that a document and its engine follow from, but for `set`."""
-_TEMPLATES = {"cpu": "resnet50_cpu.toml", "gpu": "resnet50_gpu.toml"}
+_TEMPLATES = {CPU: "resnet50_cpu.toml", GPU: "resnet50_gpu.toml"}
 # What of a template's operators keeps the aspect ratio, for --resize.
 _RESIZE, _RESIZE_CROP = "ResizeMat", "ResizeCropMat"
 
@@ -112,8 +113,7 @@ class _Asked(NamedTuple):
 
 
 def _asked(settings: HandlerSettings) -> _Asked:
-    path = settings.config or files("pipeline") / "configs" / _TEMPLATES[settings.decode]
-    document = normal_form(read_toml(str(path)))
+    document = normal_form(read_toml(settings.config or _template(_place(settings).name)))
     # A mistake in the file is reported before a model is exported, which may take minutes.
     node = engine_node(parse_config(document))
     overrides = settings.overrides
@@ -131,6 +131,19 @@ def _asked(settings: HandlerSettings) -> _Asked:
         for key, value in overrides.items()
     }
     return _Asked(_merged(renamed, {name: {"model": model}}), name, overrides)
+
+
+def _template(place: str) -> str:
+    return str(files("pipeline") / "configs" / _TEMPLATES[place])
+
+
+def _place(settings: HandlerSettings) -> DecodingPlace:
+    """Where the template decodes."""
+    cpu, gpu = (
+        {key for key, value in read_toml(_template(place)).items() if isinstance(value, Mapping)}
+        for place in (CPU, GPU)
+    )
+    return decoding_place(settings, cpu - gpu)
 
 
 def _node_name(model: str, taken: Collection[str]) -> str:
@@ -188,6 +201,14 @@ def resize_in_words(document: Mapping[str, Any], settings: HandlerSettings) -> s
     return str(Resizing(table["resize_h"], table["resize_w"], table.get(RESIZE_SHORTER)))
 
 
+def decoding_in_words(settings: HandlerSettings) -> str:
+    """Where images are decoded and why, for `server_info`."""
+    if settings.config is not None:
+        return "as the configuration says"
+    place = _place(settings)
+    return f"{place.name.upper()} ({place.reason})"
+
+
 def overrides_of(settings: HandlerSettings) -> Mapping[str, str]:
     """Those of `--set`, with the names that the nodes of `outline_document` have."""
     return _asked(settings).overrides
@@ -230,7 +251,7 @@ def _fitted(
     engine |= {"mean": list(mean), "std": list(std)}
     # A template's own precision is what suits a GPU.
     changes: dict[str, Any] = {"precision": choice.precision, **_resized(document, resizing)}
-    if settings.decode == "cpu":
+    if _place(settings).name == CPU:
         # Instances of the engine as it needs them, and of the other nodes one a core; a worker
         # has its share of the cores.
         instances, cores = suggested_instances(choice), available_cores()

@@ -8,6 +8,9 @@ from engine.cpu.cores import available_cores
 from engine.errors import MissingOnHostError
 
 _CORES_FOR_SPINNING = 4
+# Compute capabilities of A100 and A30, of Hopper, and of Blackwell for data centres: nvJPEG's
+# documentation, "Hardware Acceleration". Others may decode slower than a CPU of many cores.
+_WITH_JPEG_ENGINE = ((8, 0), (9, 0), (10, 0), (10, 3))
 
 
 def cuda_available() -> bool:
@@ -22,6 +25,13 @@ def cpu_event() -> torch.cuda.Event:
     goes on sooner than one that has to be woken. Elsewhere it sleeps.
     """
     return torch.cuda.Event(blocking=available_cores() < _CORES_FOR_SPINNING)
+
+
+def has_jpeg_engine(device_id: int) -> bool:
+    """Whether this process sees a GPU of that number, and its chip is known to decode JPEGs."""
+    if not cuda_available() or device_id >= torch.cuda.device_count():
+        return False
+    return torch.cuda.get_device_capability(device_id) in _WITH_JPEG_ENGINE
 
 
 def check_device(device_id: int) -> None:

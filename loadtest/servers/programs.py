@@ -103,7 +103,7 @@ def _images(variant: Variant, options: ServerOptions) -> list[str]:
     """How images come to the model: a file of one's own says so, and where it decodes."""
     if options.config is not None and not variant.decodes_on_gpu:
         return ["--config", options.config]
-    return [*options.image_args]
+    return [*options.image_args, "--decode", variant.decode]
 
 
 def _calibration(options: ServerOptions) -> list[str]:

@@ -18,7 +18,8 @@ PIPELINE_AUTO = "pipeline-auto"
 PIPELINE_GPU = "pipeline-gpu"
 IN_PROCESS = "in-process"
 
-_DECODE_ON_GPU = ("--decode", "gpu")
+# Of the pipeline and its bounds; the service would choose where it is not told.
+_CPU, _GPU = "cpu", "gpu"
 _PROFILE_STAGES = ("--set", "profile_stages=true")
 # "pipeline-4w": the variant "pipeline" with four server processes; "pipeline-auto": with as many as
 # the service chooses. Every other one has one, whatever the service would choose.
@@ -44,6 +45,7 @@ class Variant:
         server_args: further arguments of the service.
         description: what it is, in one line.
         bound_args: arguments of `python -m pipeline.upper_bound`, where no server runs.
+        decode: the --decode of a pipeline; "" for other servers.
         is_part: True if it is one part of the service, measured once for its own sake; it is no
             row of the comparison.
         workers: its server processes; None for as many as the service chooses.
@@ -56,6 +58,7 @@ class Variant:
     server_args: tuple[str, ...]
     description: str
     bound_args: tuple[str, ...] = ()
+    decode: str = ""
     is_part: bool = False
     workers: int | None = 1
     replicas: int = 0
@@ -64,7 +67,7 @@ class Variant:
     @property
     def decodes_on_gpu(self) -> bool:
         """True if its decoder is not the CPU's, so that its pixels differ a little."""
-        return _DECODE_ON_GPU[1] in (*self.server_args, *self.bound_args)
+        return self.decode == _GPU
 
     def with_workers(self, workers: int | None) -> Variant:
         """The same with so many server processes, None for as many as the service chooses."""
@@ -111,24 +114,33 @@ _ALL = (
         "control: the baseline without its lock; what it gains is not the pipeline's merit",
         is_control=True,
     ),
-    Variant(PIPELINE, "pipeline", (), "nodes with instances and batching queues, no lock"),
+    Variant(
+        PIPELINE,
+        "pipeline",
+        (),
+        "nodes with instances and batching queues, no lock",
+        decode=_CPU,
+    ),
     Variant(
         PIPELINE_GPU,
         "pipeline",
-        _DECODE_ON_GPU,
+        (),
         "the pipeline with decoding and preprocessing on the GPU",
+        decode=_GPU,
     ),
     Variant(
         "pipeline-batch-4",
         "pipeline",
         _BATCH_4,
         "the pipeline with batches of up to 4, whatever suits the engine",
+        decode=_CPU,
     ),
     Variant(
         "pipeline-timeout-0",
         "pipeline",
         (*_BATCH_4, "--set", "batching_timeout=0"),
         "the same with a batching_timeout of 0, so that no item can wait for others",
+        decode=_CPU,
     ),
     Variant(
         IN_PROCESS,
@@ -136,26 +148,26 @@ _ALL = (
         (),
         "upper bound: the pipeline's preprocessing and engine without a server, in one process or "
         "several, whichever is faster",
+        decode=_CPU,
     ),
     *(
-        Variant(name, None, (), description, ("--part", *arguments), is_part=True)
-        for name, description, *arguments in (
-            ("engine-alone", "the engine's node on images that are ready in memory", "engine"),
+        Variant(name, None, (), description, ("--part", part), decode, is_part=True)
+        for name, part, decode, description in (
             (
-                "engine-alone-gpu",
+                "engine-alone",
+                "engine",
+                _CPU,
+                "the engine's node on images that are ready in memory",
+            ),
+            (
+                *("engine-alone-gpu", "engine", _GPU),
                 "the engine's node on images that are ready on the GPU",
-                *("engine", *_DECODE_ON_GPU),
             ),
             (
-                "decode-alone-cpu",
+                *("decode-alone-cpu", "decode", _CPU),
                 "decoding and preprocessing on the CPU, one thread a core",
-                "decode",
             ),
-            (
-                "decode-alone-gpu",
-                "decoding and preprocessing on the GPU",
-                *("decode", *_DECODE_ON_GPU),
-            ),
+            ("decode-alone-gpu", "decode", _GPU, "decoding and preprocessing on the GPU"),
         )
     ),
 )

@@ -187,9 +187,10 @@ class HandlerSettings:
         },
     )
     decode: str = _option(
-        "cpu",
-        "where the pipeline decodes images: chooses the shipped graph",
-        one_of(("cpu", "gpu")),
+        "auto",
+        "where the pipeline decodes images: chooses the shipped graph; auto: on a GPU that runs "
+        "the model and has a JPEG engine, if thriftpipe[gpu] is installed, else on the CPU",
+        one_of(("auto", "cpu", "gpu")),
         refused={"baseline": "the baseline decodes on the CPU; it is for --handler pipeline"},
     )
     reduced_decoding: bool = _option(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from engine.contexts.cuda_device import has_jpeg_engine
 from idl import inference
 from tests.serving import connect, service
 
 MODEL = ("--model", "efficientnet_lite0")
 ARGUMENTS = {
     "baseline": ("--handler", "baseline"),
-    "pipeline": ("--handler", "pipeline"),
+    "pipeline": ("--handler", "pipeline", "--decode", "cpu"),
     "pipeline-gpu": ("--handler", "pipeline", "--decode", "gpu"),
     "pipeline-gpu-2-workers": ("--handler", "pipeline", "--decode", "gpu", "--workers", "2"),
 }
@@ -55,6 +58,25 @@ def test_labels_are_right_under_load(
         assert stats.gpus
         assert all(0 < gpu.memory_used_bytes <= gpu.memory_total_bytes for gpu in stats.gpus)
         assert all(node.working_instances == node.instances for node in stats.nodes.values())
+
+
+def test_a_jpeg_engine_decodes_by_default() -> None:
+    """And a server whose engine and decoder are on the GPU says so."""
+    place = "GPU" if has_jpeg_engine(0) else "CPU"
+    with service("--handler", "pipeline", *MODEL) as (port, _):
+        client = connect(port)
+        assert client.server_info().settings["decode"].startswith(f"{place} (auto: ")
+        client.close()
+
+
+def test_asking_for_the_jpeg_engine_takes_no_memory_of_the_gpu() -> None:
+    """Workers ask, and leave all else on the GPU to the engine process."""
+    code = (
+        "import torch; from engine.contexts.cuda_device import has_jpeg_engine; "
+        "has_jpeg_engine(0); print(torch._C._cuda_hasPrimaryContext(0))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
 
 
 def test_decoding_on_the_gpu_changes_no_label(shipped_images: list[bytes]) -> None:

@@ -50,10 +50,11 @@ def test_the_launch_prefix_stands_before_every_measured_command() -> None:
 @pytest.mark.parametrize(
     ("name", "with_gpu", "words"),
     [
-        ("engine-alone", False, "--part engine --batch_sizes 1,2,4 "),
-        ("engine-alone", True, "--part engine --batch_sizes 1,4,8,16,32 "),
-        ("decode-alone-cpu", True, "--part decode --batch_sizes 1 "),
-        ("decode-alone-gpu", True, "--part decode --decode gpu --batch_sizes 1,4,8,16,32 "),
+        ("engine-alone", False, "--decode cpu --part engine --batch_sizes 1,2,4 "),
+        ("engine-alone", True, "--decode cpu --part engine --batch_sizes 1,4,8,16,32 "),
+        ("engine-alone-gpu", True, "--decode gpu --part engine --batch_sizes 1,4,8,16,32 "),
+        ("decode-alone-cpu", True, "--decode cpu --part decode --batch_sizes 1 "),
+        ("decode-alone-gpu", True, "--decode gpu --part decode --batch_sizes 1,4,8,16,32 "),
     ],
 )
 def test_a_part_is_measured_at_the_batch_sizes_of_where_it_runs(
@@ -74,11 +75,11 @@ def test_a_part_is_measured_at_the_batch_sizes_of_where_it_runs(
 def test_a_suffix_runs_a_variant_with_several_workers() -> None:
     (variant,) = parse_variants("pipeline-gpu-4w")
     assert variant.name == "pipeline-gpu-4w"
-    assert variant.server_args == ("--decode", "gpu")
     assert variant.workers == 4
     assert variant.decodes_on_gpu
     command = " ".join(server_command(variant, Workload("m", "m"), ServerOptions()))
     assert "--workers 4" in command
+    assert "--decode gpu" in command
     with pytest.raises(LoadTestError, match="'in-process' is no server"):
         parse_variants("baseline,in-process-2w")
     with pytest.raises(LoadTestError, match="'in-process' is no server"):
@@ -107,12 +108,20 @@ def test_the_number_of_server_processes_is_that_of_the_name(name: str, workers: 
     assert given == [workers]
 
 
+@pytest.mark.parametrize(("name", "place"), [("pipeline", "cpu"), ("pipeline-gpu", "gpu")])
+def test_a_pipeline_decodes_where_its_name_says(name: str, place: str) -> None:
+    """And never where the service would by default."""
+    command = " ".join(server_command(VARIANTS[name], Workload("m", "m"), ServerOptions()))
+    assert f"--decode {place}" in command
+
+
 def test_what_decodes_on_the_gpu_takes_no_configuration_of_ones_own() -> None:
     """The service refuses --config beside --decode."""
     options = ServerOptions(config="own.toml")
     command = server_command(VARIANTS["pipeline-gpu"], Workload("m", "m"), options)
     assert "--config" not in command
-    assert command[-2:] == ["--decode", "gpu"]
+    command = server_command(VARIANTS["pipeline"], Workload("m", "m"), options)
+    assert "--decode" not in command
 
 
 def test_calibration_images_go_to_servers_and_upper_bounds() -> None:

@@ -1,0 +1,68 @@
+"""Where images are decoded, where `--decode` leaves it open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+from typing import NamedTuple
+
+from engine.contexts.cuda_device import has_jpeg_engine
+from engine.errors import EngineError
+from engine.registry import choose_engine
+from service.handlers.handler_settings import HandlerSettings
+
+CPU, GPU = "cpu", "gpu"
+
+
+class DecodingPlace(NamedTuple):
+    """Where images are decoded.
+
+    Attributes:
+        name: "cpu" or "gpu".
+        reason: why there, as a short phrase.
+    """
+
+    name: str
+    reason: str
+
+
+def decoding_place(settings: HandlerSettings, cpu_nodes: Collection[str]) -> DecodingPlace:
+    """What `--decode` says, or where the shipped graphs decode faster on this host.
+
+    That is the GPU, where one with a JPEG engine also runs the model. Its pixels differ a little
+    from the CPU's, and so do the scores.
+
+    Args:
+        settings: those of the service, without `--config`.
+        cpu_nodes: nodes that only the graph that decodes on the CPU has.
+    """
+    if settings.decode != "auto":
+        return DecodingPlace(settings.decode, "--decode")
+    if why := _why_not_on_gpu(settings, cpu_nodes):
+        return DecodingPlace(CPU, f"auto: {why}")
+    return DecodingPlace(
+        GPU, "auto: the GPU has a JPEG engine; --decode cpu gives the CPU's pixels"
+    )
+
+
+def _why_not_on_gpu(settings: HandlerSettings, cpu_nodes: Collection[str]) -> str:
+    try:
+        choice = choose_engine(settings.engine, settings.precision)
+    except EngineError:
+        # Whoever needs the engine tells it.
+        return "there is no such engine here"
+    if choice.device != "cuda":
+        return "the engine runs on the CPU"
+    if settings.resize is not None:
+        return "--resize keeps the aspect ratio, which the GPU's operator does not"
+    if settings.reduced_decoding:
+        return "--reduced-decoding is for the CPU's decoder"
+    if named := {key.partition(".")[0] for key in settings.overrides}.intersection(cpu_nodes):
+        return f"--set names the node {min(named)} of the graph for the CPU"
+    try:
+        import_module("nvidia.nvimgcodec")
+    except ImportError:
+        return "nvImageCodec is not installed (pip install 'thriftpipe[gpu]')"
+    if not all(map(has_jpeg_engine, settings.devices or (0,))):
+        return "the GPU has no JPEG engine"
+    return ""

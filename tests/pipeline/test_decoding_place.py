@@ -1,0 +1,83 @@
+"""Where images are decoded without `--decode`. The GPU that this is about is only made up here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from engine import registry
+from engine.contexts import cuda_device
+from pipeline.decoding_place import decoding_place
+from pipeline.handler_document import decoding_in_words, handler_document
+from pipeline.process_load import process_load
+from service.handlers.handler_settings import HandlerSettings
+
+AUTO = HandlerSettings()
+
+
+@pytest.fixture
+def h100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with a JPEG engine, and nvImageCodec."""
+    for module in (registry, cuda_device):
+        monkeypatch.setattr(module, "cuda_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda number: ((9, 0), (8, 9))[number]
+    )
+    for name in ("nvidia", "nvidia.nvimgcodec"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+
+
+def test_a_host_without_a_gpu_decodes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "cuda_available", lambda: False)
+    assert decoding_place(AUTO, ()) == ("cpu", "auto: the engine runs on the CPU")
+    assert [*handler_document(replace(AUTO, model="efficientnet_lite0"))][-2:] == [
+        "cpu_decoder",
+        "efficientnet_lite0",
+    ]
+
+
+@pytest.mark.usefixtures("h100")
+def test_a_gpu_with_a_jpeg_engine_decodes() -> None:
+    assert decoding_place(AUTO, ()).name == "gpu"
+    assert decoding_in_words(AUTO).startswith("GPU (auto: the GPU has a JPEG engine; --decode cpu")
+    load = process_load(AUTO)
+    assert (load.gpus, load.decodes_on_gpu) == (1, True)
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"engine": "onnxruntime"}, "the engine runs on the CPU"),
+        ({"engine": "onnxruntme"}, "there is no such engine"),
+        ({"resize": 256, "crop": (224, 224)}, "keeps the aspect ratio"),
+        ({"reduced_decoding": True}, "for the CPU's decoder"),
+        ({"overrides": {"cpu_decoder.instance_num": "3"}}, "names the node cpu_decoder"),
+        ({"devices": (0, 1)}, "no JPEG engine"),
+        ({"devices": (7,)}, "no JPEG engine"),
+    ],
+)
+def test_what_needs_the_cpus_decoder_gets_it(changes: dict[str, Any], reason: str) -> None:
+    assert decoding_in_words(replace(AUTO, **changes)).startswith("CPU (auto: ")
+    assert reason in decoding_in_words(replace(AUTO, **changes))
+
+
+@pytest.mark.usefixtures("h100")
+def test_without_the_extra_the_cpu_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
+    assert decoding_in_words(AUTO) == (
+        "CPU (auto: nvImageCodec is not installed (pip install 'thriftpipe[gpu]'))"
+    )
+
+
+@pytest.mark.usefixtures("h100")
+def test_who_decides_is_not_asked() -> None:
+    assert decoding_in_words(replace(AUTO, decode="cpu")) == "CPU (--decode)"
+    assert decoding_in_words(replace(AUTO, decode="gpu", devices=(1,))) == "GPU (--decode)"
+    assert decoding_in_words(replace(AUTO, config="own.toml")) == "as the configuration says"
