@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from engine.contexts.cuda_device import has_jpeg_engine
@@ -24,6 +24,9 @@ class DecodingPlace(NamedTuple):
 
     name: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name.upper()} ({self.reason})"
 
 
 def decoding_place(settings: HandlerSettings, cpu_nodes: Collection[str]) -> DecodingPlace:
@@ -59,10 +62,16 @@ def _why_not_on_gpu(settings: HandlerSettings, cpu_nodes: Collection[str]) -> st
         return "--reduced-decoding is for the CPU's decoder"
     if named := {key.partition(".")[0] for key in settings.overrides}.intersection(cpu_nodes):
         return f"--set names the node {min(named)} of the graph for the CPU"
-    try:
-        import_module("nvidia.nvimgcodec")
-    except ImportError:
+    if not _is_installed("nvidia.nvimgcodec"):
         return "nvImageCodec is not installed (pip install 'thriftpipe[gpu]')"
     if not all(map(has_jpeg_engine, settings.devices or (0,))):
         return "the GPU has no JPEG engine"
     return ""
+
+
+def _is_installed(package: str) -> bool:
+    """Whether it could be imported; imported, nvImageCodec would take memory of the GPU."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

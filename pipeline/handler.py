@@ -16,12 +16,13 @@ from engine.interface import Engine
 from engine.scoring import check_results
 from interfaces.error_text import in_one_line
 from interfaces.versions import package_versions
-from pipeline.backends.assembly import settings_of
+from pipeline.backends.assembly import runs_on_gpu, settings_of
 from pipeline.backends.backend_file import load_backends
 from pipeline.backends.filters import FilterError
 from pipeline.backends.inference import ENGINE, ENGINE_BACKEND
 from pipeline.callable_pipe import Pipe
 from pipeline.config import NodeConfig, PipelineConfig, parse_config
+from pipeline.decoding_place import GPU
 from pipeline.engine_process.engine_facts import EngineFacts
 from pipeline.engine_process.launcher import connect_or_start
 from pipeline.engine_process.messages import EngineProcessSettings
@@ -31,10 +32,11 @@ from pipeline.engine_process.split import entry_of_engine_process, front_part
 from pipeline.errors import DeadlinePassedError, NodeError, PipelineConfigError
 from pipeline.handler_document import (
     calibrated_document,
-    decoding_in_words,
     engine_node,
+    place_of_decoding,
     resize_in_words,
 )
+from pipeline.interpreter_lock import hand_on_lock_soon
 from pipeline.keys import (
     TASK_DATA_KEY,
     TASK_ERROR_KEY,
@@ -75,8 +77,10 @@ class PipelineHandler:
             load_backends(settings.backends)
         document, self._calibration = calibrated_document(settings)
         self._resize = resize_in_words(document, settings)
-        self._decoding = decoding_in_words(settings)
-        logger.info("images are decoded: %s", self._decoding)
+        place = place_of_decoding(settings)
+        self._decoding = str(place or "as the configuration says")
+        if place is not None and place.name == GPU:
+            logger.info("images are decoded on the %s", place)
         config = parse_config(document)
         self._model_node = engine_node(config)
         for warning in (
@@ -241,6 +245,9 @@ def _in_this_process(
     model_settings: Mapping[str, Any],
 ) -> tuple[Pipe, EngineFacts]:
     """All nodes, loaded here."""
+    nodes = config.with_instances.values()
+    if any(runs_on_gpu(node.backend, node.settings, settings.engine) for node in nodes):
+        hand_on_lock_soon()
     loaded = Pipe(
         config,
         engine=settings.engine,

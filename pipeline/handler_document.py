@@ -201,12 +201,9 @@ def resize_in_words(document: Mapping[str, Any], settings: HandlerSettings) -> s
     return str(Resizing(table["resize_h"], table["resize_w"], table.get(RESIZE_SHORTER)))
 
 
-def decoding_in_words(settings: HandlerSettings) -> str:
-    """Where images are decoded and why, for `server_info`."""
-    if settings.config is not None:
-        return "as the configuration says"
-    place = _place(settings)
-    return f"{place.name.upper()} ({place.reason})"
+def place_of_decoding(settings: HandlerSettings) -> DecodingPlace | None:
+    """Where images are decoded, and why there; None where a file of one's own decides it."""
+    return None if settings.config is not None else _place(settings)
 
 
 def overrides_of(settings: HandlerSettings) -> Mapping[str, str]:

@@ -31,6 +31,7 @@ from pipeline.engine_process.split import back_part
 from pipeline.engine_process.submission_queue import SubmissionQueue
 from pipeline.engine_process.workers import Workers
 from pipeline.errors import PipelineConfigError
+from pipeline.interpreter_lock import hand_on_lock_soon
 from pipeline.node_stats import nodes_stats
 from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
@@ -43,9 +44,6 @@ from service.processes.stats_report import encode_stats
 
 logger = logging.getLogger(__name__)
 
-# While one instance hands on the results of a large batch, which takes only Python, another one's
-# decoder asks for the interpreter's lock several times an image; the default is 5 ms.
-_SWITCH_INTERVAL_S = 0.0001
 # Longest time from one heartbeat to the next, and how many there are in --hang-timeout-s at least.
 _LONGEST_PAUSE_S, _BEATS = 1.0, 8
 
@@ -58,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     leave_stop_to_supervisor()
     limit_arenas()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    hand_on_lock_soon()
     inherit_decode_memory()
     settings: EngineProcessSettings = from_json(sys.stdin.read(), [EngineProcessSettings])
     start_log(settings.log, "engine process")

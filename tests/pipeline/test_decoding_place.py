@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from engine import registry
 from engine.contexts import cuda_device
 from pipeline.decoding_place import decoding_place
-from pipeline.handler_document import decoding_in_words, handler_document
+from pipeline.handler_document import handler_document, place_of_decoding
 from pipeline.process_load import process_load
 from service.handlers.handler_settings import HandlerSettings
 
@@ -23,14 +24,21 @@ AUTO = HandlerSettings()
 @pytest.fixture
 def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU with a JPEG engine, and nvImageCodec."""
-    for module in (registry, cuda_device):
-        monkeypatch.setattr(module, "cuda_available", lambda: True)
+    for asked in (registry, cuda_device):
+        monkeypatch.setattr(asked, "cuda_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(
         torch.cuda, "get_device_capability", lambda number: ((9, 0), (8, 9))[number]
     )
     for name in ("nvidia", "nvidia.nvimgcodec"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def words(settings: HandlerSettings) -> str:
+    """What the log and `server_info` say."""
+    return str(place_of_decoding(settings))
 
 
 def test_a_host_without_a_gpu_decodes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +53,7 @@ def test_a_host_without_a_gpu_decodes_on_the_cpu(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("h100")
 def test_a_gpu_with_a_jpeg_engine_decodes() -> None:
     assert decoding_place(AUTO, ()).name == "gpu"
-    assert decoding_in_words(AUTO).startswith("GPU (auto: the GPU has a JPEG engine; --decode cpu")
+    assert words(AUTO).startswith("GPU (auto: the GPU has a JPEG engine; --decode cpu")
     load = process_load(AUTO)
     assert (load.gpus, load.decodes_on_gpu) == (1, True)
 
@@ -64,20 +72,21 @@ def test_a_gpu_with_a_jpeg_engine_decodes() -> None:
     ],
 )
 def test_what_needs_the_cpus_decoder_gets_it(changes: dict[str, Any], reason: str) -> None:
-    assert decoding_in_words(replace(AUTO, **changes)).startswith("CPU (auto: ")
-    assert reason in decoding_in_words(replace(AUTO, **changes))
+    told = words(replace(AUTO, **changes))
+    assert told.startswith("CPU (auto: ")
+    assert reason in told
 
 
 @pytest.mark.usefixtures("h100")
 def test_without_the_extra_the_cpu_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
-    assert decoding_in_words(AUTO) == (
+    assert words(AUTO) == (
         "CPU (auto: nvImageCodec is not installed (pip install 'thriftpipe[gpu]'))"
     )
 
 
 @pytest.mark.usefixtures("h100")
 def test_who_decides_is_not_asked() -> None:
-    assert decoding_in_words(replace(AUTO, decode="cpu")) == "CPU (--decode)"
-    assert decoding_in_words(replace(AUTO, decode="gpu", devices=(1,))) == "GPU (--decode)"
-    assert decoding_in_words(replace(AUTO, config="own.toml")) == "as the configuration says"
+    assert words(replace(AUTO, decode="cpu")) == "CPU (--decode)"
+    assert words(replace(AUTO, decode="gpu", devices=(1,))) == "GPU (--decode)"
+    assert place_of_decoding(replace(AUTO, config="own.toml")) is None
