@@ -83,7 +83,7 @@ class BackendFailureError(Exception):
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(what_it_says(cause))
-        self.cause = cause
+        self.cause = self.__cause__ = cause
 
 
 class NoInstanceError(Exception):

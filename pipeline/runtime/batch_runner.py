@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import contains
 from typing import Any, TypeAlias
 
 from engine.contexts.cuda_device import cuda_available
@@ -31,6 +33,7 @@ from pipeline.runtime.counts import InstanceCounts
 from pipeline.runtime.device import Device
 from pipeline.runtime.proven_item import ProvenItem
 from pipeline.runtime.task import Call, Task, WaitingCall
+from service.errors import forget_variables
 from service.handlers.batch_clock import BatchClock
 
 logger = logging.getLogger(__name__)
@@ -242,6 +245,10 @@ class BatchRunner:
         else:
             failed = counts.failed_items - failed_before
             self.failures.judge(failed=failed, items=len(alive))
+            # A failure's traceback leads to these calls, whose variables would keep its neighbours.
+            alive.clear()
+            items.clear()
+            del batch, task
         return going_on
 
     def still_works(self) -> bool:
@@ -276,6 +283,8 @@ class BatchRunner:
         forward_isolated(self._backend, items, self._is_expired)
         if self.stream is not None:
             _wait_for_gpu(self.stream, items)
+        if any(map(contains, items, repeat(FAILURE_KEY))):
+            _let_go_of_failures(items)
         self._backend.end_pass()
 
     def _is_expired(self, item: Item) -> bool:
@@ -331,6 +340,13 @@ class BatchRunner:
         except Exception as error:  # noqa: BLE001 (whatever the check raises)
             return BackendFailureError(error)
         return None
+
+
+def _let_go_of_failures(items: Sequence[Item]) -> None:
+    """Let go of what backends worked on when an item failed, since memory is used again now."""
+    for item in items:
+        if FAILURE_KEY in item:
+            forget_variables(item[FAILURE_KEY])
 
 
 def _wait_for_gpu(stream: InstanceStream, items: Sequence[Item]) -> None:
