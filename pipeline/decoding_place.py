@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib.util import find_spec
 from typing import NamedTuple
 
 from engine.contexts.cuda_device import has_jpeg_engine
 from engine.errors import EngineError
 from engine.registry import choose_engine
+from pipeline.backends.nvimgcodec_library import why_unusable
 from service.handlers.handler_settings import HandlerSettings
 
 CPU, GPU = "cpu", "gpu"
@@ -62,16 +62,8 @@ def _why_not_on_gpu(settings: HandlerSettings, cpu_nodes: Collection[str]) -> st
         return "--reduced-decoding is for the CPU's decoder"
     if named := {key.partition(".")[0] for key in settings.overrides}.intersection(cpu_nodes):
         return f"--set names the node {min(named)} of the graph for the CPU"
-    if not _is_installed("nvidia.nvimgcodec"):
-        return "nvImageCodec is not installed (pip install 'thriftpipe[gpu]')"
+    if why := why_unusable():
+        return why
     if not all(map(has_jpeg_engine, settings.devices or (0,))):
         return "the GPU has no JPEG engine"
     return ""
-
-
-def _is_installed(package: str) -> bool:
-    """Whether it could be imported; imported, nvImageCodec would take memory of the GPU."""
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False

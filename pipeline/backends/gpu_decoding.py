@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
+from pipeline.backends.batch_decoder import HW_GPU_ONLY, HYBRID_CPU_GPU, BatchDecoder, Block
 from pipeline.backends.buffer_pool import BufferPool
 from pipeline.backends.cpu_operator import COLOR_SETTING
 from pipeline.backends.gpu import GpuOperator, in_color, to_gpu
 from pipeline.backends.gpu_image import DecodedImage
 from pipeline.backends.interface import InstanceConfig, Item, fail
+from pipeline.backends.nvimgcodec_library import Library, NvImageCodecError, why_unusable
 from pipeline.backends.registry import register
 from pipeline.errors import PipelineConfigError
 from pipeline.keys import TASK_COLOR_KEY, TASK_DATA_KEY, TASK_RESULT_KEY
@@ -44,28 +47,13 @@ class DecodeTensor(GpuOperator):
     def init(self, config: InstanceConfig) -> None:
         """Start a decoder of this instance's own."""
         super().init(config)
-        try:
-            from nvidia import nvimgcodec
-        except ImportError as error:
-            raise PipelineConfigError(
-                "DecodeTensor needs the package nvidia-nvimgcodec-cu13; install it with: "
-                "pip install 'thriftpipe[gpu]'"
-            ) from error
         self._decoder_lock = config.decoder_lock
         self._deadline_s = config.deadline_s
-        self._codec = nvimgcodec
         self._color = config.settings["color"]
-        formats = nvimgcodec.SampleFormat
-        self._parameters = nvimgcodec.DecodeParams(
-            sample_format=formats.I_RGB if self._color == "rgb" else formats.I_BGR
-        )
-        self._decoder = _decoder(nvimgcodec, config.device_id)
-        self._stream = torch.cuda.current_stream(self._device).cuda_stream
-        # The decoder may read them after `decode` has returned.
-        self._encoded: list[Any] = []
+        self._decoder = _decoder(self._device, self._color)
         # Decoded into again and again: taking memory on the GPU, and giving it back, waits for all
         # that runs there.
-        self._memory = BufferPool[Any]()
+        self._memory = BufferPool[Block]()
 
     def forward(self, items: Sequence[Item]) -> None:
         """Decode what the engine takes in one call, and the rest on the CPU."""
@@ -79,12 +67,11 @@ class DecodeTensor(GpuOperator):
         batch, encoded = [], []
         for item in items:
             data = item[TASK_DATA_KEY]
-            stream = self._code_stream(data)
-            if stream is None:
-                self._decode_on_cpu(item)
-            else:
+            if _decodable(data):
                 batch.append(item)
-                encoded.append(stream)
+                encoded.append(data)
+            else:
+                self._decode_on_cpu(item)
         if not batch:
             return
         for item, image in zip(batch, self._decode(encoded), strict=True):
@@ -92,22 +79,22 @@ class DecodeTensor(GpuOperator):
                 self._decode_on_cpu(item)
                 continue
             item[TASK_COLOR_KEY] = self._color
-            item[TASK_RESULT_KEY] = DecodedImage(self._memory.lend(image))
+            item[TASK_RESULT_KEY] = image
 
-    def _decode(self, encoded: list[Any]) -> list[Any]:
+    def _decode(self, encoded: list[bytes | memoryview]) -> list[DecodedImage | None]:
         """The images, or None for each that the decoder cannot decode."""
-        self._encoded = encoded
+        blocks = self._memory.take(len(encoded)) or [Block() for _ in encoded]
         try:
-            images: list[Any] = self._decoder.decode(
-                encoded,
-                images=self._memory.take(len(encoded)),
-                params=self._parameters,
-                cuda_stream=self._stream,
-            )
+            decoded = self._decoder.decode(encoded, blocks)
         except RuntimeError as error:
             logger.warning("nvImageCodec failed, decoding on the CPU instead: %s", error)
             return [None] * len(encoded)
-        return images
+        # Also what was written in vain: its memory is free when the pass is over.
+        loans = [self._memory.lend(block) for block in blocks]
+        return [
+            DecodedImage(loan) if is_there else None
+            for loan, is_there in zip(loans, decoded, strict=True)
+        ]
 
     def process(self, item: Item) -> torch.Tensor:
         """Decode one image on the CPU; an InvalidImageError fails the item."""
@@ -117,28 +104,14 @@ class DecodeTensor(GpuOperator):
         )
 
     def end_pass(self) -> None:
-        """Decode into the memory of images that are gone."""
+        """Decode into the memory of images that are gone; let encoded ones go."""
+        self._decoder.end_pass()
         self._memory.end_pass()
 
     def close(self) -> None:
         """Free the decoder."""
-        self._encoded = []
         self._memory.clear()
-        del self._decoder
-
-    def _code_stream(self, data: Any) -> Any:
-        """What the decoder takes, or None for what the CPU has to decode."""
-        if not isinstance(data, bytes | memoryview):
-            return None
-        header = read_jpeg_header(data)
-        if header is None or not (header.baseline and header.complete):
-            return None
-        if header.components not in (1, 3):
-            return None
-        try:
-            return self._codec.CodeStream(np.frombuffer(data, np.uint8))
-        except RuntimeError:
-            return None
+        self._decoder.close()
 
     def _decode_on_cpu(self, item: Item) -> None:
         try:
@@ -148,14 +121,37 @@ class DecodeTensor(GpuOperator):
             fail(item, failure)
 
 
-def _decoder(nvimgcodec: Any, device_id: int) -> Any:
+def _decodable(data: Any) -> bool:
+    """Whether a JPEG engine may take it, as its header says."""
+    if not isinstance(data, bytes | memoryview):
+        return False
+    header = read_jpeg_header(data)
+    if header is None or not (header.baseline and header.complete):
+        return False
+    return header.components in (1, 3)
+
+
+_library_lock = threading.Lock()
+
+
+@functools.cache
+def _library() -> Library:
+    """That of this process; the caller has the lock."""
+    if why := why_unusable():
+        raise PipelineConfigError(f"DecodeTensor cannot run: {why}")
+    return Library()
+
+
+def _decoder(device: torch.device, color: str) -> BatchDecoder:
     """A decoder that uses the JPEG engine, or CUDA kernels on a chip that has none."""
-    kinds = nvimgcodec.BackendKind
-    for kind in (kinds.HW_GPU_ONLY, kinds.HYBRID_CPU_GPU):
+    try:
+        with _library_lock:
+            library = _library()
         try:
-            return nvimgcodec.Decoder(
-                device_id=device_id, max_num_cpu_threads=1, backends=[nvimgcodec.Backend(kind)]
-            )
-        except RuntimeError as error:
-            failure = error
-    raise PipelineConfigError(f"nvImageCodec cannot decode JPEGs on GPU {device_id}: {failure}")
+            return BatchDecoder(library, device, HW_GPU_ONLY, color)
+        except NvImageCodecError:
+            return BatchDecoder(library, device, HYBRID_CPU_GPU, color)
+    except (NvImageCodecError, OSError) as error:
+        raise PipelineConfigError(
+            f"nvImageCodec cannot decode JPEGs on GPU {device.index}: {error}"
+        ) from error

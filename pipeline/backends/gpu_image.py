@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from engine.contexts.cuda_context import CudaContext
+from pipeline.backends.batch_decoder import Block
 from pipeline.backends.buffer_pool import Loan
 
 
@@ -39,23 +40,19 @@ class DecodedImage(GpuImage):
     """What a decoder has left in memory of its own, which it uses again once this is gone.
 
     Args:
-        loan: a decoder's image with `__cuda_array_interface__`, of shape (height, width, 3).
+        loan: the memory with the image.
     """
 
     __slots__ = ("_loan", "pixels")
 
-    def __init__(self, loan: Loan[Any]) -> None:
+    def __init__(self, loan: Loan[Block]) -> None:
         self._loan = loan
-        memory = loan.block.__cuda_array_interface__
-        height, width, _ = memory["shape"]
-        strides = memory["strides"]
-        row_bytes = strides[0] if strides else 3 * width
-        self.pixels = Pixels(memory["data"][0], height, width, row_bytes)
+        block = loan.block
+        self.pixels = Pixels(block.address, block.height, block.width, 3 * block.width)
 
     def tensor(self) -> torch.Tensor:
         """A copy."""
-        pixels = torch.as_tensor(self._loan.block, device="cuda")
-        return pixels.permute(2, 0, 1).unsqueeze(0).clone()
+        return self._loan.block.tensor().permute(2, 0, 1).unsqueeze(0).clone()
 
 
 class GraphRow(GpuImage):

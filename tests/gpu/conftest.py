@@ -31,11 +31,17 @@ def shipped_images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
 
 
-def _turned(jpeg: bytes) -> bytes:
-    """With an Exif block that asks for a quarter turn."""
-    entry = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+def _turned(jpeg: bytes, orientation: int = 6) -> bytes:
+    """With an Exif block that asks for an orientation; 6 is a quarter turn."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
     block = b"Exif\0\0II" + struct.pack("<HIH", 42, 8, 1) + entry + bytes(4)
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+@pytest.fixture(scope="session")
+def orientations(photographs: list[bytes]) -> list[bytes]:
+    """A photograph with each of Exif's orientations, 1 to 8."""
+    return [_turned(photographs[0], number) for number in range(1, 9)]
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -30,10 +28,7 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch.cuda, "get_device_capability", lambda number: ((9, 0), (8, 9))[number]
     )
-    for name in ("nvidia", "nvidia.nvimgcodec"):
-        module = ModuleType(name)
-        module.__spec__ = ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(metadata, "version", lambda _: "0.9.0.20")
 
 
 def words(settings: HandlerSettings) -> str:
@@ -79,9 +74,24 @@ def test_what_needs_the_cpus_decoder_gets_it(changes: dict[str, Any], reason: st
 
 @pytest.mark.usefixtures("h100")
 def test_without_the_extra_the_cpu_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
+    def not_installed(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
     assert words(AUTO) == (
         "CPU (auto: nvImageCodec is not installed (pip install 'thriftpipe[gpu]'))"
+    )
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize("version", ["0.8.0.22", "0.10.0", "1.9.0"])
+def test_with_another_nvimagecodec_the_cpu_decodes(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    assert words(AUTO) == (
+        f"CPU (auto: nvImageCodec {version} is installed, and 0.9 is needed "
+        "(pip install 'thriftpipe[gpu]'))"
     )
 
 
