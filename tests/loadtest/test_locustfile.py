@@ -28,9 +28,10 @@ _OWN_FILE = """
 from locust import constant_throughput
 from loadtest import locustfile
 
-class FivePerSecond(locustfile.ClassifyUser):
+class Once(locustfile.ClassifyUser):
     host = "127.0.0.1:{there}"
-    wait_time = constant_throughput(5)
+    # A second request would come after a thousand seconds.
+    wait_time = constant_throughput(0.001)
 
 class Elsewhere(locustfile.ClassifyUser):
     host = "thrift://127.0.0.1:{absent}"
@@ -88,9 +89,9 @@ def test_headless_users_write_the_report_with_their_requests(
     assert "--host must be HOST, HOST:PORT" in (tmp_path / "report.html").read_text()
     (entry, _) = _statistics(tmp_path / "report.html")
     assert (entry["name"], entry["method"]) == ("infer_images", "thrift")
-    assert 0 < entry["num_failures"] < entry["num_requests"]
-    # The users that are answered pace themselves.
-    assert entry["num_requests"] - entry["num_failures"] <= 6
+    assert entry["num_failures"] > 0
+    # The user that is answered paces itself.
+    assert entry["num_requests"] - entry["num_failures"] == 1
 
 
 def test_a_wrong_command_line_ends_before_anything_runs(tmp_path: Path) -> None:
