@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from engine.contexts.cuda_device import has_jpeg_engine
+from engine.contexts.cuda_device import all_have_jpeg_engines
 from engine.errors import EngineError
 from engine.registry import choose_engine
 from pipeline.backends.nvimgcodec_library import why_unusable
 from service.handlers.handler_settings import HandlerSettings
 
 CPU, GPU = "cpu", "gpu"
+# Keys whose values mean another thing in the other graph, or nothing.
+_OF_ONE_GRAPH = ("backend", "next", "reduced", "instance_num")
 
 
 class DecodingPlace(NamedTuple):
@@ -32,8 +34,9 @@ class DecodingPlace(NamedTuple):
 def decoding_place(settings: HandlerSettings, cpu_nodes: Collection[str]) -> DecodingPlace:
     """What `--decode` says, or where the shipped graphs decode faster on this host.
 
-    That is the GPU, where one with a JPEG engine also runs the model. Its pixels differ a little
-    from the CPU's, and so do the scores.
+    That is the GPU, where one runs the model and all that this process sees have a JPEG engine, so
+    that workers with a part of the GPUs decide alike. Its pixels differ a little from the CPU's,
+    and so do the scores.
 
     Args:
         settings: those of the service, without `--config`.
@@ -60,10 +63,12 @@ def _why_not_on_gpu(settings: HandlerSettings, cpu_nodes: Collection[str]) -> st
         return "--resize keeps the aspect ratio, which the GPU's operator does not"
     if settings.reduced_decoding:
         return "--reduced-decoding is for the CPU's decoder"
-    if named := {key.partition(".")[0] for key in settings.overrides}.intersection(cpu_nodes):
-        return f"--set names the node {min(named)} of the graph for the CPU"
+    for key in settings.overrides:
+        node, _, own = key.rpartition(".")
+        if node in cpu_nodes or own in _OF_ONE_GRAPH:
+            return f"--set {key} is about the graph that decodes there"
     if why := why_unusable():
         return why
-    if not all(map(has_jpeg_engine, settings.devices or (0,))):
-        return "the GPU has no JPEG engine"
+    if not all_have_jpeg_engines():
+        return "a GPU has no JPEG engine"
     return ""

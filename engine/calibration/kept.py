@@ -7,13 +7,14 @@ import fcntl
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from engine.cache.checksummed_file import UnusableFileError, checksum_file, keep, read_kept
+from engine.cache.checksummed_file import UnusableFileError, keep, read_kept
 from engine.cache.folders import cache_folder, make_private_folder
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict, measure
 from engine.interface import Engine
@@ -24,6 +25,8 @@ _VERSION = "1"
 _MAX_KEPT_BYTES = 65_536
 # After so many starts whose measurement failed, on a busy or slow machine, no start measures.
 _ATTEMPTS = 3
+# A measurement takes 3 s, or 1 s more than loading the model does.
+_LONGEST_WAIT_S, _ASK_INTERVAL_S = 30.0, 0.05
 
 _logger = logging.getLogger(__name__)
 
@@ -57,9 +60,11 @@ def kept_or_measured(
             _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
         if isinstance(kept, Verdict):
             return kept
+        if turn.waited:
+            # One more in its turn would make the start longer, with no better hope.
+            why_not = kept.why_not if kept else "the process that measured it has failed"
+            raise CannotMeasureError(why_not)
         attempts = kept.attempts if kept else 0
-        if kept and turn.waited:
-            raise CannotMeasureError(kept.why_not)
         if kept and attempts >= _ATTEMPTS:
             raise CannotMeasureError(f"{kept.why_not}, the last of {attempts} attempts")
         # Known before time is spent on what could not be kept.
@@ -83,11 +88,8 @@ def _measured_and_kept(
         in_vain = _InVain(f"{error}, on {today}", attempts + 1)
         keep(path, json.dumps({"key": key, **asdict(in_vain)}).encode())
         raise CannotMeasureError(in_vain.why_not) from None
-    except BaseException as error:
-        path.unlink(missing_ok=True)
-        if isinstance(error, Exception):
-            raise CannotMeasureError(what_it_says(error)) from error
-        raise
+    except Exception as error:
+        raise CannotMeasureError(what_it_says(error)) from error
     found = replace(found, reason=f"{found.reason}, measured here on {today}")
     keep(path, json.dumps({"key": key, **asdict(found)}).encode())
     return found
@@ -102,9 +104,6 @@ class _InVain:
 
 
 def _read(path: Path, asked: Open, key: Mapping[str, str]) -> Verdict | _InVain:
-    if path.is_file() and path.stat().st_size == 0 and not checksum_file(path).exists():
-        # Only reserved, by this process or by one that was killed.
-        raise FileNotFoundError(str(path))
     content = read_kept(path, _MAX_KEPT_BYTES)
     try:
         kept = json.loads(content)
@@ -135,11 +134,14 @@ class _Turn:
 
 @contextmanager
 def _turn(path: Path) -> Iterator[_Turn]:
-    """The turn of this process; what is kept there is an empty file until the first has ended."""
+    """The turn of this process; CannotMeasureError where another one does not get on with its own.
+
+    The lock is on a file of its own, since what is kept is another file each time it is written.
+    """
     with ExitStack() as stack:
         try:
             make_private_folder(path.parent)
-            file = stack.enter_context(path.open("a"))
+            file = stack.enter_context(path.with_suffix(".lock").open("a"))
         except OSError as error:
             reason = f"{path.parent} cannot be written ({error.strerror or error})"
             hint = "so each start would measure again; THRIFTPIPE_CACHE_DIR names another folder"
@@ -149,13 +151,25 @@ def _turn(path: Path) -> Iterator[_Turn]:
 
 
 def _waited_for_lock(file: TextIO) -> bool:
-    """Lock a file until it is closed; whether another process had it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return True
-    except OSError:
-        # A file system without locks: every process measures for itself.
-        return False
-    return False
+    """Lock a file until it is closed; whether another process had it.
+
+    Raises:
+        CannotMeasureError: it had it for too long.
+    """
+    end_s = time.monotonic() + _LONGEST_WAIT_S
+    waited = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited = True
+        except OSError:
+            # A file system without locks: every process measures for itself.
+            return False
+        else:
+            return waited
+        if time.monotonic() > end_s:
+            raise CannotMeasureError(
+                f"another process has been measuring the same for {_LONGEST_WAIT_S:g} s"
+            )
+        time.sleep(_ASK_INTERVAL_S)

@@ -27,11 +27,12 @@ def cpu_event() -> torch.cuda.Event:
     return torch.cuda.Event(blocking=available_cores() < _CORES_FOR_SPINNING)
 
 
-def has_jpeg_engine(device_id: int) -> bool:
-    """Whether this process sees a GPU of that number, and its chip is known to decode JPEGs."""
-    if not cuda_available() or device_id >= torch.cuda.device_count():
-        return False
-    return torch.cuda.get_device_capability(device_id) in _WITH_JPEG_ENGINE
+def all_have_jpeg_engines() -> bool:
+    """Whether this process sees GPUs, and the chips of all of them are known to decode JPEGs."""
+    count = torch.cuda.device_count() if cuda_available() else 0
+    return count > 0 and all(
+        torch.cuda.get_device_capability(number) in _WITH_JPEG_ENGINE for number in range(count)
+    )
 
 
 def check_device(device_id: int) -> None:

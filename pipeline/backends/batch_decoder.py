@@ -53,10 +53,15 @@ class Block:
         self._memory: torch.Tensor | None = None
         self.address = self.height = self.width = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """What there is room for."""
+        return 0 if self._memory is None else self._memory.numel()
+
     def make_room(self, height: int, width: int, device: torch.device) -> None:
         """Have memory for an image of so many pixels; what was there before is lost."""
         needed_bytes = 3 * height * width
-        if self._memory is None or self._memory.numel() < needed_bytes:
+        if self._memory is None or self.size_bytes < needed_bytes:
             self._memory = None
             steps = -(-needed_bytes // _STEP_BYTES)
             self._memory = torch.empty(steps * _STEP_BYTES, dtype=torch.uint8, device=device)

@@ -9,6 +9,7 @@ whichever pass, as long as anything refers to it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 BlockT = TypeVar("BlockT")
@@ -36,9 +37,14 @@ class Loan(Generic[BlockT]):
 
 
 class BufferPool(Generic[BlockT]):
-    """The blocks of one instance's backend; its thread calls all methods, loans end in any."""
+    """The blocks of one instance's backend; its thread calls all methods, loans end in any.
 
-    def __init__(self) -> None:
+    Args:
+        keeps: whether a block that came back is worth its memory.
+    """
+
+    def __init__(self, keeps: Callable[[BlockT], bool] = lambda _: True) -> None:
+        self._keeps = keeps
         self._free: list[BlockT] = []
         self._returned: deque[BlockT] = deque()
 
@@ -60,7 +66,9 @@ class BufferPool(Generic[BlockT]):
     def end_pass(self) -> None:
         """Free what came back. No work is outstanding that reads or writes it."""
         while self._returned:
-            self._free.append(self._returned.popleft())
+            block = self._returned.popleft()
+            if self._keeps(block):
+                self._free.append(block)
 
     def clear(self) -> None:
         """Drop all blocks but those on loan."""

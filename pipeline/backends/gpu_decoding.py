@@ -27,6 +27,10 @@ from service.images.jpeg import read_jpeg_header
 
 logger = logging.getLogger(__name__)
 
+# Of an image of 5 million pixels. More is given back after the pass, so that large images do not
+# leave each place of the largest batch with memory for one.
+_MOST_KEPT_BYTES = 16 * 2**20
+
 
 @register("DecodeTensor")
 class DecodeTensor(GpuOperator):
@@ -53,7 +57,7 @@ class DecodeTensor(GpuOperator):
         self._decoder = _decoder(self._device, self._color)
         # Decoded into again and again: taking memory on the GPU, and giving it back, waits for all
         # that runs there.
-        self._memory = BufferPool[Block]()
+        self._memory = BufferPool[Block](keeps=lambda block: block.size_bytes <= _MOST_KEPT_BYTES)
 
     def forward(self, items: Sequence[Item]) -> None:
         """Decode what the engine takes in one call, and the rest on the CPU."""
@@ -149,9 +153,16 @@ def _decoder(device: torch.device, color: str) -> BatchDecoder:
             library = _library()
         try:
             return BatchDecoder(library, device, HW_GPU_ONLY, color)
-        except NvImageCodecError:
-            return BatchDecoder(library, device, HYBRID_CPU_GPU, color)
+        except NvImageCodecError as reason:
+            decoder = BatchDecoder(library, device, HYBRID_CPU_GPU, color)
+            logger.warning(
+                "GPU %s decodes by CUDA kernels and not by a JPEG engine (%s); a CPU of many "
+                "cores may be faster: --decode cpu",
+                *(device.index, reason),
+            )
+            return decoder
     except (NvImageCodecError, OSError) as error:
         raise PipelineConfigError(
-            f"nvImageCodec cannot decode JPEGs on GPU {device.index}: {error}"
+            f"nvImageCodec cannot decode JPEGs on GPU {device.index}: {error}; "
+            "--decode cpu decodes them on the CPU"
         ) from error

@@ -20,7 +20,13 @@ from pipeline.backends.nvimgcodec_structures import InstanceCreateInfo
 
 # Its structures have other sizes in other versions.
 _VERSION = "0.9"
-_PACKAGE = "nvidia-nvimgcodec-cu13"
+_PACKAGES = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")
+# nvimgcodecStatus_t of nvimgcodec.h.
+_STATUSES = (
+    *("success", "not initialized", "invalid parameter", "bad code stream"),
+    *("unsupported code stream", "no memory", "execution failed", "no such hardware here"),
+    *("internal error", "not implemented", "a library is missing"),
+)
 
 # Argument types, by name without "nvimgcodec"; all of them return a status.
 _KEEP_THE_LOCK: dict[str, tuple[Any, ...]] = {
@@ -53,13 +59,19 @@ def why_unusable() -> str:
     Nothing is loaded: that would take memory of the GPU.
     """
     advice = "pip install 'thriftpipe[gpu]'"
-    try:
-        version = metadata.version(_PACKAGE)
-    except metadata.PackageNotFoundError:
+    version = next(filter(None, map(_version, _PACKAGES)), None)
+    if version is None:
         return f"nvImageCodec is not installed ({advice})"
     if version.split(".")[:2] != _VERSION.split("."):
         return f"nvImageCodec {version} is installed, and {_VERSION} is needed ({advice})"
     return ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 class Library:
@@ -78,9 +90,12 @@ class Library:
 
     def __init__(self) -> None:
         # The package itself is not imported: it would make an instance of its own.
-        package = find_spec("nvidia.nvimgcodec")
+        try:
+            package = find_spec("nvidia.nvimgcodec")
+        except ModuleNotFoundError:
+            package = None
         if package is None or package.origin is None:
-            raise OSError(f"{_PACKAGE} is installed without its package nvidia.nvimgcodec")
+            raise OSError("nvImageCodec is installed without its package nvidia.nvimgcodec")
         folder = Path(package.origin).parent
         path = str(folder / "libnvimgcodec.so.0")
         self.functions: dict[str, Function] = {}
@@ -104,4 +119,7 @@ class Library:
 
 def _raise_if_refused(status: Any, function: Any, arguments: Any) -> Any:  # noqa: ARG001
     if status:
-        raise NvImageCodecError(f"{function.__name__} failed with status {status}")
+        told = f"status {status}"
+        if status < len(_STATUSES):
+            told += f", {_STATUSES[status]}"
+        raise NvImageCodecError(f"{function.__name__} failed ({told})")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.contexts.cuda_device import has_jpeg_engine
+from engine.contexts.cuda_device import all_have_jpeg_engines
 from idl import inference
 from tests.serving import connect, service
 
@@ -62,7 +62,7 @@ def test_labels_are_right_under_load(
 
 def test_a_jpeg_engine_decodes_by_default() -> None:
     """And a server whose engine and decoder are on the GPU says so."""
-    place = "GPU" if has_jpeg_engine(0) else "CPU"
+    place = "GPU" if all_have_jpeg_engines() else "CPU"
     with service("--handler", "pipeline", *MODEL) as (port, _):
         client = connect(port)
         assert client.server_info().settings["decode"].startswith(f"{place} (auto: ")
@@ -72,8 +72,8 @@ def test_a_jpeg_engine_decodes_by_default() -> None:
 def test_asking_for_the_jpeg_engine_takes_no_memory_of_the_gpu() -> None:
     """Workers ask, and leave all else on the GPU to the engine process."""
     code = (
-        "import torch; from engine.contexts.cuda_device import has_jpeg_engine; "
-        "has_jpeg_engine(0); print(torch._C._cuda_hasPrimaryContext(0))"
+        "import torch; from engine.contexts.cuda_device import all_have_jpeg_engines; "
+        "all_have_jpeg_engines(); print(torch._C._cuda_hasPrimaryContext(0))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -21,13 +21,11 @@ AUTO = HandlerSettings()
 
 @pytest.fixture
 def h100(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU with a JPEG engine, and nvImageCodec."""
+    """Two GPUs with a JPEG engine, and nvImageCodec."""
     for asked in (registry, cuda_device):
         monkeypatch.setattr(asked, "cuda_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(
-        torch.cuda, "get_device_capability", lambda number: ((9, 0), (8, 9))[number]
-    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(metadata, "version", lambda _: "0.9.0.20")
 
 
@@ -61,15 +59,37 @@ def test_a_gpu_with_a_jpeg_engine_decodes() -> None:
         ({"engine": "onnxruntme"}, "there is no such engine"),
         ({"resize": 256, "crop": (224, 224)}, "keeps the aspect ratio"),
         ({"reduced_decoding": True}, "for the CPU's decoder"),
-        ({"overrides": {"cpu_decoder.instance_num": "3"}}, "names the node cpu_decoder"),
-        ({"devices": (0, 1)}, "no JPEG engine"),
-        ({"devices": (7,)}, "no JPEG engine"),
+        (
+            {"overrides": {"cpu_decoder.instance_num": "3"}},
+            "--set cpu_decoder.instance_num is about",
+        ),
+        ({"overrides": {"resnet50.backend": "Torch[TensorrtTensor]"}}, "resnet50.backend is about"),
+        ({"overrides": {"instance_num": "16"}}, "--set instance_num is about the graph"),
+        ({"overrides": {"reduced": "true"}}, "--set reduced is about the graph"),
     ],
 )
 def test_what_needs_the_cpus_decoder_gets_it(changes: dict[str, Any], reason: str) -> None:
     told = words(replace(AUTO, **changes))
     assert told.startswith("CPU (auto: ")
     assert reason in told
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize("devices", [(), (0,), (1,)])
+def test_workers_with_other_gpus_decide_alike(
+    devices: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or an image's scores would depend on the connection."""
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda number: ((9, 0), (8, 9))[number]
+    )
+    assert words(replace(AUTO, devices=devices)) == "CPU (auto: a GPU has no JPEG engine)"
+
+
+@pytest.mark.usefixtures("h100")
+def test_what_both_graphs_understand_decides_nothing() -> None:
+    overrides = {"resnet50.max": "8x3x224x224", "batching_timeout": "0", "device_id": "1"}
+    assert words(replace(AUTO, overrides=overrides)).startswith("GPU (auto: ")
 
 
 @pytest.mark.usefixtures("h100")

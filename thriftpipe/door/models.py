@@ -26,7 +26,7 @@ from thriftpipe.screen import FAINT, NAME, console, heading, print_rows
 _KINDS = (
     ("exported models", re.compile(rf"(?:{'|'.join(ZOO)})-[0-9a-f]{{16}}\.onnx(\.sha256)?")),
     ("quantised models", re.compile(r".+-int8-.+\.onnx(\.sha256)?")),
-    ("measurements of engines", re.compile(r"calibration-.+\.json(\.sha256)?")),
+    ("measurements of engines", re.compile(r"calibration-.+\.(json(\.sha256)?|lock)")),
     ("trials of models", re.compile(r"trial-.+\.json(\.sha256)?")),
 )
 _OTHERS = "other files"

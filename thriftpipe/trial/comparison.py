@@ -90,7 +90,7 @@ def full_command(given: Namespace, model: str, images: Path | None, *, skip_bad:
 
 def serve_command(given: Namespace, model: str) -> str:
     """The command line that serves the model, to be typed."""
-    return _typed("serve", [f"--model={model}", *_passed(given, (*_PASSED_ON, "labels"))])
+    return _typed("serve", [f"--model={model}", *_passed(given, (*_PASSED_ON, "labels", "decode"))])
 
 
 def _typed(command: str, words: Sequence[str]) -> str:

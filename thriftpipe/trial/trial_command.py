@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.text import Text
 
+from engine.contexts.cuda_device import cuda_available
 from engine.errors import EngineError
 from engine.zoo import DEFAULT_MODEL
 from interfaces.image_folder import FoundImages, evenly
@@ -66,6 +67,9 @@ def try_model(options: Namespace) -> int:
 
 
 def _try(options: Namespace, screen: Console) -> int:
+    if cuda_available():
+        # A GPU's decoder gives other pixels than those that onnxruntime is asked with.
+        options.decode = "cpu"
     given = _given(options)
     settings = handler_settings(given)
     server = ServerSettings(labels=options.labels)

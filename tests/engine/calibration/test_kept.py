@@ -5,17 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO
+from types import SimpleNamespace
 
 import pytest
 
 from engine.cache.checksummed_file import write_kept
-from engine.calibration import choice, measurement
+from engine.calibration import choice, kept, measurement
 from engine.calibration.kept import kept_or_measured
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict
 from engine.calibration.side_by_side import SideBySide, made_up_items
@@ -176,14 +178,12 @@ def test_who_waited_in_vain_does_not_try_again(
         monkeypatch.setattr(measurement, limit, 0.0)
     load, other = Loader(small_model), Loader(small_model)
     waits = threading.Event()
-    real_flock = fcntl.flock
 
-    def flock(file: TextIO, operation: int) -> None:
-        if operation == fcntl.LOCK_EX:
-            waits.set()
-        real_flock(file, operation)
+    def sleep(_: float) -> None:
+        waits.set()
+        time.sleep(0.001)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(kept, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     with ThreadPoolExecutor(1) as thread:
 
         def load_while_another_waits(rows: int, contexts: int) -> Engine:
@@ -197,6 +197,49 @@ def test_who_waited_in_vain_does_not_try_again(
         with pytest.raises(CannotMeasureError, match="no time for 5 rounds"):
             asking[0].result()
     assert (load.count, other.count) == (1, 0)
+
+
+@pytest.mark.usefixtures("cache")
+def test_who_waits_for_a_failing_model_does_not_load_it_again(small_model: OnnxModel) -> None:
+    other = Loader(small_model)
+    with ThreadPoolExecutor(1) as thread:
+        waiting: list[Future[Verdict]] = []
+
+        def load(*_: int) -> Engine:
+            waiting.append(thread.submit(kept_or_measured, ASKED, KEY, other))
+            assert waits.wait(30)
+            raise EngineError("no such thing")
+
+        waits = threading.Event()
+        with pytest.MonkeyPatch.context() as patch:
+            slow = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: waits.set())
+            patch.setattr(kept, "time", slow)
+            with pytest.raises(CannotMeasureError, match="no such thing"):
+                kept_or_measured(ASKED, KEY, load)
+            with pytest.raises(CannotMeasureError, match="that measured it has failed"):
+                waiting[0].result()
+    assert other.count == 0
+
+
+def test_who_waits_too_long_goes_on_without(
+    cache: Path, load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have been stopped, or hang in its engine."""
+    monkeypatch.setattr(kept, "_LONGEST_WAIT_S", 0.01)
+    kept_or_measured(ASKED, KEY, load)
+    (lock,) = cache.glob("*.lock")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CannotMeasureError, match="another process has been measuring"):
+            kept_or_measured(ASKED, KEY, load)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may enter every folder")
+def test_a_folder_that_may_not_be_entered_costs_no_time(cache: Path, load: Loader) -> None:
+    cache.mkdir(0o000)
+    with pytest.raises(CannotMeasureError, match=r"cannot be written .*THRIFTPIPE_CACHE_DIR"):
+        kept_or_measured(ASKED, KEY, load)
+    assert load.count == 0
 
 
 def test_a_folder_that_cannot_be_written_costs_no_time(cache: Path, load: Loader) -> None:
@@ -218,7 +261,7 @@ def test_what_ends_a_measurement_leaves_nothing_behind(
 
     with pytest.raises(told, match=re.escape(str(raised)) + "$"):
         kept_or_measured(ASKED, KEY, load)
-    assert not list(cache.iterdir())
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 
 def test_what_one_context_raises_is_raised_when_all_have_ended(small_model: OnnxModel) -> None:

@@ -42,6 +42,13 @@ class TestBufferPool:
         assert memory.take(2) == [3, 4]
         assert memory.take(1) == [5]
 
+    def test_what_is_not_worth_its_memory_is_not_kept(self) -> None:
+        memory = BufferPool[int](keeps=lambda block: block < 3)
+        for number in (1, 3, 2):
+            memory.lend(number)
+        memory.end_pass()
+        assert memory.take(2) == [1, 2]
+
     def test_what_comes_back_later_than_clear_is_dropped_with_it(self) -> None:
         memory = BufferPool[int]()
         memory.lend(1)

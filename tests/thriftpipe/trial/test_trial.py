@@ -14,11 +14,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from loadtest.command_line import build_parser
+from service.handlers.handler_settings import HandlerSettings
+from service.handlers.interface import Handler
+from service.handlers.table import create_handler
 from tests.commands import run_here
 from tests.image_models import FORMATS, save_means
 from tests.robustness.colour_model import ColourModel, encoded, write_colour_model
 from thriftpipe.door.group import run
-from thriftpipe.trial import comparison
+from thriftpipe.trial import comparison, trial_command
 from thriftpipe.trial.answers import Answer
 
 ROOT = Path(__file__).parents[3]
@@ -193,6 +196,25 @@ def test_the_comparison_is_the_load_tests_own() -> None:
     )
     assert full[:3] == ["bench", "--workloads", "my model.onnx"]
     assert build_parser().parse(["compare", *full[1:]]).name == "my model"
+
+
+def test_on_a_gpu_host_the_cpu_decodes_for_both_sides(
+    colours: ColourModel, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime is asked with the CPU's pixels, and what was tried is what is to be served."""
+    asked: list[HandlerSettings] = []
+
+    def create(name: str, settings: HandlerSettings) -> Handler:
+        asked.append(settings)
+        return create_handler(name, settings)
+
+    monkeypatch.setattr(trial_command, "cuda_available", lambda: True)
+    monkeypatch.setattr(trial_command, "create_handler", create)
+    done = _try(*_arguments(colours), "--images", photos, "--skip-compare")
+    assert done.returncode == 0, done.stderr
+    assert [settings.decode for settings in asked] == ["cpu"]
+    assert "thriftpipe serve --model" in done.stdout
+    assert "--decode cpu" in done.stdout
 
 
 def test_both_handlers_are_compared_in_the_end(
