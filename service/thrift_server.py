@@ -13,6 +13,7 @@ from interfaces.garbage import keep_all
 from service.accepting.connection_threads import ConnectionThreads
 from service.accepting.listener import Arrival, DrainNotice, Listener, StopRequest
 from service.accepting.reserve import ReserveTerms
+from service.malloc_arenas import keep_freed_blocks
 from service.options.server_settings import ServerSettings
 from service.processes.lifecycle import Lifecycle
 from service.processes.process import is_done_within
@@ -77,6 +78,7 @@ class ThriftServer(Lifecycle):
         self._methods = methods
         self._reserve = ReserveTerms(methods, self._timeouts, self._settings.max_connections)
         keep_all()
+        keep_freed_blocks()
         # First, since a reader of the ready line may stop the server at once.
         self.ready = True
         self._listener.start(self._selector, running)

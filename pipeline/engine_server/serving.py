@@ -36,7 +36,7 @@ from pipeline.node_stats import nodes_stats
 from service.handlers.restart_policy import RestartPolicy
 from service.images.decode_memory import inherit_decode_memory
 from service.logs.start import start_log
-from service.malloc_arenas import limit_arenas
+from service.malloc_arenas import keep_freed_blocks, limit_arenas
 from service.processes.process import CLOSING_S, end_within
 from service.processes.shared_folder import when_owner_ends
 from service.processes.signals import leave_stop_to_supervisor
@@ -92,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
             ).start()
             facts = _facts(config, pipe)
             keep_all()
+            keep_freed_blocks()
             is_loaded.set()
             workers.serve(facts, submissions.writer)
             # No caller waits for what still runs here.

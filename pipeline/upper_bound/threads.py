@@ -30,6 +30,7 @@ from pipeline.runtime.batch_runner import BatchRunner, RunPlan
 from pipeline.runtime.device import Device
 from pipeline.runtime.task import Call, Task
 from service.handlers.handler_settings import HandlerSettings
+from service.malloc_arenas import keep_freed_blocks
 
 ALL, ENGINE, DECODE = "all", "engine", "decode"
 PARTS = (ALL, ENGINE, DECODE)
@@ -238,6 +239,7 @@ def _drive(shared: _Shared, images: Sequence[bytes], batch_size: int, duration_s
                         _run(chain, [next(inputs) for _ in range(batch_size)])
 
                     run_batch()
+                    keep_freed_blocks()  # as a server does
                 ready.wait()
                 _images_per_s(run_batch, batch_size, _WARM_UP_S)
                 rates.append(_images_per_s(run_batch, batch_size, duration_s))
