@@ -31,8 +31,8 @@ def keep_freed_blocks() -> None:
     """Let the arenas keep blocks for the next images; call it when a server is loaded (glibc only).
 
     By default glibc takes large blocks from the kernel and returns them, so that each image's
-    pages are mapped and cleared anew, which is a quarter of the time that decoding takes. It raises
-    its thresholds as such blocks are freed; how far depends on the model that was loaded before.
+    pages are mapped and cleared anew, with a small model a fifth of the CPU time of a request. It
+    raises its thresholds as such blocks are freed; how far depends on the model that was loaded.
     From now on blocks of up to 32 MiB come from the arenas, each of which keeps up to twice as much
     at its end: as after the largest such block. See mallopt(3); the variables
     MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ have precedence.
@@ -49,7 +49,8 @@ def _set(parameter: int, variable: str, value: int) -> None:
 def trim_arenas() -> None:
     """Return free memory of the arenas to the kernel (glibc only).
 
-    It takes milliseconds, and other threads go on meanwhile.
+    For after many large messages, whose blocks the arenas keep. It takes milliseconds, and other
+    threads go on meanwhile.
     """
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
