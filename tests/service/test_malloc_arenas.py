@@ -34,6 +34,37 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 libc.malloc_stats()
 """
+BLOCK_BYTES = 10 << 20
+KEEPING = """
+import ctypes, sys, threading
+import service.malloc_arenas
+service.malloc_arenas.available_cores = lambda: {cores}
+service.malloc_arenas.limit_arenas()
+service.malloc_arenas.keep_freed_blocks()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.malloc_stats()
+"""
+FILLING = f"""
+import psutil
+server, turn = psutil.Process(), threading.Lock()
+together = threading.Barrier({THREADS})
+def work():
+    small = libc.malloc(1000)
+    together.wait()
+    with turn:
+        blocks = [libc.malloc({BLOCK_BYTES}) for _ in range(5)]
+        for block in blocks: ctypes.memset(block, 1, {BLOCK_BYTES})
+        for block in blocks: libc.free(block)
+    together.wait()
+before = server.memory_info().rss
+threads = [threading.Thread(target=work) for _ in range({THREADS})]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print((server.memory_info().rss - before) / 2**20, file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize(
@@ -41,19 +72,56 @@ libc.malloc_stats()
     [
         ({"THRIFTPIPE_CORES": "1"}, 2),
         ({"THRIFTPIPE_CORES": "1", "MALLOC_ARENA_MAX": "5"}, 5),
+        ({"THRIFTPIPE_CORES": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, 4),
     ],
     ids=str,
 )
 def test_threads_share_them(given: dict[str, str], heaps: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env={**os.environ, **given},
+    told = run(SCRIPT, given)
+    assert sum(line.startswith("Arena") for line in told.splitlines()) == heaps
+
+
+@pytest.mark.parametrize(
+    ("given", "cores", "regions"),
+    [
+        ({}, 2, 0),
+        ({}, 64, 1),
+        # glibc's own start: it adjusts itself only when such a block is freed.
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}, 2, 1),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.malloc.trim_threshold=131072"}, 2, 1),
+        ({"MALLOC_MMAP_THRESHOLD_": "131072"}, 2, 1),
+        ({"MALLOC_TRIM_THRESHOLD_": "131072"}, 2, 1),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, 2, 0),
+    ],
+    ids=str,
+)
+def test_a_block_of_ten_mib(given: dict[str, str], cores: int, regions: int) -> None:
+    """It comes from an arena, or is a region of its own, as the cores and the user have it."""
+    told = run(
+        KEEPING.format(cores=cores) + f"libc.malloc({BLOCK_BYTES})\nlibc.malloc_stats()", given
+    )
+    counted = [line for line in told.splitlines() if line.startswith("max mmap regions")]
+    before, after = (int(line.rpartition("=")[2]) for line in counted)
+    assert after - before == regions
+
+
+def test_all_arenas_together_keep_a_limited_amount() -> None:
+    """Whichever arena a thread has: each fills 50 MiB of its own and frees them."""
+    kept_mib = float(run(KEEPING.format(cores=THREADS) + FILLING, {}).splitlines()[-1])
+    assert kept_mib < 300
+
+
+def run(script: str, given: dict[str, str]) -> str:
+    """What it writes to its stderr, in an environment with `given`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**inherited, **given},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-    )
-    assert sum(line.startswith("Arena") for line in done.stderr.splitlines()) == heaps
+    ).stderr
 
 
 @pytest.mark.parametrize("handler", ["baseline", "pipeline"])
