@@ -150,18 +150,15 @@ def suggested_batch_size(choice: EngineChoice) -> int:
 def suggested_instances(choice: EngineChoice) -> int:
     """How many instances an engine should have on this machine.
 
-    On a CPU as many as keep its cores busy. On a GPU one with large batches: two compute no more
+    On a CPU one a core. On a GPU one with large batches: two compute no more
     images a second than one, and each gets half of the batch.
     """
-    return 1 if choice.device == "cuda" else fitting_instances(choice, 2 * available_cores())
+    return 1 if choice.device == "cuda" else available_cores()
 
 
 def fitting_instances(choice: EngineChoice, instance_num: int) -> int:
     """How many of `instance_num` instances of an engine make sense on this machine."""
-    if choice.device == "cuda":
-        return instance_num
-    per_core = _provider(choice.name).contexts_per_core
-    return fitting_contexts(instance_num, contexts_per_core=per_core)
+    return instance_num if choice.device == "cuda" else fitting_contexts(instance_num)
 
 
 def loading_errors(choice: EngineChoice, options: EngineOptions) -> Iterator[EngineError]:

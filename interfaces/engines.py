@@ -16,7 +16,6 @@ class Provider:
         install: what pip installs that package with.
         precisions: those that it runs.
         device: "cpu" or "cuda".
-        contexts_per_core: of a pipeline's instances, on a CPU.
     """
 
     name: str
@@ -25,7 +24,6 @@ class Provider:
     install: str
     precisions: tuple[str, ...]
     device: str = "cpu"
-    contexts_per_core: float = 1.0
 
 
 PROVIDERS = (
@@ -42,9 +40,6 @@ PROVIDERS = (
         package="openvino",
         install="thriftpipe[openvino]",
         precisions=("fp32", "bf16", "int8"),
-        # It computes in threads of its own. With one request a core they would idle while the
-        # instance fetches a result and the next batch: with 1.5, 6 % more images a second in bf16.
-        contexts_per_core=1.5,
     ),
     Provider(
         "torch",

@@ -12,7 +12,6 @@ CPU_ENGINES = [provider.name for provider in _CPU_PROVIDERS]
 CACHING_ENGINES = [
     provider.name for provider in _CPU_PROVIDERS if resolve_name(provider.target).keeps_cache
 ]
-CONTEXTS_PER_CORE = [(provider.name, provider.contexts_per_core) for provider in _CPU_PROVIDERS]
 INT8_ENGINES = [provider.name for provider in _CPU_PROVIDERS if "int8" in provider.precisions]
 FLOAT_RUNS = [
     (provider.name, precision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 import re
@@ -76,18 +75,14 @@ def threads_per_context(num_contexts: int, cores: int | None = None) -> int:
     return max(1, (cores or available_cores()) // num_contexts)
 
 
-def fitting_contexts(
-    num_contexts: int, cores: int | None = None, contexts_per_core: float = 1.0
-) -> int:
+def fitting_contexts(num_contexts: int, cores: int | None = None) -> int:
     """How many of `num_contexts` contexts keep the cores busy without taking turns on them.
 
     Args:
         num_contexts: how many are asked for.
         cores: cores to share out, or None for `available_cores()`.
-        contexts_per_core: more than 1 for an engine that computes in threads of its own, so that
-            the next batch lies ready for them when one is finished.
     """
-    return min(num_contexts, math.ceil((cores or available_cores()) * contexts_per_core))
+    return min(num_contexts, cores or available_cores())
 
 
 def cpu_identity() -> str:

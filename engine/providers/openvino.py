@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from queue import LifoQueue
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,13 @@ from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError, MissingOnHostError
 from engine.int8.cpu_graph import graph_for_cpu
 from engine.interface import Engine
+from engine.options import EngineOptions
 
 _DEVICE = "CPU"
 # In int8 the graph says which layers are quantised; the hint is for all others.
 _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# Of all copies of a model's weights together, ResNet-50's in fp32 ten times.
+_MOST_WEIGHTS_BYTES = 1 << 30
 _core_lock = threading.Lock()
 _the_core: openvino.Core | None = None
 
@@ -40,14 +44,21 @@ def core() -> openvino.Core:
 
 
 class OpenVinoEngine(Engine):
-    """One compiled model for all contexts, with one stream a context, up to the cores."""
+    """Compiled models that compute in the threads that call them, each one run at a time.
+
+    There are as many as contexts, up to the cores: a model that is compiled for several runs at
+    a time has threads of its own for them, to and from which each batch is handed. Each has a copy
+    of the weights. Where these would be too much there are fewer, with the threads of the others.
+    """
 
     name: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[str, ...]] = tuple(_PRECISION_HINTS)
     device: ClassVar[str] = "cpu"
     thread_safe: ClassVar[bool] = True
 
-    compiled: openvino.CompiledModel
+    models: list[openvino.CompiledModel]
+    idle: LifoQueue[int]
+    """The models that no context runs, the warmest last, by their numbers."""
 
     @classmethod
     def check_host(cls, precision: str) -> None:
@@ -62,6 +73,9 @@ class OpenVinoEngine(Engine):
 
     def _load(self) -> None:
         self._compile()
+        self.idle = LifoQueue()
+        for number in reversed(range(len(self.models))):
+            self.idle.put(number)
         # The first tensors that its Python binding makes in a process must not be made by two
         # threads at once: one waits inside of it, holding the interpreter's lock, for another
         # that waits for that lock. So the first run is here, where there is one thread.
@@ -77,10 +91,12 @@ class OpenVinoEngine(Engine):
     def _compile(self) -> None:
         self.check_host(self.options.precision)
         content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
-        settings = self.settings()
+        count, threads = _models_and_threads(self.options, len(content))
+        settings = self._settings(threads)
         try:
             if self.options.cache_path is None:
-                self.compiled = core().compile_model(core().read_model(content), _DEVICE, settings)
+                graph = core().read_model(content)
+                self.models = [core().compile_model(graph, _DEVICE, settings) for _ in range(count)]
                 return
             key = self.cache_key(
                 content,
@@ -103,23 +119,22 @@ class OpenVinoEngine(Engine):
                 compile_for_cache,
                 secret_file=self.options.cache_key_file,
             )
-            self.compiled = core().import_model(io.BytesIO(blob), _DEVICE, settings)
+            self.models = [
+                core().import_model(io.BytesIO(blob), _DEVICE, settings) for _ in range(count)
+            ]
         except RuntimeError as error:
             raise EngineError(
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"
             ) from error
 
-    def settings(self) -> dict[str, Any]:
+    def _settings(self, threads: int) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""
-        threads = self.options.threads_per_context
-        # Contexts beyond the cores wait in line for a stream; they never get threads of their own.
-        streams = fitting_contexts(self.options.num_contexts)
         return {
-            "NUM_STREAMS": str(streams),
-            "INFERENCE_NUM_THREADS": streams * threads,
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": threads,
             # On a CPU with bf16 the default is bf16, whatever the model holds.
             "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.options.precision],
-            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "PERFORMANCE_HINT": "LATENCY",
             # The number of threads is given above, in logical cores of any kind; pinned threads
             # would get stuck behind others that the scheduler has put on their core.
             "ENABLE_CPU_PINNING": False,
@@ -133,19 +148,37 @@ class OpenVinoEngine(Engine):
 
 
 class OpenVinoContext(CpuContext):
-    """An inference request."""
+    """Runs whichever model is idle, and waits for one where there are more contexts than models."""
 
+    any_thread = True
     engine: OpenVinoEngine
 
     def __init__(self, engine: OpenVinoEngine) -> None:
         super().__init__(engine)
-        self._request = engine.compiled.create_infer_request()
+        # By the model's number: outputs lie in the request until its next run.
+        self._requests: dict[int, openvino.InferRequest] = {}
 
     def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        results = self._request.infer(
-            dict(enumerate(inputs)), share_inputs=True, share_outputs=True
-        )
-        return [results[index] for index in range(len(self.engine.compiled.outputs))]
+        idle = self.engine.idle
+        number = idle.get()
+        try:
+            if number not in self._requests:
+                self._requests[number] = self.engine.models[number].create_infer_request()
+            results = self._requests[number].infer(
+                dict(enumerate(inputs)), share_inputs=True, share_outputs=True
+            )
+        finally:
+            idle.put(number)
+        return [results[index] for index in range(len(self.engine.outputs))]
+
+
+def _models_and_threads(options: EngineOptions, weights_bytes: int) -> tuple[int, int]:
+    """How many models of so many bytes are compiled, and threads for each."""
+    count = fitting_contexts(options.num_contexts)
+    threads = count * options.threads_per_context
+    while count > 1 and count * weights_bytes > _MOST_WEIGHTS_BYTES:
+        count = (count + 1) // 2
+    return count, threads // count
 
 
 def require_bf16(capabilities: list[str]) -> None:

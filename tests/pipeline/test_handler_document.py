@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from pipeline.config import parse_config
 from pipeline.errors import PipelineConfigError
 from pipeline.handler_document import handler_document
 from service.handlers.handler_settings import HandlerSettings
-from tests.engines import CONTEXTS_PER_CORE
+from tests.engines import CPU_ENGINES
 
 SHIPPED = str(files("pipeline") / "configs" / "resnet50_cpu.toml")
 
@@ -31,9 +30,9 @@ def test_the_shipped_file_is_a_template_for_any_model() -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 16])
-@pytest.mark.parametrize(("engine", "per_core"), CONTEXTS_PER_CORE)
+@pytest.mark.parametrize("engine", CPU_ENGINES)
 def test_instances_follow_the_cores(
-    engine: str, per_core: float, cores: int, monkeypatch: pytest.MonkeyPatch
+    engine: str, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr("engine.cpu.cores.cgroup_quota_cores", lambda: None)
@@ -43,7 +42,7 @@ def test_instances_follow_the_cores(
         name: fitting_instance_num(node.backend, node.instance_num, node.settings, engine)
         for name, node in nodes.items()
     }
-    assert fitting == {"cpu_decoder": cores, "efficientnet_lite0": math.ceil(per_core * cores)}
+    assert fitting == {"cpu_decoder": cores, "efficientnet_lite0": cores}
     by_template, by_model = "resnet50.instance_num", "efficientnet_lite0.instance_num"
     for key in ("instance_num", by_template, by_model):
         nodes = parse_config(handler_document(replace(settings, overrides={key: "1"}))).nodes

@@ -222,14 +222,14 @@ class TestEngines:
         assert "it was made for another model, graph" in caplog.text
 
 
-def test_another_precision_or_number_of_streams_is_another_engine(
+def test_another_precision_or_number_of_threads_is_another_engine(
     small_model: OnnxModel, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for number in (1, 2):
-        options = EngineOptions(cache_path=path, num_contexts=number)
+    for threads in (1, 2):
+        options = EngineOptions(cache_path=path, threads_per_context=threads)
         load_engine(choose_engine("openvino"), small_model, options)
-    assert "it was made for another NUM_STREAMS" in caplog.text
+    assert "it was made for another INFERENCE_NUM_THREADS" in caplog.text
     caplog.clear()
     load_engine(choose_engine("openvino", "bf16"), small_model, EngineOptions(cache_path=path))
     assert "it was made for another precision" in caplog.text

@@ -115,12 +115,6 @@ def test_contexts_and_threads_never_oversubscribe_the_cores(contexts: int, cores
     assert fitting * (threads + 1) > cores
 
 
-@given(contexts=st.integers(1, 300), cores=st.integers(1, 300))
-def test_an_engine_with_its_own_threads_has_a_batch_in_waiting(contexts: int, cores: int) -> None:
-    fitting = fitting_contexts(contexts, cores, contexts_per_core=1.5)
-    assert fitting == min(contexts, cores + (cores + 1) // 2)
-
-
 def test_without_a_number_the_cores_of_this_host_count() -> None:
     assert fitting_contexts(10_000) == available_cores()
     assert threads_per_context(1) == available_cores()

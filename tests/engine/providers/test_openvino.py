@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from engine.cpu.cores import available_cores
 from engine.errors import EngineError
+from engine.int8.cpu_graph import graph_for_cpu
 from engine.normalization import IMAGENET_NORMALIZATION
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
+from engine.providers import openvino
 from engine.providers.openvino import OpenVinoEngine, require_bf16
 
 
@@ -21,14 +26,61 @@ from engine.providers.openvino import OpenVinoEngine, require_bf16
 def test_openvino_runs_what_it_was_told(
     small_model: OnnxModel, precision: str, contexts: int, threads: int
 ) -> None:
-    """One stream a context, as many threads as cores are meant for it, and this precision."""
+    """A model for each context up to the cores, in as many threads, and this precision."""
     options = EngineOptions(precision=precision, num_contexts=contexts, threads_per_context=threads)
-    compiled = OpenVinoEngine(small_model, options).compiled
-    assert compiled.get_property("NUM_STREAMS") == contexts
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == contexts * threads
-    hint = compiled.get_property("INFERENCE_PRECISION_HINT")
-    assert hint.get_type_name() == {"fp32": "f32", "bf16": "bf16"}[precision]
-    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+    models = OpenVinoEngine(small_model, options).models
+    assert len(models) == min(contexts, available_cores())
+    for model in models:
+        assert model.get_property("NUM_STREAMS") == 1
+        assert model.get_property("INFERENCE_NUM_THREADS") == threads
+        hint = model.get_property("INFERENCE_PRECISION_HINT")
+        assert hint.get_type_name() == {"fp32": "f32", "bf16": "bf16"}[precision]
+        assert model.get_property("ENABLE_CPU_PINNING") is False
+
+
+@pytest.mark.parametrize(("copies", "expected"), [(2.0, (2, 1)), (1.9, (1, 2)), (0.5, (1, 2))])
+def test_many_copies_of_large_weights_give_way_to_threads(
+    small_model: OnnxModel,
+    copies: float,
+    expected: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a model of which so many copies are not too much, on two cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("engine.cpu.cores.cgroup_quota_cores", lambda: None)
+    size_bytes = len(graph_for_cpu(small_model, EngineOptions(), 127))
+    monkeypatch.setattr(openvino, "_MOST_WEIGHTS_BYTES", int(copies * size_bytes))
+    models = OpenVinoEngine(small_model, EngineOptions(num_contexts=2)).models
+    threads = {model.get_property("INFERENCE_NUM_THREADS") for model in models}
+    assert (len(models), *threads) == expected
+
+
+def test_it_computes_in_the_thread_that_calls_it(small_model: OnnxModel) -> None:
+    """A thread of its own would have to be woken for each batch, beside those of the pipeline."""
+    engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2))
+    context = engine.create_context()
+    items = [[spec.allocate(1).zero_() for spec in engine.inputs]]
+    context.run(items)
+    process_s, thread_s = time.process_time(), time.thread_time()
+    for _ in range(200):
+        context.run(items)
+    process_s, thread_s = time.process_time() - process_s, time.thread_time() - thread_s
+    assert thread_s > 0.8 * process_s
+
+
+def test_more_contexts_than_models_give_their_own_results(small_model: OnnxModel) -> None:
+    """They take turns at the models, and each keeps its outputs until its next run."""
+    engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2))
+    contexts = [engine.create_context() for _ in range(6)]
+    items = [[[torch.full_like(spec.allocate(1), n) for spec in engine.inputs]] for n in range(6)]
+    expected = [context.run(item)[0].clone() for context, item in zip(contexts, items, strict=True)]
+    with ThreadPoolExecutor(6) as threads:
+        running = [
+            threads.submit(context.run, item) for context, item in zip(contexts, items, strict=True)
+        ]
+        found = [run.result()[0] for run in running]
+    assert all(map(torch.equal, found, expected))
+    assert not torch.equal(found[0], found[5])
 
 
 def test_in_int8_the_other_layers_run_in_fp32(
@@ -39,16 +91,13 @@ def test_in_int8_the_other_layers_run_in_fp32(
         (tmp_path / f"{index}.jpg").write_bytes(data)
     options = EngineOptions(precision="int8", calibration_dir=tmp_path)
     model = small_model.with_uint8_input(IMAGENET_NORMALIZATION)
-    compiled = OpenVinoEngine(model, options).compiled
+    (compiled,) = OpenVinoEngine(model, options).models
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
-def test_requests_in_waiting_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
-    cores = available_cores()
-    options = EngineOptions(num_contexts=cores + 1, threads_per_context=1)
-    compiled = OpenVinoEngine(small_model, options).compiled
-    assert compiled.get_property("NUM_STREAMS") == cores
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == cores
+def test_contexts_beyond_the_cores_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
+    options = EngineOptions(num_contexts=available_cores() + 1, threads_per_context=1)
+    assert len(OpenVinoEngine(small_model, options).models) == available_cores()
 
 
 def test_a_cpu_without_bf16_is_told_what_it_runs() -> None:
