@@ -1,9 +1,10 @@
 """The rule by which a batch leaves, whichever way its items came to the node.
 
 * `full`: as many rows wait as the instance takes;
-* `idle`: fewer, but at least its `min`, and an instance has nothing else to do. Only where a batch
-  has just been finished, and as many callers as it had items may come back at once, the instance
-  waits for them: a tenth of the time that a batch takes, and `batching_timeout` at most;
+* `idle`: fewer, but at least its `min`, and an instance has nothing else to do; in a `CorePool`
+  also those of many that leave enough for other cores. Only where a batch has just been finished,
+  and as many callers as it had items may come back at once, the instance waits for them: a tenth of
+  the time that a batch takes, and `batching_timeout` at most;
 * `timeout`: fewer than `min`, and the oldest has waited for `batching_timeout`.
 
 Which items leave in it is the order's business: see `fair_order`.
@@ -78,7 +79,9 @@ class BatchRule:
         by_reason = Counter({LeaveReason(word): n for word, n in self._left.items() if n})
         return BatchCounts(by_reason, self._sizes.copy())
 
-    def take(self, smallest: int, largest: int, now_s: float) -> list[Any] | None:
+    def take(
+        self, smallest: int, largest: int, now_s: float, share: int | None = None
+    ) -> list[Any] | None:
         """Remove a batch of at most `largest` rows for an idle instance; None if none may leave.
 
         An item of more rows leaves by itself. At least one item waits.
@@ -87,10 +90,12 @@ class BatchRule:
             smallest: the fewest rows that the instance wants.
             largest: the most rows that it takes.
             now_s: the time.
+            share: the most rows that leave others enough to do; None for any.
         """
         order = self._order
         rows = order.rows
-        if rows >= largest:
+        taken = largest if share is None else min(largest, share)
+        if rows >= largest == taken:
             reason = _FULL
         elif rows >= smallest:
             # The oldest item is looked up last, and not at all where no caller is expected back.
@@ -101,7 +106,7 @@ class BatchRule:
             reason = _TIMEOUT
         else:
             return None
-        batch = order.take(largest)
+        batch = order.take(taken)
         self._left[reason] += 1
         self._sizes[rows - order.rows] += 1
         return batch

@@ -10,14 +10,17 @@ Which batch runs next: that of the item which is next in the oldest call, at whi
 waits, so that later nodes of a chain come first; an item that its queue holds back, since its
 caller has had a turn, comes after those that are not. If a batch has room, and nodes before it have
 items that may fill it, these come first, for `batching_timeout` at most. A core that has nothing
-else to do takes what there is: no batch waits for callers to come back.
+else to do takes what there is: no batch waits for callers to come back. But it takes no more than
+half of its share of all rows in the pool: the others would have nothing to do, and itself nothing
+to decode next, while one has most of them in a batch.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -64,6 +67,7 @@ class CorePool:
         self.threads: list[threading.Thread] = []
         # Below 0 while threads that had waited work without one.
         self._free = cores
+        self._items_at_work = 0
         self._before: Mapping[PooledQueue, frozenset[PooledQueue]] = {}
         self._idle: list[_Worker] = []
         self._labels: set[str] = set()
@@ -105,6 +109,7 @@ class CorePool:
             if instance is None:
                 return False
             self._free -= 1
+            self._items_at_work += 1
         going_on: list[Task] = []
         waits, THIS_THREAD.waits = THIS_THREAD.waits, self._without_core
         try:
@@ -114,6 +119,8 @@ class CorePool:
                 if going_on and queue.next is not None:
                     with self.lock:
                         instance = queue.next.lend(task)
+                        if instance is not None:
+                            self._items_at_work += 1
         finally:
             THIS_THREAD.waits = waits
             with self.lock:
@@ -131,6 +138,12 @@ class CorePool:
             worker = self._idle.pop()
             worker.batch = batch
             worker.gate.release()
+
+    def share(self) -> int:
+        """The most rows of a batch, so that each core has work for two; the lock is held."""
+        # An item of several rows is one here: what has more is hardly a matter of batches.
+        rows = self._items_at_work + sum(queue.rows for queue in self._before)
+        return max(1, math.ceil(rows / (2 * self.cores)))
 
     def _work(self) -> None:
         """What a worker does, until the pool is closed."""
@@ -159,14 +172,19 @@ class CorePool:
         waiting = [queue for queue in self._before if queue.can_leave()]
         if not waiting:
             return None
+        batch = self._first(waiting).leave()
+        self._items_at_work += len(batch.tasks)
+        return batch
+
+    def _first(self, waiting: Sequence[PooledQueue]) -> PooledQueue:
         if len(waiting) == 1:
-            return waiting[0].leave()
+            return waiting[0]
         first = min(waiting, key=PooledQueue.turn)
         if not first.is_full() and not first.is_late():
             filling = [queue for queue in waiting if queue in self._before[first]]
             if filling:
-                first = min(filling, key=PooledQueue.turn)
-        return first.leave()
+                return min(filling, key=PooledQueue.turn)
+        return first
 
     def _run_and_hand_on(self, batch: PooledBatch) -> None:
         going_on = self._run(batch, in_caller=False)
@@ -205,6 +223,7 @@ class CorePool:
         finally:
             THIS_THREAD.works_for = works_for
             with self.lock:
+                self._items_at_work -= len(tasks)
                 queue.give_back(instance, trouble)
                 self.wake()
         return going_on

@@ -81,6 +81,9 @@ class Workers(Protocol):
     def wake(self) -> None:
         """Let those that have nothing to do run what waits; the lock is held."""
 
+    def share(self) -> int:
+        """The most rows of a batch, so that each has work for two; the lock is held."""
+
 
 class PooledQueue(BatchQueue):
     """The queue of a node on the CPU.
@@ -152,6 +155,11 @@ class PooledQueue(BatchQueue):
     # The lock is held from here on.
 
     @property
+    def rows(self) -> int:
+        """How many wait."""
+        return self._order.rows
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing waits, and nothing will."""
         return self._rule.is_closing and not self._order.rows
@@ -181,8 +189,9 @@ class PooledQueue(BatchQueue):
         return bool(self._order.rows and self._ready)
 
     def is_full(self) -> bool:
-        """Whether the batch that could be run has no room for more items."""
-        return self._order.rows >= self._fitting(self._order.rows).largest
+        """Whether the batch that could be run gets no more items."""
+        rows, largest = self._order.rows, self._fitting(self._order.rows).largest
+        return rows >= largest or rows >= self._workers.share()
 
     def is_late(self) -> bool:
         """Whether it has waited for `batching_timeout`."""
@@ -195,8 +204,9 @@ class PooledQueue(BatchQueue):
     def leave(self) -> PooledBatch:
         """The batch."""
         instance = self._fitting(self._order.rows)
+        share = None if instance.largest == 1 else self._workers.share()
         # No caller is waited for, so that the time does not matter.
-        tasks = self._rule.take(instance.smallest, instance.largest, 0.0)
+        tasks = self._rule.take(instance.smallest, instance.largest, 0.0, share)
         assert tasks is not None  # noqa: S101 (some wait, and pooled instances want no fewer than 1)
         self._ready.remove(instance)
         return PooledBatch(instance, tasks)

@@ -105,9 +105,11 @@ class _RecordedRule(BatchRule):
         super().__init__(order, timeout_ms)
         self._recorder = recorder
 
-    def take(self, smallest: int, largest: int, now_s: float) -> list[Task] | None:
+    def take(
+        self, smallest: int, largest: int, now_s: float, share: int | None = None
+    ) -> list[Task] | None:
         before = self.counts
-        batch = super().take(smallest, largest, now_s)
+        batch = super().take(smallest, largest, now_s, share)
         if batch is not None:
             (reason,) = self.counts.since(before).by_reason
             self._recorder.left(batch, reason)

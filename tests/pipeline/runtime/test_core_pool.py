@@ -146,6 +146,21 @@ def run_behind(
 
 
 @pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize(
+    ("items", "sizes"), [(2, [1, 1]), (5, [3, 1, 1]), (8, [4, 2, 1, 1]), (24, [8, 8, 4, 2, 1, 1])]
+)
+def test_a_batch_takes_half_of_its_cores_share(items: int, sizes: list[int], log: Log) -> None:
+    """Otherwise the other cores have nothing to do while one has most items in its batch."""
+    with pipe(two_nodes(8, batching_timeout=NEVER_MS)) as run:
+        run_behind(run, Door(log), range(items))
+        counts = run.local_nodes["second"].counts.batches
+    assert [len(numbers) for node, numbers in log.batches if node == "second"] == sizes
+    full = sizes.count(8)
+    reasons = {LeaveReason.FULL: full, LeaveReason.IDLE: len(sizes) - full}
+    assert counts.by_reason == {reason: count for reason, count in reasons.items() if count}
+
+
+@pytest.mark.usefixtures("one_core")
 def test_nodes_before_a_batch_fill_it_and_a_full_one_comes_first(log: Log) -> None:
     with pipe(two_nodes(2, batching_timeout=NEVER_MS)) as run:
         items = run_behind(run, Door(log), range(5))
