@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import cv2
+import numpy as np
 
 from engine.calibration.choice import SIZES
 from engine.calibration.kept import kept_or_measured
@@ -33,7 +37,7 @@ from pipeline.language.settings import BatchShape
 
 _MAX, _INSTANCES = "max", "instance_num"
 FILLED_IN = (_MAX, _INSTANCES)
-"""The keys that a measurement can fill in."""
+"""The keys that the machine can decide."""
 
 _logger = logging.getLogger(__name__)
 
@@ -66,59 +70,44 @@ def calibrated(
     if _most_rows(settings["min"]) > 1:
         # A smaller batch would contradict it.
         keys = [key for key in keys if key != _MAX]
-    asked = _asked(node, keys, settings, choice, model)
-    if asked.is_decided:
-        return _values(keys, settings, asked.sizes[0], asked.contexts[0]), (
-            f"nothing to measure: {asked.contexts[0]} instances, as suits the engine and the cores"
-        )
+    values: dict[str, Any] = {}
+    contexts = fitting_instances(choice, node.instance_num)
+    if _INSTANCES in keys:
+        values[_INSTANCES] = contexts = suggested_instances(choice)
+    if _MAX in keys and model.trial.only_alone:
+        values[_MAX] = str(_with_rows(settings[_MAX], 1))
+    if _MAX not in keys or _MAX in values:
+        return values, f"nothing to measure: {contexts} instances, as suits the cores"
 
-    def load(rows: int, contexts: int) -> Engine:
+    def load(rows: int) -> Engine:
         if any(it.op_type == "Loop" for it in nodes_within(model.proto.graph)):
             # Only the warm-up of a server has a time limit for that.
             raise EngineError("the model has a loop, which may have no end")
-        wanted = {**settings, _MAX: _with_rows(settings[_MAX], rows)} if _MAX in keys else settings
+        wanted = {**settings, _MAX: _with_rows(settings[_MAX], rows)}
         config = InstanceConfig(node.name, wanted, contexts, engine, SharedResources())
         options = engine_options(config, choice.precision)
         return load_engine(choice, prepared_model(model, settings), options)
 
     try:
-        found = kept_or_measured(asked, _key(settings, choice, model), load)
+        found = kept_or_measured(
+            Open(SIZES, contexts), _key(settings, choice, model), load, _decoding()
+        )
     except CannotMeasureError as error:
         line = f"the defaults: nothing is measured, because {error}"
         _logger.info("[%s] %s", node.name, line)
         return {}, line
     _logger.info("[%s] %s", node.name, found.reason)
-    return _values(keys, settings, found.batch, found.contexts), found.reason
+    values[_MAX] = str(_with_rows(settings[_MAX], found.batch))
+    return values, found.reason
 
 
-def _asked(
-    node: NodeConfig,
-    keys: list[str],
-    settings: Mapping[str, Any],
-    choice: EngineChoice,
-    model: OnnxModel,
-) -> Open:
-    if _MAX not in keys:
-        # Larger ones take longer to measure, and tell the same of the contexts.
-        sizes: tuple[int, ...] = (min(_most_rows(settings[_MAX]), SIZES[-1]),)
-    elif model.trial.only_alone:
-        sizes = (1,)
-    else:
-        sizes = SIZES
-    if _INSTANCES not in keys:
-        return Open(sizes, (fitting_instances(choice, node.instance_num),))
-    # One a core, and what the engine is known to like, which comes first.
-    contexts = dict.fromkeys([suggested_instances(choice), available_cores()])
-    return Open(sizes, tuple(contexts))
-
-
-def _values(
-    keys: list[str], settings: Mapping[str, Any], batch: int, contexts: int
-) -> dict[str, Any]:
-    values: dict[str, Any] = {_INSTANCES: contexts}
-    if _MAX in keys:
-        values[_MAX] = str(_with_rows(settings[_MAX], batch))
-    return {key: values[key] for key in keys}
+def _decoding() -> Callable[[], object]:
+    """What decodes an image of the usual size: 500 x 375 pixels, some 90 KB."""
+    numbers = np.random.default_rng(0)
+    coarse = numbers.integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    image = cv2.resize(coarse, (500, 375), interpolation=cv2.INTER_CUBIC)
+    noisy = (image + numbers.normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8)
+    return partial(cv2.imdecode, cv2.imencode(".jpg", noisy)[1], cv2.IMREAD_COLOR)
 
 
 def _with_rows(shape: BatchShape, rows: int) -> BatchShape:

@@ -65,7 +65,7 @@ def handler_document(settings: HandlerSettings) -> dict[str, Any]:
 
 
 def calibrated_document(settings: HandlerSettings) -> tuple[dict[str, Any], str]:
-    """The same, with what a measurement says of the largest batch and the instances of the engine.
+    """The same, with the largest batch and the instances of the engine that suit this machine.
 
     It decides what neither the file nor `--set` does; the shipped file leaves both open.
 

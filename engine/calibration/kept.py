@@ -21,7 +21,7 @@ from engine.interface import Engine
 from interfaces.error_text import what_it_says
 
 # Raise it when a measurement decides in another way.
-_VERSION = "1"
+_VERSION = "2"
 _MAX_KEPT_BYTES = 65_536
 # After so many starts whose measurement failed, on a busy or slow machine, no start measures.
 _ATTEMPTS = 3
@@ -32,7 +32,10 @@ _logger = logging.getLogger(__name__)
 
 
 def kept_or_measured(
-    asked: Open, key: Mapping[str, str], load: Callable[[int, int], Engine]
+    asked: Open,
+    key: Mapping[str, str],
+    load: Callable[[int], Engine],
+    before_row: Callable[[], object] = lambda: None,
 ) -> Verdict:
     """What suits the machine, kept from another start or measured now.
 
@@ -43,6 +46,7 @@ def kept_or_measured(
         asked: what is to be found out.
         key: all that it depends on: model, engine, precision, CPU, versions.
         load: as in `measure`.
+        before_row: as there.
 
     Raises:
         CannotMeasureError: why it is not known.
@@ -70,20 +74,17 @@ def kept_or_measured(
         # Known before time is spent on what could not be kept.
         if turn.why_not_kept:
             raise CannotMeasureError(turn.why_not_kept)
-        return _measured_and_kept(asked, key, load, path, attempts)
+        return _kept(lambda: measure(asked, load, before_row), key, path, attempts)
 
 
-def _measured_and_kept(
-    asked: Open,
-    key: Mapping[str, str],
-    load: Callable[[int, int], Engine],
-    path: Path,
-    attempts: int,
+def _kept(
+    measured: Callable[[], Verdict], key: Mapping[str, str], path: Path, attempts: int
 ) -> Verdict:
+    """What a measurement says, or why it says nothing, and both are kept."""
     _logger.info("measuring which batches suit this machine (once; --calibrate off leaves it out)")
     today = datetime.datetime.now().astimezone().date()
     try:
-        found = measure(asked, load)
+        found = measured()
     except CannotMeasureError as error:
         in_vain = _InVain(f"{error}, on {today}", attempts + 1)
         keep(path, json.dumps({"key": key, **asdict(in_vain)}).encode())
@@ -114,8 +115,8 @@ def _read(path: Path, asked: Open, key: Mapping[str, str]) -> Verdict | _InVain:
         found = Verdict(**kept)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise UnusableFileError("it is no measurement") from error
-    if found.batch not in asked.sizes or found.contexts not in asked.contexts:
-        raise UnusableFileError("it has other batches or instances than were to be measured")
+    if found.batch not in asked.sizes:
+        raise UnusableFileError("it has other batches than were to be measured")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import cycle, islice
 from typing import Any
@@ -38,18 +38,26 @@ class SideBySide:
             raise
 
     def run(
-        self, items: Items, duration_s: float, contexts: int | None = None
+        self, items: Items, duration_s: float, before_item: Callable[[], object] | None = None
     ) -> list[list[float]]:
-        """Run the same batch again and again in some contexts, or in all of them.
+        """Run the same batch again and again in all contexts.
+
+        Args:
+            items: the batch.
+            duration_s: how long.
+            before_item: what a thread does before each run, once for each item.
 
         Returns:
-            For each of them the seconds of every batch, of one at least.
+            For each of them the seconds of every batch, of one at least, and of what comes before.
 
         Raises:
             Exception: what one of them has raised, when all have ended.
         """
-        pairs = list(zip(self._threads, self._contexts, strict=True))[:contexts]
-        running = [thread.submit(_run, context, items, duration_s) for thread, context in pairs]
+        pairs = zip(self._threads, self._contexts, strict=True)
+        running = [
+            thread.submit(_run, context, items, duration_s, before_item)
+            for thread, context in pairs
+        ]
         wait(running)
         return [it.result() for it in running]
 
@@ -75,11 +83,19 @@ def made_up_items(model: OnnxModel, batch: int) -> list[list[torch.Tensor]]:
     return list(islice(cycle(rows), batch))
 
 
-def _run(context: ExecutionContext, items: Items, duration_s: float) -> list[float]:
+def _run(
+    context: ExecutionContext,
+    items: Items,
+    duration_s: float,
+    before_item: Callable[[], object] | None,
+) -> list[float]:
     took_s: list[float] = []
     start_s = now_s = time.perf_counter()
     while now_s - start_s < duration_s or not took_s:
         begin_s = now_s
+        if before_item is not None:
+            for _ in items:
+                before_item()
         context.run(items)
         now_s = time.perf_counter()
         took_s.append(now_s - begin_s)

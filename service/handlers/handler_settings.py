@@ -163,8 +163,9 @@ class HandlerSettings:
     )
     calibrate: str = _option(
         "auto",
-        "at the first start on a CPU, measure which batches and how many instances of the engine "
-        "are fastest, for what the configuration leaves open; it takes some 3 s and is kept",
+        "at the first start on a CPU, measure which batches are fastest, and have an instance of "
+        "the engine for each core, where the configuration leaves it open; it takes some 3 s and "
+        "is kept",
         one_of(("auto", "off")),
         refused={
             "baseline": "the baseline has no instances, and --max-batch-size sets its batches; it "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,15 +193,12 @@ def test_a_model_that_cannot_be_measured_is_served_with_the_defaults(
     assert line in caplog.text
 
 
-def test_the_instances_of_an_engine_that_likes_more_are_measured_by_themselves(
+def test_instances_need_no_measurement(
     settings: HandlerSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With small batches, however large the file's are."""
-    openvino = replace(settings, engine="openvino")
-    given = with_file(openvino, tmp_path / "file.toml", table="max = 4096")
+    given = with_file(settings, tmp_path / "file.toml", table="max = 4096")
     document, line = calibrated_document(given)
-    cores = available_cores()
-    assert document["node"]["instance_num"] in (cores, math.ceil(1.5 * cores))
+    assert document["node"]["instance_num"] == available_cores()
     assert document["node"]["max"] == 4096
-    assert caplog.text.count(MEASURING) == 1
-    assert line.startswith(f"{document['node']['instance_num']} instances: ")
+    assert MEASURING not in caplog.text
+    assert line == f"nothing to measure: {available_cores()} instances, as suits the cores"
