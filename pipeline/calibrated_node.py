@@ -60,8 +60,8 @@ def calibrated(
         model: that of the node.
 
     Returns:
-        Values of the keys, none where nothing could be measured; and in one line what was chosen
-        and why.
+        Values of the keys, without `max` where it could not be measured; and in one line what was
+        chosen and why.
     """
     settings = _engine_backend(node).settings
     if runs_on_gpu(node.backend, node.settings, engine):
@@ -77,7 +77,8 @@ def calibrated(
     if _MAX in keys and model.trial.only_alone:
         values[_MAX] = str(_with_rows(settings[_MAX], 1))
     if _MAX not in keys or _MAX in values:
-        return values, f"nothing to measure: {contexts} instances, as suits the cores"
+        why = "one for each core" if _INSTANCES in keys else "as it says"
+        return values, f"nothing to measure: {contexts} instances, {why}"
 
     def load(rows: int) -> Engine:
         if any(it.op_type == "Loop" for it in nodes_within(model.proto.graph)):
@@ -93,9 +94,9 @@ def calibrated(
             Open(SIZES, contexts), _key(settings, choice, model), load, _decoding()
         )
     except CannotMeasureError as error:
-        line = f"the defaults: nothing is measured, because {error}"
+        line = f"the default for max: nothing is measured, because {error}"
         _logger.info("[%s] %s", node.name, line)
-        return {}, line
+        return values, line
     _logger.info("[%s] %s", node.name, found.reason)
     values[_MAX] = str(_with_rows(settings[_MAX], found.batch))
     return values, found.reason

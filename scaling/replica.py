@@ -92,7 +92,7 @@ class _Waiting(deque[Image]):
     def oldest_s(self) -> float:
         return self[0].queued_s
 
-    def take(self, largest: int) -> list[Image]:
+    def take(self, largest: int, most_charged: int) -> list[Image]:  # noqa: ARG002 (one row each)
         return [self.popleft() for _ in range(min(len(self), largest))]
 
 

@@ -1,1 +1,1 @@
-"""How many rows and contexts suit a model on this machine: measured once, and kept."""
+"""How many rows of a batch suit a model on this machine: measured once, and kept."""

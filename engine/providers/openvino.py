@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from queue import LifoQueue
+from collections.abc import Sequence
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import openvino
 
 from engine.cache.engine_cache import load_or_build
-from engine.contexts.cpu_context import CpuContext
+from engine.contexts.cpu_context import CpuContext, in_graph_order
 from engine.cpu.cores import cpu_identity, fitting_contexts
 from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError, MissingOnHostError
@@ -56,9 +57,7 @@ class OpenVinoEngine(Engine):
     device: ClassVar[str] = "cpu"
     thread_safe: ClassVar[bool] = True
 
-    models: list[openvino.CompiledModel]
-    idle: LifoQueue[int]
-    """The models that no context runs, the warmest last, by their numbers."""
+    models: list[_Model]
 
     @classmethod
     def check_host(cls, precision: str) -> None:
@@ -72,32 +71,29 @@ class OpenVinoEngine(Engine):
         return {"openvino": openvino.__version__}
 
     def _load(self) -> None:
-        self._compile()
-        self.idle = LifoQueue()
-        for number in reversed(range(len(self.models))):
-            self.idle.put(number)
+        self.models = [_Model(compiled) for compiled in self._compiled()]
+        self._numbers = count()
         # The first tensors that its Python binding makes in a process must not be made by two
         # threads at once: one waits inside of it, holding the interpreter's lock, for another
-        # that waits for that lock. So the first run is here, where there is one thread.
-        context = self.create_context()
+        # that waits for that lock. So the first runs are here, where there is one thread.
+        rows = [in_graph_order(spec.allocate(1).zero_(), spec).numpy() for spec in self.inputs]
         try:
-            context.run([[spec.allocate(1).zero_() for spec in self.inputs]])
+            for model in self.models:
+                model.run(rows)
         except RuntimeError as error:
             raise EngineError(
                 f"openvino cannot run {self.model.path}: {_one_line(error)}"
             ) from error
-        context.close()
 
-    def _compile(self) -> None:
+    def _compiled(self) -> list[openvino.CompiledModel]:
         self.check_host(self.options.precision)
         content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
-        count, threads = _models_and_threads(self.options, len(content))
+        models, threads = _models_and_threads(self.options, len(content))
         settings = self._settings(threads)
         try:
             if self.options.cache_path is None:
                 graph = core().read_model(content)
-                self.models = [core().compile_model(graph, _DEVICE, settings) for _ in range(count)]
-                return
+                return [core().compile_model(graph, _DEVICE, settings) for _ in range(models)]
             key = self.cache_key(
                 content,
                 device=cpu_identity(),
@@ -119,9 +115,7 @@ class OpenVinoEngine(Engine):
                 compile_for_cache,
                 secret_file=self.options.cache_key_file,
             )
-            self.models = [
-                core().import_model(io.BytesIO(blob), _DEVICE, settings) for _ in range(count)
-            ]
+            return [core().import_model(io.BytesIO(blob), _DEVICE, settings) for _ in range(models)]
         except RuntimeError as error:
             raise EngineError(
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"
@@ -144,41 +138,56 @@ class OpenVinoEngine(Engine):
 
     def create_context(self) -> OpenVinoContext:
         """A context for the calling thread."""
-        return OpenVinoContext(self)
+        return OpenVinoContext(self, next(self._numbers) % len(self.models))
+
+
+class _Model:
+    """A compiled model, with the one request that runs it."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self.compiled = compiled
+        self.lock = threading.Lock()
+        self._request = compiled.create_infer_request()
+
+    def run(self, inputs: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
+        """The outputs, which are the caller's; it waits for its turn."""
+        with self.lock:
+            results = self._request.infer(
+                dict(enumerate(inputs)), share_inputs=True, share_outputs=True
+            )
+            return [results[index].copy() for index in range(len(self.compiled.outputs))]
 
 
 class OpenVinoContext(CpuContext):
-    """Runs whichever model is idle, and waits for one where there are more contexts than models."""
+    """A place at one of the models; where contexts are more than models, several have the same one.
+
+    Args:
+        engine: that of the models.
+        number: that of its model.
+    """
 
     any_thread = True
     engine: OpenVinoEngine
 
-    def __init__(self, engine: OpenVinoEngine) -> None:
+    def __init__(self, engine: OpenVinoEngine, number: int) -> None:
         super().__init__(engine)
-        # By the model's number: outputs lie in the request until its next run.
-        self._requests: dict[int, openvino.InferRequest] = {}
+        # Its own one comes first.
+        self._models = engine.models[number:] + engine.models[:number]
 
     def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        idle = self.engine.idle
-        number = idle.get()
-        try:
-            if number not in self._requests:
-                self._requests[number] = self.engine.models[number].create_infer_request()
-            results = self._requests[number].infer(
-                dict(enumerate(inputs)), share_inputs=True, share_outputs=True
-            )
-        finally:
-            idle.put(number)
-        return [results[index] for index in range(len(self.engine.outputs))]
+        # Another context may come first here, and costs one turn.
+        idle = (model for model in self._models if not model.lock.locked())
+        return next(idle, self._models[0]).run(inputs)
 
 
 def _models_and_threads(options: EngineOptions, weights_bytes: int) -> tuple[int, int]:
     """How many models of so many bytes are compiled, and threads for each."""
-    count = fitting_contexts(options.num_contexts)
-    threads = count * options.threads_per_context
-    while count > 1 and count * weights_bytes > _MOST_WEIGHTS_BYTES:
-        count = (count + 1) // 2
-    return count, threads // count
+    contexts = fitting_contexts(options.num_contexts)
+    threads = contexts * options.threads_per_context
+    fitting = max(1, min(contexts, _MOST_WEIGHTS_BYTES // weights_bytes))
+    # No core is left without a thread.
+    models = next(number for number in range(fitting, 0, -1) if threads % number == 0)
+    return models, threads // models
 
 
 def require_bf16(capabilities: list[str]) -> None:

@@ -42,8 +42,13 @@ class Order(Protocol):
     def oldest_s(self) -> float:
         """When the oldest item came, on the rule's clock."""
 
-    def take(self, largest: int) -> list[Any]:
-        """Remove the items of a batch of at most `largest` rows."""
+    def take(self, largest: int, most_charged: int) -> list[Any]:
+        """Remove the items of a batch of at most `largest` rows.
+
+        Args:
+            largest: most rows of the batch.
+            most_charged: rows that count against the caller of an item with more.
+        """
 
 
 class BatchRule:
@@ -106,7 +111,7 @@ class BatchRule:
             reason = _TIMEOUT
         else:
             return None
-        batch = order.take(taken)
+        batch = order.take(taken, largest)
         self._left[reason] += 1
         self._sizes[rows - order.rows] += 1
         return batch

@@ -10,15 +10,16 @@ Which batch runs next: that of the item which is next in the oldest call, at whi
 waits, so that later nodes of a chain come first; an item that its queue holds back, since its
 caller has had a turn, comes after those that are not. If a batch has room, and nodes before it have
 items that may fill it, these come first, for `batching_timeout` at most. A core that has nothing
-else to do takes what there is: no batch waits for callers to come back. But it takes no more than
-half of its share of all rows in the pool: the others would have nothing to do, and itself nothing
-to decode next, while one has most of them in a batch.
+else to do takes what there is: no batch waits for callers to come back. But of several cores none
+takes more than half of its share of all rows in the pool: while one has most of them in a batch,
+the others soon have nothing to do, since callers wait for their results before they send more.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,8 +142,10 @@ class CorePool:
 
     def share(self) -> int:
         """The most rows of a batch, so that each core has work for two; the lock is held."""
-        # An item of several rows is one here: what has more is hardly a matter of batches.
-        rows = self._items_at_work + sum(queue.rows for queue in self._before)
+        if self.cores == 1:
+            return sys.maxsize
+        # An item at work counts once, however many rows it has: such items fill batches alone.
+        rows = sum(queue.rows for queue in self._before if queue.is_pooled) + self._items_at_work
         return max(1, math.ceil(rows / (2 * self.cores)))
 
     def _work(self) -> None:

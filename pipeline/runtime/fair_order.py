@@ -69,8 +69,11 @@ class FairOrder:
         else:
             backlog.append(task)
 
-    def take(self, largest: int) -> list[Task]:
-        """Remove the items of the next batch: `largest` rows at most, but at least one item."""
+    def take(self, largest: int, most_charged: int | None = None) -> list[Task]:
+        """Remove the items of the next batch: `largest` rows at most, but at least one item.
+
+        An item of more rows costs its caller the turns of so many, or of `most_charged`.
+        """
         fresh = self._fresh
         if len(fresh) == 1 and not self._ring and fresh[0].call.is_alone:
             self.rows = 0
@@ -90,7 +93,7 @@ class FairOrder:
             if rows > left and batch:
                 break
             left -= rows
-            batch.append(self._remove_first(min(rows, largest)))
+            batch.append(self._remove_first(min(rows, most_charged or largest)))
         return batch
 
     def take_all(self) -> list[Task]:

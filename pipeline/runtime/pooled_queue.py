@@ -190,8 +190,8 @@ class PooledQueue(BatchQueue):
 
     def is_full(self) -> bool:
         """Whether the batch that could be run gets no more items."""
-        rows, largest = self._order.rows, self._fitting(self._order.rows).largest
-        return rows >= largest or rows >= self._workers.share()
+        rows = self._order.rows
+        return rows >= self._share() or rows >= self._fitting(rows).largest
 
     def is_late(self) -> bool:
         """Whether it has waited for `batching_timeout`."""
@@ -203,13 +203,17 @@ class PooledQueue(BatchQueue):
 
     def leave(self) -> PooledBatch:
         """The batch."""
-        instance = self._fitting(self._order.rows)
-        share = None if instance.largest == 1 else self._workers.share()
+        share = self._share()
+        instance = self._fitting(min(self._order.rows, share))
         # No caller is waited for, so that the time does not matter.
         tasks = self._rule.take(instance.smallest, instance.largest, 0.0, share)
         assert tasks is not None  # noqa: S101 (some wait, and pooled instances want no fewer than 1)
         self._ready.remove(instance)
         return PooledBatch(instance, tasks)
+
+    def _share(self) -> int:
+        """How many of the waiting rows a batch may take."""
+        return self._workers.share() if max(self._largest) > 1 else 1
 
     def _fitting(self, rows: int) -> PooledInstance:
         # The last one has the warmest memory.

@@ -187,8 +187,10 @@ def test_a_model_that_cannot_be_measured_is_served_with_the_defaults(
 ) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     document, line = calibrated_document(settings)
-    assert document == handler_document(settings)
-    assert line.startswith("the defaults: nothing is measured, because ")
+    plain = handler_document(settings)
+    node = {**plain["means"], "instance_num": available_cores()}
+    assert document == {**plain, "means": node}
+    assert line.startswith("the default for max: nothing is measured, because ")
     assert "cannot be written" in line
     assert line in caplog.text
 
@@ -201,4 +203,4 @@ def test_instances_need_no_measurement(
     assert document["node"]["instance_num"] == available_cores()
     assert document["node"]["max"] == 4096
     assert MEASURING not in caplog.text
-    assert line == f"nothing to measure: {available_cores()} instances, as suits the cores"
+    assert line == f"nothing to measure: {available_cores()} instances, one for each core"

@@ -208,7 +208,7 @@ class _Order:
     def oldest_s(self) -> float:
         return self.items[0]
 
-    def take(self, largest: int) -> list[float]:
+    def take(self, largest: int, most_charged: int) -> list[float]:  # noqa: ARG002 (one row each)
         taken, self.items = self.items[:largest], self.items[largest:]
         return taken
 
