@@ -150,8 +150,8 @@ def suggested_batch_size(choice: EngineChoice) -> int:
 def suggested_instances(choice: EngineChoice) -> int:
     """How many instances an engine should have on this machine.
 
-    On a CPU one a core. On a GPU one with large batches: two compute no more
-    images a second than one, and each gets half of the batch.
+    On a CPU one a core. On a GPU one with large batches: two compute no more images a second than
+    one, and each gets half of the batch.
     """
     return 1 if choice.device == "cuda" else available_cores()
 
