@@ -49,10 +49,13 @@ class Verdict:
     Attributes:
         batch: rows of the largest batch.
         reason: what was measured, as a part of a sentence.
+        cpu_share: CPU time that the measurement had, as a part of its threads' time: less than 1
+            where other processes had the cores, more where contexts have several threads.
     """
 
     batch: int
     reason: str
+    cpu_share: float
 
 
 def measure(
@@ -75,13 +78,14 @@ def measure(
         contexts = SideBySide(engine, asked.contexts)
         try:
             end_s = max(began_s + _LIMIT_S, time.monotonic() + _LEAST_S)
-            rates = _Measurement(engine, contexts, end_s, before_row).rates(asked)
+            measurement = _Measurement(engine, contexts, end_s, before_row)
+            rates = measurement.rates(asked)
         finally:
             contexts.close()
     finally:
         engine.close()
     batch = choose_batch(rates)
-    return Verdict(batch, _about_sizes(batch, rates))
+    return Verdict(batch, _about_sizes(batch, rates), measurement.cpu_share)
 
 
 class _Measurement:
@@ -96,6 +100,12 @@ class _Measurement:
         self._end_s = end_s
         self._before_row = before_row
         self._items = made_up_items(engine.model, engine.options.max_batch_size)
+        self._cpu_s = self._threads_s = 0.0
+
+    @property
+    def cpu_share(self) -> float:
+        """As the verdict has it; of the whole process, whose other threads wait meanwhile."""
+        return self._cpu_s / self._threads_s
 
     def rates(self, asked: Open) -> Mapping[int, Sequence[float]]:
         """Rates of the sizes for which there was time, in turn, forwards and backwards by turns."""
@@ -120,8 +130,11 @@ class _Measurement:
         return measured
 
     def _rate(self, batch: int, window_s: float) -> float:
-        items = self._items[:batch]
-        return rows_per_s(batch, self._contexts.run(items, window_s, self._before_row))
+        began_s = time.process_time()
+        took_s = self._contexts.run(self._items[:batch], window_s, self._before_row)
+        self._cpu_s += time.process_time() - began_s
+        self._threads_s += sum(map(sum, took_s))
+        return rows_per_s(batch, took_s)
 
 
 def _no_time(row_s: float) -> CannotMeasureError:

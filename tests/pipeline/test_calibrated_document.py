@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.calibration import choice, measurement
+from engine.calibration import choice, kept, measurement
 from engine.cpu.cores import CORES_VARIABLE, available_cores
 from pipeline.handler import create_handler
 from pipeline.handler_document import calibrated_document, handler_document
@@ -35,6 +35,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THRIFTPIPE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(choice, "SHORTEST_WINDOW_S", 0.001)
     monkeypatch.setattr(measurement, "_LEAST_S", 30.0)
+    monkeypatch.setattr(kept, "_LEAST_CPU_SHARE", 0.0)
 
 
 @pytest.fixture
