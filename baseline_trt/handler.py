@@ -106,6 +106,7 @@ class BaselineHandler:
             settings.max_batch_size,
             self._contexts,
             threads,
+            unbounded=not settings.lock,
             device_id=settings.devices[0] if settings.devices else 0,
             calibration_dir=(
                 None if settings.calibration_images is None else Path(settings.calibration_images)

@@ -49,6 +49,7 @@ class EngineOptions:
         num_contexts: how many contexts will run at the same time.
         threads_per_context: CPU threads that one run may use. `num_contexts` times this should be
             the cores of the machine: `engine.cpu.cores.threads_per_context` computes it.
+        unbounded: whether any thread makes a context for itself, so that more run at the same time.
         device_id: which GPU, where the engine runs on one.
         cache_path: file in which to keep what was prepared from the model, or None. It is used
             again only if it was made from the same model and settings by the same version. A name
@@ -76,6 +77,7 @@ class EngineOptions:
     max_batch_size: int = 1
     num_contexts: int = 1
     threads_per_context: int = 1
+    unbounded: bool = False
     device_id: int = 0
     cache_path: Path | None = None
     cache_key_file: Path | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
 from itertools import count
 from typing import Any, ClassVar
 
@@ -13,13 +12,12 @@ import numpy.typing as npt
 import openvino
 
 from engine.cache.engine_cache import load_or_build
-from engine.contexts.cpu_context import CpuContext, in_graph_order
+from engine.contexts.cpu_context import CpuContext
 from engine.cpu.cores import cpu_identity, fitting_contexts
 from engine.cpu.vnni import largest_weight, onednn_max_isa
 from engine.errors import EngineError, MissingOnHostError
 from engine.int8.cpu_graph import graph_for_cpu
 from engine.interface import Engine
-from engine.options import EngineOptions
 
 _DEVICE = "CPU"
 # In int8 the graph says which layers are quantised; the hint is for all others.
@@ -45,11 +43,12 @@ def core() -> openvino.Core:
 
 
 class OpenVinoEngine(Engine):
-    """Compiled models that compute in the threads that call them, each one run at a time.
+    """A compiled model for each context, which computes in the thread that calls it.
 
-    There are as many as contexts, up to the cores: a model that is compiled for several runs at
-    a time has threads of its own for them, to and from which each batch is handed. Each has a copy
-    of the weights. Where these would be too much there are fewer, with the threads of the others.
+    A model that is compiled for several runs at a time has threads of its own for them, to and
+    from which each batch is handed. There is one such model for all contexts, with as many runs at
+    a time as contexts, up to the cores, where copies of the weights would be too much, or where
+    more threads than cores call: then the next one's batch lies ready when a run ends.
     """
 
     name: ClassVar[str] = "openvino"
@@ -57,7 +56,7 @@ class OpenVinoEngine(Engine):
     device: ClassVar[str] = "cpu"
     thread_safe: ClassVar[bool] = True
 
-    models: list[_Model]
+    models: list[openvino.CompiledModel]
 
     @classmethod
     def check_host(cls, precision: str) -> None:
@@ -71,15 +70,15 @@ class OpenVinoEngine(Engine):
         return {"openvino": openvino.__version__}
 
     def _load(self) -> None:
-        self.models = [_Model(compiled) for compiled in self._compiled()]
+        self.models = self._compiled()
         self._numbers = count()
         # The first tensors that its Python binding makes in a process must not be made by two
         # threads at once: one waits inside of it, holding the interpreter's lock, for another
         # that waits for that lock. So the first runs are here, where there is one thread.
-        rows = [in_graph_order(spec.allocate(1).zero_(), spec).numpy() for spec in self.inputs]
+        rows = [[spec.allocate(1).zero_() for spec in self.inputs]]
         try:
-            for model in self.models:
-                model.run(rows)
+            for compiled in self.models:
+                OpenVinoContext(self, compiled).run(rows)
         except RuntimeError as error:
             raise EngineError(
                 f"openvino cannot run {self.model.path}: {_one_line(error)}"
@@ -88,8 +87,10 @@ class OpenVinoEngine(Engine):
     def _compiled(self) -> list[openvino.CompiledModel]:
         self.check_host(self.options.precision)
         content = graph_for_cpu(self.model, self.options, largest_weight(max_isa=onednn_max_isa()))
-        models, threads = _models_and_threads(self.options, len(content))
-        settings = self._settings(threads)
+        contexts = fitting_contexts(self.options.num_contexts)
+        is_shared = self.options.unbounded or contexts * len(content) > _MOST_WEIGHTS_BYTES
+        models, streams = (1, contexts) if is_shared else (contexts, 1)
+        settings = self._settings(streams)
         try:
             if self.options.cache_path is None:
                 graph = core().read_model(content)
@@ -121,14 +122,14 @@ class OpenVinoEngine(Engine):
                 f"openvino cannot load {self.model.path}: {_one_line(error)}"
             ) from error
 
-    def _settings(self, threads: int) -> dict[str, Any]:
+    def _settings(self, streams: int) -> dict[str, Any]:
         """Everything that shapes the speed; OpenVINO guesses what it is not told."""
         return {
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": streams * self.options.threads_per_context,
             # On a CPU with bf16 the default is bf16, whatever the model holds.
             "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.options.precision],
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             # The number of threads is given above, in logical cores of any kind; pinned threads
             # would get stuck behind others that the scheduler has put on their core.
             "ENABLE_CPU_PINNING": False,
@@ -138,56 +139,32 @@ class OpenVinoEngine(Engine):
 
     def create_context(self) -> OpenVinoContext:
         """A context for the calling thread."""
-        return OpenVinoContext(self, next(self._numbers) % len(self.models))
-
-
-class _Model:
-    """A compiled model, with the one request that runs it."""
-
-    def __init__(self, compiled: openvino.CompiledModel) -> None:
-        self.compiled = compiled
-        self.lock = threading.Lock()
-        self._request = compiled.create_infer_request()
-
-    def run(self, inputs: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        """The outputs, which are the caller's; it waits for its turn."""
-        with self.lock:
-            results = self._request.infer(
-                dict(enumerate(inputs)), share_inputs=True, share_outputs=True
-            )
-            return [results[index].copy() for index in range(len(self.compiled.outputs))]
+        compiled = self.models[next(self._numbers) % len(self.models)]
+        if compiled.get_property("NUM_STREAMS") == 1:
+            return CallersContext(self, compiled)
+        return OpenVinoContext(self, compiled)
 
 
 class OpenVinoContext(CpuContext):
-    """A place at one of the models; where contexts are more than models, several have the same one.
+    """An inference request."""
 
-    Args:
-        engine: that of the models.
-        number: that of its model.
-    """
-
-    any_thread = True
     engine: OpenVinoEngine
 
-    def __init__(self, engine: OpenVinoEngine, number: int) -> None:
+    def __init__(self, engine: OpenVinoEngine, compiled: openvino.CompiledModel) -> None:
         super().__init__(engine)
-        # Its own one comes first.
-        self._models = engine.models[number:] + engine.models[:number]
+        self._request = compiled.create_infer_request()
 
     def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        # Another context may come first here, and costs one turn.
-        idle = (model for model in self._models if not model.lock.locked())
-        return next(idle, self._models[0]).run(inputs)
+        results = self._request.infer(
+            dict(enumerate(inputs)), share_inputs=True, share_outputs=True
+        )
+        return [results[index] for index in range(len(self.engine.outputs))]
 
 
-def _models_and_threads(options: EngineOptions, weights_bytes: int) -> tuple[int, int]:
-    """How many models of so many bytes are compiled, and threads for each."""
-    contexts = fitting_contexts(options.num_contexts)
-    threads = contexts * options.threads_per_context
-    fitting = max(1, min(contexts, _MOST_WEIGHTS_BYTES // weights_bytes))
-    # No core is left without a thread.
-    models = next(number for number in range(fitting, 0, -1) if threads % number == 0)
-    return models, threads // models
+class CallersContext(OpenVinoContext):
+    """One of a model with one run at a time."""
+
+    any_thread = True
 
 
 def require_bf16(capabilities: list[str]) -> None:

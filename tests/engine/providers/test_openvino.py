@@ -30,8 +30,7 @@ def test_openvino_runs_what_it_was_told(
     options = EngineOptions(precision=precision, num_contexts=contexts, threads_per_context=threads)
     models = OpenVinoEngine(small_model, options).models
     assert len(models) == min(contexts, available_cores())
-    for model in models:
-        compiled = model.compiled
+    for compiled in models:
         assert compiled.get_property("NUM_STREAMS") == 1
         assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
         hint = compiled.get_property("INFERENCE_PRECISION_HINT")
@@ -39,21 +38,22 @@ def test_openvino_runs_what_it_was_told(
         assert compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
-@pytest.mark.parametrize(("copies", "expected"), [(2.0, (2, 1)), (1.9, (1, 2)), (0.5, (1, 2))])
-def test_many_copies_of_large_weights_give_way_to_threads(
-    small_model: OnnxModel,
-    copies: float,
-    expected: tuple[int, int],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("unbounded", [False, True])
+@pytest.mark.parametrize("copies", [2.0, 1.9])
+def test_large_weights_and_many_callers_have_one_model_with_several_runs(
+    small_model: OnnxModel, copies: float, unbounded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a model of which so many copies are not too much, on two cores."""
+    """Of weights of which so many copies are not too much, on two cores."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("engine.cpu.cores.cgroup_quota_cores", lambda: None)
     size_bytes = len(graph_for_cpu(small_model, EngineOptions(), 127))
     monkeypatch.setattr(openvino, "_MOST_WEIGHTS_BYTES", int(copies * size_bytes))
-    models = OpenVinoEngine(small_model, EngineOptions(num_contexts=2)).models
-    threads = {model.compiled.get_property("INFERENCE_NUM_THREADS") for model in models}
-    assert (len(models), *threads) == expected
+    engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2, unbounded=unbounded))
+    streams = [compiled.get_property("NUM_STREAMS") for compiled in engine.models]
+    threads = [compiled.get_property("INFERENCE_NUM_THREADS") for compiled in engine.models]
+    is_shared = unbounded or copies < 2
+    assert streams == threads == ([2] if is_shared else [1, 1])
+    assert engine.create_context().any_thread is not is_shared
 
 
 def test_it_computes_in_the_thread_that_calls_it(small_model: OnnxModel) -> None:
@@ -70,7 +70,7 @@ def test_it_computes_in_the_thread_that_calls_it(small_model: OnnxModel) -> None
 
 
 def test_more_contexts_than_models_give_their_own_results(small_model: OnnxModel) -> None:
-    """They take turns at the models, and none writes over the outputs of another one."""
+    """They take turns at the models, and each keeps its outputs until its next run."""
     engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2))
     contexts = [engine.create_context() for _ in range(6)]
     items = [[[torch.full_like(spec.allocate(1), n) for spec in engine.inputs]] for n in range(6)]
@@ -92,19 +92,8 @@ def test_in_int8_the_other_layers_run_in_fp32(
         (tmp_path / f"{index}.jpg").write_bytes(data)
     options = EngineOptions(precision="int8", calibration_dir=tmp_path)
     model = small_model.with_uint8_input(IMAGENET_NORMALIZATION)
-    (it,) = OpenVinoEngine(model, options).models
-    assert it.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-
-
-def test_an_idle_model_is_taken_where_the_own_one_is_busy(small_model: OnnxModel) -> None:
-    """Of four contexts two have the same model; its lock stands for a run that takes long."""
-    engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2))
-    contexts = [engine.create_context() for _ in range(4)]
-    items = [[spec.allocate(1).zero_() for spec in engine.inputs]]
-    expected = contexts[0].run(items)[0]
-    for busy in engine.models[: available_cores() - 1]:
-        with busy.lock:
-            assert all(torch.equal(context.run(items)[0], expected) for context in contexts)
+    (compiled,) = OpenVinoEngine(model, options).models
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
 def test_contexts_beyond_the_cores_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
