@@ -23,9 +23,9 @@ from interfaces.error_text import what_it_says
 # Raise it when a measurement decides in another way.
 _VERSION = "2"
 _MAX_KEPT_BYTES = 65_536
-# After so many starts whose measurement failed, or was disturbed, no start measures.
+# After so many starts whose measurement failed, on a busy or slow machine, no start measures.
 _ATTEMPTS = 3
-# A measurement that had less of its cores may say what holds only beside the others.
+# A measurement that had less of its cores may say what does not hold without what disturbed it.
 _LEAST_CPU_SHARE = 0.9
 # A measurement takes 3 s, or 1 s more than loading the model does.
 _LONGEST_WAIT_S, _ASK_INTERVAL_S = 30.0, 0.05
@@ -57,79 +57,75 @@ def kept_or_measured(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"calibration-{digest[:16]}.json"
     with _turn(path) as turn:
-        earlier = _Attempts()
+        kept: Verdict | _InVain | None = None
         try:
-            earlier = _read(path, asked, key)
+            kept = _read(path, asked, key)
         except FileNotFoundError:
             pass
         except UnusableFileError as damage:
             _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
-        # One more in its turn would make the start longer, with no better hope.
-        is_last = turn.waited or earlier.count >= _ATTEMPTS
-        if earlier.verdict is not None and (is_last or not earlier.why_not):
-            return earlier.verdict
+        if isinstance(kept, Verdict):
+            return kept
         if turn.waited:
-            raise CannotMeasureError(earlier.why_not or "the process that measured it has failed")
-        if is_last:
-            raise CannotMeasureError(f"{earlier.why_not}, the last of {earlier.count} attempts")
+            # One more in its turn would make the start longer, with no better hope.
+            why_not = kept.why_not if kept else "the process that measured it has failed"
+            raise CannotMeasureError(why_not)
+        attempts = kept.attempts if kept else 0
+        if kept and attempts >= _ATTEMPTS:
+            raise CannotMeasureError(f"{kept.why_not}, the last of {attempts} attempts")
         # Known before time is spent on what could not be kept.
         if turn.why_not_kept:
             raise CannotMeasureError(turn.why_not_kept)
-        _logger.info(
-            "measuring which batches suit this machine (once; --calibrate off leaves it out)"
-        )
-        now = _attempt(lambda: measure(asked, load, before_row), earlier.count + 1)
-        keep(path, json.dumps({"key": key, **asdict(now)}).encode())
-        if now.verdict is None:
-            raise CannotMeasureError(now.why_not)
-        return now.verdict
+        return _kept(lambda: measure(asked, load, before_row), key, path, attempts)
 
 
-@dataclass(frozen=True)
-class _Attempts:
-    """What starts have found so far.
-
-    Attributes:
-        verdict: that of the last one, if it has one.
-        why_not: why it has none, or none to rely on; "" where there is one.
-        count: how many starts have tried.
-    """
-
-    verdict: Verdict | None = None
-    why_not: str = ""
-    count: int = 0
-
-
-def _attempt(measured: Callable[[], Verdict], count: int) -> _Attempts:
-    """What a measurement says, or why it says nothing; CannotMeasureError where no other would."""
+def _kept(
+    measured: Callable[[], Verdict], key: Mapping[str, str], path: Path, attempts: int
+) -> Verdict:
+    """What a measurement says, or why it says nothing, and both are kept."""
+    _logger.info("measuring which batches suit this machine (once; --calibrate off leaves it out)")
     today = datetime.datetime.now().astimezone().date()
     try:
         found = measured()
     except CannotMeasureError as error:
-        return _Attempts(None, f"{error}, on {today}", count)
+        in_vain = _InVain(f"{error}, on {today}", attempts + 1)
+        keep(path, json.dumps({"key": key, **asdict(in_vain)}).encode())
+        raise CannotMeasureError(in_vain.why_not) from None
     except Exception as error:
         raise CannotMeasureError(what_it_says(error)) from error
-    reason, disturbed = f"{found.reason}, measured here on {today}", ""
+    reason = f"{found.reason}, measured here on {today}"
     if found.cpu_share < _LEAST_CPU_SHARE:
-        disturbed = f"other processes had {1 - found.cpu_share:.0%} of its cores' time"
-        last = "" if count < _ATTEMPTS else f", as in {count} attempts"
-        reason += f", while {disturbed}{last or ': the next start measures again'}"
-    return _Attempts(replace(found, reason=reason), disturbed, count)
+        reason += (
+            f" with only {found.cpu_share:.0%} of its cores' time, as other work disturbed it: "
+            f"remove {path.name} from the cache folder to measure again"
+        )
+    found = replace(found, reason=reason)
+    keep(path, json.dumps({"key": key, **asdict(found)}).encode())
+    return found
 
 
-def _read(path: Path, asked: Open, key: Mapping[str, str]) -> _Attempts:
+@dataclass(frozen=True)
+class _InVain:
+    """Why there is no verdict, and how many starts have tried to find one."""
+
+    why_not: str
+    attempts: int
+
+
+def _read(path: Path, asked: Open, key: Mapping[str, str]) -> Verdict | _InVain:
     content = read_kept(path, _MAX_KEPT_BYTES)
     try:
         kept = json.loads(content)
         if kept.pop("key") != key:
             raise UnusableFileError("it was measured for something else")
-        verdict = kept.pop("verdict")
-        earlier = _Attempts(None if verdict is None else Verdict(**verdict), **kept)
+        if "attempts" in kept:
+            return _InVain(str(kept["why_not"]), int(kept["attempts"]))
+        found = Verdict(**kept)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise UnusableFileError("it is no measurement") from error
-    if earlier.verdict is not None and earlier.verdict.batch not in asked.sizes:
+    if found.batch not in asked.sizes:
         raise UnusableFileError("it has other batches than were to be measured")
-    return earlier
+    return found
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class Verdict:
     Attributes:
         batch: rows of the largest batch.
         reason: what was measured, as a part of a sentence.
-        cpu_share: CPU time that the measurement had, as a part of its threads' time: less than 1
-            where other processes had the cores, more where contexts have several threads.
+        cpu_share: CPU time of this process, as a part of the time of the measurement's threads:
+            less where others have the cores, more where a context has several threads.
     """
 
     batch: int
@@ -104,37 +104,37 @@ class _Measurement:
 
     @property
     def cpu_share(self) -> float:
-        """As the verdict has it; of the whole process, whose other threads wait meanwhile."""
+        """As the verdict has it."""
         return self._cpu_s / self._threads_s
 
     def rates(self, asked: Open) -> Mapping[int, Sequence[float]]:
         """Rates of the sizes for which there was time, in turn, forwards and backwards by turns."""
         smallest = asked.sizes[0]
         # The first run may compile, or allocate.
-        row_s = asked.contexts / self._rate(smallest, 0.0)
+        row_s = asked.contexts / rows_per_s(smallest, self._run(smallest, 0.0))
         if time.monotonic() > self._end_s:
             raise _no_time(row_s)
-        row_s = asked.contexts / self._rate(smallest, SHORTEST_WINDOW_S)
+        row_s = asked.contexts / rows_per_s(smallest, self._run(smallest, SHORTEST_WINDOW_S))
         sizes, window_s, rounds = plan(asked.sizes, row_s, self._end_s - time.monotonic())
         measured: dict[int, list[float]] = {size: [] for size in sizes}
         for size in measured:
             # Some engines compile something for each size.
-            self._rate(size, 0.0)
+            self._run(size, 0.0)
         for number in range(rounds):
             for size in list(measured) if number % 2 == 0 else reversed(measured):
-                measured[size].append(self._rate(size, window_s))
+                began_s = time.process_time()
+                took_s = self._run(size, window_s)
+                self._cpu_s += time.process_time() - began_s
+                self._threads_s += sum(map(sum, took_s))
+                measured[size].append(rows_per_s(size, took_s))
             if time.monotonic() > self._end_s:
                 break
         if min(map(len, measured.values()), default=0) < FEWEST_ROUNDS:
             raise _no_time(row_s)
         return measured
 
-    def _rate(self, batch: int, window_s: float) -> float:
-        began_s = time.process_time()
-        took_s = self._contexts.run(self._items[:batch], window_s, self._before_row)
-        self._cpu_s += time.process_time() - began_s
-        self._threads_s += sum(map(sum, took_s))
-        return rows_per_s(batch, took_s)
+    def _run(self, batch: int, window_s: float) -> list[list[float]]:
+        return self._contexts.run(self._items[:batch], window_s, self._before_row)
 
 
 def _no_time(row_s: float) -> CannotMeasureError:

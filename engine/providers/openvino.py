@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from itertools import count
+import weakref
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,7 +71,10 @@ class OpenVinoEngine(Engine):
 
     def _load(self) -> None:
         self.models = self._compiled()
-        self._numbers = count()
+        self._contexts: list[weakref.WeakSet[OpenVinoContext]] = [
+            weakref.WeakSet() for _ in self.models
+        ]
+        self._contexts_lock = threading.Lock()
         # The first tensors that its Python binding makes in a process must not be made by two
         # threads at once: one waits inside of it, holding the interpreter's lock, for another
         # that waits for that lock. So the first runs are here, where there is one thread.
@@ -138,11 +141,20 @@ class OpenVinoEngine(Engine):
         }
 
     def create_context(self) -> OpenVinoContext:
-        """A context for the calling thread."""
-        compiled = self.models[next(self._numbers) % len(self.models)]
-        if compiled.get_property("NUM_STREAMS") == 1:
-            return CallersContext(self, compiled)
-        return OpenVinoContext(self, compiled)
+        """A context for the calling thread: one of the model that has the fewest."""
+        with self._contexts_lock:
+            number = min(range(len(self.models)), key=lambda it: len(self._contexts[it]))
+            compiled = self.models[number]
+            runs_alone = compiled.get_property("NUM_STREAMS") == 1
+            context = (CallersContext if runs_alone else OpenVinoContext)(self, compiled)
+            self._contexts[number].add(context)
+        return context
+
+    def forget(self, context: OpenVinoContext) -> None:
+        """It is closed, and another one may take its place."""
+        with self._contexts_lock:
+            for contexts in self._contexts:
+                contexts.discard(context)
 
 
 class OpenVinoContext(CpuContext):
@@ -152,6 +164,7 @@ class OpenVinoContext(CpuContext):
 
     def __init__(self, engine: OpenVinoEngine, compiled: openvino.CompiledModel) -> None:
         super().__init__(engine)
+        self.compiled = compiled
         self._request = compiled.create_infer_request()
 
     def _compute(self, inputs: list[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
@@ -159,6 +172,10 @@ class OpenVinoContext(CpuContext):
             dict(enumerate(inputs)), share_inputs=True, share_outputs=True
         )
         return [results[index] for index in range(len(self.engine.outputs))]
+
+    def close(self) -> None:
+        """Leave its place at the model to another context."""
+        self.engine.forget(self)
 
 
 class CallersContext(OpenVinoContext):

@@ -16,9 +16,11 @@ import torch
 from baseline_trt.handler import BaselineHandler, create_handler
 from baseline_trt.inference import LockedInference
 from baseline_trt.preprocessing import Preprocessor
+from engine.cpu.cores import available_cores
 from engine.normalization import IMAGENET_NORMALIZATION
 from engine.options import EngineOptions
 from engine.providers.onnxruntime import OnnxRuntimeEngine
+from engine.providers.openvino import OpenVinoEngine
 from engine.registry import choose_engine, load_engine
 from engine.resizing import Resizing
 from engine.zoo import open_model
@@ -182,6 +184,20 @@ def test_images_of_a_call_run_in_batches_of_the_engines_size(photographs: list[b
     assert all(isinstance(outcome, Scores) for outcome in outcomes)
     assert batches == [4, 4, 1]
     handler.close()
+
+
+def test_without_its_lock_openvino_has_threads_of_its_own() -> None:
+    """More threads than cores call it, whose batches wait for them."""
+    for lock in (True, False):
+        handler = create_handler(
+            HandlerSettings(engine="openvino", model="efficientnet_lite0", lock=lock)
+        )
+        engine = handler._engine.engine
+        assert isinstance(engine, OpenVinoEngine)
+        (compiled,) = engine.models
+        assert compiled.get_property("NUM_STREAMS") == (1 if lock else available_cores())
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == available_cores()
+        handler.close()
 
 
 def test_no_lock_is_refused_on_an_engine_that_is_not_thread_safe(

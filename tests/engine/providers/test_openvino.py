@@ -96,6 +96,18 @@ def test_in_int8_the_other_layers_run_in_fp32(
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
 
 
+@pytest.mark.parametrize("rebuilt", [0, 1])
+def test_a_rebuilt_context_takes_the_place_of_the_one_that_was_closed(
+    small_model: OnnxModel, rebuilt: int
+) -> None:
+    """Two contexts of one model would wait for each other, and the other model for nobody."""
+    engine = OpenVinoEngine(small_model, EngineOptions(num_contexts=2))
+    contexts = [engine.create_context() for _ in range(2)]
+    places = [context.compiled for context in contexts]
+    contexts[rebuilt].close()
+    assert engine.create_context().compiled is places[rebuilt]
+
+
 def test_contexts_beyond_the_cores_get_no_threads_of_their_own(small_model: OnnxModel) -> None:
     options = EngineOptions(num_contexts=available_cores() + 1, threads_per_context=1)
     assert len(OpenVinoEngine(small_model, options).models) == available_cores()
