@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.calibration.choice import SIZES
 from engine.calibration.kept import kept_or_measured
-from engine.calibration.measurement import CannotMeasureError, Open
+from engine.calibration.measurement import CannotMeasureError, Open, measure
 from engine.cpu.cores import available_cores, cpu_identity
 from engine.errors import EngineError
 from engine.interface import Engine
@@ -80,6 +80,8 @@ def calibrated(
         why = "one for each core" if _INSTANCES in keys else "as it says"
         return values, f"nothing to measure: {contexts} instances, {why}"
 
+    asked = Open(SIZES, contexts)
+
     def load(rows: int) -> Engine:
         if any(it.op_type == "Loop" for it in nodes_within(model.proto.graph)):
             # Only the warm-up of a server has a time limit for that.
@@ -91,7 +93,7 @@ def calibrated(
 
     try:
         found = kept_or_measured(
-            Open(SIZES, contexts), _key(settings, choice, model), load, _decoding()
+            asked, _key(settings, choice, model), lambda: measure(asked, load, _decoding())
         )
     except CannotMeasureError as error:
         line = f"the default for max: nothing is measured, because {error}"

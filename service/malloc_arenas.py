@@ -17,8 +17,7 @@ _THRESHOLD_VARIABLES = {
     "MALLOC_TRIM_THRESHOLD_": "trim_threshold",
 }
 _FEWEST = 2
-# At the ends of all arenas together. glibc's own adjustment, which each arena follows for itself,
-# ends at 64 MiB an arena.
+# At the ends of all arenas together, and of each: there glibc's own adjustment ends.
 _KEPT_BYTES = 256 << 20
 _KEPT_ARENA_BYTES = 64 << 20
 

@@ -16,8 +16,7 @@ from typing import TextIO
 
 from engine.cache.checksummed_file import UnusableFileError, keep, read_kept
 from engine.cache.folders import cache_folder, make_private_folder
-from engine.calibration.measurement import CannotMeasureError, Open, Verdict, measure
-from engine.interface import Engine
+from engine.calibration.measurement import CannotMeasureError, Open, Verdict
 from interfaces.error_text import what_it_says
 
 # Raise it when a measurement decides in another way.
@@ -34,10 +33,7 @@ _logger = logging.getLogger(__name__)
 
 
 def kept_or_measured(
-    asked: Open,
-    key: Mapping[str, str],
-    load: Callable[[int], Engine],
-    before_row: Callable[[], object] = lambda: None,
+    asked: Open, key: Mapping[str, str], measured: Callable[[], Verdict]
 ) -> Verdict:
     """What suits the machine, kept from another start or measured now.
 
@@ -47,8 +43,7 @@ def kept_or_measured(
     Args:
         asked: what is to be found out.
         key: all that it depends on: model, engine, precision, CPU, versions.
-        load: as in `measure`.
-        before_row: as there.
+        measured: finds it out, as `measure` does.
 
     Raises:
         CannotMeasureError: why it is not known.
@@ -76,7 +71,7 @@ def kept_or_measured(
         # Known before time is spent on what could not be kept.
         if turn.why_not_kept:
             raise CannotMeasureError(turn.why_not_kept)
-        return _kept(lambda: measure(asked, load, before_row), key, path, attempts)
+        return _kept(measured, key, path, attempts)
 
 
 def _kept(

@@ -16,14 +16,16 @@ from tests.image_models import save_means
 from tests.serving import connect, service
 
 THREADS = 12
-SCRIPT = f"""
+LIBC = """
 import ctypes, sys, threading
-from service.malloc_arenas import limit_arenas
-limit_arenas()
+import service.malloc_arenas
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
+"""
+SCRIPT = f"""{LIBC}
+service.malloc_arenas.limit_arenas()
 together = threading.Barrier({THREADS})
 def work():
     taken = libc.malloc(1000)
@@ -35,16 +37,10 @@ for thread in threads: thread.join()
 libc.malloc_stats()
 """
 BLOCK_BYTES = 10 << 20
-KEEPING = """
-import ctypes, sys, threading
-import service.malloc_arenas
-service.malloc_arenas.available_cores = lambda: {cores}
+KEEPING = f"""{LIBC}
+service.malloc_arenas.available_cores = lambda: {{cores}}
 service.malloc_arenas.limit_arenas()
 service.malloc_arenas.keep_freed_blocks()
-libc = ctypes.CDLL(None)
-libc.malloc.restype = ctypes.c_void_p
-libc.malloc.argtypes = [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
 libc.malloc_stats()
 """
 FILLING = f"""

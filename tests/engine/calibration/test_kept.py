@@ -13,13 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeAlias
 
 import pytest
 import torch
 
 from engine.cache.checksummed_file import write_kept
 from engine.calibration import choice, kept, measurement
-from engine.calibration.kept import kept_or_measured
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict
 from engine.calibration.side_by_side import Items, SideBySide, made_up_items
 from engine.errors import EngineError
@@ -28,6 +28,8 @@ from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.registry import choose_engine, load_engine
 from tests.engines import CPU_ENGINES
+
+Load: TypeAlias = Callable[[int], Engine]
 
 ASKED = Open((1, 2, 4, 8), contexts=2)
 KEY = {"model": "small"}
@@ -60,6 +62,13 @@ class Loader:
 @pytest.fixture
 def load(small_model: OnnxModel) -> Loader:
     return Loader(small_model)
+
+
+def kept_or_measured(
+    asked: Open, key: dict[str, str], load: Load, before_row: Callable[[], object] = lambda: None
+) -> Verdict:
+    """What is kept, or measured with an engine of `load`."""
+    return kept.kept_or_measured(asked, key, lambda: measurement.measure(asked, load, before_row))
 
 
 def kept_file(cache: Path) -> Path:
