@@ -49,7 +49,7 @@ def open_keys(node: NodeConfig) -> list[str]:
 
 
 def calibrated(
-    node: NodeConfig, keys: list[str], engine: str, model: OnnxModel
+    node: NodeConfig, keys: list[str], engine: str, model: OnnxModel, start: str | None
 ) -> tuple[dict[str, Any], str]:
     """What suits this machine, measured now or at an earlier start.
 
@@ -58,6 +58,7 @@ def calibrated(
         keys: those of FILLED_IN that are open.
         engine: as `--engine` names it.
         model: that of the node.
+        start: as for `kept_or_measured`.
 
     Returns:
         Values of the keys, without `max` where it could not be measured; and in one line what was
@@ -93,7 +94,10 @@ def calibrated(
 
     try:
         found = kept_or_measured(
-            asked, _key(settings, choice, model), lambda: measure(asked, load, _decoding())
+            asked,
+            _key(settings, choice, model),
+            start,
+            lambda: measure(asked, load, _decoding()),
         )
     except CannotMeasureError as error:
         line = f"the default for max: nothing is measured, because {error}"

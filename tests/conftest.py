@@ -17,6 +17,7 @@ import cv2
 import pytest
 from hypothesis import HealthCheck, settings
 
+from engine.cache.folders import cache_folder
 from tests.photographs import photograph_file
 
 # Photographs whose ImageNet label EfficientNet-Lite0 gets right, with words of that label.
@@ -61,11 +62,13 @@ _LONG_FILES = tuple(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what this process and its children compile, of which there are hundreds.
+    """Set up caches: of models and measurements, and of what Python compiles.
 
-    Processes that share out the suite collect all of it, each from another file on, and so find
-    most of it compiled.
+    A suite has hundreds of processes. Those that share it out collect all of it, each from another
+    file on, and so find most of it compiled.
     """
+    # What is measured beside other tests must not decide how this user's services run.
+    os.environ.setdefault("THRIFTPIPE_CACHE_DIR", str(cache_folder() / "of-tests"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     # What an example takes depends on the machine and its load.
