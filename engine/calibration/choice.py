@@ -1,7 +1,8 @@
 """What a measurement says: which size of a batch.
 
 Rates are rows a second, one of each window; the windows of a round were measured one after the
-other, so that what changes on the machine meanwhile changes all of a round.
+other, so that what changes on the machine meanwhile changes all of a round. A few rounds of all
+sizes tell the two between which the others, of these two alone, decide.
 """
 
 from __future__ import annotations
@@ -16,22 +17,17 @@ SIZES = (1, 2, 4, 8)
 # A batch of twice the size makes a row wait for twice as many others: it has to be worth that.
 # On two cores 1.03 x here was 1.08 x in the server, and 1.01 x there no more than chance.
 _LEAST_GAIN = 1.02
-# Of all rounds, the share that must show the gain: a median may be luck.
-_LEAST_SHARE = 0.75
-FEWEST_ROUNDS, _PLANNED_ROUNDS, _MOST_ROUNDS = 5, 7, 15
+# A median may be luck. Without any gain, so many standard deviations more rounds than half of all
+# are faster in one of ten measurements.
+_DEVIATIONS = 1.28
+FEWEST_ROUNDS, _PLANNED_ROUNDS, MOST_ROUNDS = 5, 7, 60
 # Shorter windows are mostly the threads' beginning and end.
 SHORTEST_WINDOW_S = 0.02
 
 
 def faster_by(rates: Sequence[float], reference: Sequence[float]) -> float:
-    """How many times as fast as the reference, as the median of all rounds."""
-    return statistics.median(one / other for one, other in zip(rates, reference, strict=True))
-
-
-def is_clearly_faster(rates: Sequence[float], reference: Sequence[float], least: float) -> bool:
-    """Whether it is `least` times as fast in the median, and faster in nearly every round."""
-    faster = sum(one > other for one, other in zip(rates, reference, strict=True))
-    return faster_by(rates, reference) >= least and faster >= _LEAST_SHARE * len(rates)
+    """How many times as fast as the reference, as the median of the rounds that both were in."""
+    return statistics.median(one / other for one, other in zip(rates, reference, strict=False))
 
 
 def choose_batch(rates: Mapping[int, Sequence[float]]) -> int:
@@ -41,18 +37,47 @@ def choose_batch(rates: Mapping[int, Sequence[float]]) -> int:
         rates: those of each size, the smallest first.
 
     Returns:
-        The smallest size that no larger one beats by 2 % for each doubling.
+        Of the `finalists` the larger one, if it gains 2 % for each doubling, and not by chance.
     """
-    sizes = list(rates)
-    chosen = sizes[0]
-    for size in sizes[1:]:
-        least = _LEAST_GAIN ** math.log2(size / chosen)
-        if is_clearly_faster(rates[size], rates[chosen], least):
-            chosen = size
-    return chosen
+    smaller, *others = finalists(rates)
+    for larger in others:
+        pairs = list(zip(rates[larger], rates[smaller], strict=True))
+        faster = sum(one > other for one, other in pairs)
+        enough = len(pairs) / 2 + _DEVIATIONS * math.sqrt(len(pairs)) / 2
+        if faster >= enough and faster_by(rates[larger], rates[smaller]) >= _least(
+            larger / smaller
+        ):
+            return larger
+    return smaller
 
 
-def plan(sizes: Sequence[int], row_s: float, budget_s: float) -> tuple[Sequence[int], float, int]:
+def finalists(rates: Mapping[int, Sequence[float]]) -> list[int]:
+    """Of several sizes the two that have gained most in the first rounds, the smaller one first.
+
+    Args:
+        rates: those of each size, the smallest first.
+    """
+    smallest = next(iter(rates))
+    first = {size: of_size[:FEWEST_ROUNDS] for size, of_size in rates.items()}
+
+    def gain(size: int) -> float:
+        return faster_by(first[size], first[smallest]) / _least(size / smallest)
+
+    return sorted(sorted(rates, key=gain, reverse=True)[:2])
+
+
+def _least(times: float) -> float:
+    """What a batch of so many times the size has to gain."""
+    least: float = _LEAST_GAIN ** math.log2(times)
+    return least
+
+
+def window_of(largest: int, row_s: float) -> float:
+    """How long a window is, in seconds, where a batch has `largest` rows of `row_s` seconds."""
+    return max(largest * row_s, SHORTEST_WINDOW_S)
+
+
+def plan(sizes: Sequence[int], row_s: float, budget_s: float) -> Sequence[int]:
     """What can be measured in a time.
 
     Args:
@@ -61,13 +86,11 @@ def plan(sizes: Sequence[int], row_s: float, budget_s: float) -> tuple[Sequence[
         budget_s: the time.
 
     Returns:
-        The sizes that fit, the length of a window in seconds, and the number of rounds, each of a
-        window for each size: more than must be, since the rest may be slower. No sizes where there
-        is no time for two of them, or for the only one.
+        The sizes that fit: for which there is time for more rounds than must be, since the rest
+        may be slower. None where there is no time for two of them, or for the only one.
     """
     for count in range(len(sizes), min(2, len(sizes)) - 1, -1):
-        window_s = max(sizes[count - 1] * row_s, SHORTEST_WINDOW_S)
-        rounds = int(budget_s / (count * window_s))
-        if rounds >= _PLANNED_ROUNDS:
-            return sizes[:count], window_s, min(rounds, _MOST_ROUNDS)
-    return (), 0.0, 0
+        round_s = count * window_of(sizes[count - 1], row_s)
+        if budget_s / round_s >= _PLANNED_ROUNDS:
+            return sizes[:count]
+    return ()

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from engine.calibration.choice import (
     FEWEST_ROUNDS,
+    MOST_ROUNDS,
     SHORTEST_WINDOW_S,
     choose_batch,
     faster_by,
+    finalists,
     plan,
+    window_of,
 )
 from engine.calibration.side_by_side import SideBySide, made_up_items, rows_per_s
 from engine.interface import Engine
@@ -108,30 +111,43 @@ class _Measurement:
         return self._cpu_s / self._threads_s
 
     def rates(self, asked: Open) -> Mapping[int, Sequence[float]]:
-        """Rates of the sizes for which there was time, in turn, forwards and backwards by turns."""
+        """Rates of the sizes for which there was time; those of the finalists are more.
+
+        Raises:
+            CannotMeasureError: there was no time.
+        """
         smallest = asked.sizes[0]
         # The first run may compile, or allocate.
         row_s = asked.contexts / rows_per_s(smallest, self._run(smallest, 0.0))
         if time.monotonic() > self._end_s:
             raise _no_time(row_s)
         row_s = asked.contexts / rows_per_s(smallest, self._run(smallest, SHORTEST_WINDOW_S))
-        sizes, window_s, rounds = plan(asked.sizes, row_s, self._end_s - time.monotonic())
-        measured: dict[int, list[float]] = {size: [] for size in sizes}
+        measured: dict[int, list[float]] = {
+            size: [] for size in plan(asked.sizes, row_s, self._end_s - time.monotonic())
+        }
         for size in measured:
             # Some engines compile something for each size.
             self._run(size, 0.0)
-        for number in range(rounds):
-            for size in list(measured) if number % 2 == 0 else reversed(measured):
-                began_s = time.process_time()
-                took_s = self._run(size, window_s)
-                self._cpu_s += time.process_time() - began_s
-                self._threads_s += sum(map(sum, took_s))
-                measured[size].append(rows_per_s(size, took_s))
-            if time.monotonic() > self._end_s:
-                break
-        if min(map(len, measured.values()), default=0) < FEWEST_ROUNDS:
+        sizes = list(measured)
+        rounds = 0
+        while sizes and rounds < MOST_ROUNDS and time.monotonic() < self._end_s:
+            window_s = window_of(sizes[-1], row_s)
+            # In turn, forwards and backwards.
+            for size in sizes if rounds % 2 == 0 else reversed(sizes):
+                measured[size].append(self._rate(size, window_s))
+            rounds += 1
+            if rounds == FEWEST_ROUNDS:
+                sizes = finalists(measured)
+        if rounds < FEWEST_ROUNDS:
             raise _no_time(row_s)
         return measured
+
+    def _rate(self, size: int, window_s: float) -> float:
+        began_s = time.process_time()
+        took_s = self._run(size, window_s)
+        self._cpu_s += time.process_time() - began_s
+        self._threads_s += sum(map(sum, took_s))
+        return rows_per_s(size, took_s)
 
     def _run(self, batch: int, window_s: float) -> list[list[float]]:
         return self._contexts.run(self._items[:batch], window_s, self._before_row)
