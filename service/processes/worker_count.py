@@ -2,8 +2,7 @@
 
 One interpreter keeps a few cores busy and no more, whatever its threads do, and each process costs
 memory. The numbers are those that served best where several were measured (results/): 16 cores and
-a CPU engine, 4 processes; one H200 and 16 cores, 5 where the CPU decodes and 4 where the GPU does;
-two H200 and 32 cores, 8.
+a CPU engine, 4 processes; one H200 and 16 cores, 5 where the CPU decodes and 8 where the GPU does.
 """
 
 from __future__ import annotations
@@ -19,8 +18,11 @@ CORES_EACH = 4
 """Cores that one process keeps busy with a CPU engine."""
 CORES_EACH_WITH_GPU = 3
 """The same where the engine runs on a GPU, in a process of its own."""
-MOST_PER_GPU = 4
-"""Processes that keep a GPU busy where it decodes, too."""
+CORES_EACH_BESIDE_GPU = 2
+"""The same where the GPU decodes, too."""
+MOST_PER_GPU = 8
+"""Processes that keep a GPU busy then: 10 serve no more beyond chance."""
+_FEWEST_CORES = 6
 
 WORKER_BYTES = 640 * 1024**2
 """Memory of a process without its model: interpreter, libraries, buffers of its instances."""
@@ -50,7 +52,7 @@ class WorkerCount:
 
 def is_always_one(cores: int) -> bool:
     """Whether so few cores have one process, whatever it does."""
-    return cores < 2 * min(CORES_EACH, CORES_EACH_WITH_GPU)
+    return cores < _FEWEST_CORES
 
 
 def fitting_workers(
@@ -69,7 +71,11 @@ def fitting_workers(
         whole: the whole server's settings, for its limits.
     """
     each = CORES_EACH_WITH_GPU if load.gpus else CORES_EACH
+    if load.decodes_on_gpu:
+        each = CORES_EACH_BESIDE_GPU
     limits = [(max(1, cores // each), f"one for each {each} cores")]
+    if is_always_one(cores):
+        limits = [(1, f"one for fewer than {_FEWEST_CORES} cores")]
     if load.gpus and not load.shares_engine:
         limits.append((load.gpus, "one for each GPU, as each has an engine of its own there"))
     elif load.decodes_on_gpu:

@@ -35,11 +35,11 @@ ALL_ON_GPU = replace(ENGINE_ON_GPU, decodes_on_gpu=True)
         # As many as CORES has.
         (CPU, (1, 1, 1, 2, 4, 16)),
         (ENGINE_ON_GPU, (1, 1, 1, 2, 5, 21)),
-        (ALL_ON_GPU, (1, 1, 1, 2, 4, 4)),
+        (ALL_ON_GPU, (1, 1, 1, 4, 8, 8)),
         (replace(ENGINE_ON_GPU, gpus=2), (1, 1, 1, 2, 4, 20)),
-        (replace(ALL_ON_GPU, gpus=2), (1, 1, 1, 2, 4, 8)),
+        (replace(ALL_ON_GPU, gpus=2), (1, 1, 1, 4, 8, 16)),
         (replace(ENGINE_ON_GPU, gpus=8), (1, 1, 1, 2, 4, 16)),
-        (replace(ALL_ON_GPU, gpus=8), (1, 1, 1, 2, 4, 16)),
+        (replace(ALL_ON_GPU, gpus=8), (1, 1, 1, 4, 8, 32)),
         # An engine of its own on the GPU in each process.
         (ProcessLoad(gpus=1), (1, 1, 1, 1, 1, 1)),
         (ProcessLoad(gpus=2), (1, 1, 1, 2, 2, 2)),
@@ -71,7 +71,7 @@ def test_hosts_with_enough_memory(load: ProcessLoad, counts: tuple[int, ...]) ->
         (CPU, 0, 1),
         (replace(CPU, model_bytes=2 * GB), 20, 2),
         (replace(CPU, model_bytes=2 * GB), 40, 4),
-        (ALL_ON_GPU, 100, 4),
+        (ALL_ON_GPU, 100, 8),
         (ALL_ON_GPU, 6, 3),
         (replace(ENGINE_ON_GPU, gpus=2), 16, 10),
         (replace(ENGINE_ON_GPU, gpus=4), 20, 8),
@@ -101,7 +101,9 @@ def test_it_says_what_decided() -> None:
     uneven = fitting_workers(replace(ENGINE_ON_GPU, gpus=2), 16, 100 * GB, WHOLE)
     assert "engine on 2 GPUs: one for each 3 cores; 4 share 2 GPUs evenly" in uneven.reason
     gpu = fitting_workers(ALL_ON_GPU, 64, 100 * GB, WHOLE)
-    assert "decoding and engine on 1 GPU: 4 keep a GPU busy that decodes" in gpu.reason
+    assert "decoding and engine on 1 GPU: 8 keep a GPU busy that decodes" in gpu.reason
+    few = fitting_workers(ALL_ON_GPU, 4, 100 * GB, WHOLE)
+    assert "one for fewer than 6 cores" in few.reason
     own = fitting_workers(replace(CPU, instances=8), 16, 100 * GB, WHOLE)
     assert "one for each 8 cores, as instance_num asks" in own.reason
 
