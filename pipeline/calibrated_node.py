@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -49,7 +50,7 @@ def open_keys(node: NodeConfig) -> list[str]:
 
 
 def calibrated(
-    node: NodeConfig, keys: list[str], engine: str, model: OnnxModel, start: str | None
+    node: NodeConfig, keys: list[str], engine: str, model: OnnxModel, start_folder: Path | None
 ) -> tuple[dict[str, Any], str]:
     """What suits this machine, measured now or at an earlier start.
 
@@ -58,7 +59,7 @@ def calibrated(
         keys: those of FILLED_IN that are open.
         engine: as `--engine` names it.
         model: that of the node.
-        start: as for `kept_or_measured`.
+        start_folder: as for `kept_or_measured`.
 
     Returns:
         Values of the keys, without `max` where it could not be measured; and in one line what was
@@ -96,7 +97,7 @@ def calibrated(
         found = kept_or_measured(
             asked,
             _key(settings, choice, model),
-            start,
+            start_folder,
             lambda: measure(asked, load, _decoding()),
         )
     except CannotMeasureError as error:

@@ -89,8 +89,8 @@ def calibrated_document(settings: HandlerSettings) -> tuple[dict[str, Any], str]
         return document, f"nothing to decide: [{name}] has its {' and '.join(FILLED_IN)}"
     if model is None:
         model = open_model(node.settings["model"])
-    # The folder has a new name at each start of a server with workers.
-    values, line = calibrated(node, keys, settings.engine, model, settings.shared_folder)
+    shared = None if settings.shared_folder is None else Path(settings.shared_folder)
+    values, line = calibrated(node, keys, settings.engine, model, shared)
     return _merged(document, {name: values}), line
 
 

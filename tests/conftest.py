@@ -67,8 +67,10 @@ def pytest_configure(config: pytest.Config) -> None:
     A suite has hundreds of processes. Those that share it out collect all of it, each from another
     file on, and so find most of it compiled.
     """
-    # What is measured beside other tests must not decide how this user's services run.
-    os.environ.setdefault("THRIFTPIPE_CACHE_DIR", str(cache_folder() / "of-tests"))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # What is measured beside other tests must not decide how this user's services run.
+        own = cache_folder()
+        os.environ["THRIFTPIPE_CACHE_DIR"] = str(own.with_name(f"{own.name}-tests"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     # What an example takes depends on the machine and its load.

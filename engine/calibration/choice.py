@@ -2,7 +2,7 @@
 
 Rates are rows a second, one of each window; the windows of a round were measured one after the
 other, so that what changes on the machine meanwhile changes all of a round. A few rounds of all
-sizes tell the two between which the others, of these two alone, decide.
+sizes tell the one that is measured on beside the smallest.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ SIZES = (1, 2, 4, 8)
 # On two cores 1.03 x here was 1.08 x in the server, and 1.01 x there no more than chance.
 _LEAST_GAIN = 1.02
 # A median may be luck. Without any gain, so many standard deviations more rounds than half of all
-# are faster in one of ten measurements.
+# are faster in some one of ten measurements.
 _DEVIATIONS = 1.28
-FEWEST_ROUNDS, _PLANNED_ROUNDS, MOST_ROUNDS = 5, 7, 60
+# Even numbers: each size is first as often as last.
+FEWEST_ROUNDS, _PLANNED_ROUNDS, MOST_ROUNDS = 6, 8, 60
 # Shorter windows are mostly the threads' beginning and end.
 SHORTEST_WINDOW_S = 0.02
 
@@ -39,31 +40,30 @@ def choose_batch(rates: Mapping[int, Sequence[float]]) -> int:
     Returns:
         Of the `finalists` the larger one, if it gains 2 % for each doubling, and not by chance.
     """
-    smaller, *others = finalists(rates)
+    smallest, *others = finalists(rates)
     for larger in others:
-        pairs = list(zip(rates[larger], rates[smaller], strict=True))
+        pairs = list(zip(rates[larger], rates[smallest], strict=True))
         faster = sum(one > other for one, other in pairs)
         enough = len(pairs) / 2 + _DEVIATIONS * math.sqrt(len(pairs)) / 2
-        if faster >= enough and faster_by(rates[larger], rates[smaller]) >= _least(
-            larger / smaller
-        ):
+        least = _least(larger / smallest)
+        if faster >= enough and faster_by(rates[larger], rates[smallest]) >= least:
             return larger
-    return smaller
+    return smallest
 
 
 def finalists(rates: Mapping[int, Sequence[float]]) -> list[int]:
-    """Of several sizes the two that have gained most in the first rounds, the smaller one first.
+    """The smallest size, and the one that in the first rounds gains most beyond what it has to.
 
     Args:
         rates: those of each size, the smallest first.
     """
-    smallest = next(iter(rates))
+    smallest, *larger = rates
     first = {size: of_size[:FEWEST_ROUNDS] for size, of_size in rates.items()}
 
     def gain(size: int) -> float:
         return faster_by(first[size], first[smallest]) / _least(size / smallest)
 
-    return sorted(sorted(rates, key=gain, reverse=True)[:2])
+    return [smallest, *sorted(larger, key=gain)[-1:]]
 
 
 def _least(times: float) -> float:

@@ -1,4 +1,4 @@
-"""What a measurement has found, kept in the cache folder: the next start measures nothing."""
+"""What a measurement has found, kept in the cache folder: later starts measure nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from engine.cache.atomic_file import write_atomically
 from engine.cache.checksummed_file import UnusableFileError, keep, read_kept
 from engine.cache.folders import cache_folder, make_private_folder
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict
@@ -34,19 +35,23 @@ _logger = logging.getLogger(__name__)
 
 
 def kept_or_measured(
-    asked: Open, key: Mapping[str, str], start: str | None, measured: Callable[[], Verdict]
+    asked: Open,
+    key: Mapping[str, str],
+    start_folder: Path | None,
+    measured: Callable[[], Verdict],
 ) -> Verdict:
     """What suits the machine, kept from another start or measured now.
 
-    Of several processes that ask the same at the same time, such as the workers of a server, one
-    measures and the others wait: all of them go on with one answer. What other work has disturbed
-    is measured again by the next start, but not by a worker that replaces another one: it would
-    measure beside those that serve, and go on with another answer than theirs.
+    Of several processes that ask the same at the same time, such as two servers, one measures and
+    the others wait. What other work has disturbed is measured again by the next start. The
+    processes of one start all go on with one answer, also those that start later and take the place
+    of others: a worker that measured anew would do so beside those that serve.
 
     Args:
         asked: what is to be found out.
         key: all that it depends on: model, engine, precision, CPU, versions.
-        start: names the start of the server that this process belongs to; None where it is alone.
+        start_folder: what the processes of one start of a server have in common; None where each
+            process is a start.
         measured: finds it out, as `measure` does.
 
     Raises:
@@ -55,25 +60,18 @@ def kept_or_measured(
     key = {"version": _VERSION, "asked": str(asked), **key}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"calibration-{digest[:16]}.json"
+    of_start = None if start_folder is None else start_folder / path.name
     with _turn(path) as turn:
-        kept = _Attempts()
-        try:
-            kept = _read(path, asked, key)
-        except FileNotFoundError:
-            pass
-        except UnusableFileError as damage:
-            _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
-        # One more in its turn would make the start longer, with no better hope.
-        has_tried = turn.waited or (start is not None and start == kept.start)
-        if not (kept.is_reliable or has_tried or kept.count >= _ATTEMPTS):
-            # Known before time is spent on what could not be kept.
-            if turn.why_not_kept:
-                raise CannotMeasureError(turn.why_not_kept)
-            kept = _measured_once_more(kept, start, measured)
-            keep(path, json.dumps({"key": key, **asdict(kept)}).encode())
-    if kept.verdict is None:
-        raise CannotMeasureError(_why_not(kept))
-    return replace(kept.verdict, reason=_reason(kept, kept.verdict, path.name))
+        found = None if of_start is None else _read_of_start(of_start, asked, key)
+        if found is None:
+            found = _kept_or_once_more(path, asked, key, turn, measured)
+            if of_start is not None:
+                # Without it, as on a full disk, each one asks the cache.
+                with suppress(OSError):
+                    write_atomically(of_start, _content(found, key))
+    if found.verdict is None:
+        raise CannotMeasureError(_why_not(found))
+    return replace(found.verdict, reason=_reason(found, found.verdict, path.name, turn))
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,13 @@ class _Attempts:
 
     Attributes:
         verdict: the one that was disturbed least; None while none has one.
-        why_not: why the last one has none; "" where it has.
+        why_not: why the last one has none; "" where it has, or there was none.
         count: how many there were.
-        start: names the last one; None where its one process was alone.
     """
 
     verdict: Verdict | None = None
     why_not: str = ""
     count: int = 0
-    start: str | None = None
 
     @property
     def is_reliable(self) -> bool:
@@ -98,52 +94,99 @@ class _Attempts:
         return self.verdict is not None and self.verdict.cpu_share >= _LEAST_CPU_SHARE
 
 
-def _measured_once_more(
-    earlier: _Attempts, start: str | None, measured: Callable[[], Verdict]
+def _kept_or_once_more(
+    path: Path,
+    asked: Open,
+    key: Mapping[str, str],
+    turn: _Turn,
+    measured: Callable[[], Verdict],
 ) -> _Attempts:
-    """What is known after one more measurement; CannotMeasureError where no other could help."""
-    _logger.info("measuring which batches suit this machine (once; --calibrate off leaves it out)")
+    """What is kept, after one more measurement where that may say more.
+
+    Raises:
+        CannotMeasureError: nothing is kept, and nothing could be.
+    """
+    kept = _Attempts()
+    try:
+        kept = _parsed(read_kept(path, _MAX_KEPT_BYTES), asked, key)
+    except FileNotFoundError:
+        pass
+    except UnusableFileError as damage:
+        _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
+    # One more in its turn would make the start longer, with no better hope.
+    if kept.is_reliable or turn.waited or kept.count >= _ATTEMPTS:
+        return kept
+    if turn.why_not_kept:
+        # Known before time is spent on what could not be kept.
+        if kept.verdict is None:
+            raise CannotMeasureError(turn.why_not_kept)
+        return kept
+    now = _measured_once_more(kept, measured)
+    if now.count > kept.count:
+        keep(path, _content(now, key))
+    return now
+
+
+def _measured_once_more(earlier: _Attempts, measured: Callable[[], Verdict]) -> _Attempts:
+    """What is known after one more measurement, which does not count where the engine failed."""
+    _logger.info("measuring which batches suit this machine (--calibrate off leaves it out)")
     today = datetime.datetime.now().astimezone().date()
-    now = replace(earlier, why_not="", count=earlier.count + 1, start=start)
+    count = earlier.count + 1
     try:
         found = measured()
     except CannotMeasureError as error:
-        return replace(now, why_not=f"{error}, on {today}")
-    except Exception as error:
-        raise CannotMeasureError(what_it_says(error)) from error
+        return replace(earlier, why_not=f"{error}, on {today}", count=count)
+    except Exception as error:  # noqa: BLE001 (whatever an engine raises)
+        return replace(earlier, why_not=what_it_says(error))
     found = replace(found, reason=f"{found.reason}, measured here on {today}")
     best = max(filter(None, (found, earlier.verdict)), key=lambda it: it.cpu_share)
-    return replace(now, verdict=best)
+    return _Attempts(best, "", count)
 
 
-def _why_not(kept: _Attempts) -> str:
-    if not kept.count:
-        return "the process that measured it has failed"
-    if kept.count < _ATTEMPTS:
-        return kept.why_not
-    return f"{kept.why_not}, the last of {kept.count} attempts"
+def _why_not(found: _Attempts) -> str:
+    if not found.why_not:
+        return "another process was to measure it, and has kept nothing"
+    if found.count < _ATTEMPTS:
+        return found.why_not
+    return f"{found.why_not}, the last of {found.count} attempts"
 
 
-def _reason(kept: _Attempts, verdict: Verdict, name: str) -> str:
-    if kept.is_reliable:
+def _reason(found: _Attempts, verdict: Verdict, name: str, turn: _Turn) -> str:
+    if found.is_reliable:
         return verdict.reason
-    again = "the next start measures again"
-    if kept.count >= _ATTEMPTS:
-        again = f"the best of {kept.count}; remove {name} from the cache folder to measure again"
-    return (
+    told = (
         f"{verdict.reason} with only {verdict.cpu_share:.0%} of its cores' time, as other work "
-        f"disturbed it: {again}"
+        "disturbed it"
     )
+    if found.count >= _ATTEMPTS:
+        hint = f"remove {name} from the cache folder to measure again"
+        return f"{told}, as it did at {found.count} starts; {hint}"
+    return f"{told}: {turn.why_not_kept or 'the next start measures again'}"
 
 
-def _read(path: Path, asked: Open, key: Mapping[str, str]) -> _Attempts:
-    content = read_kept(path, _MAX_KEPT_BYTES)
+def _read_of_start(path: Path, asked: Open, key: Mapping[str, str]) -> _Attempts | None:
+    """What another process of this start goes on with; None where none has asked."""
+    try:
+        return _parsed(path.read_bytes(), asked, key)
+    except (OSError, UnusableFileError):
+        return None
+
+
+def _content(found: _Attempts, key: Mapping[str, str]) -> bytes:
+    return json.dumps({"key": key, **asdict(found)}).encode()
+
+
+def _parsed(content: bytes, asked: Open, key: Mapping[str, str]) -> _Attempts:
+    """What `_content` was made of; UnusableFileError if it is something else."""
     try:
         kept = json.loads(content)
         if kept.pop("key") != key:
             raise UnusableFileError("it was measured for something else")
-        verdict = kept.pop("verdict")
-        attempts = _Attempts(None if verdict is None else Verdict(**verdict), **kept)
+        verdict = kept["verdict"]
+        if verdict is not None:
+            share = float(verdict["cpu_share"])
+            verdict = Verdict(int(verdict["batch"]), str(verdict["reason"]), share)
+        attempts = _Attempts(verdict, str(kept["why_not"]), max(0, int(kept["count"])))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise UnusableFileError("it is no measurement") from error
     if attempts.verdict is not None and attempts.verdict.batch not in asked.sizes:

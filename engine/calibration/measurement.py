@@ -52,8 +52,9 @@ class Verdict:
     Attributes:
         batch: rows of the largest batch.
         reason: what was measured, as a part of a sentence.
-        cpu_share: CPU time of this process, as a part of the time of the measurement's threads:
-            less where others have the cores, more where a context has several threads.
+        cpu_share: CPU time of this process, as a part of the time of the measurement's threads, in
+            the rounds of all sizes or in the others, where it is less: less than 1 where others
+            have the cores, more where a context has several threads.
     """
 
     batch: int
@@ -91,6 +92,14 @@ def measure(
     return Verdict(batch, _about_sizes(batch, rates), measurement.cpu_share)
 
 
+@dataclass
+class _Times:
+    """CPU time of this process, and time of the threads that measured meanwhile."""
+
+    cpu_s: float = 0.0
+    threads_s: float = 0.0
+
+
 class _Measurement:
     def __init__(
         self,
@@ -103,12 +112,13 @@ class _Measurement:
         self._end_s = end_s
         self._before_row = before_row
         self._items = made_up_items(engine.model, engine.options.max_batch_size)
-        self._cpu_s = self._threads_s = 0.0
+        # Of the rounds of all sizes, and of the others.
+        self._times_s: list[_Times] = []
 
     @property
     def cpu_share(self) -> float:
         """As the verdict has it."""
-        return self._cpu_s / self._threads_s
+        return min(times.cpu_s / times.threads_s for times in self._times_s if times.threads_s)
 
     def rates(self, asked: Open) -> Mapping[int, Sequence[float]]:
         """Rates of the sizes for which there was time; those of the finalists are more.
@@ -129,6 +139,7 @@ class _Measurement:
             # Some engines compile something for each size.
             self._run(size, 0.0)
         sizes = list(measured)
+        self._times_s.append(_Times())
         rounds = 0
         while sizes and rounds < MOST_ROUNDS and time.monotonic() < self._end_s:
             window_s = window_of(sizes[-1], row_s)
@@ -138,15 +149,16 @@ class _Measurement:
             rounds += 1
             if rounds == FEWEST_ROUNDS:
                 sizes = finalists(measured)
+                self._times_s.append(_Times())
         if rounds < FEWEST_ROUNDS:
             raise _no_time(row_s)
         return measured
 
     def _rate(self, size: int, window_s: float) -> float:
-        began_s = time.process_time()
+        times, began_s = self._times_s[-1], time.process_time()
         took_s = self._run(size, window_s)
-        self._cpu_s += time.process_time() - began_s
-        self._threads_s += sum(map(sum, took_s))
+        times.cpu_s += time.process_time() - began_s
+        times.threads_s += sum(map(sum, took_s))
         return rows_per_s(size, took_s)
 
     def _run(self, batch: int, window_s: float) -> list[list[float]]:

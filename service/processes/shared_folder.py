@@ -17,7 +17,7 @@ _PREFIX = "thriftpipe-server-"
 # The server holds a lock on it for life, which the kernel takes back however the server ends.
 _OWNER = "owner.lock"
 # All that is ever made in the folder; nothing else is removed with it.
-_SUFFIXES = (".lock", ".sock")
+_SUFFIXES = (".lock", ".sock", ".json")
 
 
 class SharedFolder:

@@ -96,6 +96,20 @@ def test_the_shipped_file_gets_what_is_measured_and_the_next_start_reads_it(
     assert {**document, "means": {}} == {**plain, "means": {}}
 
 
+def test_the_workers_of_a_start_find_the_answer_in_their_folder(
+    settings: HandlerSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_start = tmp_path / "start"
+    of_start.mkdir()
+    given = replace(settings, shared_folder=str(of_start))
+    first = calibrated_document(given)
+    assert [path.suffix for path in of_start.iterdir()] == [".json"]
+    for path in (tmp_path / "cache").glob("calibration-*"):
+        path.unlink()
+    assert calibrated_document(given) == first
+    assert caplog.text.count(MEASURING) == 1
+
+
 def test_another_share_of_the_cores_is_measured_by_itself(
     settings: HandlerSettings,
     caplog: pytest.LogCaptureFixture,

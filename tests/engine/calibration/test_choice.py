@@ -42,16 +42,17 @@ def test_a_median_is_not_enough() -> None:
         assert choose_batch({1: [100.0] * rounds, 2: lucky}) == chosen
 
 
-def test_two_sizes_go_on_after_the_first_rounds() -> None:
-    first = {1: STEADY[:5], 2: times(1.03)[:5], 4: times(1.05)[:5], 8: times(0.9)[:5]}
-    # What the fourth gains is not worth as much as what the second does.
-    assert finalists(first) == [2, 4]
-    assert finalists({**first, 4: times(1.03)[:5]}) == [1, 2]
+def test_the_smallest_size_and_another_go_on_after_the_first_rounds() -> None:
+    first = {1: STEADY[:6], 2: times(1.03)[:6], 4: times(1.05)[:6], 8: times(0.9)[:6]}
+    assert finalists(first) == [1, 2]
+    # It has to gain twice as much.
+    assert finalists({**first, 4: times(1.051)[:6]}) == [1, 4]
+    assert finalists({**first, 2: STEADY[:6], 4: STEADY[:6]}) == [1, 2]
     assert finalists({4: STEADY}) == [4]
-    # Their later rounds change nothing in that, and only these are compared.
-    later = {**first, 2: times(1.03), 4: [*first[4], 100.0, 100.0, 100.0]}
-    assert finalists(later) == [2, 4]
-    assert choose_batch(later) == 2
+    # Later rounds change nothing in that, and decide between these two.
+    later = {**first, 1: [100.0] * 20, 2: [*first[2], *[90.0] * 14]}
+    assert finalists(later) == [1, 2]
+    assert choose_batch(later) == 1
 
 
 def test_rounds_are_compared_with_themselves() -> None:

@@ -54,6 +54,7 @@ def test_that_of_a_killed_one_is_removed_by_the_next_and_no_other(
     (leftover,) = temporary.iterdir()
     (leftover / "0123.sock").touch()
     (leftover / "0123.lock").touch()
+    (leftover / "0123.json").touch()
     alive = SharedFolder()
     link = temporary / "thriftpipe-server-link"
     link.symlink_to(leftover)

