@@ -35,6 +35,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THRIFTPIPE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(choice, "SHORTEST_WINDOW_S", 0.001)
     monkeypatch.setattr(measurement, "_LEAST_S", 30.0)
+    monkeypatch.setattr(measurement, "MOST_ROUNDS", 8)
     monkeypatch.setattr(kept, "_LEAST_CPU_SHARE", 0.0)
 
 
