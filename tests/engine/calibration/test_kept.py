@@ -1,4 +1,4 @@
-"""Real measurements of a small model, and what is kept of them."""
+"""What is kept of real measurements of a small model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from types import SimpleNamespace
 from typing import TypeAlias
 
 import pytest
-import torch
 
 from engine.cache.checksummed_file import write_kept
 from engine.calibration import choice, kept, measurement
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict
-from engine.calibration.side_by_side import Items, SideBySide, made_up_items
 from engine.errors import EngineError
-from engine.interface import Engine, ExecutionContext
+from engine.interface import Engine
 from engine.onnx_graph.model import OnnxModel
 from engine.options import EngineOptions
 from engine.registry import choose_engine, load_engine
@@ -69,12 +67,11 @@ def kept_or_measured(
     asked: Open,
     key: dict[str, str],
     load: Load,
-    before_row: Callable[[], object] = lambda: None,
     start_folder: Path | None = None,
 ) -> Verdict:
     """What is kept, or measured with an engine of `load`."""
     return kept.kept_or_measured(
-        asked, key, start_folder, lambda: measurement.measure(asked, load, before_row)
+        asked, key, start_folder, lambda: measurement.measure(asked, load, lambda: None)
     )
 
 
@@ -94,37 +91,6 @@ def test_every_engine_is_measured_once(cache: Path, small_model: OnnxModel, engi
     assert kept_or_measured(asked, KEY, load) == found
     assert load.count == 1
     assert json.loads(kept_file(cache).read_text())["key"]["model"] == "small"
-
-
-@pytest.mark.usefixtures("cache")
-def test_each_row_is_decoded_before_its_batch_runs(small_model: OnnxModel) -> None:
-    """What comes before the engine takes its part of the caches, and of the time."""
-    events: list[str] = []
-
-    class Watched(Loader):
-        def __call__(self, rows: int) -> Engine:
-            engine = super().__call__(rows)
-            create = engine.create_context
-
-            def create_watched() -> ExecutionContext:
-                context = create()
-                run = context.run
-
-                def watched_run(items: Items) -> list[torch.Tensor]:
-                    events.append(f"batch of {len(items)}")
-                    return run(items)
-
-                context.run = watched_run  # type: ignore[method-assign]
-                return context
-
-            engine.create_context = create_watched  # type: ignore[method-assign]
-            return engine
-
-    asked = Open((1, 2), contexts=1)
-    kept_or_measured(asked, KEY, Watched(small_model), lambda: events.append("row"))
-    batches = "".join("r" if event == "row" else event[-1] for event in events)
-    assert re.fullmatch("(r1|rr2)+", batches)
-    assert {"1", "2"} <= set(batches)
 
 
 def test_another_key_or_question_is_measured_by_itself(cache: Path, load: Loader) -> None:
@@ -328,62 +294,6 @@ def test_what_was_disturbed_holds_where_nothing_more_can_be_kept(
 
 
 @pytest.mark.usefixtures("cache")
-def test_the_smallest_size_and_another_get_most_of_the_time(
-    small_model: OnnxModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measurement, "MOST_ROUNDS", 30)
-    sizes: list[int] = []
-
-    class Counting(Loader):
-        def __call__(self, rows: int) -> Engine:
-            engine = super().__call__(rows)
-            create = engine.create_context
-
-            def create_counting() -> ExecutionContext:
-                context = create()
-                run = context.run
-
-                def counting_run(items: Items) -> list[torch.Tensor]:
-                    sizes.append(len(items))
-                    return run(items)
-
-                context.run = counting_run  # type: ignore[method-assign]
-                return context
-
-            engine.create_context = create_counting  # type: ignore[method-assign]
-            return engine
-
-    kept_or_measured(Open((1, 2, 4, 8), contexts=1), KEY, Counting(small_model))
-    late = sizes[-len(sizes) // 4 :]
-    assert 1 in late
-    assert len(set(late)) == 2
-    assert set(sizes) == {1, 2, 4, 8}
-
-
-def test_contexts_that_wait_for_cores_are_noticed(
-    small_model: OnnxModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Eight of them have one core, for so long that all are at work at the same time."""
-    monkeypatch.setattr(choice, "SHORTEST_WINDOW_S", 0.1)
-    only = min(os.sched_getaffinity(0))
-    before = os.sched_getaffinity(0)
-
-    def load(rows: int) -> Engine:
-        return load_engine(
-            choose_engine("onnxruntime", "fp32"),
-            small_model,
-            EngineOptions(max_batch_size=rows, num_contexts=8),
-        )
-
-    os.sched_setaffinity(0, {only})
-    try:
-        found = measurement.measure(Open((1, 2), contexts=8), load, lambda: None)
-    finally:
-        os.sched_setaffinity(0, before)
-    assert found.cpu_share < 0.9
-
-
-@pytest.mark.usefixtures("cache")
 def test_of_processes_that_start_together_one_measures(
     small_model: OnnxModel, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -495,13 +405,3 @@ def test_what_ends_a_measurement_leaves_nothing_behind(
     with pytest.raises(told, match=re.escape(str(raised)) + "$"):
         kept_or_measured(ASKED, KEY, load)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
-
-
-def test_what_one_context_raises_is_raised_when_all_have_ended(small_model: OnnxModel) -> None:
-    engine = Loader(small_model)(2)
-    contexts = SideBySide(engine, 2)
-    with pytest.raises(EngineError, match="a batch holds at most 2 rows, got 3"):
-        contexts.run(made_up_items(small_model, 3), 0.0)
-    took_s = contexts.run(made_up_items(small_model, 2), 0.0)
-    assert [len(times_s) for times_s in took_s] == [1, 1]
-    contexts.close()
