@@ -7,6 +7,8 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.cache.atomic_file import write_atomically
+from engine.cache.bounded_file import UnreadableFileError, read_bounded
 from engine.cache.checksummed_file import UnusableFileError, keep, read_kept
 from engine.cache.folders import cache_folder, make_private_folder
 from engine.calibration.measurement import CannotMeasureError, Open, Verdict
@@ -61,17 +64,16 @@ def kept_or_measured(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     path = cache_folder() / f"calibration-{digest[:16]}.json"
     of_start = None if start_folder is None else start_folder / path.name
-    with _turn(path) as turn:
-        found = None if of_start is None else _read_of_start(of_start, asked, key)
-        if found is None:
-            found = _kept_or_once_more(path, asked, key, turn, measured)
-            if of_start is not None:
-                # Without it, as on a full disk, each one asks the cache.
-                with suppress(OSError):
-                    write_atomically(of_start, _content(found, key))
+    found = None if of_start is None else _read_of_start(of_start, asked, key)
+    if found is None:
+        found = _found(path, asked, key, measured)
+        if of_start is not None:
+            # Without it, as on a full disk, each one asks the cache.
+            with suppress(OSError):
+                write_atomically(of_start, _content(found, key))
     if found.verdict is None:
         raise CannotMeasureError(_why_not(found))
-    return replace(found.verdict, reason=_reason(found, found.verdict, path.name, turn))
+    return replace(found.verdict, reason=_reason(found, found.verdict, path.name))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class _Attempts:
 
     Attributes:
         verdict: the one that was disturbed least; None while none has one.
-        why_not: why the last one has none; "" where it has, or there was none.
+        why_not: why the last one has none, or there was no further one; "" where there was none to
+            be, or nothing prevented it.
         count: how many there were.
     """
 
@@ -94,37 +97,41 @@ class _Attempts:
         return self.verdict is not None and self.verdict.cpu_share >= _LEAST_CPU_SHARE
 
 
-def _kept_or_once_more(
-    path: Path,
-    asked: Open,
-    key: Mapping[str, str],
-    turn: _Turn,
-    measured: Callable[[], Verdict],
+def _found(
+    path: Path, asked: Open, key: Mapping[str, str], measured: Callable[[], Verdict]
 ) -> _Attempts:
-    """What is kept, after one more measurement where that may say more.
-
-    Raises:
-        CannotMeasureError: nothing is kept, and nothing could be.
-    """
+    """What is kept, after one more measurement where that may say more."""
     kept = _Attempts()
-    try:
+    with suppress(FileNotFoundError, UnusableFileError):
         kept = _parsed(read_kept(path, _MAX_KEPT_BYTES), asked, key)
+    if kept.is_reliable:
+        # Nobody is waited for.
+        return kept
+    try:
+        with _turn(path) as turn:
+            kept = _read(path, asked, key)
+            # One more in its turn would make the start longer, with no better hope.
+            if kept.is_reliable or turn.waited or kept.count >= _ATTEMPTS:
+                return kept
+            # Known before time is spent on what could not be kept.
+            if turn.why_not_kept:
+                return replace(kept, why_not=turn.why_not_kept)
+            now = _measured_once_more(kept, measured)
+            if now.count > kept.count:
+                keep(path, _content(now, key))
+            return now
+    except CannotMeasureError as error:
+        return replace(kept, why_not=str(error))
+
+
+def _read(path: Path, asked: Open, key: Mapping[str, str]) -> _Attempts:
+    try:
+        return _parsed(read_kept(path, _MAX_KEPT_BYTES), asked, key)
     except FileNotFoundError:
         pass
     except UnusableFileError as damage:
         _logger.warning("measuring batches again: %s cannot be used: %s", path, damage)
-    # One more in its turn would make the start longer, with no better hope.
-    if kept.is_reliable or turn.waited or kept.count >= _ATTEMPTS:
-        return kept
-    if turn.why_not_kept:
-        # Known before time is spent on what could not be kept.
-        if kept.verdict is None:
-            raise CannotMeasureError(turn.why_not_kept)
-        return kept
-    now = _measured_once_more(kept, measured)
-    if now.count > kept.count:
-        keep(path, _content(now, key))
-    return now
+    return _Attempts()
 
 
 def _measured_once_more(earlier: _Attempts, measured: Callable[[], Verdict]) -> _Attempts:
@@ -151,7 +158,7 @@ def _why_not(found: _Attempts) -> str:
     return f"{found.why_not}, the last of {found.count} attempts"
 
 
-def _reason(found: _Attempts, verdict: Verdict, name: str, turn: _Turn) -> str:
+def _reason(found: _Attempts, verdict: Verdict, name: str) -> str:
     if found.is_reliable:
         return verdict.reason
     told = (
@@ -161,14 +168,16 @@ def _reason(found: _Attempts, verdict: Verdict, name: str, turn: _Turn) -> str:
     if found.count >= _ATTEMPTS:
         hint = f"remove {name} from the cache folder to measure again"
         return f"{told}, as it did at {found.count} starts; {hint}"
-    return f"{told}: {turn.why_not_kept or 'the next start measures again'}"
+    if found.why_not:
+        return f"{told}, and not measured again: {found.why_not}"
+    return f"{told}: the next start measures again"
 
 
 def _read_of_start(path: Path, asked: Open, key: Mapping[str, str]) -> _Attempts | None:
     """What another process of this start goes on with; None where none has asked."""
     try:
-        return _parsed(path.read_bytes(), asked, key)
-    except (OSError, UnusableFileError):
+        return _parsed(read_bounded(path, _MAX_KEPT_BYTES), asked, key)
+    except (UnreadableFileError, UnusableFileError):
         return None
 
 
@@ -185,9 +194,18 @@ def _parsed(content: bytes, asked: Open, key: Mapping[str, str]) -> _Attempts:
         verdict = kept["verdict"]
         if verdict is not None:
             share = float(verdict["cpu_share"])
+            if not math.isfinite(share):
+                raise UnusableFileError("it is no measurement")
             verdict = Verdict(int(verdict["batch"]), str(verdict["reason"]), share)
         attempts = _Attempts(verdict, str(kept["why_not"]), max(0, int(kept["count"])))
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise UnusableFileError("it is no measurement") from error
     if attempts.verdict is not None and attempts.verdict.batch not in asked.sizes:
         raise UnusableFileError("it has other batches than were to be measured")
@@ -216,13 +234,19 @@ def _turn(path: Path) -> Iterator[_Turn]:
     with ExitStack() as stack:
         try:
             make_private_folder(path.parent)
-            file = stack.enter_context(path.with_suffix(".lock").open("a"))
+            lock = path.with_suffix(".lock")
+            file = stack.enter_context(open(lock, "a", opener=_open_without_waiting))
         except OSError as error:
             reason = f"{path.parent} cannot be written ({error.strerror or error})"
             hint = "so each start would measure again; THRIFTPIPE_CACHE_DIR names another folder"
             yield _Turn(why_not_kept=f"{reason}, {hint}")
             return
         yield _Turn(waited=_waited_for_lock(file))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A named pipe is opened for writing alone only when somebody reads."""
+    return os.open(path, flags & ~os.O_WRONLY | os.O_RDWR, 0o600)
 
 
 def _waited_for_lock(file: TextIO) -> bool:

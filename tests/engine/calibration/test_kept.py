@@ -126,6 +126,12 @@ def test_a_damaged_file_is_measured_again(
         (b'{"key": {"model": "another"}}', "it was measured for something else"),
         ({"count": "no number"}, "it is no measurement"),
         ({"count": None}, "it is no measurement"),
+        ({"count": float("inf")}, "it is no measurement"),
+        ({"verdict": {"batch": 1, "reason": "", "cpu_share": 10**400}}, "it is no measurement"),
+        (
+            {"verdict": {"batch": 1, "reason": "", "cpu_share": float("nan")}},
+            "it is no measurement",
+        ),
         ({"verdict": {"batch": 2}}, "it is no measurement"),
         ({"verdict": {"batch": 2, "reason": "", "cpu_share": None}}, "it is no measurement"),
     ],
@@ -289,7 +295,7 @@ def test_what_was_disturbed_holds_where_nothing_more_can_be_kept(
     lock.mkdir()
     found = kept.kept_or_measured(ASKED, KEY, None, Shares())
     assert (found.batch, found.cpu_share) == (1, 0.3)
-    assert "as other work disturbed it: " in found.reason
+    assert "as other work disturbed it, and not measured again: " in found.reason
     assert "cannot be written" in found.reason
 
 
@@ -369,12 +375,38 @@ def test_who_waits_too_long_goes_on_without(
 ) -> None:
     """Another process may have been stopped, or hang in its engine."""
     monkeypatch.setattr(kept, "_LONGEST_WAIT_S", 0.01)
-    kept_or_measured(ASKED, KEY, load)
+    found = kept_or_measured(ASKED, KEY, load)
     (lock,) = cache.glob("*.lock")
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
+        # What is kept and reliable needs no lock.
+        assert kept_or_measured(ASKED, KEY, load) == found
+        kept_file(cache).unlink()
         with pytest.raises(CannotMeasureError, match="another process has been measuring"):
             kept_or_measured(ASKED, KEY, load)
+    assert load.count == 1
+
+
+def test_the_answer_of_a_start_needs_neither_cache_nor_lock(
+    cache: Path, tmp_path: Path, load: Loader
+) -> None:
+    """Also that nothing could be measured, when the cache can be written again."""
+    cache.write_text("a file")
+    for _ in range(2):
+        with pytest.raises(CannotMeasureError, match="cannot be written"):
+            kept_or_measured(ASKED, KEY, load, start_folder=tmp_path)
+        cache.unlink(missing_ok=True)
+    assert load.count == 0
+
+
+def test_named_pipes_hold_nobody_up(cache: Path, tmp_path: Path, load: Loader) -> None:
+    kept_or_measured(ASKED, KEY, load, start_folder=tmp_path)
+    (lock,) = cache.glob("*.lock")
+    for path in (lock, kept_file(cache), tmp_path / kept_file(cache).name):
+        path.unlink()
+        os.mkfifo(path)
+    assert kept_or_measured(ASKED, KEY, load, start_folder=tmp_path).batch in ASKED.sizes
+    assert load.count == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may enter every folder")
