@@ -82,8 +82,7 @@ class _Attempts:
 
     Attributes:
         verdict: the one that was disturbed least; None while none has one.
-        why_not: why the last one has none, or there was no further one; "" where there was none to
-            be, or nothing prevented it.
+        why_not: why the last attempt gave none, or was not made; "" where neither is so.
         count: how many there were.
     """
 
